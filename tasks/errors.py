@@ -1,0 +1,244 @@
+"""
+Every error a caller or a worker can meet, and what each means for the chain.
+
+    BreakwaterError
+    ├── ConfigError              roles.yaml or the environment is at fault; lists every fault
+    ├── BadTask                  refused before any provider is asked
+    │   ├── UnknownRole
+    │   ├── InvalidPrompt
+    │   └── InvalidOption
+    ├── ProviderError            one call to one target failed; the verdict says what follows
+    │   ├── Overloaded           503, 529
+    │   ├── ServerError          any other 5xx
+    │   ├── ProviderTimeout      connecting, or the whole call, took too long; 408, 504
+    │   ├── ConnectionFailed     refused, reset, no such host, TLS
+    │   ├── GarbledAnswer        not JSON, the wrong shape, or empty
+    │   ├── TruncatedAnswer      the answer ended before its end
+    │   ├── RateLimited          429
+    │   ├── QuotaExhausted       402, or a 429 that names a spent quota
+    │   ├── AuthenticationFailed 401, 403, or a 400 that names a bad key
+    │   ├── ModelNotFound        404
+    │   ├── ContextWindowExceeded
+    │   ├── ContentFiltered
+    │   ├── InvalidRequest       any other 4xx: the prompt is at fault
+    │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
+    ├── ChainExhausted           every target was tried, and none of their errors can heal
+    └── DeadlineExceeded         the task's deadline passed before any target answered
+
+The verdict (DESIGN: "Errors and their verdicts") is data on the class, so that routing reads
+it and nobody else decides. `args` is always `(message, details)` with `details` a JSON object:
+Celery's JSON result backend rebuilds an exception from its class and `args`, so a typed error
+with its attempts arrives at `.get()`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a provider's error means for its breaker and for the chain."""
+
+    trips: bool
+    """The provider's fault: a failure to its breaker."""
+    trips_at_once: bool
+    """One is proof: the breaker opens without waiting for a run of them."""
+    next_target: bool
+    """The next target of the chain may do better."""
+    heals: bool
+    """Asking the same target again later may do better."""
+
+
+_UNHEALTHY = Verdict(trips=True, trips_at_once=False, next_target=True, heals=True)
+_PROOF = Verdict(trips=True, trips_at_once=True, next_target=True, heals=True)
+_HELD_BACK = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True)
+_PROMPT_HERE = Verdict(trips=False, trips_at_once=False, next_target=True, heals=False)
+_PROMPT_ANYWHERE = Verdict(trips=False, trips_at_once=False, next_target=False, heals=False)
+_NOBODY = Verdict(trips=False, trips_at_once=False, next_target=False, heals=True)
+
+
+class BreakwaterError(Exception):
+    """
+    The root of the tree.
+
+    Args:
+        message: What happened, the value, what was allowed, the next step; never a key or a prompt.
+        details: A JSON object for programs; survives the way through the result backend.
+    """
+
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message, details or {})
+
+    def __str__(self) -> str:
+        """Show the message alone."""
+        return str(self.args[0])
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The JSON object for programs."""
+        return self.args[1] if len(self.args) > 1 else {}
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The attempts made for the task before it failed; shape as in the result."""
+        return self.details.get("attempts", [])
+
+
+class ConfigError(BreakwaterError):
+    """The roles file or the environment cannot be used; the message lists every fault."""
+
+
+class BadTask(BreakwaterError):
+    """The task is refused before any provider is asked."""
+
+
+class UnknownRole(BadTask):
+    """No such role in the roles file."""
+
+    @classmethod
+    def named(cls, role: str, known: Iterable[str], source: str) -> "UnknownRole":
+        """Build the error that names the nearest known role."""
+        known = sorted(known)
+        return cls(
+            f"unknown role {role[:80]!r}; {source} has {', '.join(known)}{nearest(role, known)}",
+            {"role": role[:80], "known": known},
+        )
+
+
+class InvalidPrompt(BadTask):
+    """The prompt is empty, of the wrong shape, or cannot be written as JSON."""
+
+
+class InvalidOption(BadTask):
+    """An option does not exist, or its value is of the wrong type or range."""
+
+
+class ProviderError(BreakwaterError):
+    """
+    One call to one target failed.
+
+    Args:
+        message: Vendor's words only where they cannot repeat the prompt or the key.
+        status: The HTTP status, None where there was none.
+        request_id: The vendor's id of the request, None where it gave none.
+        retry_after_s: How long the vendor asks to be left alone, in seconds; None if it did not.
+    """
+
+    verdict: ClassVar[Verdict] = _UNHEALTHY
+
+    def __init__(
+        self,
+        message: str,
+        details: dict[str, Any] | None = None,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        given = {"status": status, "request_id": request_id, "retry_after_s": retry_after_s}
+        super().__init__(
+            message, {**(details or {}), **{k: v for k, v in given.items() if v is not None}}
+        )
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, None where there was none."""
+        return self.details.get("status")
+
+    @property
+    def request_id(self) -> str | None:
+        """The vendor's id of the request, None where it gave none."""
+        return self.details.get("request_id")
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """How long the vendor asks to be left alone, in seconds; None if it did not ask."""
+        return self.details.get("retry_after_s")
+
+
+class Overloaded(ProviderError):
+    """The provider says it is overloaded (503, 529)."""
+
+
+class ServerError(ProviderError):
+    """The provider failed (any other 5xx)."""
+
+
+class ProviderTimeout(ProviderError):
+    """Connecting, or the whole call, took longer than the provider's timeout."""
+
+
+class ConnectionFailed(ProviderError):
+    """The connection could not be made, or broke."""
+
+
+class GarbledAnswer(ProviderError):
+    """The answer is not JSON, has the wrong shape, or is empty."""
+
+
+class TruncatedAnswer(ProviderError):
+    """The answer ended before its end."""
+
+
+class RateLimited(ProviderError):
+    """The provider asks us to slow down (429); it is held back, its breaker does not trip."""
+
+    verdict = _HELD_BACK
+
+
+class QuotaExhausted(ProviderError):
+    """The account has no money or no quota left."""
+
+    verdict = _PROOF
+
+
+class AuthenticationFailed(ProviderError):
+    """The key is wrong, expired, or may not do this."""
+
+    verdict = _PROOF
+
+
+class ModelNotFound(ProviderError):
+    """The provider does not know the model, or this account may not use it."""
+
+    verdict = _PROOF
+
+
+class ContextWindowExceeded(ProviderError):
+    """The prompt is longer than this model's window; a larger one may take it."""
+
+    verdict = _PROMPT_HERE
+
+
+class ContentFiltered(ProviderError):
+    """The provider refuses the prompt or the answer; another may not."""
+
+    verdict = _PROMPT_HERE
+
+
+class InvalidRequest(ProviderError):
+    """The request itself is at fault (any other 4xx)."""
+
+    verdict = _PROMPT_ANYWHERE
+
+
+class Cancelled(ProviderError):
+    """The call was ended from our side: time limit, revoke, shutdown."""
+
+    verdict = _NOBODY
+
+
+class ChainExhausted(BreakwaterError):
+    """Every target was tried, and no error among theirs can heal by waiting."""
+
+
+class DeadlineExceeded(BreakwaterError):
+    """The task's deadline passed before any target answered."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say `" (did you mean 'x'?)"` if a known word is near, else nothing."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

