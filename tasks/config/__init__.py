@@ -1,0 +1,78 @@
+"""
+Where the providers and roles come from: a roles file, else the keys in the environment.
+
+`load_settings` is for workers and needs every key; `role_names` is for producers and needs none.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.config.params import PARAMS, check_params
+from tasks.config.settings import (
+    NAME,
+    BreakerSettings,
+    ProviderSettings,
+    Role,
+    Settings,
+    Target,
+    Timeout,
+)
+
+__all__ = [
+    "NAME",
+    "PARAMS",
+    "BreakerSettings",
+    "ProviderSettings",
+    "Role",
+    "Settings",
+    "Target",
+    "Timeout",
+    "check_params",
+    "load_settings",
+    "role_names",
+]
+
+# Producers import this package too: YAML and pydantic (60 ms) are loaded only where they are used.
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """
+    Read `ROLES_FILE`, else `./roles.yaml`, else detect the providers from the environment.
+
+    Raises:
+        ConfigError: Listing every fault, by line.
+    """
+    path = _roles_path(environ)
+    if path is None:
+        from tasks.config import detection
+
+        return detection.detect(environ)
+    from tasks.config import roles_file
+
+    return roles_file.read(path, environ)
+
+
+def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None:
+    """
+    Return the names of the roles, without keys, expansion or validation.
+
+    Returns:
+        None where they cannot be known: there is no roles file, or it names no roles.
+
+    Raises:
+        ConfigError: There is a roles file, but it cannot be read or is no YAML.
+    """
+    path = _roles_path(environ)
+    if path is None:
+        return None
+    from tasks.config import document
+
+    return document.keys_of(path, "roles")
+
+
+def _roles_path(environ: Mapping[str, str]) -> Path | None:
+    if named := environ.get("ROLES_FILE"):
+        return Path(named)
+    default = Path("roles.yaml")
+    return default if default.exists() else None

@@ -1,0 +1,65 @@
+"""
+The parameters of a completion, in our words; each adapter maps them to its vendor's.
+
+The same table serves the roles file and `complete.delay(..., params={...})`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.config.kinds import Kind, number, one_of, whole
+from tasks.errors import nearest
+
+_INT32 = 2**31 - 1  # Gemini's integers; OpenAI's are wider
+
+PARAMS: Mapping[str, Kind] = {
+    "max_output_tokens": whole(1, _INT32),
+    "temperature": number(0, 2),
+    "top_p": number(0, 1),
+    "stop": Kind(
+        # four is the most that OpenAI's Chat Completions takes, the fewest of all vendors
+        "a list of 1 to 4 non-empty strings",
+        lambda value: (
+            isinstance(value, list)
+            and 1 <= len(value) <= 4
+            and all(isinstance(item, str) and item for item in value)
+        ),
+    ),
+    "seed": whole(-_INT32 - 1, _INT32),
+    # the words of openai 3.52 `ReasoningEffort`; adapters choose the nearest their vendor has
+    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+}
+
+NOT_TAKEN: Mapping[str, Mapping[str, str]] = {
+    "anthropic": dict.fromkeys(
+        ("temperature", "top_p", "seed"), "Anthropic's API of 2026-10-21 does not take it"
+    ),
+    "openai": dict.fromkeys(
+        ("stop", "seed"), "OpenAI's Responses API does not take it (adapter openai-chat does)"
+    ),
+}
+"""
+Why an adapter's vendor refuses a parameter. A fault where it is set for that provider alone;
+inherited from a role or from all, it is dropped by the adapter with one warning.
+
+Source: the signatures of `messages.create` in anthropic 2.11 and `responses.create` in
+openai 3.52.
+"""
+
+
+def check_params(params: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a call's parameters, one line a fault; empty if nothing."""
+    faults = []
+    for name, value in params.items():
+        if name not in PARAMS:
+            faults.append(unknown_param(name))
+        elif not PARAMS[name].accepts(value):
+            shown = repr(value) if isinstance(value, int | float | str | None) else "the value"
+            faults.append(f"params.{name}: {shown[:60]} is not {PARAMS[name].allowed}")
+    return faults
+
+
+def unknown_param(name: object) -> str:
+    """Say that there is no such parameter, and which there are."""
+    word = str(name)[:60]
+    return f"params.{word}: no such parameter; there are {', '.join(PARAMS)}{nearest(word, PARAMS)}"

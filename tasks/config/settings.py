@@ -1,0 +1,121 @@
+"""
+What a worker knows of providers and roles, frozen: no file, no environment, no I/O here.
+
+Built by `tasks.config.load_settings`, read by routing, the registry and `breakwater doctor`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import UnknownRole
+
+if TYPE_CHECKING:  # producers import this module too, and pydantic costs 50 ms
+    from pydantic import SecretStr
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What a role or a provider may be called: it ends up in queue names and Redis keys."""
+
+DEADLINE_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long a call may take to connect, and in all."""
+
+    connect_s: float = 5.0
+    total_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When a provider's breaker opens, and when it closes again."""
+
+    fail_max: int = 5
+    """Consecutive failures that open it."""
+    reset_timeout_s: float = 30.0
+    """From open to half-open."""
+    success_threshold: int = 2
+    """Successes in half-open that close it."""
+    max_probes: int | None = None
+    """Calls at once in half-open; None: as many as `success_threshold`."""
+    retry_after_max_s: float = 3600.0
+    """The longest Retry-After that is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """One vendor, account and default model."""
+
+    name: str
+    adapter: str
+    """`anthropic`, `openai`, `openai-chat`, `google`, or `package.module:Class`."""
+    model: str
+    api_key: "SecretStr | None" = None
+    """None: the server asks for no key."""
+    base_url: str | None = None
+    """None: the vendor's own."""
+    timeout: Timeout = Timeout()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    prompt_cache: bool = False
+    breaker: BreakerSettings = BreakerSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to try: a provider, and the model to ask there."""
+
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a task names: the targets to try in order, and how to ask them."""
+
+    name: str
+    chain: tuple[Target, ...]
+    system: str | None = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    deadline_s: float = DEADLINE_S
+    """From enqueue to the last moment an answer is of use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the roles file or the environment says."""
+
+    providers: Mapping[str, ProviderSettings]
+    roles: Mapping[str, Role]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    default_provider: str | None = None
+    """The last resort of every chain; it is in the chains already."""
+    source: str = "environment"
+    """The roles file's path, or `environment`."""
+    version: str = "environment"
+    """The first 12 hex digits of the file's SHA-256, or `environment`."""
+    serves_any_role: bool = False
+    """No roles are named: every name is a role over all providers, in their order."""
+
+    def role(self, name: str) -> Role:
+        """
+        Return the role of this name.
+
+        Raises:
+            UnknownRole: Naming the nearest known one.
+        """
+        if name in self.roles:
+            return self.roles[name]
+        if not self.serves_any_role:
+            raise UnknownRole.named(name, self.roles, self.source)
+        if not NAME.fullmatch(name):
+            raise UnknownRole(f"{name[:80]!r} cannot name a role; allowed is {NAME.pattern}")
+        return Role(name, tuple(Target(p.name, p.model) for p in self.providers.values()))
+
+    def params_for(
+        self, target: Target, role: Role, call_params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Merge the parameters of one call, key by key: global < provider < role < call."""
+        provider = self.providers[target.provider]
+        return {**self.params, **provider.params, **role.params, **call_params}
