@@ -1,0 +1,156 @@
+"""The words of the breaker: the rules it goes by, how it stands, what it answers."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["closed", "open", "half-open"]
+Outcome = Literal["success", "failure", "neutral"]
+Forced = Literal["open", "closed"]
+
+# Braces would move the hash tag, and with it the Cluster slot of one of the two keys.
+NAME = re.compile(r"[^\s{}\x00-\x1f]+")
+
+
+def whoami() -> str:
+    """Say `host:pid`; asked each time, because a fork changes it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """
+    The numbers one breaker goes by. Every client of a breaker should hold the same.
+
+    Args:
+        fail_max: Consecutive failures that open it.
+        reset_timeout_s: How long it stays open before probes are let through.
+        success_threshold: Successful probes that close it.
+        max_probes: Probes at once in half-open, over the whole fleet.
+        lease_s: How long a probe's slot is kept for a client that says nothing; a living client
+            renews it, so this is what a dead one costs.
+        retry_after_max_s: A longer Retry-After is cut to this.
+        open_factor: The open time grows by this factor with every trip in a row; 1 is off.
+        open_max_s: Where that growth ends.
+        open_jitter: Up to this share is added to the open time at random; 0 is off.
+        stable_s: Each such time spent closed forgives one trip in a row.
+    """
+
+    fail_max: int = 5
+    reset_timeout_s: float = 30.0
+    success_threshold: int = 2
+    max_probes: int = 2
+    lease_s: float = 10.0
+    retry_after_max_s: float = 3600.0
+    open_factor: float = 1.0
+    open_max_s: float = 600.0
+    open_jitter: float = 0.0
+    stable_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        """
+        Refuse what cannot work.
+
+        Raises:
+            ValueError: A number is out of its range; all of them are named.
+        """
+        at_least = {
+            "fail_max": 1, "success_threshold": 1, "max_probes": 1, "open_factor": 1,
+            "reset_timeout_s": 0.001, "lease_s": 0.001, "open_max_s": 0.001, "stable_s": 0.001,
+            "retry_after_max_s": 0, "open_jitter": 0,
+        }  # fmt: skip
+        faults = [
+            f"{name} is {getattr(self, name)!r}, it must be at least {least} and finite"
+            for name, least in at_least.items()
+            if not least <= getattr(self, name) < 1e9
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerState:
+    """
+    How a breaker stood at one moment.
+
+    Args:
+        name: The breaker's name.
+        state: closed, open or half-open; `forced` may override what it means.
+        failures: The run of failures; kept visible while open.
+        successes: Successful probes of this half-open period.
+        generation: Grows with every transition; 0 if Redis knows nothing of the breaker.
+        seq: Grows with every write; (generation, seq) orders views of one breaker.
+        open_for_s: How long it still stays open; 0 if not open, or due.
+        held_for_s: How long Retry-After still holds it back.
+        since_ms: Time of the last transition, in ms since the epoch by Redis' clock.
+        trips: Trips in a row.
+        reason: Class of the error that tripped it, `manual`, or `throttled` while held in closed.
+        who: host:pid that made the last transition.
+        stale: Answers ignored.
+        forced: An operator's override, None if there is none.
+        probes: Leases of probes now running.
+        source: redis, or local while Redis does not answer.
+    """
+
+    name: str
+    state: State
+    failures: int
+    successes: int
+    generation: int
+    seq: int
+    open_for_s: float
+    held_for_s: float
+    since_ms: int
+    trips: int
+    reason: str
+    who: str
+    stale: int
+    forced: Forced | None
+    probes: int
+    source: Literal["redis", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """
+    How one admitted call ended.
+
+    Args:
+        token: The call's, as at its admission.
+        generation: The breaker's, as at its admission.
+        outcome: success, failure, or neutral: not the provider's doing.
+        reason: Class of the error, shown if it trips the breaker.
+        retry_after_s: How long the provider asks to be left alone, None if it does not.
+        trip: This failure is proof: open at once.
+    """
+
+    token: str
+    generation: int
+    outcome: Outcome
+    reason: str = ""
+    retry_after_s: float | None = None
+    trip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What a store says to one operation.
+
+    Args:
+        verdict: admit: granted; record: counted, False if stale; renew: how many.
+        wait_s: After a refusal, when to ask again; 0 if that cannot be known.
+        rebuilt: The breaker was missing or mangled and has begun anew.
+        before: The state before the transition this operation made.
+        turned: This operation made a transition; `before` means nothing otherwise.
+        view: How the breaker stands now.
+    """
+
+    verdict: int
+    wait_s: float
+    rebuilt: bool
+    before: State
+    turned: bool
+    view: BreakerState
