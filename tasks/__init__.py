@@ -1,0 +1,6 @@
+"""What Breakwater does: `from tasks import complete`, then `complete.delay(role, prompt)`."""
+
+from tasks.completion import complete
+from tasks.queue import app
+
+__all__ = ["app", "complete"]

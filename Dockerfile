@@ -1,0 +1,19 @@
+FROM python:3.13-slim AS build
+WORKDIR /build
+COPY pyproject.toml README.md LICENSE ./
+COPY breaker breaker
+COPY tasks tasks
+COPY workers workers
+RUN python -m venv /opt/breakwater \
+    && /opt/breakwater/bin/pip install --no-cache-dir --quiet .
+
+FROM python:3.13-slim
+RUN useradd --create-home --uid 10001 breakwater
+COPY --from=build /opt/breakwater /opt/breakwater
+ENV PATH=/opt/breakwater/bin:$PATH PYTHONUNBUFFERED=1 ROLES_FILE=/etc/breakwater/roles.yaml
+WORKDIR /home/breakwater
+USER breakwater
+# Asks this container's own worker; a worker that consumes nothing does not answer.
+HEALTHCHECK --interval=30s --timeout=20s --start-period=20s --retries=3 \
+    CMD celery -A workers inspect ping --destination "celery@$HOSTNAME" --timeout 10
+CMD ["celery", "-A", "workers", "worker", "--pool", "threads", "--concurrency", "100"]

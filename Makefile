@@ -1,0 +1,38 @@
+# Each target sets up .venv by itself, quietly, once; only Python 3.11+, git and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test proof lint bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# A stamp per set of extras: it is made again when pyproject.toml changes.
+.venv/%.stamp: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@$(PIP) install --editable '.[$*]'
+	@touch $@
+
+demo: .venv/demo.stamp ## Watch a provider die and come back; needs no key and no server
+	@$(BIN)/breakwater demo
+
+test: .venv/test.stamp ## Run the tests
+	@$(BIN)/python -m pytest -n 2 -q -m 'not long'
+
+proof: .venv/test.stamp ## Run the long forms of the breaker's proofs
+	@$(BIN)/python -m pytest -q -m long tests/breaker
+
+lint: .venv/lint.stamp ## Check style and types
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+bench: .venv/test.stamp ## Measure
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove what the other targets made
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

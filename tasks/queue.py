@@ -1,0 +1,79 @@
+"""
+The Celery app: what producer and worker must agree on.
+
+A queue per role, so that a role can have workers of its own and a role whose providers are all
+down holds up nobody else. A producer that cannot know the roles uses the common queue, which is
+Celery's own default name: `app.send_task("complete", …)` from any other codebase ends up there,
+every worker consumes it, and a misspelt role comes back as `UnknownRole`.
+"""
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.worker.request import Request as WorkerRequest
+
+COMMON_QUEUE = "celery"
+RESULT_EXPIRES_S = 24 * 3600
+
+
+def redis_url() -> str:
+    """Return the address of Redis: broker, results and breakers."""
+    return os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
+
+
+def queue_of(role: str) -> str:
+    """Return the name of a role's own queue."""
+    return f"role.{role}"
+
+
+app = Celery("breakwater", broker=redis_url(), backend=redis_url(), include=["tasks.completion"])
+app.conf.update(
+    task_default_queue=COMMON_QUEUE,
+    accept_content=["json"],
+    task_serializer="json",
+    result_serializer="json",
+    result_expires=RESULT_EXPIRES_S,
+    # One connection pool for all threads; without it gevent opens a connection per task.
+    result_backend_thread_safe=True,
+    # A message is acknowledged after its result is stored, and a worker holds only what it runs.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+    # Ours is the log line per attempt; Celery's own line would repeat the answer.
+    worker_redirect_stdouts=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+)
+
+
+class QuietRequest(WorkerRequest):  # type: ignore[misc]
+    """
+    A request that shows its role and never its prompt.
+
+    Celery puts a repr of the arguments into logs, events and `inspect active`. Our producer sends
+    none; a message from another codebase brings its own, which is replaced here.
+    """
+
+    def __init__(self, message: Any, headers: dict[str, Any] | None = None, **given: Any) -> None:
+        headers = {**(message.headers if headers is None else headers)}
+        headers.update(argsrepr="(…)", kwargsrepr="{…}")
+        super().__init__(message, headers=headers, **given)
+        if not headers.get("shadow"):
+            self.name = shadow_name(_role_in(self.args, self.kwargs))
+            self.request_dict["shadow"] = self.name
+
+    def info(self, safe: bool = False) -> Any:
+        """Describe the request for `inspect`; Celery shows all arguments unless `safe`."""
+        return super().info(safe=True)
+
+
+def shadow_name(role: object) -> str:
+    """Return the name that monitoring shows, such as `complete[coder]`."""
+    return f"complete[{role if isinstance(role, str) else '?'}]"[:100]
+
+
+def _role_in(args: Any, kwargs: Any) -> object:
+    if isinstance(kwargs, dict) and "role" in kwargs:
+        return kwargs["role"]
+    return args[0] if isinstance(args, list | tuple) and args else None

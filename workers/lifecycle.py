@@ -1,0 +1,74 @@
+"""
+How a worker starts and stops: `celery -A workers worker`.
+
+The roles file is checked once, before the pool is made; a bad one ends the worker at once with
+every fault on standard error. Connections are made later, in the process that uses them.
+"""
+
+import gc
+import sys
+from typing import Any
+
+from celery import signals
+from celery.worker.control import inspect_command
+from kombu import Queue
+
+from tasks import runtime
+from tasks.config import Settings, load_settings
+from tasks.errors import ConfigError
+from tasks.providers.registry import preload
+from tasks.queue import COMMON_QUEUE, app, queue_of
+from workers.log import set_up_logging
+
+EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
+GRACE_S = 60.0
+
+
+@signals.celeryd_init.connect(weak=False)
+def _check_roles(options: dict[str, Any], **_: Any) -> None:
+    try:
+        settings = load_settings()
+    except ConfigError as faults:
+        print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        sys.exit(EXIT_BAD_CONFIG)
+    runtime.use_settings(settings)
+    _consume(settings)
+    if str(options.get("pool", "")).startswith("celery.concurrency.prefork"):
+        # Shared pages instead of 40 to 66 MB of imports in every child.
+        preload(settings)
+        gc.freeze()
+
+
+def _consume(settings: Settings) -> None:
+    """Consume the common queue and one per role; `-Q` still narrows this."""
+    names = [COMMON_QUEUE, *(queue_of(role) for role in settings.roles)]
+    app.conf.task_queues = [Queue(name) for name in names]
+    # Redis hands a message to someone else when it is out longer than this; no task may be.
+    app.conf.broker_transport_options = {"visibility_timeout": longest_task_s(settings)}
+
+
+def longest_task_s(settings: Settings) -> float:
+    """Return the longest a worker can be busy with one delivery of a task, in seconds."""
+    walks = [
+        sum(settings.providers[target.provider].timeout.total_s for target in role.chain)
+        for role in settings.roles.values()
+    ]
+    everyone = sum(provider.timeout.total_s for provider in settings.providers.values())
+    return max([everyone, *walks]) + GRACE_S
+
+
+@signals.setup_logging.connect(weak=False)
+def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
+    set_up_logging(loglevel, logfile=logfile)
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+@signals.worker_shutdown.connect(weak=False)
+def _close(**_: Any) -> None:
+    runtime.close()
+
+
+@inspect_command()  # type: ignore[untyped-decorator]
+def breakers(_state: Any) -> dict[str, Any]:
+    """Show this worker's own view of every breaker."""
+    return {view.name: view.as_dict() for view in runtime.runtime().views()}

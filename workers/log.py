@@ -1,0 +1,68 @@
+"""
+One log for ours and Celery's lines: JSON where a program reads it, colours where a person does.
+
+A line never holds a key, a prompt or an answer.
+"""
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+OURS = ("breakwater", "breaker", "tasks", "workers")
+_STAMP: list[Any] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def set_up_logging(level: int, stream: TextIO | None = None, logfile: str | None = None) -> None:
+    """
+    Send every log line to one place in one form.
+
+    Args:
+        level: For Celery and the libraries, as of `celery worker --loglevel`. Our own lines, one
+            per attempt, are shown from INFO on also under Celery's default of WARNING.
+        stream: Where to write; standard error if None.
+        logfile: A path instead of the stream, as of `celery worker --logfile`.
+    """
+    stream = stream or sys.stderr
+    handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_STAMP,
+            processors=[
+                _drop_celery_data,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(for_people=not logfile and stream.isatty()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.INFO if level == logging.WARNING else level)
+    # A vendor's HTTP library logs addresses at INFO and headers, keys among them, at DEBUG.
+    for name in ("httpx2", "httpcore2", "anthropic", "openai", "google_genai"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    structlog.configure(
+        processors=[*_STAMP, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _rendering(*, for_people: bool) -> list[Any]:
+    if for_people:
+        return [structlog.dev.ConsoleRenderer()]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _drop_celery_data(_logger: object, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """Celery hangs its arguments on the record for custom handlers; they must not be rendered."""
+    line.pop("data", None)
+    return line
