@@ -33,7 +33,8 @@ __all__ = [
     "role_names",
 ]
 
-# Producers import this package too: YAML and pydantic (60 ms) are loaded only where they are used.
+# Producers import this package too, and YAML and pydantic cost 60 ms: the functions that need
+# them import them, hence the exceptions (PLC0415) below.
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -45,10 +46,10 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     path = _roles_path(environ)
     if path is None:
-        from tasks.config import detection
+        from tasks.config import detection  # noqa: PLC0415
 
         return detection.detect(environ)
-    from tasks.config import roles_file
+    from tasks.config import roles_file  # noqa: PLC0415
 
     return roles_file.read(path, environ)
 
@@ -66,7 +67,7 @@ def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None
     path = _roles_path(environ)
     if path is None:
         return None
-    from tasks.config import document
+    from tasks.config import document  # noqa: PLC0415
 
     return document.keys_of(path, "roles")
 

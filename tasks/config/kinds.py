@@ -1,9 +1,12 @@
-"""What one value may be: the check, and the words a message says it in."""
+"""What a value may be: the check, and the words a message says it in."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
+
+from tasks.errors import nearest
+
+_PACING = {"limits", "strategy", "budget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,12 @@ class Kind:
     allowed: str
     accepts: Callable[[Any], bool]
     convert: Callable[[Any], Any] = lambda value: value
+    choices: tuple[str, ...] = ()
     textual: bool = False
     secret: bool = False
+
+
+FLAG = Kind("true or false", lambda value: type(value) is bool)
 
 
 def whole(low: int, high: int) -> Kind:
@@ -30,20 +37,28 @@ def whole(low: int, high: int) -> Kind:
     )
 
 
-def number(low: float, high: float) -> Kind:
+def number(low: float, high: float, unit: str = "") -> Kind:
     """Return the kind of the numbers from `low` to `high`, given as float."""
-    return Kind(f"a number from {low:g} to {high:g}", _between(low, high), float)
+    return Kind(
+        f"a number {unit}from {low:.9g} to {high:.9g}",
+        lambda value: type(value) in {int, float} and low <= value <= high,
+        float,
+    )
 
 
 def seconds(high: float) -> Kind:
     """Return the kind of a duration: more than nothing, up to `high` seconds, given as float."""
-    low = 0.001
-    return Kind(f"a number of seconds from {low:g} to {high:.0f}", _between(low, high), float)
+    return number(0.001, high, "of seconds ")
 
 
 def one_of(*choices: str) -> Kind:
     """Return the kind of a few words."""
-    return Kind(f"one of {', '.join(choices)}", lambda value: value in choices, textual=True)
+    return Kind(
+        f"one of {', '.join(choices)}",
+        lambda value: isinstance(value, str) and value in choices,
+        choices=choices,
+        textual=True,
+    )
 
 
 def text(allowed: str, accepts: Callable[[str], bool], *, secret: bool = False) -> Kind:
@@ -56,10 +71,8 @@ def text(allowed: str, accepts: Callable[[str], bool], *, secret: bool = False) 
     )
 
 
-FLAG = Kind("true or false", lambda value: type(value) is bool)
-
-
-def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: (
-        type(value) in {int, float} and math.isfinite(value) and low <= value <= high
-    )
+def unknown_key(key: str, known: Collection[str]) -> str:
+    """Say that there is no such key, and which there are."""
+    if key in _PACING:
+        return f"{key!r} is kept for pacing, which does not work yet; remove it until it does"
+    return f"unknown key {key[:60]!r}; allowed are {', '.join(known)}{nearest(key[:60], known)}"

@@ -7,7 +7,7 @@ The same table serves the roles file and `complete.delay(..., params={...})`.
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.config.kinds import Kind, number, one_of, whole
+from tasks.config.kinds import Kind, number, one_of, unknown_key, whole
 from tasks.errors import nearest
 
 _INT32 = 2**31 - 1  # Gemini's integers; OpenAI's are wider
@@ -51,15 +51,19 @@ def check_params(params: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a call's parameters, one line a fault; empty if nothing."""
     faults = []
     for name, value in params.items():
-        if name not in PARAMS:
-            faults.append(unknown_param(name))
-        elif not PARAMS[name].accepts(value):
-            shown = repr(value) if isinstance(value, int | float | str | None) else "the value"
-            faults.append(f"params.{name}: {shown[:60]} is not {PARAMS[name].allowed}")
+        kind = PARAMS.get(name)
+        if kind is None:
+            faults.append(f"params: {unknown_key(str(name), PARAMS)}")
+        elif not kind.accepts(value):
+            hint = nearest(value, kind.choices) if isinstance(value, str) else ""
+            faults.append(f"params.{name}: {_shown(value)} is not {kind.allowed}{hint}")
     return faults
 
 
-def unknown_param(name: object) -> str:
-    """Say that there is no such parameter, and which there are."""
-    word = str(name)[:60]
-    return f"params.{word}: no such parameter; there are {', '.join(PARAMS)}{nearest(word, PARAMS)}"
+def _shown(value: object) -> str:
+    """Show what is short; anything longer may hold half the prompt."""
+    if isinstance(value, bool | float | None) or (isinstance(value, str) and len(value) <= 24):
+        return repr(value)
+    if isinstance(value, int) and abs(value) < 10**18:
+        return repr(value)
+    return f"a {type(value).__name__}"
