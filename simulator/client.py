@@ -1,0 +1,156 @@
+"""
+Start and control a simulator from tests, benchmarks and the demo; needs the standard library alone.
+
+    with Simulator.start() as sim:
+        base_url = sim.url("claude")
+        sim.fault("claude", status=503, retry_after=20)
+        assert sim.hits("claude") == []
+"""
+
+import http.client
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+TIMEOUT_S = 30.0
+
+
+class Simulator:
+    """
+    A running simulator.
+
+    Args:
+        base_url: Where it listens, such as `http://127.0.0.1:8900`.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(cls, log_size: int = 100_000) -> Self:
+        """Start a simulator in a process of its own that ends with this one, and wait for it."""
+        command = ["-m", "simulator", "serve", "--port", "0", "--with-parent"]
+        process = subprocess.Popen(
+            [sys.executable, *command, "--log-size", str(log_size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+        )
+        assert process.stdout is not None  # noqa: S101 - tells mypy what PIPE gives
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the simulator ended with exit code {process.wait()}")
+        ready = json.loads(line)
+        simulator = cls(f"http://{ready['host']}:{ready['port']}")
+        simulator._process = process
+        return simulator
+
+    def url(self, label: str, *, own_port: bool = False) -> str:
+        """
+        Return the base URL of a label; OpenAI's SDK wants `/v1` after it.
+
+        Args:
+            label: Any name.
+            own_port: Give the label a port of its own, which `refuse` can close.
+        """
+        base = self.base_url
+        if own_port:
+            base = f"http://{urlsplit(base).hostname}:{self.port(label)}"
+        return f"{base}/{quote(label)}"
+
+    def fault(self, label: str, kind: str | None = None, **fields: Any) -> None:
+        """Set the one fault of a label; the fields are those of `simulator.faults.Fault`."""
+        self.script(label, [{"kind": kind, **fields}])
+
+    def script(self, label: str, faults: list[dict[str, Any]]) -> None:
+        """Set several faults, of which each call meets the first that is due."""
+        self._ask("PUT", f"faults/{quote(label)}", faults)
+
+    def heal(self, label: str) -> None:
+        """End the faults of a label; a refusing port listens again."""
+        self._ask("DELETE", f"faults/{quote(label)}")
+
+    def settings(self, label: str, **fields: Any) -> None:
+        """Set how a healthy label answers; the fields are those of `simulator.labels.Settings`."""
+        self._ask("PUT", f"settings/{quote(label)}", fields)
+
+    def hits(self, label: str | None = None, since: int = 0) -> list[dict[str, Any]]:
+        """Return the calls after a sequence number, in order of arrival."""
+        hits: list[dict[str, Any]] = []
+        more = True
+        while more:
+            query = {"since": since, **({} if label is None else {"label": label})}
+            page = self._ask("GET", f"hits?{urlencode(query)}")
+            hits += page["hits"]
+            since, more = page["next"], page["more"]
+        return hits
+
+    def state(self) -> dict[str, Any]:
+        """Return settings, faults and counts by label."""
+        state: dict[str, Any] = self._ask("GET", "state")
+        return state
+
+    def in_flight(self, label: str) -> int:
+        """Return the calls of a label that are not answered yet."""
+        return int(self.state().get(label, {}).get("in_flight", 0))
+
+    def reset(self) -> None:
+        """Forget faults, settings and hits; ports stay."""
+        self._ask("POST", "reset")
+
+    def port(self, label: str) -> int:
+        """Return the label's own port, opened now if it is new or refuses."""
+        return int(self._ask("POST", f"ports/{quote(label)}")["port"])
+
+    def refuse(self, label: str) -> None:
+        """Refuse connections on the label's own port, and reset those it has."""
+        self._ask("DELETE", f"ports/{quote(label)}")
+
+    def stop(self) -> None:
+        """End the process if it was started here."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.terminate()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
+        process.wait(TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _ask(self, method: str, path: str, order: Any = None) -> Any:
+        """
+        Give one order.
+
+        Raises:
+            ValueError: With the simulator's words if it refuses.
+        """
+        place = urlsplit(self.base_url)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=TIMEOUT_S)
+        try:
+            body = None if order is None else json.dumps(order)
+            connection.request(method, f"/_control/{path}", body)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ValueError(answer["error"])
+        return answer

@@ -1,0 +1,92 @@
+"""
+The control API: JSON over HTTP under `/_control/`.
+
+    GET    state                     what is set, in flight and counted, by label
+    PUT    faults/<label>            one fault, or a list of which each call meets the first due
+    DELETE faults/<label>            heal: no faults, and a refusing port listens again
+    PUT    settings/<label>          how the label answers while healthy; replaces all of them
+    GET    hits?since=&label=&limit= the log after a sequence number
+    DELETE hits?label=               forget hits, of one label or all
+    POST   reset                     forget everything but ports and the hits' numbering
+    POST   ports/<label>             give the label a port of its own, or let it listen again
+    DELETE ports/<label>             refuse connections on it
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from simulator.faults import BadOrder, Fault
+from simulator.hits import HitLog
+from simulator.labels import Labels, Settings
+from simulator.ports import Ports
+
+HITS_LIMIT = 10_000
+
+
+class Control:
+    """Carries out the orders of the control API."""
+
+    def __init__(self, labels: Labels, hits: HitLog, ports: Ports) -> None:
+        self._labels = labels
+        self._hits = hits
+        self._ports = ports
+
+    async def obey(self, method: str, path: str, query: Mapping[str, str], order: Any) -> Any:
+        """
+        Carry out one order and return its JSON answer.
+
+        Raises:
+            BadOrder: If it makes no sense; nothing has changed then.
+            LookupError: If there is no such order.
+        """
+        noun, _, label = path.partition("/")
+        match method, noun:
+            case "GET", "state":
+                return self._state()
+            case "PUT", "faults":
+                orders = order if isinstance(order, list) else [order]
+                self._labels[label].set_faults([Fault.read(_object(each)) for each in orders])
+            case "DELETE", "faults":
+                await self._heal(label)
+            case "PUT", "settings":
+                self._labels[label].settings = Settings.read(_object(order))
+            case "GET", "hits":
+                since, limit = int(query.get("since", 0)), int(query.get("limit", HITS_LIMIT))
+                return self._hits.since(since, query.get("label"), limit)
+            case "DELETE", "hits":
+                self._hits.forget(query.get("label"))
+            case "POST", "reset":
+                for name in list(self._labels):
+                    await self._heal(name)
+                    del self._labels[name]
+                self._hits.forget(None)
+            case "POST", "ports":
+                return {"port": await self._ports.open(label)}
+            case "DELETE", "ports":
+                if not self._ports.refuse(label):
+                    raise BadOrder(f"label {label!r} has no port of its own; open one first")
+            case _:
+                raise LookupError(f"no such order: {method} {path}")
+        return {"ok": True}
+
+    async def _heal(self, label: str) -> None:
+        self._labels[label].set_faults([])
+        await self._ports.accept(label)
+
+    def _state(self) -> dict[str, Any]:
+        ports = self._ports.numbers()
+        return {
+            name: {
+                **label.as_dict(),
+                "in_flight": self._hits.in_flight[name],
+                "hits": self._hits.counts[name],
+                "port": ports.get(name),
+            }
+            for name, label in self._labels.items()
+        }
+
+
+def _object(order: Any) -> Mapping[str, Any]:
+    if not isinstance(order, dict):
+        raise BadOrder(f"expected a JSON object, not {order!r}")
+    return order

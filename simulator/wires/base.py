@@ -1,0 +1,175 @@
+"""
+What a wire format is: how a vendor's requests are read and its answers, errors and streams written.
+
+The four of them (one a file beside this one) differ in words and shapes alone; faults, delays
+and the log know only what stands here.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from simulator.connection import Request, json_bytes
+
+FINISHES = ("stop", "length", "refusal", "content_filter")
+
+# What a bare `status` means: the kind whose body is sent with it.
+STATUS_KINDS = {
+    400: "invalid", 401: "unauthenticated", 402: "payment", 403: "permission",
+    404: "model_not_found", 408: "timeout", 413: "too_large", 429: "rate_limited",
+    500: "server_error", 502: "bad_gateway", 503: "unavailable", 504: "gateway_timeout",
+    529: "overloaded",
+}  # fmt: skip
+ERROR_KINDS = frozenset(STATUS_KINDS.values()) | {
+    "auth", "quota", "usage_limit", "context_window", "content_filtered",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """One row of a vendor's error table."""
+
+    status: int
+    type: str
+    """Anthropic's and OpenAI's `error.type`, Google's `error.status`."""
+    message: str
+    """`{model}` stands for the model asked for."""
+    code: str | None = None
+    """Anthropic's `details.error_code`, OpenAI's `code`, Google's reason or quota id."""
+
+
+class Rejected(Exception):  # noqa: N818 - an answer to give, not a fault of this program
+    """The vendor would refuse this request: the kind of error, and its words."""
+
+    def __init__(self, kind: str, message: str | None = None) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks, in words common to all wires."""
+
+    model: str
+    text: str
+    """The last user turn's text."""
+    size: int
+    """Characters of all input."""
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens; input counts cached and written ones, output counts reasoning."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to say; `text` may be empty, `finish` is one of `FINISHES`."""
+
+    id: str
+    created_s: int
+    model: str
+    text: str
+    finish: str
+    usage: Usage
+
+    def pieces(self) -> list[str]:
+        """Split the text as a stream would: word by word."""
+        return re.findall(r"\S+\s*", self.text)
+
+
+class Wire(ABC):
+    """One wire format."""
+
+    name: ClassVar[str]
+    errors: ClassVar[Mapping[str, Error]]
+
+    @abstractmethod
+    def read(self, request: Request, body: dict[str, Any]) -> Asked:
+        """
+        Read a request's body.
+
+        Raises:
+            Rejected: If the vendor would refuse it.
+        """
+
+    @abstractmethod
+    def plain(self, answer: Answer) -> dict[str, Any]:
+        """Return the answer's JSON object."""
+
+    @abstractmethod
+    def events(self, answer: Answer) -> list[bytes]:
+        """Return the answer as server-sent events; the first half never holds the terminal one."""
+
+    @abstractmethod
+    def error_body(self, error: Error, request_id: str, retry_s: float | None) -> dict[str, Any]:
+        """Return an error's JSON object; `retry_s` is set if the body shall tell when to return."""
+
+    @abstractmethod
+    def error_events(self, error: Error, answer: Answer) -> list[bytes]:
+        """Return the events that end a stream with an error."""
+
+    @abstractmethod
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the list of models, by which SDKs check a key."""
+
+    @abstractmethod
+    def headers(self, request_id: str, limit: int, remaining: int) -> dict[str, str]:
+        """Return the vendor's own headers: the request's id, and the rate limit's state."""
+
+    def check_key(self, key: str, accepted: Sequence[str] | None) -> None:
+        """
+        Refuse a key as the vendor would; `accepted` None takes any but the empty one.
+
+        Raises:
+            Rejected: With the vendor's words for a missing and for a wrong key.
+        """
+        if not key and "" not in (accepted or ()):
+            raise Rejected("unauthenticated")
+        if accepted is not None and key not in accepted:
+            raise Rejected("auth")
+
+
+def sse(data: object, event: str | None = None, end: bytes = b"\n\n") -> bytes:
+    """Write one server-sent event."""
+    head = b"event: " + event.encode() + b"\n" if event else b""
+    return head + b"data: " + json_bytes(data) + end
+
+
+def text_of(content: object) -> str:
+    """Join the text of a message's content: a string, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def conversation(messages: object, name: str) -> tuple[str, int]:
+    """
+    Return the last user text and the characters of all messages.
+
+    Raises:
+        Rejected: If there is no message, or something else than messages.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise Rejected("invalid", f"{name}: at least one message is required")
+    last, size = "", 0
+    for message in messages:
+        if not isinstance(message, dict):
+            raise Rejected("invalid", f"{name}: each message must be an object")
+        text = text_of(message.get("content", message.get("parts")))
+        size += len(text)
+        if message.get("role", "user") == "user":
+            last = text
+    return last, size
