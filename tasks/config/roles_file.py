@@ -242,7 +242,7 @@ class _Check:
             return None
         provider = self._known_name("provider", entries, where, "provider", providers)
         values = self._values(entries, where, {"model": _TEXT})
-        if provider is None:
+        if provider is None or "model" in entries.keys() - values.keys():
             return None
         return Target(provider, values.get("model", providers[provider].model))
 
