@@ -127,6 +127,8 @@ class Registry:
                 found[name] = self.provider(name).check()
             except BreakwaterError as error:
                 found[name] = error
+            except Exception as error:  # noqa: BLE001 - somebody's own adapter may raise anything
+                found[name] = ProviderError(f"its adapter failed ({type(error).__name__})")
 
         # Daemons, so that a check that hangs does not keep the command from ending.
         checks = [

@@ -1,0 +1,170 @@
+"""
+What the four adapters share: the HTTP client, the errors' translation, the parameters' mapping.
+
+An adapter is one vendor's request and one vendor's answer; everything else is here, so that the
+four stay comparable side by side.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import httpx2
+import structlog
+
+from tasks.config import ProviderSettings
+from tasks.errors import (
+    ContentFiltered,
+    ContextWindowExceeded,
+    GarbledAnswer,
+    ProviderError,
+    TruncatedAnswer,
+)
+from tasks.providers.base import Completion, FinishReason, Request, Usage
+from tasks.providers.transport import Transport
+from tasks.providers.vendor_errors import translated
+
+CHECK_S = 10.0
+"""How long `check` waits for the list of models."""
+
+# At DEBUG the SDKs log whole requests, prompts included; at INFO a line per request.
+for _sdk in ("anthropic", "openai", "google_genai", "httpx2", "httpcore2"):
+    logging.getLogger(_sdk).setLevel(logging.WARNING)
+
+_log = structlog.get_logger()
+
+
+class Adapter(ABC):
+    """
+    One vendor through its SDK; a `Provider`.
+
+    Args:
+        settings: The provider's entry in the roles file.
+    """
+
+    BASE_URL: ClassVar[str]
+    """The vendor's own; given to the SDK in any case, or else it would ask the environment."""
+    TAKES: ClassVar[Mapping[str, str]]
+    """Our parameters, and where each goes in the vendor's request; a dot goes one level down."""
+    EFFORTS: ClassVar[Mapping[str, str]] = {}
+    """The vendor's nearest word for a `reasoning_effort`, where it is another."""
+    FINISH: ClassVar[Mapping[str, FinishReason | type[ProviderError]]]
+    """What the vendor's finish reasons mean; one that is not here means stop."""
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.name = settings.name
+        self.model = settings.model
+        self.base_url = settings.base_url or self.BASE_URL
+        self._dropped: set[str] = set()
+        self._transport = Transport(self.base_url, settings.timeout.connect_s)
+        # No redirects: a POST does not survive most, and Google's key header would go along.
+        http = httpx2.Client(transport=self._transport, timeout=settings.timeout.total_s)
+        # The SDKs take an empty key for none, and then look for one in the environment.
+        key = settings.api_key.get_secret_value() if settings.api_key else "none"
+        self._set_up(settings, key, http)
+
+    @abstractmethod
+    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+        """Build the SDK's client over the HTTP client, without retries of its own."""
+
+    @abstractmethod
+    def _ask(self, request: Request) -> Any:
+        """Send the request through the SDK; whatever it raises is translated."""
+
+    @abstractmethod
+    def _read(self, answer: Any, request: Request) -> Completion:
+        """Read the SDK's answer; an attribute that is missing or of another type is garbled."""
+
+    @abstractmethod
+    def _models(self) -> Iterable[str]:
+        """List the names of the models this key may use."""
+
+    def complete(self, request: Request) -> Completion:
+        """Ask the provider and wait for the whole answer; see `Provider.complete`."""
+        try:
+            answer = self._ask(request)
+        except Exception as error:  # noqa: BLE001 - an SDK raises what it likes
+            # From None: the SDK's error holds the key and the prompt, and a traceback shows it.
+            raise translated(self.name, error) from None
+        try:
+            return self._read(answer, request)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            raise GarbledAnswer(f"{self.name}: the answer has the wrong shape") from None
+
+    def check(self) -> str:
+        """Prove the key by listing the models; see `Provider.check`."""
+        try:
+            listed = self.model in set(self._models())
+        except Exception as error:  # noqa: BLE001 - as above
+            raise translated(self.name, error) from None
+        known = "is listed" if listed else "is not in the list of models"
+        return f"{self.base_url} accepts the key; {self.model} {known}"
+
+    def close(self) -> None:
+        """Close the connections; calls in flight end as Cancelled."""
+        self._transport.close()
+
+    def _params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Map our parameters; what the vendor does not take is dropped with one warning."""
+        mapped: dict[str, Any] = {}
+        for name, value in params.items():
+            if name not in self.TAKES:
+                self._drop(name)
+                continue
+            *outer, last = self.TAKES[name].split(".")
+            inner = mapped
+            for key in outer:
+                inner = inner.setdefault(key, {})
+            inner[last] = self.EFFORTS.get(value, value) if name == "reasoning_effort" else value
+        return mapped
+
+    def _drop(self, name: str) -> None:
+        if name not in self._dropped:
+            self._dropped.add(name)
+            _log.warning("provider.param_dropped", provider=self.name, param=name)
+
+    def _completion(
+        self, *, text: str, model: str, reason: str | None, usage: Usage, request_id: str | None
+    ) -> Completion:
+        """
+        Say what an answer is worth.
+
+        | the vendor says  | with text | without |
+        |---|---|---|
+        | stop, tool_calls | success | GarbledAnswer: an empty answer is none |
+        | length           | success, `length` | ContextWindowExceeded: no room to say anything |
+        | content_filter, refusal | success, so named | ContentFiltered |
+        | nothing          | TruncatedAnswer | TruncatedAnswer |
+        """
+        if reason is None:
+            raise TruncatedAnswer(f"{self.name}: the answer has no finish reason: it is cut off")
+        finish = self.FINISH.get(reason, "stop")
+        if not isinstance(finish, str):
+            raise finish(f"{self.name}: the model failed to answer ({finish.__name__})")
+        if not text.strip():
+            if finish == "length":
+                raise ContextWindowExceeded(
+                    f"{self.name}: max_output_tokens or the window was spent before the first word"
+                    f" ({usage.reasoning_tokens} tokens on reasoning)",
+                    request_id=request_id,
+                )
+            if finish in {"content_filter", "refusal"}:
+                raise ContentFiltered(f"{self.name}: it refuses to answer", request_id=request_id)
+            raise GarbledAnswer(f"{self.name}: the answer is empty", request_id=request_id)
+        return Completion(text, model, finish, usage, request_id)
+
+
+def instructions(request: Request) -> str | None:
+    """Join the request's system prompt and the system messages of its conversation."""
+    said = [request.system, *(m.content for m in request.messages if m.role == "system")]
+    return "\n\n".join(part for part in said if part) or None
+
+
+def turns(request: Request) -> list[dict[str, Any]]:
+    """Return the conversation without its system messages, as three of four vendors take it."""
+    return [
+        {"role": message.role, "content": message.content}
+        for message in request.messages
+        if message.role != "system"
+    ]

@@ -1,0 +1,86 @@
+"""OpenAI's Responses API, through `openai`."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import httpx2
+import openai
+from openai.types.responses import Response
+
+from tasks.config import ProviderSettings
+from tasks.providers.adapter import CHECK_S, Adapter, instructions, turns
+from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.vendor_errors import from_body
+
+
+class OpenAIProvider(Adapter):
+    """GPT, at OpenAI itself; servers that only imitate it are better served by `openai-chat`."""
+
+    BASE_URL = "https://api.openai.com/v1"
+    TAKES: ClassVar = {
+        "max_output_tokens": "max_output_tokens",
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "reasoning_effort": "reasoning.effort",
+    }
+    FINISH: ClassVar = {
+        "completed": "stop",
+        "max_output_tokens": "length",
+        "content_filter": "content_filter",
+        "refusal": "refusal",
+    }
+
+    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+        self._client = openai.OpenAI(
+            api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
+            timeout=settings.timeout.total_s,
+        )  # fmt: skip
+
+    def _ask(self, request: Request) -> Response:
+        body = {**self._params(request.params), "input": turns(request)}
+        if system := instructions(request):
+            body["instructions"] = system
+        answer: Response = self._client.responses.create(
+            model=request.model,
+            store=False,  # else OpenAI keeps the prompt for 30 days or more
+            timeout=request.timeout_s,
+            **body,
+        )
+        return answer
+
+    def _read(self, answer: Response, request: Request) -> Completion:
+        if answer.error is not None:  # status "failed", in an answer with HTTP status 200
+            raise from_body(self.name, {"error": answer.error.to_dict()})
+        parts = [part for item in answer.output if item.type == "message" for part in item.content]
+        text = "".join(part.text for part in parts if part.type == "output_text")
+        return self._completion(
+            text=text,
+            model=answer.model or request.model,
+            reason=_reason(answer, refused=any(part.type == "refusal" for part in parts)),
+            usage=_usage(answer.usage),
+            request_id=answer._request_id,
+        )
+
+    def _models(self) -> Iterable[str]:
+        return (model.id for model in self._client.models.list(timeout=CHECK_S))
+
+
+def _reason(answer: Response, *, refused: bool) -> str | None:
+    if refused:
+        return "refusal"
+    if answer.status == "incomplete" and answer.incomplete_details:
+        return answer.incomplete_details.reason
+    return "completed" if answer.status == "completed" else None
+
+
+def _usage(used: Any) -> Usage:
+    if used is None:  # never at OpenAI, but at some that imitate it
+        return Usage()
+    read, wrote = used.input_tokens_details, used.output_tokens_details
+    return Usage(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cached_input_tokens=read.cached_tokens or 0 if read else 0,
+        cache_write_tokens=read.cache_write_tokens or 0 if read else 0,
+        reasoning_tokens=wrote.reasoning_tokens or 0 if wrote else 0,
+    )
