@@ -17,7 +17,7 @@ import yaml
 
 from tasks.errors import ConfigError
 
-_MAX_BYTES = 256 * 1024  # 3 s for PyYAML; the longest system prompts fit
+_MAX_BYTES = 256 * 1024  # 1.5 s for PyYAML; the longest system prompts fit
 _MAX_MERGED = 10_000  # keys brought in by `<<`: the one way a small file can still grow large
 
 _VARIABLE = re.compile(
@@ -90,9 +90,10 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; is ROLES_FILE right?") from error
+        why = f"cannot be read: {error.strerror}; is ROLES_FILE right?"
+        raise _refused(path, None, why) from error
     if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {_MAX_BYTES // 1024} KiB, no roles file is")
+        raise _refused(path, None, f"larger than {_MAX_BYTES // 1024} KiB, no roles file is")
     return content
 
 
@@ -107,7 +108,7 @@ def parse(content: bytes, path: Path, environ: Mapping[str, str], faults: Faults
         loader, root = _compose(content, path)
         return _Reader(loader, environ, faults).node(root, "")
     except RecursionError:
-        raise _not_yaml(path, 1, "nested too deeply") from None
+        raise _refused(path, 1, "nested too deeply") from None
 
 
 def keys_of(path: Path, key: str) -> frozenset[str] | None:
@@ -131,22 +132,23 @@ def _compose(content: bytes, path: Path) -> tuple[yaml.SafeLoader, yaml.Node]:
         root = loader.get_single_node()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _not_yaml(path, line, "not UTF-8") from None
+        raise _refused(path, line, "not UTF-8") from None
     except yaml.MarkedYAMLError as error:
         # Not str(error): it quotes the line, and a key may stand in it.
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "not YAML"
-        raise _not_yaml(path, mark.line + 1 if mark else 1, problem) from None
+        raise _refused(path, mark.line + 1 if mark else 1, problem) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _not_yaml(path, line, "a character that YAML does not allow") from None
+        raise _refused(path, line, "a character that YAML does not allow") from None
     if root is None:
-        raise _not_yaml(path, 1, "empty; it needs providers and roles")
+        raise _refused(path, 1, "empty; it needs providers and roles")
     return loader, root
 
 
-def _not_yaml(path: Path, line: int, what: str) -> ConfigError:
-    fault = f"{path}:{line}: {what}"
+def _refused(path: Path, line: int | None, what: str) -> ConfigError:
+    """Build the error of a file of which nothing else can be said."""
+    fault = f"{path}: {what}" if line is None else f"{path}:{line}: {what}"
     return ConfigError(fault, {"faults": [fault]})
 
 
