@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("--for", dest="for_s", type=float, help="seconds until it ends")
     for field in fields(Fault):
         if field.name not in ("kind", "for_s"):
-            number = "int" in str(field.type) and int or float
-            kind = str if "str" in str(field.type) else number
+            named = str(field.type)
+            kind = str if "str" in named else int if "int" in named else float
             fault.add_argument(f"--{field.name.replace('_', '-')}", type=kind)
 
     settings = _command(commands, "set", "say how a healthy label answers")

@@ -105,7 +105,7 @@ class Simulator:
 
     def port(self, label: str) -> int:
         """Return the label's own port, opened now if it is new or refuses."""
-        return int(self._ask("POST", f"ports/{quote(label)}")["port"])
+        return int(self._ask("POST", f"ports/{quote(label)}"))
 
     def refuse(self, label: str) -> None:
         """Refuse connections on the label's own port, and reset those it has."""

@@ -86,10 +86,6 @@ class Connection(asyncio.Protocol):
             f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode("latin-1") + first
         )
 
-    def send_chunk(self, data: bytes) -> None:
-        """Send one chunk of a chunked body; an empty one ends it."""
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._transport.write(data)

@@ -12,7 +12,8 @@ The control API: JSON over HTTP under `/_control/`.
     DELETE ports/<label>             refuse connections on it
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from simulator.faults import BadOrder, Fault
@@ -40,34 +41,36 @@ class Control:
             LookupError: If there is no such order.
         """
         noun, _, label = path.partition("/")
-        match method, noun:
-            case "GET", "state":
-                return self._state()
-            case "PUT", "faults":
-                orders = order if isinstance(order, list) else [order]
-                self._labels[label].set_faults([Fault.read(_object(each)) for each in orders])
-            case "DELETE", "faults":
-                await self._heal(label)
-            case "PUT", "settings":
-                self._labels[label].settings = Settings.read(_object(order))
-            case "GET", "hits":
-                since, limit = int(query.get("since", 0)), int(query.get("limit", HITS_LIMIT))
-                return self._hits.since(since, query.get("label"), limit)
-            case "DELETE", "hits":
-                self._hits.forget(query.get("label"))
-            case "POST", "reset":
-                for name in list(self._labels):
-                    await self._heal(name)
-                    del self._labels[name]
-                self._hits.forget(None)
-            case "POST", "ports":
-                return {"port": await self._ports.open(label)}
-            case "DELETE", "ports":
-                if not self._ports.refuse(label):
-                    raise BadOrder(f"label {label!r} has no port of its own; open one first")
-            case _:
-                raise LookupError(f"no such order: {method} {path}")
-        return {"ok": True}
+        orders: dict[str, Callable[[], Any]] = {
+            "GET state": self._state,
+            "GET hits": lambda: self._hits.since(
+                int(query.get("since", 0)), query.get("label"), int(query.get("limit", HITS_LIMIT))
+            ),
+            "DELETE hits": lambda: self._hits.forget(query.get("label")),
+            "PUT faults": lambda: self._set_faults(label, order),
+            "DELETE faults": lambda: self._heal(label),
+            "PUT settings": lambda: self._set(label, order),
+            "POST reset": self._reset,
+            "POST ports": lambda: self._ports.open(label),
+            "DELETE ports": lambda: self._ports.refuse(label),
+        }
+        if (name := f"{method} {noun}") not in orders:
+            raise LookupError(f"no such order: {method} {path}")
+        result = orders[name]()
+        return await result if inspect.isawaitable(result) else result
+
+    def _set_faults(self, label: str, order: Any) -> None:
+        orders = order if isinstance(order, list) else [order]
+        self._labels[label].set_faults([Fault.read(_object(each)) for each in orders])
+
+    def _set(self, label: str, order: Any) -> None:
+        self._labels[label].settings = Settings.read(_object(order))
+
+    async def _reset(self) -> None:
+        for name in list(self._labels):
+            await self._heal(name)
+            del self._labels[name]
+        self._hits.forget(None)
 
     async def _heal(self, label: str) -> None:
         self._labels[label].set_faults([])

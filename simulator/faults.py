@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from email.utils import formatdate
 from typing import Any, Self
 
-from simulator.wires.base import ERROR_KINDS, FINISHES, STATUS_KINDS
+from simulator.wires.base import ERROR_KINDS, STATUS_KINDS
 
 BODIES = {
     "garbage": ("application/json", b'<html><body>upstream said "no"'),
@@ -29,10 +29,12 @@ DELIVERIES = {
     "reset_early": "reset the connection before the body is read",
     "reset_midway": "reset the connection in the middle of the answer",
     "truncate": "close in the middle of the answer, against its length",
-    "cut": "end the answer cleanly in its middle: half a JSON text, a stream without its last event",
+    "cut": "end the answer cleanly in its middle: half a JSON text, a stream without its end",
     "stream_error": "end a stream with an error event; a plain call gets that error as its answer",
 }
-KINDS = ERROR_KINDS | BODIES.keys() | DELIVERIES.keys() | set(FINISHES[1:]) | {"no_text"}
+ANSWERS = frozenset({"refusal", "content_filter", "length", "no_text"})
+"""Whole answers that end otherwise than one hopes, or say nothing."""
+KINDS = ERROR_KINDS | BODIES.keys() | DELIVERIES.keys() | ANSWERS
 RETRY_FORMS = ("seconds", "fraction", "date", "ms", "retry_info", "none")
 MINUTE_S = 60.0
 
@@ -69,7 +71,7 @@ class Fault:
     """Ends that long after it was set."""
     down_s: float | None = None
     """Flapping: strikes this long, then rests for `up_s`, and again."""
-    up_s: float | None = None
+    up_s: float = 0.0
     per_minute: int | None = None
     """Strikes the calls above this rate, as `rate_limited` unless `kind` says else."""
 
@@ -91,10 +93,8 @@ class Fault:
             value = getattr(fault, field.name)
             if field.name not in ("kind", "retry_after_form", "latency") and value is not None:
                 check_number(field.name, value)
-        if (fault.down_s is None) != (fault.up_s is None):
-            raise BadOrder("flapping needs both down_s and up_s")
         draw_latency(fault.latency, random.Random(0))
-        if fault.kind is fault.status is fault.latency is fault.per_minute is None:
+        if {fault.kind, fault.status, fault.latency, fault.per_minute} == {None}:
             raise BadOrder("a fault needs a kind, a status, a latency or per_minute")
         return fault
 
@@ -137,9 +137,8 @@ class Playing:
             return None
         if fault.first is not None and self.struck >= fault.first:
             return None
-        if fault.down_s is not None and fault.up_s is not None:  # noqa: SIM102 - two conditions
-            if age_s % (fault.down_s + fault.up_s) >= fault.down_s:
-                return None
+        if fault.down_s is not None and age_s % (fault.down_s + fault.up_s or 1) >= fault.down_s:
+            return None
         if fault.rate < 1 and self._random.random() >= fault.rate:
             return None
         if fault.per_minute is not None:
@@ -156,7 +155,7 @@ class Playing:
         return {**asdict(self.fault), "struck": self.struck}
 
     def _over_limit(self, per_minute: int, now_s: float) -> float | None:
-        """Count a call against the last minute; return the seconds to wait if it is one too many."""
+        """Count a call against the last minute; return the wait in seconds if it is too many."""
         while self._passed and self._passed[0] <= now_s - MINUTE_S:
             self._passed.popleft()
         if len(self._passed) < per_minute:

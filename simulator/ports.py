@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass, field
 
 from simulator.connection import Connection, Handler
+from simulator.faults import BadOrder
 
 BACKLOG = 4_096
 
@@ -51,17 +52,21 @@ class Ports:
             )
         return port.number
 
-    def refuse(self, name: str) -> bool:
-        """Stop listening and reset the open connections; return False if there is no such port."""
+    def refuse(self, name: str) -> None:
+        """
+        Stop listening, and reset the open connections.
+
+        Raises:
+            BadOrder: If this label has no port of its own.
+        """
         port = self._ports.get(name)
         if port is None:
-            return False
+            raise BadOrder(f"label {name!r} has no port of its own; open one first")
         if port.server is not None:
             port.server.close()
             port.server = None
         for connection in list(port.opened):
             connection.reset()
-        return True
 
     def numbers(self) -> dict[str, int]:
         """Return the port of each label that has its own."""

@@ -8,13 +8,24 @@ sampling parameters.
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from simulator.connection import Request
-from simulator.wires.base import Answer, Asked, Error, Rejected, Wire, conversation, sse, text_of
+from simulator.wires.base import (
+    Answer,
+    Asked,
+    Error,
+    Rejected,
+    Wire,
+    conversation,
+    first_tool,
+    sse,
+    text_of,
+)
 
 STOP_REASONS = {
-    "stop": "end_turn", "length": "max_tokens", "refusal": "refusal", "content_filter": "refusal",
+    "stop": "end_turn", "length": "max_tokens", "refusal": "refusal",
+    "content_filter": "refusal", "tool_calls": "tool_use",
 }  # fmt: skip
 SAMPLING_ENDED = "2026-10-21"
 
@@ -23,7 +34,7 @@ class Anthropic(Wire):
     """`POST …/v1/messages`."""
 
     name = "anthropic"
-    errors = {
+    errors: ClassVar = {
         "invalid": Error(400, "invalid_request_error", "messages: invalid request"),
         "context_window": Error(
             400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum"
@@ -80,31 +91,40 @@ class Anthropic(Wire):
                 raise Rejected("invalid", f"{name}: Extra inputs are not permitted")
         last, size = conversation(body.get("messages"), "messages")
         size += len(text_of(body.get("system")))
-        return Asked(str(body["model"]), last, size, bool(body.get("stream")))
+        tool = first_tool(body.get("tools"))
+        return Asked(str(body["model"]), last, size, bool(body.get("stream")), tool)
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a message."""
-        content = [{"type": "text", "text": answer.text}] if answer.text else []
+        content: list[dict[str, Any]] = []
+        if answer.text:
+            content.append({"type": "text", "text": answer.text})
+        if answer.finish == "tool_calls":
+            call = {"id": f"toolu_{answer.seq:024d}", "name": answer.asked.tool, "input": {}}
+            content.append({"type": "tool_use", **call})
         return {
-            "id": answer.id, "type": "message", "role": "assistant", "model": answer.model,
-            "content": content, **_stop(answer), "usage": _usage(answer),
+            "id": f"msg_{answer.seq:024d}", "type": "message", "role": "assistant",
+            "model": answer.asked.model, "content": content, **_stop(answer),
+            "usage": _usage(answer),
         }  # fmt: skip
 
     def events(self, answer: Answer) -> list[bytes]:
         """Return message_start … message_stop."""
+        message = self.plain(answer)
         opening = {
-            **self.plain(answer), "content": [], "stop_reason": None, "stop_details": None,
-            "usage": {**_usage(answer), "output_tokens": 1},
+            **message, "content": [], "stop_reason": None, "stop_details": None,
+            "usage": {**message["usage"], "output_tokens": 1},
         }  # fmt: skip
-        block = {"index": 0}
         steps: list[dict[str, Any]] = [{"type": "message_start", "message": opening}]
-        if answer.text:
-            empty = {"type": "text", "text": ""}
-            steps.append({"type": "content_block_start", **block, "content_block": empty})
-            for piece in answer.pieces():
-                delta = {"type": "text_delta", "text": piece}
-                steps.append({"type": "content_block_delta", **block, "delta": delta})
-            steps.append({"type": "content_block_stop", **block})
+        for index, block in enumerate(message["content"]):
+            begun, deltas = block, [{"type": "input_json_delta", "partial_json": "{}"}]
+            if block["type"] == "text":
+                begun = {**block, "text": ""}
+                deltas = [{"type": "text_delta", "text": piece} for piece in answer.pieces()]
+            at = {"index": index}
+            steps.append({"type": "content_block_start", **at, "content_block": begun})
+            steps += [{"type": "content_block_delta", **at, "delta": delta} for delta in deltas]
+            steps.append({"type": "content_block_stop", **at})
         steps.append({"type": "message_delta", "delta": _stop(answer), "usage": _usage(answer)})
         steps.append({"type": "message_stop"})
         return [sse(step, step["type"]) for step in steps]
@@ -118,7 +138,7 @@ class Anthropic(Wire):
 
     def error_events(self, error: Error, answer: Answer) -> list[bytes]:
         """Return the `error` event."""
-        return [sse(self.error_body(error, answer.id, None), "error")]
+        return [sse(self.error_body(error, f"req_{answer.seq:012d}", None), "error")]
 
     def models(self, names: Sequence[str]) -> dict[str, Any]:
         """Return a page of models."""

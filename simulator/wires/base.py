@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from simulator.connection import Request, json_bytes
 
-FINISHES = ("stop", "length", "refusal", "content_filter")
+FINISHES = ("stop", "length", "tool_calls", "refusal", "content_filter")
 
 # What a bare `status` means: the kind whose body is sent with it.
 STATUS_KINDS = {
@@ -59,6 +59,10 @@ class Asked:
     size: int
     """Characters of all input."""
     stream: bool
+    tool: str = "tool"
+    """The name of the first tool offered, which an answer that finishes so calls."""
+    usage_event: bool = True
+    """Chat Completions alone sends a stream's usage only if asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to say; `text` may be empty, `finish` is one of `FINISHES`."""
+    """What to say; `text` may be empty, `finish` is one of `FINISHES`, `seq` makes its id."""
 
-    id: str
+    seq: int
     created_s: int
-    model: str
+    asked: Asked
     text: str
     finish: str
     usage: Usage
@@ -93,6 +97,7 @@ class Wire(ABC):
 
     name: ClassVar[str]
     errors: ClassVar[Mapping[str, Error]]
+    """Every one of `ERROR_KINDS`; Google alone has no `content_filtered`."""
 
     @abstractmethod
     def read(self, request: Request, body: dict[str, Any]) -> Asked:
@@ -127,6 +132,10 @@ class Wire(ABC):
     def headers(self, request_id: str, limit: int, remaining: int) -> dict[str, str]:
         """Return the vendor's own headers: the request's id, and the rate limit's state."""
 
+    def retry_form(self, seconds: float) -> str:
+        """Return the form in which this vendor tells when to come back."""
+        return "seconds" if float(seconds).is_integer() else "fraction"
+
     def check_key(self, key: str, accepted: Sequence[str] | None) -> None:
         """
         Refuse a key as the vendor would; `accepted` None takes any but the empty one.
@@ -144,6 +153,16 @@ def sse(data: object, event: str | None = None, end: bytes = b"\n\n") -> bytes:
     """Write one server-sent event."""
     head = b"event: " + event.encode() + b"\n" if event else b""
     return head + b"data: " + json_bytes(data) + end
+
+
+def first_tool(tools: object) -> str:
+    """Return the name of the first tool, in whichever vendor's nesting."""
+    while isinstance(tools, list) and tools:
+        tools = tools[0]
+    if not isinstance(tools, dict):
+        return "tool"
+    nested = tools.get("function", tools.get("functionDeclarations"))
+    return first_tool(nested) if nested else str(tools.get("name", "tool"))
 
 
 def text_of(content: object) -> str:

@@ -8,14 +8,26 @@ A prompt that is blocked is an answer without candidates here, not an error.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from simulator.connection import Request
-from simulator.wires.base import Answer, Asked, Error, Rejected, Wire, conversation, sse, text_of
+from simulator.wires.base import (
+    Answer,
+    Asked,
+    Error,
+    Rejected,
+    Wire,
+    conversation,
+    first_tool,
+    sse,
+    text_of,
+)
 
 TYPE = "type.googleapis.com/google.rpc."
 SERVICE = "generativelanguage.googleapis.com"
-FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "refusal": "SAFETY"}
+FINISH_REASONS = {
+    "stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "refusal": "SAFETY",
+}  # fmt: skip
 RATE = Error(
     429, "RESOURCE_EXHAUSTED",
     "You exceeded your current quota, please check your plan and billing details. For more "
@@ -39,7 +51,7 @@ class Google(Wire):
     """`POST …/models/{model}:generateContent` and `:streamGenerateContent?alt=sse`."""
 
     name = "google"
-    errors = {
+    errors: ClassVar = {
         "invalid": Error(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
         "context_window": Error(
             400, "INVALID_ARGUMENT",
@@ -92,7 +104,8 @@ class Google(Wire):
         system = body.get("systemInstruction")
         if isinstance(system, dict):
             size += len(text_of(system.get("parts")))
-        return Asked(model, last, size, method == "streamGenerateContent")
+        stream = method == "streamGenerateContent"
+        return Asked(model, last, size, stream, first_tool(body.get("tools")))
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a GenerateContentResponse."""
@@ -122,7 +135,7 @@ class Google(Wire):
 
     def error_events(self, error: Error, answer: Answer) -> list[bytes]:
         """Return a chunk that is an error."""
-        return [sse(self.error_body(error, answer.id, None), end=b"\r\n\r\n")]
+        return [sse(self.error_body(error, "", None), end=b"\r\n\r\n")]
 
     def models(self, names: Sequence[str]) -> dict[str, Any]:
         """Return a page of models."""
@@ -138,6 +151,10 @@ class Google(Wire):
     def headers(self, request_id: str, limit: int, remaining: int) -> dict[str, str]:
         """Return nothing of note: Google has neither a request id nor limits in its headers."""
         return {"server-timing": "gfet4t7; dur=1"}
+
+    def retry_form(self, seconds: float) -> str:
+        """Return the form of google.rpc.RetryInfo, in the body."""
+        return "retry_info"
 
     def check_key(self, key: str, accepted: Sequence[str] | None) -> None:
         """Refuse a missing key as an unregistered caller: 403."""
@@ -155,14 +172,17 @@ class Google(Wire):
                 "thoughtsTokenCount": usage.reasoning_tokens,
                 "totalTokenCount": usage.input_tokens + usage.output_tokens,
             },
-            "modelVersion": answer.model,
-            "responseId": answer.id,
+            "modelVersion": answer.asked.model,
+            "responseId": f"{answer.seq:022d}",
         }
         if answer.finish == "content_filter":
             return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, **said}
+        parts: list[dict[str, Any]] = [{"text": text}] if text else []
         candidate: dict[str, Any] = {"index": 0}
-        if text:
-            candidate["content"] = {"role": "model", "parts": [{"text": text}]}
         if last:
             candidate["finishReason"] = FINISH_REASONS[answer.finish]
+            if answer.finish == "tool_calls":
+                parts.append({"functionCall": {"name": answer.asked.tool, "args": {}}})
+        if parts:
+            candidate["content"] = {"role": "model", "parts": parts}
         return {"candidates": [candidate], **said}

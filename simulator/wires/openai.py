@@ -8,11 +8,22 @@ BeehiveInnovations/pal-mcp-server#178).
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from simulator.connection import Request
-from simulator.wires.base import Answer, Asked, Error, Rejected, Wire, conversation, sse, text_of
+from simulator.wires.base import (
+    Answer,
+    Asked,
+    Error,
+    Rejected,
+    Wire,
+    conversation,
+    first_tool,
+    sse,
+    text_of,
+)
 
+REFUSAL = "I can't help with that."
 INVALID = "invalid_request_error"
 QUOTA = Error(
     429, "insufficient_quota",
@@ -115,41 +126,50 @@ class Chat(OpenAI):
         if not body.get("model"):
             raise Rejected("invalid", "you must provide a model parameter")
         last, size = conversation(body.get("messages"), "messages")
-        return Asked(str(body["model"]), last, size, bool(body.get("stream")))
+        options = body.get("stream_options") or {}
+        return Asked(
+            str(body["model"]), last, size, bool(body.get("stream")),
+            first_tool(body.get("tools")), bool(options.get("include_usage")),
+        )  # fmt: skip
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a chat.completion."""
-        refused = answer.finish == "refusal"
-        message = {
-            "role": "assistant",
-            "content": None if refused else answer.text,
-            "refusal": answer.text or "I can't help with that." if refused else None,
-        }
-        choice = {"index": 0, "message": message, "finish_reason": _finish_reason(answer)}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        if answer.finish == "refusal":
+            message |= {"content": None, "refusal": answer.text or REFUSAL}
+        if answer.finish == "tool_calls":
+            message["tool_calls"] = [_tool_call(answer)]
+        choice: dict[str, Any] = {"index": 0, "message": message}
+        choice["finish_reason"] = _finish_reason(answer)
         return {**_chat(answer, "chat.completion"), "choices": [choice], "usage": _usage(answer)}
 
     def events(self, answer: Answer) -> list[bytes]:
-        """Return the chunks, the usage and [DONE]."""
+        """Return the chunks, the usage if asked for, and [DONE]."""
         part = "refusal" if answer.finish == "refusal" else "content"
         deltas: list[dict[str, Any]] = [{"role": "assistant", part: ""}]
         deltas += [{part: piece} for piece in answer.pieces()]
-        choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
+        if answer.finish == "tool_calls":
+            deltas.append({"tool_calls": [{"index": 0, **_tool_call(answer)}]})
+        choices: list[list[dict[str, Any]]] = [
+            [{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas
+        ]
         choices.append([{"index": 0, "delta": {}, "finish_reason": _finish_reason(answer)}])
         head = _chat(answer, "chat.completion.chunk")
-        chunks = [sse({**head, "choices": choice, "usage": None}) for choice in choices]
-        usage = sse({**head, "choices": [], "usage": _usage(answer)})
-        return [*chunks, usage, b"data: [DONE]\n\n"]
+        events = [sse({**head, "choices": choice}) for choice in choices]
+        if answer.asked.usage_event:
+            events.append(sse({**head, "choices": [], "usage": _usage(answer)}))
+        return [*events, b"data: [DONE]\n\n"]
 
     def error_events(self, error: Error, answer: Answer) -> list[bytes]:
         """Return a chunk that is an error."""
-        return [sse(self.error_body(error, answer.id, None))]
+        return [sse(self.error_body(error, "", None))]
 
 
 class Responses(OpenAI):
     """`POST …/responses`."""
 
     name = "openai"
-    errors = {
+    errors: ClassVar = {
         **ERRORS,
         "context_window": Error(
             400, INVALID,
@@ -176,7 +196,8 @@ class Responses(OpenAI):
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         last, size = conversation(messages, "input")
         size += len(text_of(body.get("instructions")))
-        return Asked(str(body["model"]), last, size, bool(body.get("stream")))
+        tool = first_tool(body.get("tools"))
+        return Asked(str(body["model"]), last, size, bool(body.get("stream")), tool)
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a response."""
@@ -185,9 +206,13 @@ class Responses(OpenAI):
             "content_filter": ("incomplete", {"reason": "content_filter"}),
         }.get(answer.finish, ("completed", None))
         output = [_message(answer, status)] if answer.text or answer.finish == "refusal" else []
+        if answer.finish == "tool_calls":
+            call = {"name": answer.asked.tool, "arguments": "{}", "status": "completed"}
+            ids = {"id": f"fc_{answer.seq:048d}", "call_id": f"call_{answer.seq:024d}"}
+            output.append({"type": "function_call", **ids, **call})
         return {
-            "id": answer.id, "object": "response", "created_at": answer.created_s,
-            "status": status, "model": answer.model, "error": None, "incomplete_details": why,
+            "id": f"resp_{answer.seq:048d}", "object": "response", "created_at": answer.created_s,
+            "status": status, "model": answer.asked.model, "error": None, "incomplete_details": why,
             "instructions": None, "output": output, "parallel_tool_calls": True,
             "tool_choice": "auto", "tools": [], "store": False, "usage": _response_usage(answer),
         }  # fmt: skip
@@ -196,14 +221,21 @@ class Responses(OpenAI):
         """Return response.created … response.completed or incomplete."""
         final = self.plain(answer)
         steps = self._opening(final)
-        for item in final["output"]:
-            steps += _message_steps(item, answer)
+        for index, item in enumerate(final["output"]):
+            inner = _call_steps if item["type"] == "function_call" else _message_steps
+            empty: dict[str, Any] = {"arguments": ""} if inner is _call_steps else {"content": []}
+            begun = {**item, "status": "in_progress", **empty}
+            steps.append(
+                {"type": "response.output_item.added", "output_index": index, "item": begun}
+            )
+            steps += inner(item, index, answer)
+            steps.append({"type": "response.output_item.done", "output_index": index, "item": item})
         steps.append({"type": f"response.{final['status']}", "response": final})
         return _numbered(steps)
 
     def error_events(self, error: Error, answer: Answer) -> list[bytes]:
         """Return an `error` event, then response.failed."""
-        body = self.error_body(error, answer.id, None)
+        body = self.error_body(error, "", None)
         reason = {"code": error.code or "server_error", "message": error.message}
         failed = {**self.plain(answer), "status": "failed", "error": reason, "output": []}
         return _numbered(
@@ -220,8 +252,18 @@ def _finish_reason(answer: Answer) -> str:
     return "stop" if answer.finish == "refusal" else answer.finish
 
 
+def _tool_call(answer: Answer) -> dict[str, Any]:
+    function = {"name": answer.asked.tool, "arguments": "{}"}
+    return {"id": f"call_{answer.seq:024d}", "type": "function", "function": function}
+
+
 def _chat(answer: Answer, kind: str) -> dict[str, Any]:
-    return {"id": answer.id, "object": kind, "created": answer.created_s, "model": answer.model}
+    return {
+        "id": f"chatcmpl-{answer.seq:029d}",
+        "object": kind,
+        "created": answer.created_s,
+        "model": answer.asked.model,
+    }
 
 
 def _usage(answer: Answer) -> dict[str, Any]:
@@ -255,31 +297,37 @@ def _response_usage(answer: Answer) -> dict[str, Any]:
 def _message(answer: Answer, status: str) -> dict[str, Any]:
     part: dict[str, Any] = {"type": "output_text", "text": answer.text, "annotations": []}
     if answer.finish == "refusal":
-        part = {"type": "refusal", "refusal": answer.text or "I can't help with that."}
+        part = {"type": "refusal", "refusal": answer.text or REFUSAL}
     return {
-        "type": "message", "id": f"msg_{answer.id}", "role": "assistant", "status": status,
+        "type": "message", "id": f"msg_{answer.seq:048d}", "role": "assistant", "status": status,
         "content": [part],
     }  # fmt: skip
 
 
-def _message_steps(item: dict[str, Any], answer: Answer) -> list[dict[str, Any]]:
+def _message_steps(item: dict[str, Any], index: int, answer: Answer) -> list[dict[str, Any]]:
     (part,) = item["content"]
     kind = part["type"]
     field = "refusal" if kind == "refusal" else "text"
     logprobs: dict[str, Any] = {} if kind == "refusal" else {"logprobs": []}
-    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-    begun = {**item, "status": "in_progress", "content": []}
-    steps: list[dict[str, Any]] = [
-        {"type": "response.output_item.added", "output_index": 0, "item": begun},
-        {"type": "response.content_part.added", **at, "part": {**part, field: ""}},
+    at = {"item_id": item["id"], "output_index": index, "content_index": 0}
+    deltas = [
+        {"type": f"response.{kind}.delta", **at, "delta": piece, **logprobs}
+        for piece in answer.pieces() or [part[field]]
     ]
-    for piece in answer.pieces() or [part[field]]:
-        steps.append({"type": f"response.{kind}.delta", **at, "delta": piece, **logprobs})
     return [
-        *steps,
+        {"type": "response.content_part.added", **at, "part": {**part, field: ""}},
+        *deltas,
         {"type": f"response.{kind}.done", **at, field: part[field], **logprobs},
         {"type": "response.content_part.done", **at, "part": part},
-        {"type": "response.output_item.done", "output_index": 0, "item": item},
+    ]
+
+
+def _call_steps(item: dict[str, Any], index: int, _answer: Answer) -> list[dict[str, Any]]:
+    at = {"item_id": item["id"], "output_index": index}
+    kind = "response.function_call_arguments"
+    return [
+        {"type": f"{kind}.delta", **at, "delta": item["arguments"]},
+        {"type": f"{kind}.done", **at, "name": item["name"], "arguments": item["arguments"]},
     ]
 
 
