@@ -69,6 +69,15 @@ class Rules:
         if faults:
             raise ValueError("; ".join(faults))
 
+    def open_s(self, trips: int) -> float:
+        """Tell how long to stay open after `trips` earlier trips in a row, jitter apart."""
+        ceiling = max(self.open_max_s, self.reset_timeout_s)
+        return min(self.reset_timeout_s * self.open_factor ** min(trips, 1000), ceiling)
+
+    def retry_after_s(self, asked_s: float | None) -> float:
+        """Tell how long to hold back for a Retry-After: nothing for none, past or nonsense."""
+        return min(asked_s, self.retry_after_max_s) if asked_s and asked_s > 0 else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:

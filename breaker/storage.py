@@ -65,11 +65,11 @@ class RedisStorage:
 
     def record(self, name: str, rules: Rules, report: Report) -> Answer:
         """Tell how a call ended; never to be repeated, it would count twice."""
-        retry_after_s = min(max(report.retry_after_s or 0.0, 0.0), rules.retry_after_max_s)
         return self._run(
             self.scripts.record, name, rules,
             report.token, report.generation, report.outcome, report.reason,
-            _ms(retry_after_s), int(report.trip), rules.success_threshold, rules.fail_max,
+            _ms(rules.retry_after_s(report.retry_after_s)), int(report.trip),
+            rules.success_threshold, rules.fail_max,
             _ms(rules.reset_timeout_s), rules.open_factor,
             _ms(max(rules.open_max_s, rules.reset_timeout_s)),
             1 + random.random() * rules.open_jitter, _ms(rules.stable_s),

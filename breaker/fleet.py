@@ -1,0 +1,207 @@
+"""All breakers of one process, over one Redis."""
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Any, TypedDict, Unpack
+
+import pybreaker
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from breaker.circuit import Neutral, SharedCircuitBreaker
+from breaker.listener import TransitionLog
+from breaker.outage import FailoverStorage
+from breaker.probes import Probe, Probes
+from breaker.state import NAME, BreakerState, Report, Rules
+from breaker.storage import RedisStorage, Scripts
+
+# Bounds each operation when Redis is frozen; on a healthy network a step takes well under 1 ms.
+TIMEOUT_S = 0.1
+
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+
+
+class Options(TypedDict, total=False):
+    """What `Breakers.get` takes: pybreaker's names first; see `Rules` for the numbers."""
+
+    fail_max: int
+    reset_timeout: float
+    success_threshold: int
+    exclude: Iterable[Neutral]
+    listeners: Iterable[pybreaker.CircuitBreakerListener]
+    throw_new_error_on_trip: bool
+    max_probes: int
+    lease_s: float
+    retry_after_max_s: float
+    open_factor: float
+    open_max_s: float
+    open_jitter: float
+    stable_s: float
+
+
+class Breakers:
+    """
+    Hand out breakers, one object a name; make one of these per process and Redis.
+
+    Args:
+        client: A redis-py client, used as it is. Its timeouts bound what a frozen Redis costs,
+            so better let `from_url` build it: redis-py's own are 5 s and ten retries.
+        neutral: Exception classes, or predicates of an exception, that are never a provider's
+            fault, for all breakers (a task queue's time limit, say).
+        scripts: The Lua sources, to test others than the packaged ones.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        neutral: Iterable[Neutral] = (),
+        scripts: Scripts | None = None,
+    ) -> None:
+        self._client = client
+        self._neutral = tuple(neutral)
+        self._probes = Probes(self._renew, self._give_back)
+        self._storage = FailoverStorage(RedisStorage(client, scripts), self._probes.tokens)
+        self._breakers: dict[str, tuple[SharedCircuitBreaker, Options]] = {}
+        self._lock = threading.Lock()
+        _ALL.add(self)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        neutral: Iterable[Neutral] = (),
+    ) -> "Breakers":
+        """
+        Build the client too: bounded by `timeout_s` for each connect and each answer, no retries.
+
+        Timeouts in the URL's query win. RESP2 without SETINFO, so that connecting takes no
+        round trip of its own.
+        """
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            driver_info=None,
+        )
+        return cls(client, neutral=neutral)
+
+    def get(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
+        """
+        Give the breaker of this name; no I/O.
+
+        Raises:
+            ValueError: The name has spaces or braces, a number is out of range, or the breaker
+                is already in use with other options.
+        """
+        with self._lock:
+            breaker, made_with = self._breakers.get(name, (None, {}))
+            if breaker is None:
+                breaker = self._make(name, **options)
+                self._breakers[name] = breaker, options
+            elif options and options != made_with:
+                raise ValueError(
+                    f"breaker {name!r} is already in use with {made_with}, not with {options}"
+                )
+            return breaker
+
+    def peek_all(self) -> list[BreakerState]:
+        """Read every breaker any process has used, sorted by name; during an outage, `views`."""
+        return self._storage.peek_all()
+
+    def views(self) -> list[BreakerState]:
+        """Tell how each breaker stood when this process last heard of it; no I/O."""
+        return self._storage.views()
+
+    def events(self, name: str, count: int = 20) -> list[dict[str, str]]:
+        """
+        Read a breaker's last transitions, newest first.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        return self._storage.redis.events(name, count)
+
+    def reset_all(self) -> None:
+        """
+        Close every breaker any process has used, and end overrides and hold-backs.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        for name in self._storage.redis.names():
+            breaker, _ = self._breakers.get(name, (None, {}))
+            (breaker or self._make(name)).reset()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def restart(self) -> None:
+        """Begin anew in a forked child; called by the fork itself."""
+        self._lock = threading.Lock()
+        self._storage.restart()
+        self._probes.restart()
+
+    def _make(self, name: str, **options: Any) -> SharedCircuitBreaker:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"breaker name {name!r} must be without spaces and braces")
+        own = {"exclude", "listeners", "throw_new_error_on_trip"}
+        renamed = {"reset_timeout": "reset_timeout_s"}
+        numbers = {renamed.get(key, key): options[key] for key in options.keys() - own}
+        return SharedCircuitBreaker(
+            name,
+            self._storage,
+            self._probes,
+            Rules(**numbers),
+            exclude=(*self._neutral, *options.get("exclude", ())),
+            listeners=(TransitionLog(), *options.get("listeners", ())),
+            throw_new_error_on_trip=options.get("throw_new_error_on_trip", True),
+        )
+
+    def _renew(self, name: str, rules: Rules, tokens: list[str]) -> None:
+        self._storage.renew(name, rules, tokens)
+
+    def _give_back(self, probe: Probe) -> None:
+        local = probe.view.source == "local"
+        record = self._storage.record_local if local else self._storage.record
+        report = Report(probe.token, probe.view.generation, "neutral")
+        record(probe.view.name, probe.rules, report)
+
+
+_ALL: "weakref.WeakSet[Breakers]" = weakref.WeakSet()
+_default: dict[str, Breakers] = {}
+_default_lock = threading.Lock()
+
+
+def _restart_all() -> None:
+    for breakers in list(_ALL):
+        breakers.restart()
+
+
+os.register_at_fork(after_in_child=_restart_all)
+
+
+def get_circuit_breaker(name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
+    """Give the breaker of this name on `REDIS_URL`; options and errors as `Breakers.get`."""
+    return _on_default_redis().get(name, **options)
+
+
+def reset_all_breakers() -> None:
+    """Close every breaker on `REDIS_URL`, and end overrides and hold-backs."""
+    _on_default_redis().reset_all()
+
+
+def _on_default_redis() -> Breakers:
+    url = os.environ.get("REDIS_URL", DEFAULT_URL)
+    with _default_lock:
+        if url not in _default:
+            _default[url] = Breakers.from_url(url)
+        return _default[url]

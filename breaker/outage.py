@@ -1,0 +1,188 @@
+"""
+Redis while it answers, this process alone while it does not.
+
+After one failure Redis is left alone for a second; then one caller tries again while all others
+go on locally. So a frozen Redis costs one socket timeout a second and process (in the first
+instant one for each thread that was just asking). When Redis answers, Redis wins: what was
+counted locally is forgotten.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+from redis.exceptions import RedisError
+
+from breaker.local import LocalStorage
+from breaker.state import Answer, BreakerState, Forced, Report, Rules, State
+from breaker.storage import RedisStorage
+
+RETRY_S = 1.0
+
+log = structlog.get_logger("breaker")
+
+
+class FailoverStorage:
+    """
+    Ask Redis, or `LocalStorage` during an outage; every `RedisError` counts as one.
+
+    Args:
+        redis: The shared breakers.
+        tokens: Names the probes this process is running for a breaker, so that an outage does
+            not take their leases away.
+        clock: Seconds, never stepping back.
+    """
+
+    def __init__(
+        self,
+        redis: RedisStorage,
+        tokens: Callable[[str], Iterable[str]] = lambda _: (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.redis = redis
+        self._tokens = tokens
+        self._clock = clock
+        self._announced: set[str] = set()
+        self._views: dict[str, tuple[BreakerState, float]] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew in a forked child, where no lock of the parent's may be trusted."""
+        self._lock = threading.Lock()
+        self._away = False
+        self._retry_at_s = 0.0
+        self.local = LocalStorage(self._clock)
+
+    def admit(self, name: str, rules: Rules, token: str) -> Answer:
+        """Ask for a call to go out."""
+        return self._ask(name, rules, lambda store: store.admit(name, rules, token))
+
+    def record(self, name: str, rules: Rules, report: Report) -> Answer:
+        """Tell how a call ended that Redis admitted; during an outage it counts here."""
+        return self._ask(name, rules, lambda store: store.record(name, rules, report))
+
+    def record_local(self, name: str, rules: Rules, report: Report) -> Answer | None:
+        """Tell how a call ended that was admitted here; None if Redis is back and has its own."""
+        if not self._away:
+            return None
+        return self._locally(name, rules, lambda store: store.record(name, rules, report))
+
+    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> Answer:
+        """Let the leases of probes still running begin again."""
+        return self._ask(name, rules, lambda store: store.renew(name, rules, tokens))
+
+    def peek(self, name: str, rules: Rules) -> BreakerState:
+        """Read how a breaker stands."""
+        if self._may_ask():
+            try:
+                view = self.redis.peek(name)
+            except RedisError as error:
+                self._lost(error)
+            else:
+                self._found()
+                self._keep(view)
+                return view
+        self._seed(name, rules)
+        return self.local.peek(name)
+
+    def views(self) -> list[BreakerState]:
+        """Tell how each breaker stood when this process last heard of it, without asking."""
+        views = {name: view for name, (view, _) in self._views.copy().items()}
+        if self._away:
+            views |= {name: self.local.peek(name) for name in self.local.names()}
+        return [views[name] for name in sorted(views)]
+
+    def peek_all(self) -> list[BreakerState]:
+        """Read how every known breaker stands; during an outage, `views`."""
+        if self._may_ask():
+            try:
+                views = self.redis.peek_all()
+            except RedisError as error:
+                self._lost(error)
+            else:
+                self._found()
+                for view in views:
+                    self._keep(view)
+                return views
+        return self.views()
+
+    def force(
+        self, name: str, rules: Rules, *, to: State | None = None, forced: Forced | str = ""
+    ) -> Answer:
+        """
+        Do an operator's will, for the whole fleet or not at all.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        answer = self.redis.force(name, rules, to=to, forced=forced)
+        self._heard(name, answer)
+        return answer
+
+    def _ask(
+        self, name: str, rules: Rules, step: Callable[[RedisStorage | LocalStorage], Answer]
+    ) -> Answer:
+        if self._may_ask():
+            try:
+                answer = step(self.redis)
+            except RedisError as error:
+                self._lost(error)
+            else:
+                self._heard(name, answer)
+                return answer
+        return self._locally(name, rules, step)
+
+    def _locally(self, name: str, rules: Rules, step: Callable[[LocalStorage], Answer]) -> Answer:
+        self._seed(name, rules)
+        return step(self.local)
+
+    def _seed(self, name: str, rules: Rules) -> None:
+        seen = self._views.get(name)
+        if seen and not self.local.knows(name):
+            view, at_s = seen
+            self.local.seed(view, self._clock() - at_s, self._tokens(name), rules)
+
+    def _may_ask(self) -> bool:
+        if not self._away:
+            return True
+        with self._lock:
+            now = self._clock()
+            if now < self._retry_at_s:
+                return False
+            self._retry_at_s = now + RETRY_S
+            return True
+
+    def _lost(self, error: RedisError) -> None:
+        with self._lock:
+            first, self._away = not self._away, True
+            self._retry_at_s = self._clock() + RETRY_S
+            if first:
+                self.local.clear()
+        if first:
+            log.warning("breaker.redis_away", error=type(error).__name__)
+
+    def _found(self) -> None:
+        if not self._away:
+            return
+        with self._lock:
+            back, self._away = self._away, False
+        if back:
+            log.info("breaker.redis_back")
+
+    def _keep(self, view: BreakerState) -> None:
+        """Keep the newest view: answers may overtake each other on their way."""
+        with self._lock:
+            seen = self._views.get(view.name)
+            if seen is None or (view.generation, view.seq) >= (seen[0].generation, seen[0].seq):
+                self._views[view.name] = view, self._clock()
+
+    def _heard(self, name: str, answer: Answer) -> None:
+        self._found()
+        self._keep(answer.view)
+        if answer.rebuilt or name not in self._announced:
+            try:
+                self.redis.add_name(name)
+                self._announced.add(name)
+            except RedisError as error:
+                self._lost(error)
