@@ -90,6 +90,8 @@ class Breakers:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             driver_info=None,
+            # One per thread at most; redis-py's own limit of 100 would look like an outage.
+            max_connections=2**31,
         )
         return cls(client, neutral=neutral)
 

@@ -15,6 +15,7 @@ from celery.worker.request import Request as WorkerRequest
 
 COMMON_QUEUE = "celery"
 RESULT_EXPIRES_S = 24 * 3600
+MAX_CONNECTIONS = 10_000
 
 
 def redis_url() -> str:
@@ -36,12 +37,14 @@ app.conf.update(
     result_expires=RESULT_EXPIRES_S,
     # One connection pool for all threads; without it gevent opens a connection per task.
     result_backend_thread_safe=True,
+    # redis-py's limit of 100 connections is an error at the 101st thread, not a queue.
+    redis_max_connections=MAX_CONNECTIONS,
+    broker_transport_options={"max_connections": MAX_CONNECTIONS},
     # A message is acknowledged after its result is stored, and a worker holds only what it runs.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
-    # Ours is the log line per attempt; Celery's own line would repeat the answer.
     worker_redirect_stdouts=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
 )

@@ -7,6 +7,7 @@ every fault on standard error. Connections are made later, in the process that u
 
 import gc
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from celery import signals
@@ -33,7 +34,7 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         sys.exit(EXIT_BAD_CONFIG)
     runtime.use_settings(settings)
     _consume(settings)
-    if str(options.get("pool", "")).startswith("celery.concurrency.prefork"):
+    if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
         # Shared pages instead of 40 to 66 MB of imports in every child.
         preload(settings)
         gc.freeze()
@@ -44,7 +45,10 @@ def _consume(settings: Settings) -> None:
     names = [COMMON_QUEUE, *(queue_of(role) for role in settings.roles)]
     app.conf.task_queues = [Queue(name) for name in names]
     # Redis hands a message to someone else when it is out longer than this; no task may be.
-    app.conf.broker_transport_options = {"visibility_timeout": longest_task_s(settings)}
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "visibility_timeout": longest_task_s(settings),
+    }
 
 
 def longest_task_s(settings: Settings) -> float:
@@ -71,4 +75,4 @@ def _close(**_: Any) -> None:
 @inspect_command()  # type: ignore[untyped-decorator]
 def breakers(_state: Any) -> dict[str, Any]:
     """Show this worker's own view of every breaker."""
-    return {view.name: view.as_dict() for view in runtime.runtime().views()}
+    return {view.name: asdict(view) for view in runtime.runtime().views()}

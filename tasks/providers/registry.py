@@ -70,6 +70,10 @@ class Registry:
             success_threshold=rules.success_threshold,
             max_probes=rules.max_probes or rules.success_threshold,
             retry_after_max_s=rules.retry_after_max_s,
+            open_factor=rules.open_factor,
+            open_max_s=rules.open_max_s,
+            open_jitter=rules.open_jitter,
+            stable_s=rules.stable_s,
         )
 
     def detected_providers(self) -> tuple[str, ...]:
@@ -142,11 +146,6 @@ class Registry:
             thread.join(max(0.0, ends_at - time.monotonic()))
         return dict(found)
 
-    def preload(self) -> None:
-        """Import the SDKs of the configured adapters, in the parent of a prefork."""
-        for settings in self.settings.providers.values():
-            _adapter(settings.adapter)
-
     def close(self) -> None:
         """Close the providers this process has built; their running calls end as Cancelled."""
         for provider in self._built.pop(os.getpid(), {}).values():
@@ -173,6 +172,12 @@ class Registry:
             )
         else:
             breaker.record(permit, "neutral")
+
+
+def preload(settings: Settings) -> None:
+    """Import the SDKs of the configured adapters, in the parent of a prefork."""
+    for provider in settings.providers.values():
+        _adapter(provider.adapter)
 
 
 def _adapter(name: str) -> Callable[[ProviderSettings], Provider]:

@@ -1,0 +1,135 @@
+"""The door: what a caller may hand to `complete`, and what it is told otherwise."""
+
+import pytest
+
+from tasks.call import Call, bind
+from tasks.errors import BadTask, InvalidOption, InvalidPrompt, UnknownRole
+
+RESULT = {"task_id": "1", "role": "planner", "text": "a plan", "attempts": []}
+
+
+def test_a_string_is_one_user_message() -> None:
+    """A prompt may be a plain string."""
+    call = Call.of("coder", "hi", {})
+
+    assert [(m.role, m.content) for m in call.messages] == [("user", "hi")]
+
+
+def test_text_parts_are_joined() -> None:
+    """Content may be a list of text parts."""
+    prompt = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+
+    call = Call.of("coder", prompt, {})
+
+    assert call.messages[0].content == "ab"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("", "the prompt is empty"),
+        (" \n\t", "the prompt is empty"),
+        ([], "the prompt is empty"),
+        ([{"role": "system", "content": "be brief"}], "at least one user message"),
+        (None, "the prompt is a NoneType"),
+        (b"bytes", "the prompt is a bytes"),
+        ({"text": "x"}, "the prompt is a dict"),
+        (["hi"], "message 0 of the prompt is a str"),
+        ([{"role": "robot", "content": "x"}], "one of user, assistant, system"),
+        ([{"role": "user", "content": 3}], "content of type int"),
+        ([{"role": "user", "content": "x", "name": "y"}], "unknown keys ['name']"),
+        ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], "not text"),
+        ("\ud800", "cannot be written as UTF-8"),
+    ],
+)
+def test_a_prompt_that_cannot_be_asked_is_refused(prompt: object, message: str) -> None:
+    """Empty, of the wrong shape, or not JSON: the error says which."""
+    with pytest.raises(InvalidPrompt, match=message.replace("[", r"\[").replace("]", r"\]")):
+        Call.of("coder", prompt, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sytem": "x"}, "unknown option 'sytem' (did you mean 'system'?)"),
+        ({"deadline_s": 0}, "deadline_s is 0; it must be more than 0 seconds"),
+        ({"deadline_s": float("nan")}, "deadline_s is nan"),
+        ({"deadline_s": True}, "deadline_s is a bool"),
+        ({"deadline_s": "soon"}, "deadline_s is a str"),
+        ({"system": 3}, "system is a int"),
+        ({"metadata": []}, "metadata is a list"),
+        ({"metadata": {"a": object()}}, "metadata cannot be written as JSON"),
+        ({"metadata": {"a": float("inf")}}, "metadata cannot be written as JSON"),
+        ({"params": "hot"}, "params is a str"),
+        ({"params": {"temprature": 1}}, "temperature"),
+        ({"stream": True}, "option 'stream' does not work yet"),
+        ({"schema": {"type": "object"}}, "option 'schema' does not work yet"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(options: dict[str, object], message: str) -> None:
+    """An option that does not exist, or whose value does not fit, names what is allowed."""
+    with pytest.raises(InvalidOption) as raised:
+        Call.of("coder", "hi", options)
+
+    assert message in str(raised.value)
+
+
+def test_all_faults_of_the_options_are_told_at_once() -> None:
+    """Nobody mends one fault only to be told of the next."""
+    with pytest.raises(InvalidOption) as raised:
+        Call.of("coder", "hi", {"sytem": "x", "deadline_s": -1, "metadata": 3})
+
+    assert len(raised.value.details["faults"]) == 3
+
+
+@pytest.mark.parametrize("role", ["", "a b", "x\n", "ä", 3, None, ["coder"], "x" * 65, "-x"])
+def test_what_cannot_be_a_role_is_refused(role: object) -> None:
+    """A role is a short name; anything else cannot be in a roles file."""
+    with pytest.raises(UnknownRole, match="cannot be a role"):
+        Call.of(role, "hi", {})
+
+
+def test_no_error_repeats_the_prompt() -> None:
+    """What a caller wrote in a prompt never reaches a log by way of an error."""
+    secret = "CANARY-PROMPT"  # noqa: S105
+    for prompt in ({"x": secret}, [secret], [{"role": secret, "content": secret}], secret + "\ud800"):
+        with pytest.raises(BadTask) as raised:
+            Call.of("coder", prompt, {})
+
+        assert secret not in repr(raised.value)
+    assert secret not in repr(Call.of("coder", secret, {"system": secret}))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((RESULT, "planner"), {}),
+        ((RESULT,), {"role": "planner"}),
+        (("planner", RESULT), {}),
+        (("planner",), {"prompt": RESULT}),
+    ],
+)
+def test_an_earlier_result_is_the_prompt_of_the_next_stage(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    """In a Celery chain the earlier result arrives as first argument; its text is the prompt."""
+    role, prompt, options = bind(args, kwargs)
+
+    assert (role, Call.of(role, prompt, options).messages[0].content) == ("planner", "a plan")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error"),
+    [
+        ((), {}, UnknownRole),
+        (("coder",), {}, InvalidPrompt),
+        (("coder", "hi", "more"), {}, InvalidOption),
+        (("coder", "hi"), {"role": "coder"}, InvalidOption),
+    ],
+)
+def test_arguments_that_cannot_be_sorted_are_refused(
+    args: tuple[object, ...], kwargs: dict[str, object], error: type[BadTask]
+) -> None:
+    """Too few, too many, or one given twice."""
+    with pytest.raises(error):
+        bind(args, kwargs)
