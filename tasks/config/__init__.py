@@ -58,6 +58,8 @@ def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None
     """
     Return the names of the roles, without keys, expansion or validation.
 
+    Asked at every enqueue: the file is parsed again only when it has changed.
+
     Returns:
         None where they cannot be known: there is no roles file, or it names no roles.
 
@@ -69,7 +71,7 @@ def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None
         return None
     from tasks.config import document  # noqa: PLC0415
 
-    return document.keys_of(path, "roles")
+    return document.keys_of(path, "roles", document.stamp(path))
 
 
 def _roles_path(environ: Mapping[str, str]) -> Path | None:

@@ -11,13 +11,15 @@ import re
 from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
+from tasks.config.checker import TEXT, Checker, at, nearest_to
 from tasks.config.connection import API_KEY, BASE_URL
 from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes
-from tasks.config.kinds import FLAG, Kind, number, seconds, text, unknown_key, whole
+from tasks.config.kinds import FLAG, number, seconds, whole
 from tasks.config.params import NOT_TAKEN, PARAMS
 from tasks.config.settings import (
     NAME,
@@ -28,7 +30,6 @@ from tasks.config.settings import (
     Target,
     Timeout,
 )
-from tasks.errors import nearest
 
 ADAPTERS = ("anthropic", "openai", "openai-chat", "google")
 _CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -36,8 +37,7 @@ _CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _DAY_S = 86_400
 _MAX_DEPTH = 50  # roles that continue with one another
 
-_TEXT = text("a text", lambda _: True)
-_PROVIDER = {"model": _TEXT, "api_key": API_KEY, "base_url": BASE_URL, "prompt_cache": FLAG}
+_PROVIDER = {"model": TEXT, "api_key": API_KEY, "base_url": BASE_URL, "prompt_cache": FLAG}
 _TIMEOUT = {"connect_s": seconds(600), "total_s": seconds(_DAY_S)}
 _BREAKER = {
     "fail_max": whole(1, 10_000),
@@ -45,9 +45,13 @@ _BREAKER = {
     "success_threshold": whole(1, 1_000),
     "max_probes": whole(1, 1_000),
     "retry_after_max_s": number(0, 7 * _DAY_S),
+    "open_factor": number(1, 100),
+    "open_max_s": seconds(7 * _DAY_S),
+    "open_jitter": number(0, 1),
+    "stable_s": seconds(7 * _DAY_S),
 }
-_ROLE = {"system": _TEXT, "deadline_s": seconds(30 * _DAY_S)}
-_LINK = {"provider": _TEXT, "model": _TEXT, "role": _TEXT}
+_ROLE = {"system": TEXT, "deadline_s": seconds(30 * _DAY_S)}
+_LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
 _TOP_KEYS = ("providers", "params", "default_provider", "roles")
 _PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker")
@@ -64,7 +68,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Settings:
     faults = Faults(path)
     content = read_bytes(path)
     root = parse(content, path, environ, faults)
-    settings = _Check(faults).settings(root, str(path), sha256(content).hexdigest()[:12])
+    settings = _RolesFile(faults).settings(root, str(path), sha256(content).hexdigest()[:12])
     faults.raise_if_any()
     return settings
 
@@ -77,22 +81,19 @@ class _Link(NamedTuple):
     to: Target | str
 
 
-class _Check:
-    """Reads the tree by the tables, and tells the faults."""
-
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+class _RolesFile(Checker):
+    """The tree of one roles file."""
 
     def settings(self, root: Node, source: str, version: str) -> Settings:
         given = root.value if isinstance(root.value, dict) else {}
         if "provider" in given and "providers" not in given:
             return self._single_provider(root, source, version)
-        top = self._mapping(root, "", _TOP_KEYS)
+        top = self.mapping(root, "", _TOP_KEYS)
         providers = {
             name: self._provider(name, node, f"providers.{name}", "adapter")
             for name, node in self._named("providers", top, root).items()
         }
-        default = self._known_name("provider", top, "", "default_provider", providers)
+        default = self.known_name("provider", top, "", "default_provider", providers)
         return Settings(
             providers=providers,
             roles=self._roles(self._named("roles", top, root), providers, default),
@@ -108,36 +109,54 @@ class _Check:
         provider = self._provider(name, root, "", "provider")
         return Settings({name: provider}, {}, source=source, version=version, serves_any_role=True)
 
+    def _named(self, key: str, top: Mapping[str, Node], root: Node) -> dict[str, Node]:
+        """Return the entries of `providers` or `roles`, of which there must be some."""
+        node = top.get(key)
+        if node is None:
+            if isinstance(root.value, dict):
+                self.faults.add(root.line, key, "missing; there must be at least one")
+            return {}
+        if node.value is BROKEN:
+            return {}
+        if not isinstance(node.value, dict) or not node.value:
+            self.faults.add(node.line, key, f"{node.shown} is not a mapping of names to {key}")
+            return {}
+        for name, child in node.value.items():
+            if not NAME.fullmatch(name):
+                what = f"{name[:64]!r} cannot be a name; allowed is {NAME.pattern}"
+                self.faults.add(child.line, key, what)
+        return node.value
+
     def _provider(self, name: str, node: Node, where: str, adapter_key: str) -> ProviderSettings:
-        entries = self._mapping(node, where, (adapter_key, *_PROVIDER_KEYS))
+        entries = self.mapping(node, where, (adapter_key, *_PROVIDER_KEYS))
         adapter = self._adapter(entries, where, adapter_key)
-        values = self._values(entries, where, _PROVIDER)
+        values = self.values(entries, where, _PROVIDER)
         if isinstance(node.value, dict):
             for key in (adapter_key, "model"):
                 if key not in entries:
-                    self._faults.add(node.line, where, f"{key} is missing")
+                    self.faults.add(node.line, where, f"{key} is missing")
         return ProviderSettings(
             name=name,
             adapter=adapter,
             model=values.get("model", ""),
             api_key=self._api_key(entries, values, adapter, node.line, where),
             base_url=values.get("base_url"),
-            timeout=Timeout(**self._section(entries, where, "timeout", _TIMEOUT)),
+            timeout=Timeout(**self.section(entries, where, "timeout", _TIMEOUT)),
             params=self._params(entries, where, NOT_TAKEN.get(adapter, {})),
             prompt_cache=values.get("prompt_cache", False),
-            breaker=BreakerSettings(**self._section(entries, where, "breaker", _BREAKER)),
+            breaker=BreakerSettings(**self.section(entries, where, "breaker", _BREAKER)),
         )
 
     def _adapter(self, entries: Mapping[str, Node], where: str, key: str) -> str:
         """Return the adapter's name; empty if it is missing or cannot be used."""
-        adapter: str = self._values(entries, where, {key: _TEXT}).get(key, "")
+        adapter: str = self.values(entries, where, {key: TEXT}).get(key, "")
         if adapter in ADAPTERS or not adapter:
             return adapter
         node = entries[key]
         match = _CUSTOM_ADAPTER.fullmatch(adapter)
         if match is None:
             problem = f"is no adapter; there are {', '.join(ADAPTERS)}, or package.module:Class"
-            problem += _nearest(node, ADAPTERS)
+            problem += nearest_to(node, ADAPTERS)
         else:
             try:
                 if callable(getattr(importlib.import_module(match[1]), match[2])):
@@ -145,7 +164,7 @@ class _Check:
                 problem = "is no class"
             except Exception as error:  # noqa: BLE001 - the user's own module may raise anything
                 problem = f"cannot be imported ({type(error).__name__})"
-        self._faults.add(node.line, _at(where, key), f"{node.shown} {problem}")
+        self.faults.add(node.line, at(where, key), f"{node.shown} {problem}")
         return ""
 
     def _api_key(
@@ -160,13 +179,13 @@ class _Check:
         needed = adapter in ADAPTERS and not own_server
         if "api_key" not in entries and needed:
             hint = "only openai-chat with a base_url can do without"
-            self._faults.add(line, where, f"api_key is missing; {hint}")
+            self.faults.add(line, where, f"api_key is missing; {hint}")
         key = values.get("api_key")
         if key != "none":
             return SecretStr(key) if key else None
         if needed:
             hint = "only openai-chat with a base_url may have none"
-            self._faults.add(entries["api_key"].line, _at(where, "api_key"), hint)
+            self.faults.add(entries["api_key"].line, at(where, "api_key"), hint)
         return None
 
     def _roles(
@@ -176,7 +195,7 @@ class _Check:
         default: str | None,
     ) -> dict[str, Role]:
         entries = {
-            name: self._mapping(node, f"roles.{name}", _ROLE_KEYS) for name, node in nodes.items()
+            name: self.mapping(node, f"roles.{name}", _ROLE_KEYS) for name, node in nodes.items()
         }
         links = {
             name: self._links(entries[name], nodes[name], f"roles.{name}", providers, nodes)
@@ -191,7 +210,7 @@ class _Check:
                 name,
                 chain=chains[name] + tuple(target for target in last if target not in chains[name]),
                 params=self._params(entries[name], f"roles.{name}"),
-                **self._values(entries[name], f"roles.{name}", _ROLE),
+                **self.values(entries[name], f"roles.{name}", _ROLE),
             )
             for name in nodes
         }
@@ -207,14 +226,14 @@ class _Check:
         chain = entries.get("chain")
         if chain is None:
             if isinstance(role.value, dict):
-                self._faults.add(role.line, where, "chain is missing")
+                self.faults.add(role.line, where, "chain is missing")
             return []
         if chain.value is BROKEN:
             return []
-        where = _at(where, "chain")
+        where = at(where, "chain")
         if not isinstance(chain.value, list) or not chain.value:
             allowed = "a list of providers, such as [claude, {provider: gpt, model: …}, {role: …}]"
-            self._faults.add(chain.line, where, f"{chain.shown} is not {allowed}")
+            self.faults.add(chain.line, where, f"{chain.shown} is not {allowed}")
             return []
         links = []
         for position, item in enumerate(chain.value, 1):
@@ -232,16 +251,16 @@ class _Check:
     ) -> Target | str | None:
         """Return a target, or the name of a role to go on with; None after a fault."""
         if not isinstance(item.value, dict):
-            provider = self._known_name("provider", {where: item}, "", where, providers)
+            provider = self.known_name("provider", {where: item}, "", where, providers)
             return Target(provider, providers[provider].model) if provider else None
-        entries = self._mapping(item, where, _LINK)
+        entries = self.mapping(item, where, _LINK)
         if "role" in entries and len(entries) == 1:
-            return self._known_name("role", entries, where, "role", roles)
+            return self.known_name("role", entries, where, "role", roles)
         if "role" in entries or "provider" not in entries:
-            self._faults.add(item.line, where, "needs provider (and model), or role alone")
+            self.faults.add(item.line, where, "needs provider (and model), or role alone")
             return None
-        provider = self._known_name("provider", entries, where, "provider", providers)
-        values = self._values(entries, where, {"model": _TEXT})
+        provider = self.known_name("provider", entries, where, "provider", providers)
+        values = self.values(entries, where, {"model": TEXT})
         if provider is None or "model" in entries.keys() - values.keys():
             return None
         return Target(provider, values.get("model", providers[provider].model))
@@ -263,111 +282,32 @@ class _Check:
                 found: tuple[Target, ...] = (to,)
             elif to in trail:
                 circle = " -> ".join([*trail[trail.index(to) :], to])
-                self._faults.add(line, where, f"a circle of roles: {circle}")
+                self.faults.add(line, where, f"a circle of roles: {circle}")
                 continue
             elif len(trail) == _MAX_DEPTH:
-                self._faults.add(line, where, f"more than {_MAX_DEPTH} roles, one inside the other")
+                self.faults.add(line, where, f"more than {_MAX_DEPTH} roles, one inside the other")
                 continue
             else:
                 found = self._flatten(to, links, trail, chains)
             for target in found:
                 if target in chain:
                     what = f"provider {target.provider!r} with the same model is in the chain twice"
-                    self._faults.add(line, where, what)
+                    self.faults.add(line, where, what)
                 else:
                     chain.append(target)
         chains[role] = tuple(chain)
         return chains[role]
 
     def _params(
-        self, entries: Mapping[str, Node], where: str, not_taken: Mapping[str, str] | None = None
+        self,
+        entries: Mapping[str, Node],
+        where: str,
+        not_taken: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, Any]:
-        params = self._section(entries, where, "params", PARAMS)
-        for name in params.keys() & (not_taken or {}).keys():
-            node = entries["params"].value[name]
-            what = f"{(not_taken or {})[name]}; remove it here"
-            self._faults.add(node.line, _at(_at(where, "params"), name), what)
+        params = self.section(entries, where, "params", PARAMS)
+        for name in params.keys() & not_taken.keys():
+            line = entries["params"].value[name].line
+            self.faults.add(
+                line, f"{at(where, 'params')}.{name}", f"{not_taken[name]}; remove it here"
+            )
         return params
-
-    # The few ways in which every part of the file is read.
-
-    def _named(self, key: str, top: Mapping[str, Node], root: Node) -> dict[str, Node]:
-        """Return the entries of `providers` or `roles`, of which there must be some."""
-        node = top.get(key)
-        if node is None:
-            if isinstance(root.value, dict):
-                self._faults.add(root.line, key, "missing; there must be at least one")
-            return {}
-        if node.value is BROKEN:
-            return {}
-        if not isinstance(node.value, dict) or not node.value:
-            self._faults.add(node.line, key, f"{node.shown} is not a mapping of names to {key}")
-            return {}
-        for name, child in node.value.items():
-            if not NAME.fullmatch(name):
-                what = f"{name[:64]!r} cannot be a name; allowed is {NAME.pattern}"
-                self._faults.add(child.line, key, what)
-        return node.value
-
-    def _section(
-        self, entries: Mapping[str, Node], where: str, key: str, kinds: Mapping[str, Kind]
-    ) -> dict[str, Any]:
-        """Return the values of a mapping inside of a mapping."""
-        if key not in entries:
-            return {}
-        where = _at(where, key)
-        return self._values(self._mapping(entries[key], where, kinds), where, kinds)
-
-    def _mapping(self, node: Node, where: str, known: Collection[str]) -> dict[str, Node]:
-        """Return the known entries of a mapping; keys that begin with x- may hold anchors."""
-        if node.value is BROKEN:
-            return {}
-        if not isinstance(node.value, dict):
-            allowed = f"a mapping with the keys {', '.join(known)}"
-            self._faults.add(node.line, where, f"{node.shown} is not {allowed}")
-            return {}
-        for key, child in node.value.items():
-            if key not in known and (where or not key.startswith("x-")):
-                self._faults.add(child.line, where, unknown_key(key, known))
-        return {key: child for key, child in node.value.items() if key in known}
-
-    def _values(
-        self, entries: Mapping[str, Node], where: str, kinds: Mapping[str, Kind]
-    ) -> dict[str, Any]:
-        """Return the values that are of their kind; the others are faults."""
-        good = {}
-        for key in entries.keys() & kinds.keys():
-            node, kind = entries[key], kinds[key]
-            value = node.text if kind.textual and node.text is not None else node.plain
-            if value is BROKEN:
-                continue
-            if kind.accepts(value):
-                good[key] = kind.convert(value)
-            else:
-                shown = "the value" if kind.secret else node.shown
-                what = f"{shown} is not {kind.allowed}{_nearest(node, kind.choices)}"
-                self._faults.add(node.line, _at(where, key), what)
-        return good
-
-    def _known_name(
-        self, what: str, entries: Mapping[str, Node], where: str, key: str, known: Collection[str]
-    ) -> str | None:
-        """Return the name of a provider or a role that exists; None if not given, or a fault."""
-        name: str | None = self._values(entries, where, {key: _TEXT}).get(key)
-        if name is None or name in known:
-            return name
-        node = entries[key]
-        there_are = f"there are {', '.join(known)}" if known else "there are none"
-        problem = f"unknown {what} {node.shown}; {there_are}{_nearest(node, known)}"
-        self._faults.add(node.line, _at(where, key), problem)
-        return None
-
-
-def _at(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _nearest(node: Node, known: Collection[str]) -> str:
-    """Name the nearest known word, unless the word came from a variable."""
-    literal = isinstance(node.value, str) and node.text is None
-    return nearest(node.value[:60], known) if literal else ""

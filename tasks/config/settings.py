@@ -42,6 +42,14 @@ class BreakerSettings:
     """Calls at once in half-open; None: as many as `success_threshold`."""
     retry_after_max_s: float = 3600.0
     """The longest Retry-After that is believed."""
+    open_factor: float = 1.0
+    """The open time grows by this factor with every trip in a row; 1 is off."""
+    open_max_s: float = 600.0
+    """Where that growth ends."""
+    open_jitter: float = 0.0
+    """Up to this share of it is added to the open time at random; 0 is off."""
+    stable_s: float = 300.0
+    """Each such time spent closed forgives one trip in a row."""
 
 
 @dataclass(frozen=True, slots=True)

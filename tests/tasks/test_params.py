@@ -1,12 +1,18 @@
-"""The parameters of a call, as a producer's `params` are checked."""
+"""The parameters of a call as a producer's are checked, and what the tables must agree with."""
 
 import subprocess
 import sys
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.config import check_params
+from breaker.state import Rules
+from tasks.config import PARAMS, BreakerSettings, check_params, roles_file
+from tasks.config.params import NOT_TAKEN
+from tasks.providers.registry import ADAPTERS
 
 GOOD = [
     {},
@@ -55,7 +61,34 @@ def test_a_producer_does_not_pay_for_pydantic():
     before += "t.__path__ = ['tasks']; "  # without what tasks/__init__.py brings in (Celery)
 
     got = subprocess.run(
-        [sys.executable, "-c", before + script], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", before + script],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
 
     assert got.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
+def test_every_parameter_is_taken_by_an_adapter_or_known_not_to_be(adapter: str):
+    """What the roles file refuses at a provider is what its adapter would drop, no more or less."""
+    module, _, name = ADAPTERS[adapter].partition(":")
+    takes = getattr(import_module(module), name).TAKES
+
+    assert takes.keys() | NOT_TAKEN.get(adapter, {}).keys() == PARAMS.keys()
+    assert not takes.keys() & NOT_TAKEN.get(adapter, {}).keys()
+
+
+def test_the_roles_file_knows_the_adapters_that_can_be_built():
+    """The names are written in both places; neither imports the other."""
+    assert set(roles_file.ADAPTERS) == set(ADAPTERS)
+
+
+def test_a_breakers_settings_are_its_rules():
+    """Same names and defaults; the lease's length is no setting."""
+    rules = asdict(Rules())
+    del rules["lease_s"]
+
+    settings = asdict(BreakerSettings())
+    settings["max_probes"] = settings["max_probes"] or settings["success_threshold"]
+
+    assert settings == rules

@@ -528,6 +528,17 @@ def test_role_names_need_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         role_names({"ROLES_FILE": "nowhere.yaml"})
 
 
+def test_role_names_follow_the_file(tmp_path: Path):
+    """The names are kept, but not beyond a change of the file."""
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles: {a: {}}")
+    assert role_names({"ROLES_FILE": str(path)}) == {"a"}
+
+    path.write_text("roles: {a: {}, b: {}}")
+
+    assert role_names({"ROLES_FILE": str(path)}) == {"a", "b"}
+
+
 def test_the_example_is_valid_once_the_keys_are_set():
     """`roles.yaml` is the file to start from."""
     got = load_settings({**KEYS, "ROLES_FILE": str(ROOT / "roles.yaml")})
