@@ -1,0 +1,54 @@
+"""The adapters under test, over the simulator and over a server by hand."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from simulator.client import Simulator
+from tasks.providers.base import Provider
+from tests.support.loopback import Loopback, loopback
+from tests.support.vendors import provider_for
+
+Build = Callable[..., Provider]
+
+
+@pytest.fixture(params=["anthropic", "openai", "openai-chat", "google"])
+def adapter(request: pytest.FixtureRequest) -> str:
+    """Each adapter in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    """One simulator for this test process; tests keep apart by their labels."""
+    with Simulator.start() as running:
+        yield running
+
+
+@pytest.fixture
+def label() -> str:
+    """A simulated provider of this test's own."""
+    return f"p-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    """A server that answers what the test says."""
+    with loopback() as served:
+        yield served
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    """Build adapters over a URL, and close them."""
+    built: list[Provider] = []
+
+    def one(adapter: str, url: str, **fields: Any) -> Provider:
+        built.append(provider_for(adapter, url, **fields))
+        return built[-1]
+
+    yield one
+    for provider in built:
+        provider.close()
