@@ -1,0 +1,217 @@
+"""What goes out: each vendor's request, from ours."""
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tasks.config import PARAMS
+from tasks.config.params import NOT_TAKEN
+from tasks.providers.adapter import Adapter
+from tasks.providers.base import Message, Request
+from tests.providers.conftest import Build
+from tests.support.loopback import Loopback
+from tests.support.vendors import KEY, answer_of
+
+ALL = {
+    "max_output_tokens": 50, "temperature": 0.5, "top_p": 0.9,
+    "stop": ["END"], "seed": 7, "reasoning_effort": "high",
+}  # fmt: skip
+TALK = [
+    Message("system", "be kind"),
+    Message("user", "one"),
+    Message("assistant", "two"),
+    Message("user", "three"),
+]
+SENT: dict[str, dict[str, Any]] = {
+    "anthropic": {
+        "model": "m-1", "system": "be brief\n\nbe kind",
+        "messages": [
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"role": "user", "content": "three"},
+        ],
+        "max_tokens": 50, "stop_sequences": ["END"], "output_config": {"effort": "high"},
+    },
+    "openai": {
+        "model": "m-1", "instructions": "be brief\n\nbe kind", "store": False,
+        "input": [
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"role": "user", "content": "three"},
+        ],
+        "max_output_tokens": 50, "temperature": 0.5, "top_p": 0.9, "reasoning": {"effort": "high"},
+    },
+    "openai-chat": {
+        "model": "m-1",
+        "messages": [
+            {"role": "system", "content": "be brief\n\nbe kind"},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"role": "user", "content": "three"},
+        ],
+        "max_tokens": 50, "temperature": 0.5, "top_p": 0.9, "stop": ["END"], "seed": 7,
+        "reasoning_effort": "high",
+    },
+    "google": {
+        "systemInstruction": {"parts": [{"text": "be brief\n\nbe kind"}], "role": "user"},
+        "contents": [
+            {"role": "user", "parts": [{"text": "one"}]},
+            {"role": "model", "parts": [{"text": "two"}]},
+            {"role": "user", "parts": [{"text": "three"}]},
+        ],
+        "generationConfig": {
+            "maxOutputTokens": 50, "temperature": 0.5, "topP": 0.9, "stopSequences": ["END"],
+            # The SDK writes this name in snake case; protobuf's JSON takes both.
+            "seed": 7, "thinkingConfig": {"thinking_level": "HIGH"},
+        },
+    },
+}  # fmt: skip
+
+
+def test_each_vendor_is_asked_in_its_own_words(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """The whole body: nothing of ours is lost, and nothing goes along that we did not say."""
+    server.answer(answer_of(adapter))
+
+    build(adapter, server.url).complete(Request(TALK, "m-1", "be brief", ALL))
+
+    assert server.asked[0]["body"] == SENT[adapter]
+
+
+def test_a_bare_prompt_sends_nothing_but_itself(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """No defaults of ours, but for the bound on which Anthropic insists."""
+    server.answer(answer_of(adapter))
+
+    build(adapter, server.url).complete(Request([Message("user", "one")], "m-1"))
+
+    sent = server.asked[0]["body"]
+    assert {
+        "anthropic": {"model", "messages", "max_tokens"},
+        "openai": {"model", "input", "store"},
+        "openai-chat": {"model", "messages"},
+        "google": {"contents"},
+    }[adapter] == {name for name, value in sent.items() if value != {}}
+
+
+def test_a_parameter_the_vendor_does_not_take_is_dropped_with_one_warning(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """One a provider and parameter, not one a call."""
+    server.answer(answer_of(adapter))
+    provider = build(adapter, server.url)
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            provider.complete(Request(TALK, "m-1", params=ALL))
+
+    dropped = [entry["param"] for entry in logs if entry["event"] == "provider.param_dropped"]
+    assert sorted(dropped) == sorted(NOT_TAKEN.get(adapter, {}))
+    assert all(entry["provider"] == f"my-{adapter}" for entry in logs)
+
+
+def test_the_roles_file_and_the_adapters_know_the_same_parameters(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """What an adapter does not take is what validation calls so."""
+    provider = build(adapter, server.url)
+
+    assert isinstance(provider, Adapter)
+    assert provider.TAKES.keys() | NOT_TAKEN.get(adapter, {}).keys() == PARAMS.keys()
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
+def test_every_effort_has_a_word_at_every_vendor(
+    effort: str, adapter: str, server: Loopback, build: Build
+) -> None:
+    """The nearest it has."""
+    server.answer(answer_of(adapter))
+
+    build(adapter, server.url).complete(Request(TALK, "m-1", params={"reasoning_effort": effort}))
+
+    sent = server.asked[0]["body"]
+    path = {
+        "anthropic": ("output_config", "effort"),
+        "openai": ("reasoning", "effort"),
+        "openai-chat": ("reasoning_effort",),
+        "google": ("generationConfig", "thinkingConfig", "thinking_level"),
+    }[adapter]
+    for step in path:
+        sent = sent[step]
+    nearest = {
+        ("anthropic", "none"): "low", ("anthropic", "minimal"): "low",
+        ("google", "none"): "minimal", ("google", "max"): "xhigh",
+    }  # fmt: skip
+    assert sent.lower() == nearest.get((adapter, effort), effort)
+
+
+def test_prompt_cache_asks_anthropic_to_cache(server: Loopback, build: Build) -> None:
+    """The other vendors cache without being asked."""
+    server.answer(answer_of("anthropic"))
+
+    build("anthropic", server.url, prompt_cache=True).complete(Request(TALK, "m-1"))
+
+    assert server.asked[0]["body"]["cache_control"] == {"type": "ephemeral"}
+
+
+def test_openai_itself_is_asked_in_its_newer_words(server: Loopback, build: Build) -> None:
+    """`max_completion_tokens`, which only OpenAI and Azure know, and nothing stored."""
+    provider: Any = build("openai-chat", "https://api.openai.com")
+    asked: dict[str, Any] = {}
+    provider._client.chat.completions.create = lambda **body: asked.update(body)
+
+    provider._ask(Request(TALK, "m-1", params={"max_output_tokens": 50}))
+
+    assert asked["max_completion_tokens"] == 50
+    assert asked["store"] is False
+    assert "max_tokens" not in asked
+
+
+def test_gemini_is_never_told_less_than_the_ten_seconds_it_accepts(
+    server: Loopback, build: Build
+) -> None:
+    """Our own deadline holds all the same."""
+    server.answer(answer_of("google"))
+    provider = build("google", server.url)
+
+    provider.complete(Request(TALK, "m-1", timeout_s=3))
+    provider.complete(Request(TALK, "m-1", timeout_s=30))
+
+    told = [asked["headers"]["x-server-timeout"] for asked in server.asked]
+    assert told == ["10", "30"]
+
+
+def test_the_environment_of_the_sdks_changes_nothing(
+    adapter: str, server: Loopback, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The roles file says where a prompt goes, and with which key; not a variable left behind."""
+    for name in ("ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE"):
+        monkeypatch.setenv(f"{name}_API_KEY", "another-key")
+        monkeypatch.setenv(f"{name}_BASE_URL", "http://127.0.0.1:9/elsewhere")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another-key")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:9/elsewhere")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_ENTERPRISE", "true")
+    monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v0")
+    server.answer(answer_of(adapter))
+
+    build(adapter, server.url).complete(Request(TALK, "m-1"))
+
+    headers = server.asked[0]["headers"]
+    assert KEY in (headers.get("authorization", "") + headers.get("x-goog-api-key", ""))
+    assert "another-key" not in str(headers)
+
+
+def test_a_keyless_provider_never_borrows_a_key_from_the_environment(
+    server: Loopback, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of one's own must not get to see OpenAI's key."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    server.answer(answer_of("openai-chat"))
+
+    build("openai-chat", server.url, api_key=None).complete(Request(TALK, "m-1"))
+
+    assert server.asked[0]["headers"]["authorization"] == "Bearer none"
