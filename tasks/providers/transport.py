@@ -76,6 +76,10 @@ class Transport(httpx2.HTTPTransport):
         # Not the parent's, which would build a pool and an SSL context only to drop them.
         self._pool = _Pool(connect_s, _proxy_for(base_url))  # type: ignore[assignment]
 
+    # The parent's enter and leave its pool; these close the transport, and no more.
+    __enter__ = httpx2.BaseTransport.__enter__
+    __exit__ = httpx2.BaseTransport.__exit__
+
     def close(self) -> None:
         """End the calls in flight, and any that come later, as Cancelled; close what is idle."""
         self._pool.close()

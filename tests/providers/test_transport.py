@@ -1,0 +1,400 @@
+"""The transport: deadlines that hold, calls that can be ended, connections never mixed up."""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from simulator.client import Simulator
+from tasks.errors import Cancelled, ConnectionFailed, ProviderError, ProviderTimeout
+from tasks.providers import transport
+from tests.providers.conftest import Build
+from tests.support.loopback import Loopback
+from tests.support.vendors import answer_of, request
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextmanager
+def listening(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Run `talk` for each connection, in a thread of its own; yield the address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=run, args=(peer,), daemon=True).start()
+
+    def run(peer: socket.socket) -> None:
+        with peer, suppress(OSError):
+            talk(peer)
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def answering(peer: socket.socket) -> None:
+    """Answer each request of a connection."""
+    while peer.recv(65536):
+        peer.sendall(OK)
+
+
+def silent(peer: socket.socket) -> None:
+    """Read, and say nothing."""
+    while peer.recv(65536):
+        pass
+
+
+def client(url: str, connect_s: float = 5, total_s: float = 30) -> httpx2.Client:
+    """Return an HTTP client over the transport."""
+    return httpx2.Client(transport=transport.Transport(url, connect_s), timeout=total_s)
+
+
+def wait_until(holds: Callable[[], object], what: str) -> None:
+    """Wait for a condition, ten seconds at most."""
+    ends_at = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < ends_at, f"never: {what}"
+        time.sleep(0.01)
+
+
+def in_flight(pool: object) -> int:
+    """Count the calls of one client."""
+    mine = pool._transport._pool  # type: ignore[attr-defined]
+    return sum(call.pool is mine for call in list(transport._in_flight))
+
+
+def idle(pool: object) -> int:
+    """Count the connections one client keeps."""
+    return sum(map(len, pool._transport._pool._idle.values()))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fault", ["hang", "trickle"])
+def test_a_call_ends_with_its_total_time_in_threads(
+    fault: str, adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """A byte a moment keeps every read alive; the call as a whole ends nevertheless."""
+    simulator.fault(label, fault, interval_s=0.05)
+    provider = build(adapter, simulator.url(label))
+
+    def ask(_: int) -> float:
+        started = time.monotonic()
+        with pytest.raises(ProviderTimeout, match="no whole answer in time"):
+            provider.complete(request(timeout_s=1))
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(10) as threads:
+        took_s = list(threads.map(ask, range(10)))
+
+    assert min(took_s) > 0.9
+    assert max(took_s) < 8, "serial calls would have taken 10 s, the whole answer far longer"
+    assert (in_flight(provider), idle(provider)) == (0, 0)
+
+
+def test_a_call_is_ended_from_another_thread(
+    adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """It fails in its own thread as Cancelled, and the vendor's side sees it go."""
+    simulator.fault(label, "hang")
+    provider = build(adapter, simulator.url(label))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(provider.complete, request())
+        wait_until(lambda: simulator.in_flight(label) == 1, "the call arrives")
+        ident = next(thread.ident for thread in threads._threads)
+
+        aborted = transport.abort(ident or 0)
+
+        with pytest.raises(Cancelled, match="ended from our side"):
+            waiting.result(10)
+    assert aborted
+    assert not transport.abort(ident or 0), "nothing is in flight any more"
+    wait_until(lambda: simulator.in_flight(label) == 0, "the simulator sees the connection close")
+
+
+def test_closing_a_provider_ends_its_calls_and_refuses_more(
+    adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """At shutdown nobody is at fault, so no breaker may count it; other providers run on."""
+    simulator.fault(label, "hang")
+    provider, other = (build(adapter, simulator.url(label)) for _ in range(2))
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(provider.complete, request()) for _ in range(3)]
+        others = threads.submit(other.complete, request())
+        wait_until(lambda: simulator.in_flight(label) == 4, "the calls arrive")
+
+        provider.close()
+
+        for call in waiting:
+            with pytest.raises(Cancelled):
+                call.result(10)
+        assert not others.done()
+        assert transport.abort_all() >= 1
+        with pytest.raises(Cancelled):
+            others.result(10)
+    with pytest.raises(Cancelled, match="shutting down"):
+        provider.complete(request())
+
+
+def test_fifty_threads_get_each_their_own_answer(
+    adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """And no more connections than calls at once."""
+    simulator.settings(label, answer="echo", latency="uniform:0:0.02")
+    provider = build(adapter, simulator.url(label))
+    prompts = [f"prompt number {n}" for n in range(500)]
+
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(lambda p: provider.complete(request(p)).text, prompts))
+
+    assert answers == prompts
+    assert in_flight(provider) == 0
+    assert 1 <= idle(provider) <= 50
+
+
+def test_a_connection_is_used_again(simulator: Simulator, label: str, build: Build) -> None:
+    """The last one first, so that a quiet hour needs few."""
+    provider = build("anthropic", simulator.url(label))
+
+    for _ in range(10):
+        provider.complete(request())
+
+    assert idle(provider) == 1
+
+
+def test_a_connection_the_other_side_closed_is_not_used() -> None:
+    """Servers hang up on idle connections; that must not cost a call."""
+    served = []
+
+    def once(peer: socket.socket) -> None:
+        peer.recv(65536)
+        peer.sendall(OK)
+        served.append(peer)
+
+    with listening(once) as address, client(url := f"http://{address}") as http:
+        for count in range(1, 4):
+            assert http.get(url).text == "ok"
+            wait_until(lambda n=count: len(served) == n and served[-1].fileno() == -1, "hung up")
+
+    assert len(served) == 3
+
+
+def test_an_idle_connection_is_closed_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the next use of the pool: neither the taken one nor those below it outlive their time."""
+    monkeypatch.setattr(transport, "IDLE_S", 0.05)
+    with listening(answering) as address, client(url := f"http://{address}") as http:
+        with ThreadPoolExecutor(5) as threads:
+            gate = threading.Barrier(5)
+            list(threads.map(lambda _: (gate.wait(), http.get(url)), range(5)))
+        before = idle(http)
+        time.sleep(0.1)  # the time itself is what is tested
+
+        http.get(url)
+
+        assert (before, idle(http)) == (before, 1)
+
+
+def test_a_timed_out_or_aborted_call_leaves_nothing_behind(
+    simulator: Simulator, label: str, build: Build
+) -> None:
+    """No entry, no connection, no file descriptor."""
+    provider = build("anthropic", simulator.url(label))
+    simulator.fault(label, "hang")
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+
+    def ask(number: int) -> None:
+        timer = threading.Timer(0.05, transport.abort, (threading.get_ident(),))
+        if number % 2:
+            timer.start()
+        with pytest.raises((ProviderTimeout, Cancelled)):
+            provider.complete(request(timeout_s=0.1))
+        timer.cancel()
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(ask, range(100)))
+
+    assert (in_flight(provider), idle(provider)) == (0, 0)
+    if before:
+        assert len(os.listdir("/proc/self/fd")) <= before + 5
+    simulator.heal(label)
+    assert provider.complete(request()).text
+
+
+def test_an_abort_that_comes_late_does_not_hit_the_next_call() -> None:
+    """A call that is over cannot be ended, though its connection serves the next one."""
+    with listening(answering) as address, client(url := f"http://{address}") as http:
+        seen = []
+        with http.stream("GET", url) as response:
+            seen += [call for call in transport._in_flight if call.pool is http._transport._pool]  # type: ignore[attr-defined]
+            response.read()
+        line = seen[0].line
+
+        aborted = seen[0].abort()
+
+        assert not aborted
+        assert http.get(url).text == "ok"
+        assert line.call is not seen[0], "the same connection served both"
+
+
+def test_connecting_has_a_shorter_time_of_its_own(adapter: str, build: Build) -> None:
+    """A TLS handshake that nobody answers ends with connect_s, long before the call's total."""
+    with listening(silent) as address:
+        started = time.monotonic()
+        provider = build(adapter, f"https://{address}", timeout=_timeout(0.3))
+
+        with pytest.raises(ProviderTimeout, match="no connection in time"):
+            provider.complete(request(timeout_s=30))
+
+        assert time.monotonic() - started < 10
+
+
+def test_a_call_over_tls_ends_in_time_and_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same over an encrypted connection; a certificate nobody signed is refused."""
+    serving, trusting = _certificate(tmp_path)
+
+    def trickle(peer: socket.socket) -> None:
+        with serving.wrap_socket(peer, server_side=True) as tls:
+            tls.recv(65536)
+            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
+            while True:
+                tls.sendall(b"x")
+                time.sleep(0.05)
+
+    with listening(trickle) as address:
+        url = f"https://localhost:{address.partition(':')[2]}"
+        with client(url) as http, pytest.raises(httpx2.ConnectError, match="CERTIFICATE"):
+            http.get(url)
+        monkeypatch.setattr(transport, "_ssl_context", lambda: trusting)
+
+        with client(url, total_s=0.5) as http, pytest.raises(httpx2.ReadTimeout):
+            http.get(url)
+        threading.Timer(0.5, transport.abort, (threading.get_ident(),)).start()
+        with client(url) as http, pytest.raises(Cancelled):
+            http.get(url)
+
+        assert in_flight(http) == 0
+
+
+def test_a_forked_child_takes_none_of_its_parents_connections(
+    simulator: Simulator, label: str, build: Build
+) -> None:
+    """Shared sockets gave one process another's answer; nor may a child end its parent's calls."""
+    simulator.settings(label, answer="echo")
+    provider = build("anthropic", simulator.url(label))
+    provider.complete(request("the parent's first"))
+    assert idle(provider) == 1
+
+    child = os.fork()
+    if child == 0:
+        answers = [provider.complete(request(f"child {n}")).text for n in range(20)]
+        right = answers == [f"child {n}" for n in range(20)] and transport.abort_all() == 0
+        os._exit(0 if right else 1)
+    answers = [provider.complete(request(f"parent {n}")).text for n in range(20)]
+
+    assert answers == [f"parent {n}" for n in range(20)]
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("no_proxy", "through"), [("", True), ("127.0.0.1", False), ("*", False)])
+def test_the_proxies_of_the_environment_are_honoured(
+    no_proxy: str, through: bool, server: Loopback, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP_PROXY names who is asked in place of the vendor, NO_PROXY who is not."""
+    server.answer(answer_of("anthropic"))
+    monkeypatch.setenv("HTTP_PROXY", server.url.replace("//", "//user:secret@"))
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    provider = build("anthropic", "http://127.0.0.1:9")
+
+    if through:
+        assert provider.complete(request()).text == "hi"
+        assert server.asked[0]["path"] == "http://127.0.0.1:9/v1/messages"
+        assert server.asked[0]["headers"]["proxy-authorization"].startswith("Basic ")
+    else:
+        with pytest.raises(ConnectionFailed):
+            provider.complete(request())
+
+
+def test_a_proxy_that_hangs_is_bound_by_the_calls_time(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tunnel to an https address is part of the call."""
+    with listening(silent) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        provider = build("anthropic", "https://api.invalid")
+        started = time.monotonic()
+
+        with pytest.raises(ProviderTimeout):
+            provider.complete(request(timeout_s=0.5))
+
+        assert time.monotonic() - started < 10
+
+
+def test_a_redirect_is_not_followed(adapter: str, server: Loopback, build: Build) -> None:
+    """The key must not go to wherever an answer points."""
+    server.answer(b"", 307, location=f"{server.url}/elsewhere")
+
+    with pytest.raises(ProviderError, match="check base_url"):
+        build(adapter, server.url).complete(request())
+
+    assert len(server.asked) == 1
+
+
+def _timeout(connect_s: float) -> Any:
+    from tasks.config import Timeout
+
+    return Timeout(connect_s, 30)
+
+
+def _certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make a certificate for localhost; return the server's context and one that trusts it."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "both.pem"
+    pem.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(pem)
+    return serving, ssl.create_default_context(cafile=str(pem))
