@@ -40,6 +40,7 @@ class Simulator:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent.parent,
+            process_group=0,  # Ctrl-C is for the parent, which ends it after its other children
         )
         assert process.stdout is not None  # noqa: S101 - tells mypy what PIPE gives
         line = process.stdout.readline()

@@ -118,7 +118,11 @@ class Connection(asyncio.Protocol):
                 self._request.body.set_result(body)
 
     async def _run(self, request: Request) -> None:
-        await self._handle(request, self)
+        try:
+            await self._handle(request, self)
+        except Exception:
+            self._transport.abort()  # a fault of this program must not look like a hanging vendor
+            raise
         await request.body
         self._request = self._task = None
         if request.headers.get("connection", "").lower() == "close":

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -30,6 +31,9 @@ async def serve(host: str, port: int, log_size: int, *, with_parent: bool) -> No
         log_size: How many hits are kept.
         with_parent: Stop as well when stdin is closed or the parent process is gone.
     """
+    # One descriptor a connection: the usual soft limit of 1,024 ends just below our promise.
+    hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     labels, hits = Labels(), HitLog(log_size)
     vendor = Vendor(labels, hits)
 
@@ -73,7 +77,9 @@ async def _control(control: Control, path: str, request: Request, connection: Co
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin: a thread that holds its lock delays the interpreter's end by a second.
+    while os.read(0, 4096):
+        pass
     with contextlib.suppress(RuntimeError):  # the loop has ended already
         loop.call_soon_threadsafe(stop)
 

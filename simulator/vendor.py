@@ -17,6 +17,7 @@ from simulator.wires import find_wire
 from simulator.wires.base import FINISHES, Answer, Asked, Rejected, Usage, Wire
 
 HEALTHY = Fault()
+REFUSAL = "I can't help with that."
 REQUESTS_PER_MINUTE = 4_000
 """Told in the rate-limit headers; nothing is limited unless a fault says so."""
 
@@ -120,12 +121,12 @@ class _Call:
 
     def _answer(self, asked: Asked) -> Answer:
         settings, kind = self.label.settings, self.fault.kind
-        digest = hashlib.sha256(asked.text.encode()).hexdigest()[:8]
-        text = settings.answer or f"[{self.label.name}] answer to {digest}"
-        text = asked.text if text == "echo" else text
         finish = kind if kind in FINISHES else settings.finish
         if kind == "content_filtered":
             finish = "content_filter"
+        digest = hashlib.sha256(asked.text.encode()).hexdigest()[:8]
+        usual = REFUSAL if finish == "refusal" else f"[{self.label.name}] answer to {digest}"
+        text = asked.text if settings.answer == "echo" else settings.answer or usual
         if kind == "no_text" or finish == "content_filter":
             text = ""
         usage = _usage(asked, text, settings.usage)

@@ -177,7 +177,9 @@ class Google(Wire):
         }
         if answer.finish == "content_filter":
             return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, **said}
-        parts: list[dict[str, Any]] = [{"text": text}] if text else []
+        parts: list[dict[str, Any]] = []
+        if text and answer.finish != "refusal":
+            parts.append({"text": text})
         candidate: dict[str, Any] = {"index": 0}
         if last:
             candidate["finishReason"] = FINISH_REASONS[answer.finish]

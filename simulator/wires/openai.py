@@ -23,7 +23,6 @@ from simulator.wires.base import (
     text_of,
 )
 
-REFUSAL = "I can't help with that."
 INVALID = "invalid_request_error"
 QUOTA = Error(
     429, "insufficient_quota",
@@ -126,17 +125,18 @@ class Chat(OpenAI):
         if not body.get("model"):
             raise Rejected("invalid", "you must provide a model parameter")
         last, size = conversation(body.get("messages"), "messages")
-        options = body.get("stream_options") or {}
+        options = body.get("stream_options")
         return Asked(
             str(body["model"]), last, size, bool(body.get("stream")),
-            first_tool(body.get("tools")), bool(options.get("include_usage")),
+            first_tool(body.get("tools")),
+            isinstance(options, dict) and bool(options.get("include_usage")),
         )  # fmt: skip
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a chat.completion."""
         message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
         if answer.finish == "refusal":
-            message |= {"content": None, "refusal": answer.text or REFUSAL}
+            message |= {"content": None, "refusal": answer.text}
         if answer.finish == "tool_calls":
             message["tool_calls"] = [_tool_call(answer)]
         choice: dict[str, Any] = {"index": 0, "message": message}
@@ -205,7 +205,7 @@ class Responses(OpenAI):
             "length": ("incomplete", {"reason": "max_output_tokens"}),
             "content_filter": ("incomplete", {"reason": "content_filter"}),
         }.get(answer.finish, ("completed", None))
-        output = [_message(answer, status)] if answer.text or answer.finish == "refusal" else []
+        output = [_message(answer, status)] if answer.text else []
         if answer.finish == "tool_calls":
             call = {"name": answer.asked.tool, "arguments": "{}", "status": "completed"}
             ids = {"id": f"fc_{answer.seq:048d}", "call_id": f"call_{answer.seq:024d}"}
@@ -297,7 +297,7 @@ def _response_usage(answer: Answer) -> dict[str, Any]:
 def _message(answer: Answer, status: str) -> dict[str, Any]:
     part: dict[str, Any] = {"type": "output_text", "text": answer.text, "annotations": []}
     if answer.finish == "refusal":
-        part = {"type": "refusal", "refusal": answer.text or REFUSAL}
+        part = {"type": "refusal", "refusal": answer.text}
     return {
         "type": "message", "id": f"msg_{answer.seq:048d}", "role": "assistant", "status": status,
         "content": [part],
@@ -312,7 +312,7 @@ def _message_steps(item: dict[str, Any], index: int, answer: Answer) -> list[dic
     at = {"item_id": item["id"], "output_index": index, "content_index": 0}
     deltas = [
         {"type": f"response.{kind}.delta", **at, "delta": piece, **logprobs}
-        for piece in answer.pieces() or [part[field]]
+        for piece in answer.pieces()
     ]
     return [
         {"type": "response.content_part.added", **at, "part": {**part, field: ""}},
