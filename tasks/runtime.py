@@ -23,7 +23,7 @@ class Runtime:
         self.registry = Registry(settings, breakers)
 
     def close(self) -> None:
-        """Close every connection; running calls end with ConnectionFailed."""
+        """Close every connection; running calls end as Cancelled."""
         self.registry.close()
         self.breakers.close()
 

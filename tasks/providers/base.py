@@ -93,4 +93,4 @@ class Provider(Protocol):
         """
 
     def close(self) -> None:
-        """Close the connections; a call still running fails with ConnectionFailed."""
+        """Close the connections; a call still running, and any later one, fails with Cancelled."""

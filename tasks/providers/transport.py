@@ -151,7 +151,7 @@ class _Pool:
         with call.line.lock:
             call.done = True
         _in_flight.discard(call)
-        if call.aborted or self._closed or not call.line.connection.is_idle():
+        if self._closed or not call.line.connection.is_idle():
             call.line.hang_up()
             return
         idle.append(call.line)
@@ -233,8 +233,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._in_time(lambda s: self._stream.read(max_bytes, s), httpcore2.ReadTimeout)
-        if not data:
-            self.call.raise_if_aborted()
+        self.call.raise_if_aborted()  # a socket that was shut down reads as if at its end
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -254,7 +253,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
         """Wake the thread that reads or writes; closing the socket would not."""
         if sock := self._stream.get_extra_info("socket"):
             with suppress(OSError):  # not connected any more
-                # Not SSLSocket's own: it would take the TLS object away from under the reader.
+                # Not SSLSocket's own: it drops the TLS object, and the reader gets ciphertext.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -195,18 +195,36 @@ def test_a_connection_the_other_side_closed_is_not_used() -> None:
 
 
 def test_an_idle_connection_is_closed_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the next use of the pool: neither the taken one nor those below it outlive their time."""
-    monkeypatch.setattr(transport, "IDLE_S", 0.05)
+    """Those that a peak left behind go while a single one is used on and on."""
+    monkeypatch.setattr(transport, "IDLE_S", 0.2)
     with listening(answering) as address, client(url := f"http://{address}") as http:
+        gate = threading.Barrier(5)
         with ThreadPoolExecutor(5) as threads:
-            gate = threading.Barrier(5)
             list(threads.map(lambda _: (gate.wait(), http.get(url)), range(5)))
-        before = idle(http)
-        time.sleep(0.1)  # the time itself is what is tested
+        lines = [line for lines in http._transport._pool._idle.values() for line in lines]  # type: ignore[attr-defined]
+        sockets = [line.get_extra_info("socket") for line in lines]
 
-        http.get(url)
+        wait_until(lambda: http.get(url) and idle(http) == 1, "one is left")
 
-        assert (before, idle(http)) == (before, 1)
+        assert sum(sock.fileno() == -1 for sock in sockets) == len(sockets) - 1
+
+
+def test_a_connection_that_came_too_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The total time may pass between connecting and the handshake, where nobody holds it."""
+    streams = []
+
+    class Slow(type(transport._BACKEND)):  # type: ignore[misc]
+        def connect_tcp(self, *arguments: Any) -> Any:
+            streams.append(super().connect_tcp(*arguments))
+            time.sleep(0.2)  # longer than the call may take
+            return streams[0]
+
+    monkeypatch.setattr(transport, "_BACKEND", Slow())
+    with listening(silent) as address, client(url := f"https://{address}", total_s=0.1) as http:
+        with pytest.raises(httpx2.ConnectTimeout):
+            http.get(url)
+
+        assert streams[0].get_extra_info("socket").fileno() == -1
 
 
 def test_a_timed_out_or_aborted_call_leaves_nothing_behind(
@@ -296,19 +314,23 @@ def test_a_forked_child_takes_none_of_its_parents_connections(
     simulator: Simulator, label: str, build: Build
 ) -> None:
     """Shared sockets gave one process another's answer; nor may a child end its parent's calls."""
-    simulator.settings(label, answer="echo")
+    simulator.settings(label, answer="echo", latency=0.2)
     provider = build("anthropic", simulator.url(label))
     provider.complete(request("the parent's first"))
     assert idle(provider) == 1
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(provider.complete, request("the parent's second"))
+        wait_until(lambda: in_flight(provider) == 1, "a call is in flight")
 
-    child = os.fork()
-    if child == 0:
-        answers = [provider.complete(request(f"child {n}")).text for n in range(20)]
-        right = answers == [f"child {n}" for n in range(20)] and transport.abort_all() == 0
-        os._exit(0 if right else 1)
-    answers = [provider.complete(request(f"parent {n}")).text for n in range(20)]
+        child = os.fork()
+        if child == 0:
+            ended = transport.abort_all()
+            answers = [provider.complete(request(f"child {n}")).text for n in range(3)]
+            os._exit(0 if (ended, answers) == (0, [f"child {n}" for n in range(3)]) else 1)
+        answers = [provider.complete(request(f"parent {n}")).text for n in range(3)]
 
-    assert answers == [f"parent {n}" for n in range(20)]
+        assert waiting.result(10).text == "the parent's second"
+    assert answers == [f"parent {n}" for n in range(3)]
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
