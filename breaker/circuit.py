@@ -91,12 +91,14 @@ class Permit:
     def settle(self) -> bool:
         """Tell True once, to one thread: the outcome is now being recorded."""
         try:
-            self._unsettled.pop()
+            return self._unsettled.pop()
         except IndexError:
             return False
+
+    def end(self) -> None:
+        """Stop renewing the lease: the outcome is recorded."""
         if self._probes:
             self._probes.done(self.token)
-        return True
 
     def forget(self) -> None:
         """Give up the call without an outcome; no lock, no I/O here, safe from a finalizer."""
@@ -368,9 +370,12 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
             raise ValueError(f"a permit of breaker {permit.name!r} came to {self.name!r}")
         if not permit.settle():
             return None
-        if permit.view.source == "local":
-            return self._storage.record_local(self.name, self.rules, report)
-        return self._storage.record(self.name, self.rules, report)
+        try:
+            if permit.view.source == "local":
+                return self._storage.record_local(self.name, self.rules, report)
+            return self._storage.record(self.name, self.rules, report)
+        finally:
+            permit.end()
 
     def _succeeded(self, permit: Permit) -> None:
         answer = self._settle(permit, Report(*permit.admission, "success"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+import redis
 
 from breaker import Breakers, Permit, SharedCircuitBreaker
 from breaker import probes as probes_module
@@ -76,6 +77,21 @@ def test_a_probe_that_never_ends_is_given_up(
     wait_until(lambda: breaker.peek().probes == 0)
 
     assert permit.state == "half-open"
+
+
+def test_a_probe_that_ends_in_an_outage_counts_here(
+    breaker: SharedCircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease, granted by Redis, is known to the process that holds it."""
+    permit = breaker.admit()
+
+    def gone(*_: object) -> None:
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(breaker._storage.redis, "record", gone)
+    view = breaker.record(permit, "success")
+
+    assert (view.source, view.state, view.successes, view.stale) == ("local", "half-open", 1, 0)
 
 
 def test_a_dropped_permit_gives_its_lease_back(breaker: SharedCircuitBreaker) -> None:
