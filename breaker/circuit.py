@@ -127,7 +127,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
             error itself.
     """
 
-    def __init__(  # noqa: PLR0913 - pybreaker's own arguments, and ours
+    def __init__(
         self,
         name: str,
         storage: FailoverStorage,

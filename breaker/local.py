@@ -198,7 +198,7 @@ class LocalStorage:
         b.leases.clear()
 
 
-def _answer(  # noqa: PLR0913 - the columns of an answer
+def _answer(
     name: str, b: _Breaker, now: float, before: State, verdict: int, *, wait_s: float = 0.0
 ) -> Answer:
     b.seq += 1

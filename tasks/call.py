@@ -122,9 +122,7 @@ def _message(at: int, item: object) -> Message:
     if unknown := sorted(str(key)[:40] for key in item.keys() - {"role", "content"}):
         raise InvalidPrompt(f"{where} has unknown keys {unknown}; it has role and content")
     if item.get("role") not in SPEAKERS:
-        raise InvalidPrompt(
-            f"{where} has no valid role; it must be one of {', '.join(SPEAKERS)}"
-        )
+        raise InvalidPrompt(f"{where} has no valid role; it must be one of {', '.join(SPEAKERS)}")
     return Message(item["role"], _text(where, item.get("content")))
 
 

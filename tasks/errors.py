@@ -83,7 +83,8 @@ class BreakwaterError(Exception):
     @property
     def attempts(self) -> list[dict[str, Any]]:
         """The attempts made for the task before it failed; shape as in the result."""
-        return self.details.get("attempts", [])
+        attempts: list[dict[str, Any]] = self.details.get("attempts", [])
+        return attempts
 
 
 class ConfigError(BreakwaterError):

@@ -39,9 +39,7 @@ class Attempt:
         return asdict(self)
 
 
-def record(
-    attempt: Attempt, *, task_id: str, role: str, usage: Usage | None = None
-) -> None:
+def record(attempt: Attempt, *, task_id: str, role: str, usage: Usage | None = None) -> None:
     """Write the attempt's line to the log: never a prompt, never an answer, never a key."""
     write = log.info if attempt.outcome == "succeeded" else log.warning
     write(

@@ -88,7 +88,13 @@ class _Walk:
     """What one walk of the chain has learned so far."""
 
     def __init__(
-        self, call: Call, role: Role, registry: Registry, task_id: str, deadline: float, clock: Clock
+        self,
+        call: Call,
+        role: Role,
+        registry: Registry,
+        task_id: str,
+        deadline: float,
+        clock: Clock,
     ) -> None:
         self.call = call
         self.role = role

@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import signals
 from celery.worker.control import inspect_command
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from tasks import runtime
 from tasks.config import Settings, load_settings
@@ -72,7 +72,7 @@ def _close(**_: Any) -> None:
     runtime.close()
 
 
-@inspect_command()  # type: ignore[untyped-decorator]
+@inspect_command()
 def breakers(_state: Any) -> dict[str, Any]:
     """Show this worker's own view of every breaker."""
     return {view.name: asdict(view) for view in runtime.runtime().breakers.views()}

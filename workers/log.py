@@ -6,6 +6,7 @@ A line never holds a key, a prompt or an answer.
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -62,7 +63,9 @@ def _rendering(*, for_people: bool) -> list[Any]:
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
-def _drop_celery_data(_logger: object, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+def _drop_celery_data(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Celery hangs its arguments on the record for custom handlers; they must not be rendered."""
     line.pop("data", None)
     return line

@@ -38,7 +38,7 @@ class Bench:
 
     store: Any
     redis: redis.Redis | None
-    rules: Rules = Rules()  # noqa: RUF009 - frozen
+    rules: Rules = Rules()
     us: int = BEGINNING_US
     name: str = "x"
 

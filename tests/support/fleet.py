@@ -26,7 +26,9 @@ class Fleet:
     The workers run in an empty directory, as an installed package would.
     """
 
-    def __init__(self, redis_url: str, roles: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, redis_url: str, roles: str, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fleet-"))
         self.roles_file = self.folder / "roles.yaml"
         self.roles_file.write_text(roles)
@@ -39,11 +41,15 @@ class Fleet:
         }
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, count: int = 1, pool: str = "threads", concurrency: int = 8, *more: str) -> None:
+    def start(
+        self, count: int = 1, pool: str = "threads", concurrency: int = 8, *more: str
+    ) -> None:
         """Start workers and wait until each consumes."""
         new = [self._start_one(pool, concurrency, *more) for _ in range(count)]
         for number in new:
-            wait_for(lambda n=number: " ready." in self.log(n), READY_S, lambda n=number: self.log(n))
+            wait_for(
+                lambda n=number: " ready." in self.log(n), READY_S, lambda n=number: self.log(n)
+            )
 
     def _start_one(self, pool: str, concurrency: int, *more: str) -> int:
         number = len(self.workers)
@@ -113,9 +119,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet(
-    redis_url: str, roles: str, environ: Mapping[str, str] | None = None
-) -> Iterator[Fleet]:
+def fleet(redis_url: str, roles: str, environ: Mapping[str, str] | None = None) -> Iterator[Fleet]:
     """Yield a fleet without workers yet; stop them all at the end."""
     workers = Fleet(redis_url, roles, environ)
     try:

@@ -17,7 +17,9 @@ def test_a_string_is_one_user_message() -> None:
 
 def test_text_parts_are_joined() -> None:
     """Content may be a list of text parts."""
-    prompt = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+    prompt = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+    ]
 
     call = Call.of("coder", prompt, {})
 
@@ -91,8 +93,13 @@ def test_what_cannot_be_a_role_is_refused(role: object) -> None:
 
 def test_no_error_repeats_the_prompt() -> None:
     """What a caller wrote in a prompt never reaches a log by way of an error."""
-    secret = "CANARY-PROMPT"  # noqa: S105
-    for prompt in ({"x": secret}, [secret], [{"role": secret, "content": secret}], secret + "\ud800"):
+    secret = "CANARY-PROMPT"
+    for prompt in (
+        {"x": secret},
+        [secret],
+        [{"role": secret, "content": secret}],
+        secret + "\ud800",
+    ):
         with pytest.raises(BadTask) as raised:
             Call.of("coder", prompt, {})
 

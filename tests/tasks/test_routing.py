@@ -106,9 +106,7 @@ def test_an_open_breaker_is_passed_over(breakers: Breakers) -> None:
 @pytest.mark.parametrize(
     "error", [errors.QuotaExhausted, errors.AuthenticationFailed, errors.ModelNotFound]
 )
-def test_one_proof_opens_the_breaker(
-    breakers: Breakers, error: type[errors.ProviderError]
-) -> None:
+def test_one_proof_opens_the_breaker(breakers: Breakers, error: type[errors.ProviderError]) -> None:
     """A dead key, a spent quota or an unknown model needs no second call to be believed."""
     house = House(breakers, a=[error("no")], b=["hello"])
 

@@ -7,6 +7,7 @@ import pytest
 from simulator.client import Simulator
 from tests.support.fleet import KEYS, Fleet, fleet
 
+
 @pytest.fixture(scope="session")
 def _simulator_process() -> Iterator[Simulator]:
     with Simulator.start() as running:

@@ -211,7 +211,9 @@ def test_inspect_shows_each_workers_own_view(workers: Fleet) -> None:
     workers.start(2)
     workers.run(ASK_EACH % (list(SERVED_BY),))
 
-    shown = json.loads(workers.command("celery", "-A", "workers", "inspect", "breakers", "--json").stdout)
+    shown = json.loads(
+        workers.command("celery", "-A", "workers", "inspect", "breakers", "--json").stdout
+    )
 
     assert set(shown) == {"w0@test", "w1@test"}
     seen = [view for views in shown.values() for view in views.values()]
@@ -238,7 +240,9 @@ def test_the_log_has_one_json_line_per_attempt(workers: Fleet, simulator: Simula
 
     workers.run(ASK_EACH % (["coder"],))
 
-    lines = [json.loads(line) for line in workers.log().splitlines() if '"event": "attempt"' in line]
+    lines = [
+        json.loads(line) for line in workers.log().splitlines() if '"event": "attempt"' in line
+    ]
     assert [(x["provider"], x["outcome"]) for x in lines] == [
         ("local", "failed"), ("claude", "succeeded"),
     ]  # fmt: skip
@@ -291,7 +295,9 @@ for role in ("clarifier", "planner"):
 
 def _canaries_in(shared: "redis.Redis") -> list[bytes]:
     return [
-        key for key in shared.keys() if b"CANARY" in key or b"CANARY" in (shared.dump(key) or b"")
+        key
+        for key in shared.scan_iter()
+        if b"CANARY" in key or b"CANARY" in (shared.dump(key) or b"")
     ]
 
 
@@ -301,7 +307,9 @@ def test_the_worker_stops_when_asked_and_finishes_what_runs(
     """SIGTERM: the running call is answered, then the process ends with code 0."""
     simulator.settings("local", latency=1.0)
     workers.start()
-    asked = workers.run('from tasks import complete; print(complete.delay("coder", "hi").id)').strip()
+    asked = workers.run(
+        'from tasks import complete; print(complete.delay("coder", "hi").id)'
+    ).strip()
     wait_for(lambda: simulator.in_flight("local") == 1)
 
     workers.stop()
