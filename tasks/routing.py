@@ -18,7 +18,7 @@ from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, Prov
 from tasks.ledger import Attempt
 from tasks.ledger import record as write_attempt
 from tasks.providers.base import Completion, Request
-from tasks.providers.registry import Registry
+from tasks.providers.registry import Registry, settle
 
 Clock = Callable[[], float]
 
@@ -124,22 +124,15 @@ class _Walk:
         try:
             completion = self.registry.provider(target.provider).complete(self._request(target))
         except ProviderError as error:
-            verdict = error.verdict
-            breaker.record(
-                permit,
-                "failure" if verdict.trips else "neutral",
-                reason=type(error).__name__,
-                retry_after_s=error.retry_after_s,
-                trip=verdict.trips_at_once,
-            )
+            settle(breaker, permit, error)
             self._failed(target, error, started, why)
-            if not verdict.next_target:
+            if not error.verdict.next_target:
                 raise
             return None
-        except BaseException:
-            breaker.record(permit, "neutral")
+        except BaseException as error:
+            settle(breaker, permit, error)
             raise
-        breaker.record(permit, "success")
+        settle(breaker, permit, None)
         self._add(
             Attempt(
                 target.provider, completion.model, "succeeded",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
-from breaker import BreakerOpen, Breakers, BreakerState, SharedCircuitBreaker
+from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
 from tasks.errors import BreakwaterError, ProviderError, ProviderTimeout
 from tasks.providers.base import Provider
@@ -160,18 +160,23 @@ class Registry:
             permit = breaker.admit()
         except BreakerOpen:
             return  # what happens while it is open changes nothing
-        if error is None:
-            breaker.record(permit, "success")
-        elif isinstance(error, ProviderError):
-            breaker.record(
-                permit,
-                "failure" if error.verdict.trips else "neutral",
-                reason=type(error).__name__,
-                retry_after_s=error.retry_after_s,
-                trip=error.verdict.trips_at_once,
-            )
-        else:
-            breaker.record(permit, "neutral")
+        settle(breaker, permit, error)
+
+
+def settle(breaker: SharedCircuitBreaker, permit: Permit, error: BaseException | None) -> None:
+    """Tell a breaker how an admitted call ended, as the verdict of its error has it."""
+    if error is None:
+        breaker.record(permit, "success")
+    elif isinstance(error, ProviderError):
+        breaker.record(
+            permit,
+            "failure" if error.verdict.trips else "neutral",
+            reason=type(error).__name__,
+            retry_after_s=error.retry_after_s,
+            trip=error.verdict.trips_at_once,
+        )
+    else:
+        breaker.record(permit, "neutral")
 
 
 def preload(settings: Settings) -> None:

@@ -37,7 +37,7 @@ LONG = (pytest.mark.long, pytest.mark.timeout(1800))
     ids=lambda scope: f"{scope.clients} clients",
 )
 def test_no_interleaving_breaks_a_law(scope: Scope) -> None:
-    """I1–I10, I12–I14, I16 hold in every reachable state, and from each closed can be reached."""
+    """I1 to I10, I12 to I14 and I16 hold in every reachable state, and from each closed can be reached."""
     walk = Walk(scope).run()
 
     print(f"{walk.states} states, {walk.steps} steps")
