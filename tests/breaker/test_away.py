@@ -18,6 +18,7 @@ from breaker import BreakerOpen, Breakers
 from breaker.outage import FailoverStorage
 from breaker.state import Report, Rules
 from breaker.storage import RedisStorage
+from tests.support.ports import free_port
 
 RULES = Rules()
 
@@ -39,7 +40,7 @@ def nobody() -> str:
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:
     """A server a test may freeze."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield server
 
 
