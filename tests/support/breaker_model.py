@@ -136,7 +136,7 @@ class Model:
             return self._step(b, s, now_us, 0, events, wait_ms=s.held_until - now)
         if s.state == "closed":
             return self._step(b, s, now_us, 1, events)
-        room = min(self.numbers.max_probes, self.numbers.threshold - s.successes)
+        room = max(1, min(self.numbers.max_probes, self.numbers.threshold - s.successes))
         if len(s.leases) >= room:
             wait_ms = min(s.leases.values()) - now
             return self._step(b, s, now_us, 0, events, wait_ms=wait_ms)
