@@ -57,7 +57,7 @@ class Complete(Task):  # type: ignore[misc]
         headers.setdefault(HEADER, asdict(Carried(_now_ms())))
         options.setdefault("shadow", shadow_name(call.role))
         if not options.get("queue"):
-            options["queue"] = _queue_for(call.role)
+            options["queue"] = queue_for(call.role)
         return super().apply_async(
             (call.role, _as_json(call)),
             chosen,
@@ -127,8 +127,13 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return _result(self.request.id, call, routed, carried, started_ms)
 
 
-def _queue_for(role: str) -> str:
-    """Choose the role's own queue, or the common one when the roles cannot be known here."""
+def queue_for(role: str) -> str:
+    """
+    Choose the role's own queue, or the common one when the roles cannot be known here.
+
+    Raises:
+        UnknownRole: The roles are known, and this is none of them.
+    """
     known = role_names()
     if known is None:
         return COMMON_QUEUE

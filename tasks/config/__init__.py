@@ -30,6 +30,7 @@ __all__ = [
     "Timeout",
     "check_params",
     "load_settings",
+    "provider_names",
     "role_names",
 ]
 
@@ -66,12 +67,21 @@ def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None
     Raises:
         ConfigError: There is a roles file, but it cannot be read or is no YAML.
     """
+    return _names("roles", environ)
+
+
+def provider_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None:
+    """Return the names of the providers, as `role_names` does those of the roles."""
+    return _names("providers", environ)
+
+
+def _names(key: str, environ: Mapping[str, str]) -> frozenset[str] | None:
     path = _roles_path(environ)
     if path is None:
         return None
     from tasks.config import document  # noqa: PLC0415
 
-    return document.keys_of(path, "roles", document.stamp(path))
+    return document.keys_of(path, key, document.stamp(path))
 
 
 def _roles_path(environ: Mapping[str, str]) -> Path | None:
