@@ -1,46 +1,47 @@
-"""The `breakwater` command: look at the fleet, move a breaker by hand, ask, check the set-up."""
+"""The `breakwater` command. Exit codes: 0 well, 1 an error or a fault found, 2 wrong words."""
 
 import json
+import logging
 import sys
-import time
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
+import structlog
 import typer
 from celery.exceptions import TimeoutError as NoAnswer
+from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from redis.retry import Retry
 
-from breaker import Breakers, BreakerState
-from tasks import complete
-from tasks.errors import BreakwaterError, nearest
-from tasks.queue import redis_url
+from tasks import app, complete
+from tasks.completion import queue_for
+from tasks.errors import BreakwaterError
+from workers import breaker_commands
+from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
 
-cli = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-breakers_cli = typer.Typer(invoke_without_command=True, help="Show and move the breakers.")
-cli.add_typer(breakers_cli, name="breakers")
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+HINT_AFTER_S = 3.0
+"""An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
+GRACE_S = 2.0
+"""The worker tells why a deadline passed; wait for its word a little longer than that."""
+REDIS_TIMEOUT_S = 2.0
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Name = Annotated[str, typer.Argument(help="The breaker's name, as in roles.yaml.")]
-COLOURS = {"closed": "green", "open": "red", "half-open": "yellow"}
+cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+cli.add_typer(breaker_commands.cli, name="breakers")
 
 
 def main() -> None:
     """Run the command; an error of ours is one line on standard error, exit code 1."""
+    # What the breakers log for a worker, a command says in its own words.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         cli()
     except (BreakwaterError, OperationalError, RedisError) as error:
-        _fail(f"{type(error).__name__}: {error}")
-
-
-def _fail(message: str) -> NoReturn:
-    err.print(message, style="red", markup=False)
-    raise SystemExit(1)
+        err.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise SystemExit(1) from None
 
 
 def _version(wanted: bool) -> None:
@@ -50,152 +51,144 @@ def _version(wanted: bool) -> None:
 
 
 @cli.callback()
-def _options(
+def breakwater(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    """
+    LLM completions through a fleet that routes around whatever is down.
 
-
-@breakers_cli.callback()
-def show(
-    context: typer.Context,
-    watch: Annotated[bool, typer.Option(help="Look again twice a second.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show every breaker: state, failures, when it opens, trips, last reason."""
-    if context.invoked_subcommand:
-        return
-    breakers = Breakers.from_url(redis_url(), timeout_s=2)
-    if as_json:
-        out.print_json(json.dumps([asdict(state) for state in _states(breakers)]))
-    elif not watch:
-        out.print(_table(_states(breakers)))
-    else:
-        with Live(console=out, refresh_per_second=4) as live:
-            while True:
-                live.update(_table(_states(breakers)))
-                time.sleep(0.5)
-
-
-@breakers_cli.command()
-def events(name: Name, count: int = 20, as_json: AsJson = False) -> None:
-    """Show a breaker's last transitions, newest first."""
-    told = _known(name).events(name, count)
-    if as_json:
-        out.print_json(json.dumps(told))
-        return
-    table = Table("at (UTC)", "from", "to", "reason", "failures", "trips", "who", box=None)
-    for event in told:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(int(event["at_ms"]) / 1000))
-        table.add_row(at, *(event[x] for x in ("from", "to", "reason", "failures", "trips", "who")))
-    out.print(table)
-
-
-@breakers_cli.command("open")
-def force_open(name: Name) -> None:
-    """Take a provider out: nothing is sent to it until `auto`."""
-    _known(name).get(name).force("open")
-
-
-@breakers_cli.command("close")
-def force_closed(name: Name) -> None:
-    """Send to a provider whatever its breaker says, until `auto`."""
-    _known(name).get(name).force("closed")
-
-
-@breakers_cli.command()
-def auto(name: Name) -> None:
-    """Give a breaker back to its own rules."""
-    _known(name).get(name).force(None)
+    Reads REDIS_URL and ROLES_FILE as the workers do (celery -A workers worker).
+    """
 
 
 @cli.command()
 def ask(
-    role: str,
-    prompt: Annotated[str, typer.Argument(help="`-` reads standard input.")],
+    role: Annotated[str, typer.Argument(help="A role of roles.yaml.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask; `-` reads standard input.")],
     system: Annotated[str | None, typer.Option(help="Instead of the role's own.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 120,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Over the role's, such as temperature=0; repeat."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until the question lapses.")
+    ] = 120,
     as_json: AsJson = False,
 ) -> None:
     """Enqueue a prompt, wait, and show the answer and where it was routed."""
+    _reach_redis()
     text = sys.stdin.read() if prompt == "-" else prompt
-    options = {"system": system} if system else {}
+    options: dict[str, Any] = {"params": _params(param or []), "deadline_s": timeout}
+    if system is not None:
+        options["system"] = system
     result = complete.apply_async((role, text), options)
     try:
-        answer: dict[str, Any] = result.get(timeout=timeout)
-    except NoAnswer:
-        _fail(
-            f"no answer within {timeout:g} s; task {result.id} is still waiting: does a worker "
-            f"run (celery -A workers worker), and what do `breakwater breakers` say?"
-        )
+        answer = _wait(result, queue_for(role), timeout)
+    except BreakwaterError as error:
+        if as_json:
+            print_json({"error": type(error).__name__, "message": str(error), **error.details})
+        _show_way(error.attempts)
+        fail(f"{type(error).__name__}: {error}")
     if as_json:
-        out.print_json(json.dumps(answer))
+        print_json(answer)
         return
-    out.print(answer["text"], markup=False)
-    for tried in answer["attempts"]:
-        what = tried["error"] or f"{tried['latency_ms']} ms"
-        err.print(f"{tried['provider']}: {tried['outcome']}, {what}, {tried['why']}", style="dim")
+    out.print(answer["text"], markup=False, soft_wrap=True)
+    _show_way(answer["attempts"])
 
 
 @cli.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check the roles file, the keys at their providers, Redis, and what shadows our packages."""
+    """
+    Check the whole set-up, and say what to do next.
+
+    The roles file, each key at its provider, Redis, the clocks, queues without a
+    role, and packages that hide ours. Exit code 1 if there is a fault.
+    """
     from workers.doctor import examine  # noqa: PLC0415 - imports the vendors' SDKs
 
     findings = examine()
     if as_json:
-        out.print_json(json.dumps([asdict(finding) for finding in findings]))
+        print_json([asdict(finding) for finding in findings])
     for finding in [] if as_json else findings:
         colour = {"ok": "green", "warning": "yellow", "fault": "red"}[finding.level]
-        out.print(f"[{colour}]{finding.level:8}[/]", finding.what, soft_wrap=True)
+        level = finding.level.upper() if finding.level == "fault" else finding.level
+        out.print(f"[{colour}]{level:8}[/]", end="")
+        out.print(f"{finding.about}: {finding.what}", markup=False, soft_wrap=True)
+        if finding.next_step:
+            out.print(f"{'':8}→ {finding.next_step}", markup=False, soft_wrap=True, style="dim")
     raise typer.Exit(any(finding.level == "fault" for finding in findings))
 
 
 @cli.command()
 def demo() -> None:
-    """Watch a provider die under a fleet of workers, and come back; about 20 seconds."""
-    from workers.demo import run  # noqa: PLC0415 - starts an embedded server
+    """
+    Watch a provider die under a fleet of workers, and come back; about half a minute.
+
+    Runs from a checkout, over simulated providers; needs no server and no key.
+    """
+    from workers.demo import run  # noqa: PLC0415 - nobody else needs it
 
     raise typer.Exit(run())
 
 
-def _states(breakers: Breakers) -> list[BreakerState]:
-    """
-    Read every breaker.
-
-    Raises:
-        RedisError: Redis does not answer; there is nothing else to show here.
-    """
-    states = breakers.peek_all()
-    if not states:
-        breakers.events("any", 1)
-    return states
+def _reach_redis() -> None:
+    """Ask Redis before Celery does, which would try for 20 s and end with a traceback."""
+    with Redis.from_url(
+        usable_redis_url(), socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    ) as client:  # fmt: skip
+        client.ping()
 
 
-def _known(name: str) -> Breakers:
-    breakers = Breakers.from_url(redis_url(), timeout_s=2)
-    names = [state.name for state in _states(breakers)]
-    if name not in names:
-        known = ", ".join(names) or "none yet: a worker makes them with the first prompt"
-        _fail(f"no breaker {name!r} in Redis; there are {known}{nearest(name, names)}")
-    return breakers
+def _params(pairs: list[str]) -> dict[str, Any]:
+    params = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE, such as temperature=0")
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value  # a word, such as reasoning_effort=low
+    return params
 
 
-def _table(states: list[BreakerState]) -> Table:
-    table = Table(
-        "breaker", "state", "failures", "opens in", "held", "trips", "forced", "reason", box=None
-    )
-    for state in states:
-        table.add_row(
-            state.name,
-            f"[{COLOURS[state.state]}]{state.state}[/]",
-            str(state.failures),
-            f"{state.open_for_s:.1f} s" if state.open_for_s else "",
-            f"{state.held_for_s:.1f} s" if state.held_for_s else "",
-            str(state.trips),
-            state.forced or "",
-            state.reason,
+def _wait(result: AsyncResult, queue: str, timeout_s: float) -> dict[str, Any]:
+    """Wait for the answer; if it takes long, say whether anybody is listening at all."""
+    hint_after_s = min(HINT_AFTER_S, timeout_s)
+    try:
+        return _answer(result, hint_after_s)
+    except NoAnswer:
+        heard = _is_consumed(queue)
+    if not heard:
+        err.print(
+            f"no worker consumes the queue {queue} now; start one: celery -A workers worker",
+            style="yellow",
         )
-    return table
+    try:
+        return _answer(result, timeout_s - hint_after_s + GRACE_S)
+    except NoAnswer:
+        whose = "its worker has not answered" if heard else "no worker has taken it"
+        fail(f"no answer within {timeout_s:g} s: {whose} (task {result.id})")
+
+
+def _answer(result: AsyncResult, timeout_s: float) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = result.get(timeout=timeout_s)
+    except RuntimeError:  # Celery's word for results it cannot reach any more
+        fail(f"Redis went away while task {result.id} was waited for")
+    return answer
+
+
+def _is_consumed(queue: str) -> bool:
+    consumed = app.control.inspect(timeout=1).active_queues() or {}
+    return any(each["name"] == queue for queues in consumed.values() for each in queues)
+
+
+def _show_way(attempts: list[dict[str, Any]]) -> None:
+    for tried in attempts:
+        what = tried["error"] or f"{tried['latency_ms']} ms"
+        line = f"{tried['provider']} ({tried['model']}): {tried['outcome']}, {what}; {tried['why']}"
+        err.print(line, style="dim", markup=False)

@@ -1,28 +1,44 @@
 """`breakwater doctor`: all that is wrong with a set-up, each with what to do next."""
 
+import json
+import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 import breaker
 import tasks
 import workers
 from breaker import Breakers
 from tasks.config import Settings, load_settings
-from tasks.errors import BreakwaterError, ConfigError
+from tasks.errors import AuthenticationFailed, BreakwaterError, ConfigError, ModelNotFound
 from tasks.providers.registry import Registry
-from tasks.queue import redis_url
+from tasks.queue import queue_of, redis_url
 
-TIMEOUT_S = 10.0
+KEY_TIMEOUT_S = 10.0
+REDIS_TIMEOUT_S = 5.0
 SKEW_S = 1.0
+"""Deadlines are told in the producer's time and kept in the worker's."""
 OLDEST_REDIS = (6, 2)
+CELERYS_OWN = (
+    "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
+)  # fmt: skip
+WHERE = """
+import importlib.util, json, sys
+found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
+print(json.dumps({name: spec and spec.origin for name, spec in found.items()}))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,80 +46,153 @@ class Finding:
     """One line of the report."""
 
     level: Literal["ok", "warning", "fault"]
+    about: str
     what: str
+    next_step: str = ""
 
 
 def examine() -> list[Finding]:
     """Look at everything; never stop at the first fault."""
-    found = list(_packages())
-    settings: Settings | None = None
     try:
-        settings = load_settings()
+        settings, found = load_settings(), []
     except ConfigError as error:
-        found += [Finding("fault", line) for line in error.details.get("faults", [str(error)])]
-    else:
-        found.append(Finding("ok", f"{settings.source}: {len(settings.providers)} providers"))
-        found += _keys(settings)
-    return [*found, *_redis(settings)]
+        settings = None
+        found = [
+            Finding("fault", "config", fault, "docs/roles-file.md explains every key")
+            for fault in error.details.get("faults", [str(error)])
+        ]
+    if settings:
+        found = [*_config(settings), *_keys(settings)]
+    return [*found, *_redis(settings), *_environment(), *_packages()]
 
 
-def _packages() -> Iterator[Finding]:
-    """Name each package of ours that another of the same name hides in this directory."""
-    for ours in (breaker, tasks, workers):
-        where = subprocess.run(
-            [sys.executable, "-c", f"import {ours.__name__} as m; print(m.__file__)"],
-            capture_output=True, text=True, check=False,
-        ).stdout.strip()  # fmt: skip
-        if not where or Path(where).resolve() != Path(str(ours.__file__)).resolve():
-            yield Finding(
-                "fault",
-                f"package {ours.__name__!r} is hidden by {where or 'a broken one'}: "
-                f"run workers elsewhere; enqueue with app.send_task('complete', (role, prompt))",
-            )
+def _config(settings: Settings) -> Iterator[Finding]:
+    roles = "any role" if settings.serves_any_role else f"{len(settings.roles)} roles"
+    yield Finding(
+        "ok", "config", f"{settings.source}: {len(settings.providers)} providers, {roles}"
+    )
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    registry = Registry(settings, Breakers.from_url(redis_url()))
-    for name, result in registry.check_all(TIMEOUT_S).items():
-        if isinstance(result, BreakwaterError):
-            yield Finding("fault", f"provider {name}: {type(result).__name__}: {result}")
-        else:
-            yield Finding("ok", f"provider {name}: {result}")
+    """Ask every provider at once for what costs nothing."""
+    # No breaker takes part in a check, and this client connects only when it is used.
+    registry = Registry(settings, Breakers(redis.Redis()))
+    for name, result in registry.check_all(KEY_TIMEOUT_S).items():
+        about = f"provider {name}"
+        match result:
+            case AuthenticationFailed():
+                step = f"set a valid api_key for {name}"
+            case ModelNotFound():
+                step = f"correct the model of {name}"
+            case BreakwaterError():
+                step = f"is {name}'s base_url right, and can this host reach it?"
+            case _:
+                yield Finding("ok", about, result)
+                continue
+        yield Finding("fault", about, f"{type(result).__name__}: {result}", step)
     registry.close()
 
 
 def _redis(settings: Settings | None) -> Iterator[Finding]:
-    client = redis.Redis.from_url(redis_url(), socket_timeout=5, socket_connect_timeout=5)
     try:
-        info: dict[str, Any] = client.info()
-        yield from _server(info)
-        seconds, micros = client.time()
-        skew_s = abs(time.time() - seconds - micros / 1e6)
-        if skew_s > SKEW_S:
-            yield Finding("warning", f"Redis' clock and ours differ by {skew_s:.1f} s; use NTP")
-        for key in client.scan_iter("role.*", count=1000, _type="list"):
-            role = key.decode().removeprefix("role.")
-            if settings and role not in settings.roles:
-                waiting = client.llen(key)
-                yield Finding(
-                    "warning",
-                    f"queue role.{role}: {waiting} prompts wait, but the file has no such role",
-                )
+        client = redis.Redis.from_url(
+            redis_url(), socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )  # fmt: skip
+    except ValueError as error:
+        yield Finding("fault", "redis", f"REDIS_URL: {error}", "redis://host:6379/0")
+        return
+    try:
+        info = client.info()
+        yield _version(info)
+        yield _persistence(client, info)
+        yield from _eviction(info)
+        yield _clock(client)
+        yield from _orphans(client, settings)
     except RedisError as error:
-        yield Finding(
-            "fault", f"Redis does not answer ({type(error).__name__}): is REDIS_URL right?"
-        )
+        # Its message has host and port; a password in the URL never gets there.
+        step = "is REDIS_URL right, and does the server run?"
+        yield Finding("fault", "redis", f"no answer: {error}", step)
+    finally:
+        client.close()
 
 
-def _server(info: dict[str, Any]) -> Iterator[Finding]:
-    number = tuple(int(part) for part in info["redis_version"].split(".")[:2])
-    if number < OLDEST_REDIS:
-        yield Finding("fault", f"Redis {info['redis_version']} is too old; 6.2 or newer is needed")
-    else:
-        yield Finding("ok", f"Redis {info['redis_version']}")
-    if not info.get("aof_enabled"):
-        yield Finding("warning", "Redis keeps no append-only file: a restart may lose prompts; "
-                      "set `appendonly yes`")  # fmt: skip
+def _version(info: dict[str, Any]) -> Finding:
+    compatible = info["redis_version"]
+    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {compatible}"
+    if tuple(int(part) for part in compatible.split(".")[:2]) < OLDEST_REDIS:
+        return Finding("fault", "redis", f"{name} is too old", "6.2 or newer is needed")
+    return Finding("ok", "redis", name)
+
+
+def _persistence(client: redis.Redis, info: dict[str, Any]) -> Finding:
+    about, step = "persistence", "set `appendonly yes`"
+    if info.get("aof_enabled"):
+        return Finding("ok", about, "append-only file")
+    try:
+        snapshots = bool(cast("dict[str, str]", client.config_get("save")).get("save"))
+    except RedisError:  # managed servers do not tell
+        return Finding("warning", about, "no append-only file: a crash may lose prompts", step)
+    if snapshots:
+        what = "snapshots alone: a crash loses the prompts since the last one"
+        return Finding("warning", about, what, step)
+    return Finding("warning", about, "none: a restart loses every waiting prompt", step)
+
+
+def _eviction(info: dict[str, Any]) -> Iterator[Finding]:
     if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
-        yield Finding("warning", f"Redis evicts keys ({policy}): prompts and breakers may vanish; "
-                      "set `maxmemory-policy noeviction`")  # fmt: skip
+        what = f"maxmemory-policy is {policy}: prompts and breakers may be evicted"
+        yield Finding("warning", "eviction", what, "set `maxmemory-policy noeviction`")
+
+
+def _clock(client: redis.Redis) -> Finding:
+    before = time.time()
+    seconds, micros = client.time()
+    after = time.time()
+    theirs = seconds + micros / 1e6
+    skew_s = max(before - theirs, theirs - after, 0.0)
+    if skew_s > SKEW_S:
+        what = f"this host's and Redis' differ by {skew_s:.1f} s: deadlines are off by as much"
+        return Finding("warning", "clock", what, "run NTP on both")
+    return Finding("ok", "clock", "this host's and Redis' agree")
+
+
+def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+    """Name each role's queue that holds prompts although no worker with these roles consumes it."""
+    consumed = {queue_of(role) for role in settings.roles} if settings else set()
+    waiting: Counter[str] = Counter()
+    for key in client.scan_iter(queue_of("*"), count=1000, _type="list"):
+        name = key.decode(errors="replace").split("\x06\x16")[0]  # kombu marks priorities so
+        waiting[name] += client.llen(key)
+    for name, prompts in sorted(waiting.items()):
+        if settings and name not in consumed:
+            yield Finding(
+                "warning",
+                f"queue {name}",
+                f"{prompts} prompts wait, but {settings.source} has no such role",
+                f"add the role and restart the workers, or drop them: redis-cli DEL {name}",
+            )
+
+
+def _environment() -> Iterator[Finding]:
+    """Celery reads variables of its own, and they win over `REDIS_URL`."""
+    for name in CELERYS_OWN:
+        if os.environ.get(name):
+            what = f"{name} is set, and Celery heeds it more than REDIS_URL"
+            yield Finding("warning", "environment", what, f"unset {name}")
+
+
+def _packages() -> Iterator[Finding]:
+    """Name each package of ours that a fresh Python in this directory would not find."""
+    ours = {m.__name__: Path(str(m.__file__)).resolve() for m in (breaker, tasks, workers)}
+    fresh = subprocess.run(
+        [sys.executable, "-c", WHERE, *ours], capture_output=True, text=True, check=True
+    )
+    for name, origin in json.loads(fresh.stdout).items():
+        if not origin or Path(origin).resolve() != ours[name]:
+            yield Finding(
+                "fault",
+                f"package {name}",
+                f"hidden by {origin or 'a folder of that name'} in this directory",
+                "run workers elsewhere; enqueue with app.send_task('complete', (role, prompt))",
+            )

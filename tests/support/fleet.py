@@ -94,12 +94,14 @@ class Fleet:
         assert done.returncode == 0, done.stderr + self.logs()[-4000:]
         return done.stdout
 
-    def command(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *words: str, timeout_s: float = 60, typed: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of the installed package, such as `celery` or `breakwater`."""
         return subprocess.run(
             [BIN / words[0], *words[1:]],
             cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=timeout_s,
-            check=False,
+            input=typed, check=False,
         )  # fmt: skip
 
     def stop(self) -> None:

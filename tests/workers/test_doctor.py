@@ -1,0 +1,111 @@
+"""`breakwater doctor`: all that is wrong, each with what to do next."""
+
+import json
+from typing import Any
+
+import redis
+
+from simulator.client import Simulator
+from tests.support.fleet import KEYS, Fleet
+
+
+def examine(workers: Fleet, exit_code: int) -> list[dict[str, Any]]:
+    """Run the doctor; return its findings."""
+    done = workers.command("breakwater", "doctor", "--json")
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def about(found: list[dict[str, Any]], subject: str) -> dict[str, Any]:
+    """Return the one finding about a subject."""
+    (finding,) = [each for each in found if each["about"] == subject]
+    return finding
+
+
+def test_a_sound_set_up_has_no_fault(workers: Fleet) -> None:
+    """Exit code 0; a warning, here of the tests' server that keeps nothing, is no fault."""
+    found = examine(workers, 0)
+
+    assert {finding["level"] for finding in found} == {"ok", "warning"}
+    assert {f"provider {name}" for name in KEYS} <= {finding["about"] for finding in found}
+    assert about(found, "persistence")["level"] == "warning"
+    assert about(found, "clock")["level"] == "ok"
+
+
+def test_a_refused_key_is_a_fault_of_its_provider_alone(
+    workers: Fleet, simulator: Simulator
+) -> None:
+    """Every key is tried; the report names the provider and the next step, never the key."""
+    simulator.fault("gpt", "unauthenticated")
+
+    done = workers.command("breakwater", "doctor")
+
+    assert done.returncode == 1
+    assert "FAULT   provider gpt: AuthenticationFailed" in done.stdout
+    assert "→ set a valid api_key for gpt" in done.stdout
+    assert "ok      provider claude" in done.stdout
+    assert "CANARYKEY" not in done.stdout + done.stderr
+
+
+def test_every_fault_is_told_at_once(workers: Fleet) -> None:
+    """A bad roles file does not keep Redis from being looked at, nor the other way round."""
+    workers.roles_file.write_text("providers: {a: {adapter: anthropi}}\nroles: {r: {chain: [b]}}\n")
+    workers.environ["REDIS_URL"] = "redis://:hunter2@127.0.0.1:1/0"
+
+    found = examine(workers, 1)
+
+    faults = [finding["what"] for finding in found if finding["level"] == "fault"]
+    assert any("did you mean 'anthropic'?" in what for what in faults)
+    assert any("chain" in what for what in faults)
+    assert any(what.startswith("no answer: ") for what in faults)
+    assert "hunter2" not in json.dumps(found)
+    assert all(finding["next_step"] for finding in found if finding["level"] == "fault")
+
+
+def test_a_server_that_evicts_is_a_warning(workers: Fleet, redis_url: str) -> None:
+    """A breaker or a prompt that Redis drops to make room is gone without a word."""
+    shared = redis.Redis.from_url(redis_url)
+    shared.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        finding = about(examine(workers, 0), "eviction")
+    finally:
+        shared.config_set("maxmemory-policy", "noeviction")
+
+    assert finding["level"] == "warning"
+    assert "allkeys-lru" in finding["what"]
+
+
+def test_prompts_of_a_role_that_is_gone_are_found(workers: Fleet, redis_url: str) -> None:
+    """After a rename they would wait for ever; an existing role's queue is no news."""
+    shared = redis.Redis.from_url(redis_url)
+    shared.lpush("role.codr", "a message", "another")
+    shared.lpush("role.coder", "a message")
+
+    found = examine(workers, 0)
+
+    finding = about(found, "queue role.codr")
+    assert finding["level"] == "warning"
+    assert finding["what"].startswith("2 prompts wait")
+    assert not [each for each in found if each["about"] == "queue role.coder"]
+
+
+def test_a_variable_of_celerys_own_is_a_warning(workers: Fleet) -> None:
+    """Celery would take its broker from it, and the breakers theirs from REDIS_URL."""
+    workers.environ["CELERY_BROKER_URL"] = workers.environ["REDIS_URL"]
+
+    finding = about(examine(workers, 0), "environment")
+
+    assert finding["level"] == "warning"
+    assert finding["next_step"] == "unset CELERY_BROKER_URL"
+
+
+def test_a_package_that_hides_ours_is_a_fault(workers: Fleet) -> None:
+    """A worker started in that directory would import somebody else's `tasks`."""
+    (workers.folder / "tasks.py").write_text("")
+
+    finding = about(examine(workers, 1), "package tasks")
+
+    assert finding["level"] == "fault"
+    assert str(workers.folder) in finding["what"]
+    assert "send_task" in finding["next_step"]

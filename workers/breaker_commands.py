@@ -1,0 +1,163 @@
+"""`breakwater breakers`: how the fleet's breakers stand, and an operator's hand on them."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from redis.exceptions import RedisError
+from rich.live import Live
+from rich.table import Table
+
+from breaker import Breakers, BreakerState
+from tasks.config import provider_names
+from tasks.errors import nearest
+from workers.console import COLOURS, AsJson, fail, out, print_json, usable_redis_url
+
+TIMEOUT_S = 2.0
+"""For a person who waits; a worker's own 100 ms would call a slow network an outage."""
+LOOK_EVERY_S = 0.5
+WIDE = 110
+"""From this width on the table also shows who made the last transition."""
+
+cli = typer.Typer(invoke_without_command=True)
+
+Name = Annotated[str, typer.Argument(help="The breaker's name: a provider of roles.yaml.")]
+
+
+@cli.callback()
+def breakers(
+    context: typer.Context,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again twice a second, until Ctrl-C.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show every breaker of the fleet, or move one by hand.
+
+    failures: in a row; successes: of probes; opens in: until probes are let in;
+    held for: by Retry-After; trips: in a row; forced: by an operator.
+    """
+    if context.invoked_subcommand:
+        return
+    fleet = _fleet()
+    if watch:
+        _watch(fleet, as_json)
+    elif as_json:
+        print_json([asdict(state) for state in _states(fleet)])
+    elif states := _states(fleet):
+        out.print(_table(states))
+    else:
+        out.print("no breaker yet: workers make them with the first prompts")
+
+
+@cli.command()
+def events(
+    name: Name,
+    count: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show a breaker's last transitions, newest first."""
+    told = _known(name).events(name, count)
+    if as_json:
+        print_json(told)
+        return
+    table = Table("at (UTC)", "from", "to", "reason", "failures", "trips", "who", box=None)
+    for event in told:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(int(event["at_ms"]) / 1000))
+        table.add_row(at, *(event[x] for x in ("from", "to", "reason", "failures", "trips", "who")))
+    out.print(table)
+
+
+@cli.command("open")
+def force_open(name: Name) -> None:
+    """Take a provider out: nothing is sent to it until `auto`."""
+    out.print(_table([_known(name).get(name).force("open")]))
+
+
+@cli.command("close")
+def force_closed(name: Name) -> None:
+    """Send to a provider whatever its breaker says, until `auto`."""
+    out.print(_table([_known(name).get(name).force("closed")]))
+
+
+@cli.command()
+def auto(name: Name) -> None:
+    """Give a breaker back to its own rules."""
+    out.print(_table([_known(name).get(name).force(None)]))
+
+
+def _watch(fleet: Breakers, as_json: bool) -> None:
+    if not (as_json or out.is_terminal):
+        raise typer.BadParameter("the live table needs a terminal; in a pipe, add --json")
+    try:
+        with Live(console=out, auto_refresh=False) as live:
+            while True:
+                if as_json:
+                    out.print(json.dumps([asdict(s) for s in _states(fleet)]), soft_wrap=True)
+                else:
+                    live.update(_look(fleet), refresh=True)
+                time.sleep(LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        raise typer.Exit from None  # the way to end it
+
+
+def _look(fleet: Breakers) -> Table | str:
+    """Draw one look; an outage of Redis is waited out."""
+    try:
+        return _table(_states(fleet))
+    except RedisError as error:
+        return f"Redis does not answer ({type(error).__name__}); looking again"
+
+
+def _fleet() -> Breakers:
+    return Breakers.from_url(usable_redis_url(), timeout_s=TIMEOUT_S)
+
+
+def _states(fleet: Breakers) -> list[BreakerState]:
+    """
+    Read every breaker.
+
+    Raises:
+        RedisError: Redis does not answer; this process has nothing of its own to show instead.
+    """
+    states = fleet.peek_all()
+    if not states or states[0].source == "local":
+        fleet.events("any", 1)
+    return states
+
+
+def _known(name: str) -> Breakers:
+    """Check that there is such a breaker: in Redis, or as a provider nobody has asked yet."""
+    fleet = _fleet()
+    names = {state.name for state in _states(fleet)} | (provider_names() or set())
+    if name not in names:
+        known = ", ".join(sorted(names)) or "none: there is no roles file, and no prompt was sent"
+        fail(f"unknown breaker {name!r}; there are {known}{nearest(name, names)}")
+    return fleet
+
+
+def _table(states: list[BreakerState]) -> Table:
+    table = Table(box=None)
+    for header in ("breaker", "state"):
+        table.add_column(header, no_wrap=True)
+    for header in ("failures", "successes", "opens in", "held for", "trips"):
+        table.add_column(header, justify="right")
+    for header in ("forced", "reason", *(["who"] if out.width >= WIDE else [])):
+        table.add_column(header)
+    for state in states:
+        table.add_row(
+            state.name,
+            f"[{COLOURS[state.state]}]{state.state}[/]",
+            str(state.failures),
+            str(state.successes),
+            f"{state.open_for_s:.1f} s" if state.open_for_s else "",
+            f"{state.held_for_s:.1f} s" if state.held_for_s else "",
+            str(state.trips),
+            state.forced or "",
+            state.reason,
+            *([state.who] if out.width >= WIDE else []),
+        )
+    return table
