@@ -122,15 +122,20 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @cli.command()
-def demo() -> None:
+def demo(
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Leave real providers alone, keys or not.")
+    ] = False,
+) -> None:
     """
     Watch a provider die under a fleet of workers, and come back; about half a minute.
 
-    Runs from a checkout, over simulated providers; needs no server and no key.
+    Runs from a checkout; needs no server and no key. With keys of real providers
+    in the environment it sends them a few short prompts, and breaks nothing.
     """
     from workers.demo import run  # noqa: PLC0415 - nobody else needs it
 
-    raise typer.Exit(run())
+    raise typer.Exit(run(simulated=simulated))
 
 
 def _reach_redis() -> None:

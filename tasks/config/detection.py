@@ -42,6 +42,9 @@ _VENDORS = (
     ),
 )  # fmt: skip
 
+KEYS = tuple(key for vendor in _VENDORS for key in vendor.keys)
+"""The variables that make a vendor known."""
+
 
 def detect(environ: Mapping[str, str]) -> Settings:
     """
@@ -53,8 +56,9 @@ def detect(environ: Mapping[str, str]) -> Settings:
     faults: list[str] = []
     found = [p for vendor in _VENDORS if (p := _provider(vendor, environ, faults))]
     if not found and not faults:
-        names = " / ".join(key for vendor in _VENDORS for key in vendor.keys)
-        faults.append(f"no provider: set one of {names}, or write a roles.yaml (or set ROLES_FILE)")
+        faults.append(
+            f"no provider: set one of {' / '.join(KEYS)}, or write a roles.yaml (or set ROLES_FILE)"
+        )
     if found and (primary := environ.get("PRIMARY_PROVIDER")):
         known = {word for p in found for word in (p.name, p.adapter)}
         if primary in known:
