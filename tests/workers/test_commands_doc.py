@@ -1,0 +1,53 @@
+"""docs/commands.md says what the commands say of themselves."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from workers.cli import cli
+
+PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+ROWS = dict(re.findall(r"^\| `(breakwater [a-z ]+[a-z])[^`]*` \|(.*)$", PAGE, re.MULTILINE))
+
+
+def commands(node: Any, words: str) -> Iterator[tuple[str, Any]]:
+    """Walk the commands that do something when they are typed."""
+    children = getattr(node, "commands", {})
+    if not children or node.invoke_without_command:
+        yield words, node
+    for name, child in children.items():
+        yield from commands(child, f"{words} {name}")
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli), "breakwater"))
+
+
+def test_every_command_is_on_the_page_and_no_other() -> None:
+    """One row a command."""
+    assert set(ROWS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_option_is_in_its_row_and_no_other(words: str) -> None:
+    """An option that exists is named, one that is named exists."""
+    named = set(re.findall(r"--[a-z-]+", ROWS[words]))
+
+    options = {name for each in COMMANDS[words].params for name in each.opts if name[:2] == "--"}
+
+    assert named == options - {"--help"}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_help_fits_a_screen(words: str) -> None:
+    """24 lines of 80 columns show all there is to know."""
+    from typer.testing import CliRunner
+
+    done = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*words.split()[1:], "--help"])
+
+    lines = done.output.rstrip().splitlines()
+    assert len(lines) <= 24, done.output
+    assert max(map(len, lines)) <= 80
