@@ -167,8 +167,8 @@ def _with_real_providers(console: Console) -> None:
     with stage(None, 1.0 if is_live(console) else 0) as playing:
         with view(console) as playing.view:
             _wait_for_workers(playing)
-            who = ", then ".join(playing.settings.providers)
-            playing.chapter(f"{len(PROMPTS)} short prompts to {who}, with your keys")
+            who = ", ".join(playing.settings.providers)
+            playing.chapter(f"with your keys: {len(PROMPTS)} short prompts to {who}")
             playing.ask(PROMPTS, params={"max_output_tokens": 300}, deadline_s=DEADLINE_S)
         _sum_up_real(playing, console)
 

@@ -141,6 +141,8 @@ def _breakers(scene: Scene) -> Table:
 
 def _outlook(state: BreakerState, rules: BreakerSettings) -> str:
     """Say what the breaker waits for."""
+    if state.state == "open" and not state.open_for_s:
+        return "[yellow]the next prompt is a probe"
     if state.state == "open":
         whole = max(rules.reset_timeout_s, state.open_for_s)
         left = round(20 * state.open_for_s / whole)
@@ -169,10 +171,13 @@ def _answers(scene: Scene) -> Table:
     return table
 
 
-def _transitions(scene: Scene, rows: int) -> Table:
-    table = Table.grid(padding=(0, 1))
-    for _ in range(3):
-        table.add_column(no_wrap=True, overflow="ellipsis")
+def _transitions(scene: Scene, rows: int) -> RenderableType:
+    if not scene.events:
+        return "[bright_black]none yet"
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=5, no_wrap=True)
+    table.add_column(min_width=max(map(len, scene.settings.providers)), no_wrap=True)
+    table.add_column()
     for event in scene.events[-rows:]:
         at_s = (int(event["at_ms"]) - scene.began_ms) / 1000
         told = {
@@ -183,8 +188,6 @@ def _transitions(scene: Scene, rows: int) -> Table:
         table.add_row(
             f"[bright_black]{at_s:5.1f}", event["name"], f"[{COLOURS[event['to']]}]{told}"
         )
-    if not scene.events:
-        table.add_row("[bright_black]none yet", "", "")
     return table
 
 
