@@ -165,4 +165,4 @@ def test_the_help_imports_no_sdk(workers: Fleet) -> None:
     """A vendor's SDK costs 0.3 to 0.7 s; a command imports it when it needs it."""
     loaded = workers.run("import sys, workers.cli; print(*sys.modules)").split()
 
-    assert not {"anthropic", "openai", "google.genai", "httpx2"} & set(loaded)
+    assert not {"anthropic", "openai", "google.genai"} & set(loaded)
