@@ -22,6 +22,7 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── ContentFiltered
     │   ├── InvalidRequest       any other 4xx: the prompt is at fault
     │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
+    ├── WorkerLost               it cost several workers their lives; it is not given to another
     ├── ChainExhausted           every target was tried, and none of their errors can heal
     └── DeadlineExceeded         the task's deadline passed before any target answered
 
@@ -229,6 +230,10 @@ class Cancelled(ProviderError):
     """The call was ended from our side: time limit, revoke, shutdown."""
 
     verdict = _NOBODY
+
+
+class WorkerLost(BreakwaterError):
+    """Worker after worker was lost while it ran this task; another would be, too."""
 
 
 class ChainExhausted(BreakwaterError):

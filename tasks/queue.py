@@ -28,8 +28,14 @@ def queue_of(role: str) -> str:
     return f"role.{role}"
 
 
-app = Celery("breakwater", broker=redis_url(), backend=redis_url(), include=["tasks.completion"])
+app = Celery(
+    "breakwater",
+    broker=redis_url(),
+    backend=f"tasks.delivery.backend:Backend+{redis_url()}",
+    include=["tasks.completion"],
+)
 app.conf.update(
+    broker_transport="tasks.delivery.transport:Transport",
     task_default_queue=COMMON_QUEUE,
     accept_content=["json"],
     task_serializer="json",
@@ -46,7 +52,11 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     worker_redirect_stdouts=False,
+    # A connection that is lost and found changes nothing for what runs, nor for how much may.
     worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_enable_prefetch_count_reduction=False,
+    broker_connection_max_retries=None,
+    broker_channel_error_retry=True,
 )
 
 

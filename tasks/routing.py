@@ -8,7 +8,8 @@ the task goes back to Redis; a worker never sleeps on a provider's behalf.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from breaker import BreakerOpen
 from tasks import errors
@@ -23,6 +24,16 @@ from tasks.providers.registry import Registry, settle
 Clock = Callable[[], float]
 
 
+class Calls(Protocol):
+    """Who wants to know of each call, before its first byte goes out and when it has failed."""
+
+    def calling(self, provider: str, model: str) -> None:
+        """Note that a call goes out; if this raises, it does not."""
+
+    def called(self) -> None:
+        """Note that it has failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Routed:
     """A completion, who gave it, and what was tried before."""
@@ -30,6 +41,8 @@ class Routed:
     completion: Completion
     target: Target
     attempts: list[Attempt]
+    closed: bool
+    """The target's breaker is closed: others may come as they like."""
 
 
 class NothingAvailable(Exception):  # noqa: N818 - not a failure: the task waits
@@ -54,6 +67,7 @@ def route(
     *,
     task_id: str,
     deadline: float,
+    calls: Calls | None = None,
     earlier: Sequence[dict[str, Any]] = (),
     clock: Clock = time.monotonic,
 ) -> Routed:
@@ -62,6 +76,7 @@ def route(
 
     Args:
         deadline: When the task must be done, on `clock`.
+        calls: Told of every call.
         earlier: Attempts of earlier walks for this task, as in the result; a target that refused
             this very prompt is not asked again.
 
@@ -71,13 +86,13 @@ def route(
         ChainExhausted: Every target refused this prompt; waiting will not help.
         DeadlineExceeded: The deadline passed on the way.
     """
-    walk = _Walk(call, role, registry, task_id, deadline, clock)
+    walk = _Walk(call, role, registry, task_id, deadline, calls, clock)
     try:
         for target in role.chain:
             if refusal := _refused_before(target, earlier):
                 walk.reject(target, refusal, f"refused this prompt before: {refusal}")
             elif completion := walk.ask(target):
-                return Routed(completion, target, walk.attempts)
+                return Routed(completion, target, walk.attempts, walk.closed)
         raise walk.verdict()
     except BreakwaterError as error:
         error.details["attempts"] = [*earlier, *(a.as_dict() for a in walk.attempts)]
@@ -94,6 +109,7 @@ class _Walk:
         registry: Registry,
         task_id: str,
         deadline: float,
+        calls: Calls | None,
         clock: Clock,
     ) -> None:
         self.call = call
@@ -101,10 +117,12 @@ class _Walk:
         self.registry = registry
         self.task_id = task_id
         self.deadline = deadline
+        self.calls = calls
         self.clock = clock
         self.attempts: list[Attempt] = []
         self.waits_s: list[float] = []
         self.last_error: ProviderError | None = None
+        self.closed = False
 
     def ask(self, target: Target) -> Completion | None:
         """Admit, call, record. Return the completion, or None to go on to the next target."""
@@ -122,9 +140,11 @@ class _Walk:
         why = self._why_chosen(permit.state)
         started = self.clock()
         try:
-            completion = self.registry.provider(target.provider).complete(self._request(target))
+            completion = self._call(target)
         except ProviderError as error:
             settle(breaker, permit, error)
+            if self.calls:
+                self.calls.called()
             self._failed(target, error, started, why)
             if not error.verdict.next_target:
                 raise
@@ -132,7 +152,7 @@ class _Walk:
         except BaseException as error:
             settle(breaker, permit, error)
             raise
-        settle(breaker, permit, None)
+        self.closed = settle(breaker, permit, None).state == "closed"
         self._add(
             Attempt(
                 target.provider, completion.model, "succeeded",
@@ -157,6 +177,12 @@ class _Walk:
             + ", ".join(f"{a.provider}: {a.error}" for a in self.attempts)
         )
 
+    def _call(self, target: Target) -> Completion:
+        provider, request = self.registry.provider(target.provider), self._request(target)
+        if not getattr(provider, "tells_before_sending", False):
+            request.before_sending()
+        return provider.complete(request)
+
     def _request(self, target: Target) -> Request:
         settings = self.registry.settings
         return Request(
@@ -167,6 +193,9 @@ class _Walk:
             timeout_s=min(
                 settings.providers[target.provider].timeout.total_s, self.deadline - self.clock()
             ),
+            before_sending=partial(self.calls.calling, target.provider, target.model)
+            if self.calls
+            else lambda: None,
         )
 
     def _failed(self, target: Target, error: ProviderError, started: float, why: str) -> None:

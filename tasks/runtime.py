@@ -8,24 +8,36 @@ process's answer.
 import os
 import threading
 
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from breaker import Breakers
 from tasks.config import Settings, load_settings
+from tasks.delivery.keeper import Keeper
+from tasks.delivery.store import Store
 from tasks.providers.registry import Registry
-from tasks.queue import redis_url
+from tasks.queue import MAX_CONNECTIONS, redis_url
+
+CONNECT_S, ANSWER_S = 2.0, 5.0
+"""How long the delivery waits for Redis before it takes it for away."""
 
 
 class Runtime:
-    """Settings, breakers and providers, wired together."""
+    """Settings, breakers, providers and deliveries, wired together."""
 
-    def __init__(self, settings: Settings, breakers: Breakers) -> None:
+    def __init__(self, settings: Settings, breakers: Breakers, client: redis.Redis) -> None:
         self.settings = settings
         self.breakers = breakers
         self.registry = Registry(settings, breakers)
+        self.keeper = Keeper(Store(client), _abort)
 
     def close(self) -> None:
-        """Close every connection; running calls end as Cancelled."""
+        """Give back what is in hand and close every connection; running calls end as Cancelled."""
+        self.keeper.stop()
         self.registry.close()
         self.breakers.close()
+        self.keeper.store.client.close()
 
 
 _lock = threading.Lock()
@@ -52,8 +64,24 @@ def runtime() -> Runtime:
         pid = os.getpid()
         if pid not in _built:
             settings = _settings or load_settings()
-            _built[pid] = Runtime(settings, Breakers.from_url(redis_url()))
+            _built[pid] = Runtime(settings, Breakers.from_url(redis_url()), _client())
         return _built[pid]
+
+
+def _abort(thread_id: int) -> bool:
+    from tasks.providers.transport import abort  # noqa: PLC0415 - commands need no HTTP stack
+
+    return abort(thread_id)
+
+
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(
+        redis_url(),
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=ANSWER_S,
+        retry=Retry(NoBackoff(), 0),  # what may be repeated, and for how long, is ours to say
+        max_connections=MAX_CONNECTIONS,
+    )
 
 
 def close() -> None:

@@ -16,13 +16,13 @@ from kombu.entity import Exchange, Queue
 
 from tasks import runtime
 from tasks.config import Settings, load_settings
+from tasks.delivery.transport import use_keeper
 from tasks.errors import ConfigError
 from tasks.providers.registry import preload
 from tasks.queue import COMMON_QUEUE, app, queue_of
 from workers.log import set_up_logging
 
 EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
-GRACE_S = 60.0
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -33,6 +33,7 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(EXIT_BAD_CONFIG)
     runtime.use_settings(settings)
+    use_keeper(lambda: runtime.runtime().keeper)
     _consume(settings)
     preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
     if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
@@ -44,21 +45,6 @@ def _consume(settings: Settings) -> None:
     names = [COMMON_QUEUE, *(queue_of(role) for role in settings.roles)]
     # Each its own exchange: a binding to the default one would copy the common queue's messages.
     app.conf.task_queues = [Queue(name, Exchange(name), routing_key=name) for name in names]
-    # Redis hands a message to someone else when it is out longer than this; no task may be.
-    app.conf.broker_transport_options = {
-        **app.conf.broker_transport_options,
-        "visibility_timeout": longest_task_s(settings),
-    }
-
-
-def longest_task_s(settings: Settings) -> float:
-    """Return the longest a worker can be busy with one delivery of a task, in seconds."""
-    walks = [
-        sum(settings.providers[target.provider].timeout.total_s for target in role.chain)
-        for role in settings.roles.values()
-    ]
-    everyone = sum(provider.timeout.total_s for provider in settings.providers.values())
-    return max([everyone, *walks]) + GRACE_S
 
 
 @signals.setup_logging.connect(weak=False)

@@ -22,7 +22,7 @@ from tasks.errors import (
     TruncatedAnswer,
 )
 from tasks.providers.base import Completion, FinishReason, Request, Usage
-from tasks.providers.transport import Transport
+from tasks.providers.transport import Transport, before_sending
 from tasks.providers.vendor_errors import translated
 
 CHECK_S = 10.0
@@ -43,6 +43,8 @@ class Adapter(ABC):
         settings: The provider's entry in the roles file.
     """
 
+    tells_before_sending = True
+    """Somebody's own provider may not; then routing tells, a little early."""
     BASE_URL: ClassVar[str]
     """The vendor's own; given to the SDK in any case, or else it would ask the environment."""
     TAKES: ClassVar[Mapping[str, str]]
@@ -83,7 +85,8 @@ class Adapter(ABC):
     def complete(self, request: Request) -> Completion:
         """Ask the provider and wait for the whole answer; see `Provider.complete`."""
         try:
-            answer = self._ask(request)
+            with before_sending(request.before_sending):
+                answer = self._ask(request)
         except Exception as error:  # noqa: BLE001 - an SDK raises what it likes
             # From None: the SDK's error holds the key and the prompt, and a traceback shows it.
             raise translated(self.name, error) from None

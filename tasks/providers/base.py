@@ -5,7 +5,7 @@ An adapter (one a file beside this one) implements `Provider` through the vendor
 and translates both ways; nothing above this file knows a vendor's words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -34,6 +34,8 @@ class Request:
     system: str | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 120.0
+    before_sending: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    """Called right before the request's first byte goes out; if it raises, none does."""
 
 
 @dataclass(frozen=True, slots=True)

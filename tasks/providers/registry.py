@@ -24,6 +24,9 @@ ADAPTERS = {
     "google": "tasks.providers.google:GoogleProvider",
 }
 
+UNKNOWN_WAIT_S = 2.0
+"""Half-open with all its probes out, or forced open: nobody knows for how long."""
+
 
 class Registry:
     """
@@ -103,6 +106,20 @@ class Registry:
                 return target, self.provider(target.provider)
         return None
 
+    def closed_for_s(self, role: Role) -> float:
+        """Return how long every target of a role's chain is closed to it; 0 if one is not."""
+        waits_s = []
+        for name in {target.provider for target in role.chain}:
+            state = self.breaker(name).peek()
+            if _admits(state, self._rules(name)):
+                return 0.0
+            waits_s.append(max(state.open_for_s, state.held_for_s) or UNKNOWN_WAIT_S)
+        return min(waits_s)
+
+    def few(self, role: Role) -> int:
+        """Return how many calls of a role are enough to find out whether a target is back."""
+        return min(self._rules(target.provider).success_threshold for target in role.chain)
+
     def report_success(self, name: str) -> None:
         """Tell a provider's breaker of a call that was made without asking it first."""
         self._report(name, None)
@@ -163,20 +180,21 @@ class Registry:
         settle(breaker, permit, error)
 
 
-def settle(breaker: SharedCircuitBreaker, permit: Permit, error: BaseException | None) -> None:
-    """Tell a breaker how an admitted call ended, as the verdict of its error has it."""
+def settle(
+    breaker: SharedCircuitBreaker, permit: Permit, error: BaseException | None
+) -> BreakerState:
+    """Tell a breaker how an admitted call ended, as its error's verdict has it."""
     if error is None:
-        breaker.record(permit, "success")
-    elif isinstance(error, ProviderError):
-        breaker.record(
+        return breaker.record(permit, "success")
+    if isinstance(error, ProviderError):
+        return breaker.record(
             permit,
             "failure" if error.verdict.trips else "neutral",
             reason=type(error).__name__,
             retry_after_s=error.retry_after_s,
             trip=error.verdict.trips_at_once,
         )
-    else:
-        breaker.record(permit, "neutral")
+    return breaker.record(permit, "neutral")
 
 
 def preload(settings: Settings) -> None:

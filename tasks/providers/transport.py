@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import httpcore2
@@ -43,6 +43,23 @@ if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS
     ]
 
 T = TypeVar("T")
+
+
+class _BeforeSending(threading.local):
+    step: Callable[[], None] | None = None
+
+
+_before_sending = _BeforeSending()
+
+
+@contextmanager
+def before_sending(step: Callable[[], None]) -> Iterator[None]:
+    """Have a step taken right before this thread's next request goes out; it may refuse."""
+    _before_sending.step = step
+    try:
+        yield
+    finally:
+        _before_sending.step = None
 
 
 def abort(thread_id: int) -> bool:
@@ -171,6 +188,7 @@ class _Call:
         self.ends_at = time.monotonic() + total_s
         self.aborted = False
         self.done = False
+        self.before_sending = _before_sending.step
 
     def left_s(self, timed_out: type[Exception]) -> float:
         self.raise_if_aborted()
@@ -186,6 +204,12 @@ class _Call:
             self.aborted = True
             self.line.shut_down()
             return True
+
+    def send(self) -> None:
+        """Take the step that was asked for, once, before the first byte."""
+        step, self.before_sending = self.before_sending, None
+        if step:
+            step()
 
     def raise_if_aborted(self) -> None:
         if self.aborted:
@@ -237,6 +261,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.call.send()
         self._in_time(lambda s: self._stream.write(buffer, s), httpcore2.WriteTimeout)
 
     def _in_time(self, operation: Callable[[float], T], timed_out: type[Exception]) -> T:

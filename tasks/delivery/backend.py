@@ -1,0 +1,55 @@
+"""
+Where results are written: Celery's Redis backend, but once per task.
+
+The task settles itself before Celery's tracer stores anything, so that a result and a dead letter
+are one step and nobody without the newest fence writes. What else comes here, a revocation or an
+expired task, is written if nothing was.
+"""
+
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend, SentinelBackend
+
+from tasks.delivery.lease import patiently
+from tasks.delivery.store import Store
+
+PATIENCE_S = 60.0
+
+
+class Backend(RedisBackend):  # type: ignore[misc]
+    """The first result is the result."""
+
+    def meta(self, task_id: str, result: Any, state: str, request: Any = None) -> str:
+        """Write a result in Celery's format; an exception is written as its class and `args`."""
+        if state in states.EXCEPTION_STATES:
+            result = self.prepare_exception(result, serializer=self.serializer)
+        meta = self._get_result_meta(result=result, state=state, traceback=None, request=request)
+        encoded: str = self.encode({**meta, "task_id": task_id})
+        return encoded
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        if getattr(request, "settled", False) or state not in states.READY_STATES:
+            return result
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        encoded = self.encode({**meta, "task_id": task_id})
+        patiently(lambda: self.settle(task_id, encoded), PATIENCE_S)
+        return result
+
+    def settle(self, task_id: str, meta: str) -> str:
+        """Write a result unless there is one; see `Store.settle`."""
+        return Store(self.client).settle(task_id, meta, expires_s=self.expires)
+
+
+class SentinelResults(Backend, SentinelBackend):  # type: ignore[misc]
+    """The same, of a Redis whose master is found through Sentinel."""

@@ -1,0 +1,163 @@
+"""
+One task in hand: begin it, let its calls go out, and settle it or put it back.
+
+Whoever begins gets a fencing number. A worker that slept through its lease finds its number old:
+its call does not go out, its result is not written.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from celery.exceptions import Ignore, Reject
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004 - redis' own
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,  # noqa: A004 - redis' own
+)
+
+from tasks.delivery.store import Begun, Store
+from tasks.errors import Cancelled
+
+AWAY = (BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError)
+"""What a Redis says or does that will work again."""
+PATIENCE_S = 60.0
+"""How long a task that has not called yet waits for Redis with a worker's slot in its hands."""
+FOREVER = float("inf")
+PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+MAX_CARRIED = 100
+"""Attempts of earlier walks that are kept with a waiting task; the newest are."""
+LOST = {
+    "provider": "", "model": "", "outcome": "failed", "error": "WorkerLost", "status": None,
+    "latency_ms": 0, "cost_usd": None,
+    "why": "its worker was lost while the call was out; it may have been paid",
+}  # fmt: skip
+
+T = TypeVar("T")
+
+
+class Superseded(Cancelled):
+    """Another delivery of this task has begun, or it was settled: this one must not call."""
+
+
+def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
+    """
+    Do a step that can be repeated, for as long as Redis is away.
+
+    Raises:
+        RedisError: Redis was away for that long.
+    """
+    ends_at, pause_s = time.monotonic() + within_s, PAUSE_S
+    while True:
+        try:
+            return step()
+        except AWAY:
+            if time.monotonic() + pause_s > ends_at:
+                raise
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+class Lease:
+    """
+    A task that this process runs.
+
+    Attributes:
+        attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
+        duplicates: How many of those were followed by another call.
+        lost: How many workers were lost on this task.
+        repeats: How often it was repeated after a fault of ours.
+        enqueued_ms: When it was given a second life; None if it was not.
+    """
+
+    def __init__(self, store: Store, task_id: str, tag: str, begun: Begun) -> None:
+        self._store = store
+        self._task_id = task_id
+        self._tag = tag
+        self._fence = begun.fence
+        fields = begun.task
+        self.lost = int(fields.get("lost", 0))
+        self.repeats = int(fields.get("repeats", 0))
+        self.duplicates = int(fields.get("duplicates", 0))
+        self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
+        self.attempts: list[dict[str, Any]] = json.loads(fields.get("attempts", "[]"))
+        for call in fields.get("lost_calls", "").splitlines():
+            self.attempts.append({**LOST, **json.loads(call)})
+
+    def calling(self, provider: str, model: str) -> None:
+        """
+        Note that a call goes out now.
+
+        Raises:
+            Superseded: It must not: another delivery has begun, or the task was settled.
+            Cancelled: Redis is away, so nobody knows.
+        """
+        call = json.dumps({"provider": provider, "model": model})
+        try:
+            told = patiently(lambda: self._store.call(self._task_id, self._fence, call))
+        except RedisError as error:
+            raise Cancelled(f"Redis is away: {type(error).__name__}") from None
+        if told < 0:
+            raise Superseded("another delivery of this task has begun, or it was settled")
+        self.duplicates = told
+
+    def called(self) -> None:
+        """Note that the call has failed, so that nobody takes it for one that was paid."""
+        with suppress(RedisError):
+            patiently(lambda: self._store.call(self._task_id, self._fence, ""), 1.0)
+
+    def settle(
+        self, meta: str | bytes, expires_s: int, *, opens: str = "", dead: Mapping[str, str]
+    ) -> bool:
+        """
+        Write the result, however long Redis is away; tell whether it is the task's.
+
+        Args:
+            meta: In Celery's format.
+            opens: A queue whose role was answered.
+            dead: The fields of a dead letter; empty if it is none.
+        """
+        told = patiently(
+            lambda: self._store.settle(
+                self._task_id, meta, fence=self._fence, tag=self._tag,
+                expires_s=expires_s, opens=opens, dead=dead,
+            ),
+            FOREVER,
+        )  # fmt: skip
+        return told != "superseded"
+
+    def put_back(self, queue: str, **how: Any) -> None:
+        """Put the task back with what it has come to; how, as in `Store.wait`."""
+        attempts = json.dumps(self.attempts[-MAX_CARRIED:])
+        patiently(
+            lambda: self._store.wait(
+                self._task_id, fence=self._fence, tag=self._tag,
+                attempts=attempts, repeats=self.repeats, queue=queue, **how,
+            )
+        )  # fmt: skip
+
+
+def begin(store: Store, task_id: str, tag: str) -> Lease | None:
+    """
+    Begin a task.
+
+    Returns:
+        The lease, or None if there is a result already.
+
+    Raises:
+        Ignore: Another delivery of it runs, or has its message.
+        Reject: Redis is away; the message goes back.
+    """
+    try:
+        begun = patiently(lambda: store.begin(task_id, tag))
+    except RedisError as error:
+        raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
+    if begun.verdict in {"owned", "gone"}:
+        raise Ignore(f"this delivery is {begun.verdict}")
+    return None if begun.verdict == "settled" else Lease(store, task_id, tag, begun)

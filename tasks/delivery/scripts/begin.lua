@@ -1,0 +1,27 @@
+-- Begin a task: one delivery of it runs, and holds the newest fence.
+-- KEYS: task:ID, the result's key. ARGV: tag, task id.
+-- Returns: 'gone' (the message was put back meanwhile), 'settled' (there is a result), 'owned'
+-- (another delivery of this id runs; this one is dropped), or 'run', fence, and the task's fields.
+local task, result, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+if redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
+if redis.call('EXISTS', result) == 1 then return {'settled'} end
+local held = redis.call('HGET', task, 'tag')
+if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
+  forget(tag)
+  return {'owned'}
+end
+if held and held ~= tag then -- asked again by the same, nobody was lost
+  redis.call('HINCRBY', task, 'lost', 1)
+  local calling = redis.call('HGET', task, 'calling')
+  if calling then
+    local calls = redis.call('HGET', task, 'lost_calls')
+    redis.call('HSET', task, 'lost_calls', calls and calls .. '\n' .. calling or calling)
+    redis.call('HINCRBY', task, 'unknown', 1)
+    redis.call('HDEL', task, 'calling')
+  end
+end
+local fence = redis.call('HINCRBY', task, 'fence', 1)
+redis.call('HSET', task, 'tag', tag)
+redis.call('PEXPIRE', task, TASK_LIVES_MS)
+redis.call('HSET', BEGUN, tag, id)
+return {'run', fence, redis.call('HGETALL', task)}

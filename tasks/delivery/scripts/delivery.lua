@@ -1,0 +1,82 @@
+-- What every script of the delivery shares; it stands in front of each. All in one database:
+--
+-- celery, role.NAME      list    Celery's own queues: pushed on the left, taken from the right; a
+--                                priority has its own list, marked with "\6\22" and a number
+-- bell:QUEUE             list    one entry wakes one idle worker; at most RINGS are kept
+-- taken                  hash    delivery tag -> the list it came from, "\n", the message
+-- taken:until            zset    delivery tag -> ms at which it goes back unless renewed
+-- begun                  hash    delivery tag -> task id, of those whose task runs
+-- task:ID                hash    what outlives one delivery of an unsettled task:
+--     fence              grows with every beginning; only its newest holder settles
+--     tag                the delivery that runs it, while one does
+--     calling            the target whose answer is awaited: its call is out
+--     lost_calls         calls whose end nobody knows, a line each: their worker was lost
+--     unknown            how many of them no other call has followed yet
+--     duplicates         how many another call has followed: those may have been paid twice
+--     lost               workers lost on it
+--     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
+--     enqueued_ms        set when a dead letter is given a second life
+-- delayed                zset    delivery tag -> ms at which its message goes to its list again
+-- delayed:messages       hash    as `taken`
+-- parked                 hash    queue -> JSON: until_ms, since_ms, reason, few, passed
+-- parked:events          stream  one entry for each queue parked and opened again
+-- dead                   stream  dead letters; `dead:messages` (hash): task id -> list and message
+-- delivery               hash    counts since ever: recovered, duplicates, superseded, dead
+-- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before)
+local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
+local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
+
+-- A full server refuses a script whose first write may take memory, and lets one through whose first
+-- write frees some (even none): what empties it must run.
+redis.call('HDEL', BEGUN, '')
+
+-- Redis' own clock; no client's decides anything.
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function queue_of(list)
+  return string.match(list, '^(.-)\6\22%d+$') or list
+end
+
+local function ring(queue, times)
+  local bell = 'bell:' .. queue
+  for _ = 1, times do redis.call('LPUSH', bell, 1) end
+  redis.call('LTRIM', bell, 0, RINGS - 1)
+end
+
+-- A message's list and body, from its entry in a hash.
+local function parts(entry)
+  local stop = string.find(entry, '\n', 1, true)
+  return string.sub(entry, 1, stop - 1), string.sub(entry, stop + 1)
+end
+
+local function forget(tag)
+  redis.call('HDEL', TAKEN, tag)
+  redis.call('ZREM', UNTIL, tag)
+  redis.call('HDEL', BEGUN, tag)
+end
+
+-- To the head of its list, where it is the next to be taken.
+local function put_back(entry)
+  local list, message = parts(entry)
+  redis.call('RPUSH', list, message)
+  ring(queue_of(list), 1)
+end
+
+local function count(what, by)
+  redis.call('HINCRBY', 'delivery', what, by or 1)
+end
+
+local function tell(queue, to, until_ms, reason, now)
+  redis.call('XADD', 'parked:events', 'MAXLEN', '~', EVENTS, '*', 'queue', queue, 'to', to,
+    'until_ms', until_ms, 'reason', reason, 'at_ms', now)
+end
+
+-- Keep a message that is past help, and why.
+local function bury(id, entry, fields, now)
+  count('dead')
+  redis.call('HSET', 'dead:messages', id, entry)
+  redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now, unpack(fields))
+end

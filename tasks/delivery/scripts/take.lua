@@ -1,0 +1,61 @@
+-- Take messages, so that each is in nobody's list and in `taken` in one step: a worker that dies
+-- before the reply reaches it has lost nothing.
+-- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning, how many at most,
+-- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms).
+-- Returns: tag, list, message, and so on.
+local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local queues, few_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local now = now_ms()
+
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, 100)) do
+  local entry = redis.call('HGET', MESSAGES, tag)
+  redis.call('ZREM', DELAYED, tag)
+  redis.call('HDEL', MESSAGES, tag)
+  if entry then put_back(entry) end
+end
+
+local parked, flat = {}, redis.call('HGETALL', 'parked')
+for i = 1, #flat, 2 do parked[flat[i]] = cjson.decode(flat[i + 1]) end
+
+-- A parked queue is closed until its time; then a few may pass, to find out whether it is over.
+local function may_pass(queue)
+  local state = parked[queue]
+  return not state or now >= state.until_ms
+end
+
+local function passed(queue)
+  local state = parked[queue]
+  if not state then return end
+  state.passed = state.passed + 1
+  if state.passed >= state.few then
+    state.passed, state.until_ms = 0, now + few_ms
+  end
+  redis.call('HSET', 'parked', queue, cjson.encode(state))
+end
+
+local taken, number = {}, 0
+for first = 1, #KEYS, queues do
+  local found = true
+  while found and number < most do
+    found = false
+    for i = first, first + queues - 1 do
+      local list = KEYS[i]
+      local queue = queue_of(list)
+      local message = number < most and may_pass(queue) and redis.call('RPOP', list)
+      if message then
+        found, number = true, number + 1
+        local tag = prefix .. ':' .. number
+        if #message > max_bytes then
+          bury(tag, list .. '\n' .. message, {'role', '', 'error', 'MessageTooLarge', 'queue', queue, 'message',
+            'a message of ' .. #message .. ' bytes; at most ' .. max_bytes .. ' are taken'}, now)
+        else
+          redis.call('HSET', TAKEN, tag, list .. '\n' .. message)
+          redis.call('ZADD', UNTIL, now + lease_ms, tag)
+          passed(queue)
+          taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = tag, list, message
+        end
+      end
+    end
+  end
+end
+return taken

@@ -1,0 +1,36 @@
+-- Renew what a worker holds, and put back what nobody renews; every worker does both.
+-- ARGV: how long a take lasts (ms), tags.
+-- Returns: tags that are this worker's no more; then the queues that are parked.
+local lease_ms = tonumber(ARGV[1])
+local now = now_ms()
+
+-- Nobody looked for a while: Redis was away, or slept, or its clock was set. Whoever lives comes
+-- first to say so; only then is a silent one dead.
+local seen = redis.call('HMGET', 'delivery:clock', 'swept_ms', 'calm_ms')
+local swept, calm = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
+if now < swept or now - swept > lease_ms / 2 or calm > now + lease_ms then calm = now + lease_ms end
+redis.call('HSET', 'delivery:clock', 'swept_ms', now, 'calm_ms', calm)
+
+local lost = {}
+for i = 2, #ARGV do
+  local tag = ARGV[i]
+  local id = redis.call('HGET', BEGUN, tag)
+  if redis.call('HEXISTS', TAKEN, tag) == 0 then
+    lost[#lost + 1] = tag
+  else
+    redis.call('ZADD', UNTIL, 'XX', now + lease_ms, tag)
+    if id and redis.call('HGET', 'task:' .. id, 'tag') ~= tag then lost[#lost + 1] = tag end
+  end
+end
+
+if now >= calm then
+  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '-inf', now, 'LIMIT', 0, 100)) do
+    local entry = redis.call('HGET', TAKEN, tag)
+    forget(tag)
+    if entry then
+      put_back(entry)
+      count('recovered')
+    end
+  end
+end
+return {lost, redis.call('HKEYS', 'parked')}

@@ -1,0 +1,31 @@
+-- A task cannot go on now: put its message back, with what it has come to so far.
+-- KEYS: task:ID. ARGV: fence, tag, attempts (JSON), repeats, the role's queue, how long to delay it
+-- (ms; 0: back to the head of the queue), how long the queue is parked (ms; 0: it is not), reason,
+-- how many may pass when that is over.
+-- Returns: 1, or 0: another delivery has begun.
+local task, fence, tag = KEYS[1], ARGV[1], ARGV[2]
+local queue, delay, park = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+if redis.call('HGET', task, 'fence') ~= fence then return 0 end
+local now = now_ms()
+redis.call('HSET', task, 'attempts', ARGV[3], 'repeats', ARGV[4])
+redis.call('HDEL', task, 'tag', 'calling', 'lost_calls')
+local entry = redis.call('HGET', TAKEN, tag)
+if not entry then return 1 end -- taken for lost meanwhile, and in its list already
+forget(tag)
+if delay > 0 then
+  redis.call('HSET', MESSAGES, tag, entry)
+  redis.call('ZADD', DELAYED, now + delay, tag)
+  return 1
+end
+local list, message = parts(entry)
+redis.call('RPUSH', queue .. string.sub(list, #queue_of(list) + 1), message)
+if park > 0 then
+  local old = redis.call('HGET', 'parked', queue)
+  local since = old and cjson.decode(old).since_ms or now
+  redis.call('HSET', 'parked', queue, cjson.encode({
+    until_ms = now + park, since_ms = since, reason = ARGV[8], few = tonumber(ARGV[9]), passed = 0}))
+  if not old then tell(queue, 'parked', now + park, ARGV[8], now) end
+else
+  ring(queue, 1)
+end
+return 1

@@ -1,0 +1,202 @@
+"""
+The delivery in Redis: every step one script, one round trip.
+
+The keys are explained at the head of `scripts/delivery.lua`. Time is Redis' own. Every `RedisError`
+comes out as it is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+from redis.commands.core import Script
+
+LEASE_MS = 12_000
+"""How long a silent worker is believed to live; its messages go back after this."""
+FEW_MS = 5_000
+"""How long the first few of a queue that was parked may take to show whether it is over."""
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""A larger message is a dead letter; a prompt of a million tokens has 4 MB."""
+PRIORITY_MARK = "\x06\x16"
+PRIORITIES = (0, 3, 6, 9)
+RESULT = "celery-task-meta-"
+"""What the key of a result begins with, in Celery's own words."""
+
+SCRIPTS = (
+    "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
+    "revive", "release",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """
+    What came of beginning a task.
+
+    `verdict` is run, settled (it has a result), owned (another delivery runs it) or gone (the
+    message was put back meanwhile); `fence` and `task` (the fields of `task:ID`) are those of run.
+    """
+
+    verdict: str
+    fence: str = ""
+    task: Mapping[str, str] = field(default_factory=dict)
+
+
+class Store:
+    """
+    Run the scripts.
+
+    Args:
+        client: Any redis-py client; used with its own timeouts and retries.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        folder = files("tasks.delivery") / "scripts"
+        shared = (folder / "delivery.lua").read_text()
+        self._scripts = {
+            name: client.register_script(shared + (folder / f"{name}.lua").read_text())
+            for name in SCRIPTS
+        }
+
+    def take_command(self, queues: Sequence[str], most: int, tag: str) -> tuple[Any, ...]:
+        """
+        Return the words of a take, for a connection that is read when its answer is there.
+
+        Args:
+            queues: In the order in which each may give one.
+            tag: Of its own for every take; the messages' tags begin with it.
+        """
+        lists = [
+            f"{queue}{PRIORITY_MARK}{step}" if step else queue
+            for step in PRIORITIES
+            for queue in queues
+        ]
+        return (
+            len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS,
+        )  # fmt: skip
+
+    def script(self, name: str) -> Script:
+        """Return a script, to run it on a connection of one's own."""
+        return self._scripts[name]
+
+    def tend(self, tags: Iterable[str]) -> tuple[list[str], list[str]]:
+        """
+        Renew these deliveries, and put back those whose workers are silent.
+
+        Returns:
+            The tags that are not the caller's any more, and the names of the parked queues.
+        """
+        lost, parked = self._run("tend", [], LEASE_MS, *tags)
+        return [_text(tag) for tag in lost], [_text(queue) for queue in parked]
+
+    def release(self, tags: Iterable[str]) -> int:
+        """Forget messages that are done with; return how many were not, and went back."""
+        return int(self._run("release", [], *tags))
+
+    def give_back(self, tags: Iterable[str], *, begun: bool) -> int:
+        """Put messages back to the heads of their lists; those whose task runs too if `begun`."""
+        return int(self._run("give_back", [], int(begun), *tags))
+
+    def begin(self, task_id: str, tag: str) -> Begun:
+        """Begin a task, unless another delivery of it runs or it has a result."""
+        verdict, *more = self._run("begin", [f"task:{task_id}", RESULT + task_id], tag, task_id)
+        if not more:
+            return Begun(_text(verdict))
+        fields = [_text(field) for field in more[1]]
+        return Begun("run", str(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
+
+    def call(self, task_id: str, fence: str, provider: str) -> int:
+        """
+        Note that a call goes out, or, with no provider, that it has come to a known end.
+
+        Returns:
+            How many calls of this task were repeated without need to know their end; -1 if
+            another delivery has begun: then the call must not go out.
+        """
+        return int(self._run("call", [f"task:{task_id}"], fence, provider))
+
+    def settle(
+        self,
+        task_id: str,
+        meta: str | bytes,
+        *,
+        fence: str = "",
+        tag: str = "",
+        expires_s: int,
+        opens: str = "",
+        dead: Mapping[str, str] | None = None,
+    ) -> str:
+        """
+        Write a task's result, once.
+
+        Args:
+            meta: The result in Celery's format.
+            fence: Of the one who settles; empty for anybody, such as a revocation.
+            opens: A queue whose role was answered; it is parked no more.
+            dead: The fields of a dead letter, if it is one.
+
+        Returns:
+            settled, already (there is a result), or superseded (another delivery has begun).
+        """
+        fields = [word for pair in (dead or {}).items() for word in pair]
+        return _text(
+            self._run(
+                "settle", [f"task:{task_id}", RESULT + task_id],
+                fence, tag, task_id, meta, expires_s, opens, *fields,
+            )
+        )  # fmt: skip
+
+    def wait(  # noqa: PLR0913 - what a task has come to, and how it waits
+        self,
+        task_id: str,
+        *,
+        fence: str,
+        tag: str,
+        attempts: str,
+        repeats: int,
+        queue: str,
+        delay_ms: int = 0,
+        park_ms: int = 0,
+        reason: str = "",
+        few: int = 1,
+    ) -> bool:
+        """
+        Put a task back; tell whether it was the caller's.
+
+        Args:
+            attempts: A JSON list, shape as in the result.
+            queue: Its role's own.
+            delay_ms: How long it waits outside the queue; 0: not at all, it goes to the head.
+            park_ms: How long the whole queue is left alone; 0: it is not.
+            reason: Why, in words.
+            few: How many may pass after that, to find out whether it is over.
+        """
+        return bool(
+            self._run(
+                "wait", [f"task:{task_id}"],
+                fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few,
+            )
+        )  # fmt: skip
+
+    def open(self, queue: str, reason: str) -> bool:
+        """Let a parked queue be consumed again; tell whether it was parked."""
+        return bool(self._run("open", [], queue, reason))
+
+    def defer(self, tag: str, due_ms: int) -> bool:
+        """Let a message wait in Redis until it is due."""
+        return bool(self._run("defer", [], tag, due_ms))
+
+    def bury(self, tag: str, task_id: str, fields: Mapping[str, str]) -> bool:
+        """Make a taken message a dead letter."""
+        words = [word for pair in fields.items() for word in pair]
+        return bool(self._run("bury", [], tag, task_id, *words))
+
+    def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
+        return cast("Any", self._scripts[name](keys=keys, args=args))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,255 @@
+"""
+What Celery consumes and publishes through: kombu's Redis transport with an atomic take.
+
+kombu pops a message (BRPOP) and then writes down that it is out; a worker killed in between, or a
+reply lost on the wire, loses it. Here a script does both. A script cannot wait, so an idle worker
+waits at its queues' bells, which producers ring; messages of a producer that rings none (stock
+Celery, from another codebase) are found by a look once a second.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis as stock
+from kombu.transport.virtual import QoS as VirtualQoS
+from redis.exceptions import ConnectionError as Away
+from redis.exceptions import NoScriptError, RedisError
+
+from tasks.delivery.keeper import Keeper
+from tasks.delivery.store import PRIORITY_MARK
+
+MOST = 8
+"""Messages a take brings at most; several workers share a burst."""
+WAIT_FOR_ROOM_S = 0.5
+REPLIES = ".pidbox"
+"""How the queues end through which workers answer `inspect`: no tasks, and nothing to lose."""
+DUE_SOON_MS = 1_000
+"""A message that is due within this is not put away again."""
+
+_keeper: Callable[[], Keeper] | None = None
+
+
+def use_keeper(factory: Callable[[], Keeper]) -> None:
+    """Say where this process' keeper comes from; asked when the first message is taken."""
+    global _keeper  # noqa: PLW0603 - kombu builds its channels itself, and passes nothing in
+    _keeper = factory
+
+
+def keeper() -> Keeper:
+    """Return this process' keeper."""
+    assert _keeper is not None, "the worker has not said how it keeps its messages"  # noqa: S101
+    return _keeper()
+
+
+class QoS(stock.QoS):  # type: ignore[misc]
+    """What is out, kept by the worker's keeper; the connection may come and go."""
+
+    # kombu puts everything back when a connection ends, also what still runs.
+    restore_at_shutdown = False
+
+    def can_consume(self) -> bool:
+        """Tell whether the worker can hold another message."""
+        return self.can_consume_max_estimate() > 0
+
+    def can_consume_max_estimate(self) -> int:
+        """Return how many more messages the worker can hold, whatever connection they came by."""
+        return max(self.prefetch_count - keeper().count, 0) if self.prefetch_count else MOST
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Keep a message; the take has noted it already."""
+        keeper().hold(delivery_tag)
+        VirtualQoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Let go of a message."""
+        keeper().done(delivery_tag)
+        VirtualQoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give a message back to the head of its list, or let go of it."""
+        if requeue:
+            keeper().give_back(delivery_tag)
+        else:
+            keeper().done(delivery_tag)
+        VirtualQoS.ack(self, delivery_tag)
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Leave it to the keepers."""
+
+    def drop_unbegun(self) -> None:
+        """Give back what came by a connection that has ended, unless its task runs."""
+        for tag in list(self._delivered):
+            keeper().drop(tag)
+
+
+class Channel(stock.Channel):  # type: ignore[misc]
+    """kombu's channel, but for how it takes and how it publishes."""
+
+    QoS = QoS
+    _look = True
+    _asked = ""
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if all(queue.endswith(REPLIES) for queue in self.active_queues):
+            self._asked = ""
+            super()._brpop_start(timeout)
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        most = min(self.qos.can_consume_max_estimate(), MOST)
+        if not queues or not most:
+            return
+        self._in_poll = connection = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        if self._look:
+            store, tag = keeper().store, keeper().new_tag()
+            self._asked = "EVALSHA"
+            connection.send_command(
+                "EVALSHA", store.script("take").sha, *store.take_command(queues, most, tag)
+            )
+        else:
+            self._asked = "BRPOP"
+            bells = [f"bell:{queue}" for queue in queues]
+            connection.send_command("BRPOP", *bells, timeout or self.brpop_timeout)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if not self._asked:
+            taken: bool = super()._brpop_read(**options)
+            return taken
+        connection = self.client.connection
+        try:
+            answer = self.client.parse_response(connection, self._asked, **options)
+        except NoScriptError:
+            take = keeper().store.script("take")
+            take.sha = take.registered_client.script_load(take.script)
+            raise Empty from None
+        except RedisError as error:
+            # A refusal (a replica that was the master, a full server) is an outage as well.
+            connection.disconnect()
+            raise Away(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        # After a bell, and after a take that brought something, there may be more; the bells are
+        # waited at for a second, and then comes a look for what nobody rang for.
+        self._look = self._asked == "BRPOP" or bool(answer)
+        if self._asked == "BRPOP" or not answer:
+            raise Empty
+        for i in range(0, len(answer), 3):
+            self._receive_message(*answer[i : i + 3])
+        return True
+
+    def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
+        delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            payload = _envelope(raw)
+        except (ValueError, RecursionError) as fault:
+            why = str(fault) or type(fault).__name__
+            keeper().store.bury(
+                delivery_tag, delivery_tag,
+                {"role": "", "queue": queue, "error": "InvalidMessage", "message": why},
+            )  # fmt: skip
+            return
+        payload["properties"]["delivery_tag"] = delivery_tag
+        due_ms = _due_ms(payload["headers"])
+        if due_ms and due_ms > time.time() * 1000 + DUE_SOON_MS:
+            keeper().store.defer(delivery_tag, due_ms)
+            return
+        self.connection._deliver(payload, queue)
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        """Publish a message and ring for it."""
+        if kwargs.get("_publish_batch") or queue in self._expires or queue.endswith(REPLIES):
+            super()._put(queue, message, **kwargs)
+            return
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        with self.conn_or_acquire() as client, client.pipeline() as pipe:
+            pipe.lpush(key, stock.dumps(message))
+            pipe.lpush(f"bell:{queue}", 1)
+            pipe.ltrim(f"bell:{queue}", 0, MOST - 1)
+            pipe.execute()
+
+    def close(self) -> None:
+        """Close the connections; what was taken by this one and not begun goes back."""
+        if not self.closed and self._qos is not None:
+            self._qos.drop_unbegun()
+        self._in_poll = None  # do not wait for an answer: a message in it goes back by itself
+        super().close()
+
+
+class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
+    """
+    kombu's poller, but one that a worker without an event loop can wait in.
+
+    Under gevent it slept for its whole two seconds although a slot had long become free: 4 tasks
+    a second with 8 slots, for tasks of 20 ms.
+    """
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait for room first, then for a message."""
+        consuming = [channel for channel in self._channels if channel.active_queues]
+        if consuming and not any(channel.qos.can_consume() for channel in consuming):
+            keeper().wait_for_room(WAIT_FOR_ROOM_S)
+            timeout = 0
+        return super().get(callback, timeout)
+
+
+class Transport(stock.Transport):  # type: ignore[misc]
+    """kombu's Redis transport over our channel."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+
+class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]
+    """The same, of a Redis whose master is found through Sentinel."""
+
+
+class SentinelTransport(stock.SentinelTransport):  # type: ignore[misc]
+    """kombu's Sentinel transport over our channel."""
+
+    Channel = SentinelChannel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+
+def _envelope(raw: bytes) -> dict[str, Any]:
+    """
+    Read a message as kombu writes it.
+
+    Raises:
+        ValueError: It is none, or not whole.
+    """
+    try:
+        payload = json.loads(raw)
+    except ValueError:
+        raise ValueError("not JSON") from None
+    if not isinstance(payload, dict):
+        raise ValueError("not a JSON object")
+    shape = {"body": str, "headers": dict, "properties": dict}
+    for name, kind in shape.items():
+        if not isinstance(payload.get(name), kind):
+            raise ValueError(f"its {name!r} is missing or not of type {kind.__name__}")
+    properties = payload["properties"]
+    if not isinstance(properties.setdefault("delivery_info", {}), dict):
+        raise ValueError("its delivery_info is no object")
+    if properties.get("body_encoding") not in ("base64", "utf-8", None):
+        raise ValueError("its body_encoding is unknown")
+    return payload
+
+
+def _due_ms(headers: dict[str, Any]) -> int | None:
+    """Return when a message with an ETA is due; None if it has none, or one that cannot be read."""
+    try:
+        return int(datetime.fromisoformat(headers["eta"]).timestamp() * 1000)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None

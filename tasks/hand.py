@@ -1,0 +1,243 @@
+"""One task in a worker's hands: answered and settled, failed and settled, or put back to wait."""
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Task, states
+from celery.exceptions import Ignore
+
+from tasks import runtime
+from tasks.call import Call, bind
+from tasks.completion import HEADER
+from tasks.config import Role
+from tasks.delivery.lease import Lease, Superseded, begin
+from tasks.errors import BreakwaterError, Cancelled, ChainExhausted, DeadlineExceeded, WorkerLost
+from tasks.ledger import log
+from tasks.queue import COMMON_QUEUE, queue_of
+from tasks.routing import NothingAvailable, Routed, route
+
+MAX_WAIT_S = 60.0
+"""A waiting task looks again at least this often."""
+MAX_REPEATS = 3
+"""How often a task is repeated after a call that was cut off, or a bug of ours, before it fails."""
+MAX_LOST = 5
+"""A task that has cost this many workers their lives is not given to another."""
+
+
+class Hand:
+    """
+    A task, and its lease.
+
+    Args:
+        task: Celery's, with its request.
+        lease: None where nothing can be settled or put back: called directly, or eagerly.
+        tag: The delivery's.
+    """
+
+    def __init__(self, task: Task, lease: Lease | None, tag: str) -> None:
+        self._task = task
+        self._lease = lease
+        self._tag = tag
+        self._now = runtime.runtime()
+        self._started_ms = _now_ms()
+        self._attempts = list(lease.attempts) if lease else []
+        self._enqueued_ms = (lease and lease.enqueued_ms) or self._carried_ms()
+
+    @classmethod
+    def of(cls, task: Task) -> "Hand | None":
+        """
+        Begin a task; None if it has a result already.
+
+        Raises:
+            Ignore: Another delivery of it runs.
+            Reject: Redis is away; the message goes back.
+        """
+        tag = (getattr(task.request, "properties", None) or {}).get("delivery_tag")
+        if not tag or task.request.is_eager:
+            return cls(task, None, "")
+        lease = begin(runtime.runtime().keeper.store, task.request.id, tag)
+        return cls(task, lease, tag) if lease else None
+
+    def __enter__(self) -> "Hand":
+        """Let the keeper end this thread's call, should the task be settled without it."""
+        if self._lease:
+            self._now.keeper.running(self._tag)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """From here on the thread is somebody else's."""
+        if self._lease:
+            self._now.keeper.ran(self._tag)
+
+    def answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """
+        Walk the chain and settle the result.
+
+        Raises:
+            Ignore: The task waits in Redis, or was settled without us.
+            BreakwaterError: It failed for good, and that is its result.
+        """
+        try:
+            if self._lease and self._lease.lost >= MAX_LOST:
+                raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
+            call = Call.of(*bind(args, kwargs))
+            role = self._now.settings.role(call.role)
+        except Exception as error:
+            self._fail(error)
+            raise
+        try:
+            routed = self._route(call, role)
+        except NothingAvailable as nothing:
+            self._attempts += [attempt.as_dict() for attempt in nothing.attempts]
+            self._wait(call, role, nothing)
+        except Superseded as over:
+            raise Ignore(str(over)) from None
+        except Exception as fault:
+            if not _nobodys_fault(fault) or not self._repeat(call, role, fault):
+                self._fail(fault)
+                raise
+        else:
+            return self._succeed(call, routed)
+        raise Ignore("the task waits in Redis")
+
+    def _route(self, call: Call, role: Role) -> Routed:
+        if self._left_s(call, role) <= 0:
+            raise self._too_late(call)
+        return route(
+            call,
+            role,
+            self._now.registry,
+            task_id=self._task.request.id,
+            deadline=time.monotonic() + self._left_s(call, role),
+            calls=self._lease,
+            earlier=self._attempts,
+        )
+
+    def _succeed(self, call: Call, routed: Routed) -> dict[str, Any]:
+        completion, served = routed.completion, routed.attempts[-1]
+        result = {
+            "task_id": self._task.request.id,
+            "role": call.role,
+            "text": completion.text,
+            "data": None,
+            "tool_calls": [],
+            "provider": routed.target.provider,
+            "model": completion.model,
+            "finish_reason": completion.finish_reason,
+            "usage": completion.usage.as_dict(),
+            "cost_usd": served.cost_usd,
+            "latency_ms": served.latency_ms,
+            "queued_ms": max(0, self._started_ms - self._enqueued_ms),
+            "request_id": completion.request_id,
+            "attempts": [*self._attempts, *(a.as_dict() for a in routed.attempts)],
+        }
+        if self._lease and self._lease.duplicates:
+            result["duplicates"] = self._lease.duplicates
+        self._settle(result, states.SUCCESS, opens=self._queue(call.role) if routed.closed else "")
+        return result
+
+    def _fail(self, error: Exception) -> None:
+        """Settle the task with its error, and keep it as a dead letter."""
+        attempts = getattr(error, "attempts", self._attempts)
+        dead = {
+            "role": str(getattr(self._task.request, "shadow", "") or ""),
+            "error": type(error).__name__,
+            "message": str(error) if isinstance(error, BreakwaterError) else "a fault of ours",
+            "attempts": json.dumps(attempts),
+        }
+        log.warning("dead_letter", task_id=self._task.request.id, error=dead["error"])
+        self._settle(error, states.FAILURE, dead=dead)
+
+    def _settle(
+        self, result: Any, state: str, *, opens: str = "", dead: Mapping[str, str] | None = None
+    ) -> None:
+        if not self._lease:
+            return
+        backend, request = self._task.backend, self._task.request
+        meta = backend.meta(request.id, result, state, request)
+        if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}):
+            raise Ignore("another delivery of this task has begun")
+        request.settled = True  # Celery's tracer has nothing left to store
+
+    def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
+        """Put the task back until a target may be asked again; its whole queue, if none may now."""
+        left_s = self._left_s(call, role)
+        closed_s = self._now.registry.closed_for_s(role)
+        if max(closed_s, nothing.wait_s) >= left_s:
+            error = self._too_late(call)
+            self._fail(error)
+            raise error
+        if closed_s:
+            why = "; ".join(f"{a.provider}: {a.error}, {a.why}" for a in nothing.attempts)
+            self._put_back(
+                call,
+                park_ms=round(closed_s * 1000),
+                reason=why,
+                few=self._now.registry.few(role),
+            )
+        else:
+            tries = len(self._attempts) // max(1, len(role.chain))
+            wait_s = nothing.wait_s + _jitter_s(tries, left_s - nothing.wait_s)
+            self._put_back(call, delay_ms=round(wait_s * 1000) + 1)
+
+    def _repeat(self, call: Call, role: Role, fault: Exception) -> bool:
+        """Put the task back after a fault that is not its own; not for ever."""
+        if not self._lease or self._lease.repeats >= MAX_REPEATS:
+            return False
+        self._lease.repeats += 1
+        log.warning("repeat", task_id=self._task.request.id, error=type(fault).__name__)
+        delay_s = _jitter_s(self._lease.repeats, self._left_s(call, role))
+        self._put_back(call, delay_ms=round(delay_s * 1000) + 1)
+        return True
+
+    def _put_back(self, call: Call, **how: Any) -> None:
+        if not self._lease:
+            raise ChainExhausted(
+                f"no target of role {call.role!r} can serve now, and only a queued task can wait",
+                {"attempts": self._attempts},
+            )
+        self._lease.attempts = self._attempts
+        self._lease.put_back(self._queue(call.role), **how)
+
+    def _queue(self, role: str) -> str:
+        return queue_of(role) if role in self._now.settings.roles else COMMON_QUEUE
+
+    def _left_s(self, call: Call, role: Role) -> float:
+        return (call.deadline_s or role.deadline_s) - (_now_ms() - self._enqueued_ms) / 1000
+
+    def _carried_ms(self) -> int:
+        """Read when the task was enqueued; a message from another codebase may not say."""
+        match (self._task.request.headers or {}).get(HEADER):
+            case {"enqueued_ms": int(at)}:
+                return at
+            case _:
+                return self._started_ms
+
+    def _too_late(self, call: Call) -> DeadlineExceeded:
+        last = f"; the last attempt: {self._attempts[-1]['error']}" if self._attempts else ""
+        return DeadlineExceeded(
+            f"no target of role {call.role!r} answered before the deadline{last}",
+            {"attempts": self._attempts},
+        )
+
+
+def _nobodys_fault(fault: Exception) -> bool:
+    """Tell a call that was cut off from our side, or a bug of ours, from a verdict on the task."""
+    return isinstance(fault, Cancelled) or not isinstance(fault, BreakwaterError)
+
+
+def _jitter_s(tries: int, at_most_s: float) -> float:
+    """
+    Draw a wait between nothing and a bound that doubles with every try.
+
+    Full jitter keeps a thousand waiting tasks from returning at once.
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    return random.uniform(0, min(MAX_WAIT_S, 2.0 ** min(tries, 6), max(at_most_s, 0)))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
