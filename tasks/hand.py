@@ -96,6 +96,8 @@ class Hand:
         except Superseded as over:
             raise Ignore(str(over)) from None
         except Exception as fault:
+            if self._now.keeper.stopped:
+                raise Ignore("the worker stops; its tasks have gone back") from None
             if not _nobodys_fault(fault) or not self._repeat(call, role, fault):
                 self._fail(fault)
                 raise
@@ -165,13 +167,12 @@ class Hand:
     def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""
         left_s = self._left_s(call, role)
-        closed_s = self._now.registry.closed_for_s(role)
+        closed_s, why = self._now.registry.closed_for(role)
         if max(closed_s, nothing.wait_s) >= left_s:
             error = self._too_late(call)
             self._fail(error)
             raise error
         if closed_s:
-            why = "; ".join(f"{a.provider}: {a.error}, {a.why}" for a in nothing.attempts)
             self._put_back(
                 call,
                 park_ms=round(closed_s * 1000),

@@ -15,7 +15,7 @@ from breaker import BreakerOpen
 from tasks import errors
 from tasks.call import Call
 from tasks.config import Role, Target
-from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, ProviderError
+from tasks.errors import BreakwaterError, Cancelled, ChainExhausted, DeadlineExceeded, ProviderError
 from tasks.ledger import Attempt
 from tasks.ledger import record as write_attempt
 from tasks.providers.base import Completion, Request
@@ -143,7 +143,7 @@ class _Walk:
             completion = self._call(target)
         except ProviderError as error:
             settle(breaker, permit, error)
-            if self.calls:
+            if self.calls and not isinstance(error, Cancelled):  # which may be paid for
                 self.calls.called()
             self._failed(target, error, started, why)
             if not error.verdict.next_target:

@@ -16,6 +16,7 @@ from breaker import Breakers
 from tasks.config import Settings, load_settings
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import Store
+from tasks.parking import Parking
 from tasks.providers.registry import Registry
 from tasks.queue import MAX_CONNECTIONS, redis_url
 
@@ -30,7 +31,8 @@ class Runtime:
         self.settings = settings
         self.breakers = breakers
         self.registry = Registry(settings, breakers)
-        self.keeper = Keeper(Store(client), _abort)
+        store = Store(client)
+        self.keeper = Keeper(store, _abort, Parking(settings, self.registry, store).watch)
 
     def close(self) -> None:
         """Give back what is in hand and close every connection; running calls end as Cancelled."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import structlog
 from redis.exceptions import RedisError
 
+from tasks.delivery import spool
 from tasks.delivery.store import Store
 
 TEND_EVERY_S = 2.0
@@ -59,7 +60,7 @@ class Keeper:
         self._dropped: deque[str] = deque()
         self._wake = threading.Event()
         self._room = threading.Event()
-        self._stopped = self._away = False
+        self.stopped = self._away = False
         self._thread: threading.Thread | None = None
 
     def new_tag(self) -> str:
@@ -112,7 +113,7 @@ class Keeper:
 
     def stop(self) -> None:
         """Give back all that is held and end; tasks that run are cut off, and run elsewhere."""
-        self._stopped = True
+        self.stopped = True
         self._wake.set()
         self._flush()
         held = list(self._held)
@@ -127,10 +128,15 @@ class Keeper:
                 self._thread.start()
 
     def _run(self) -> None:
-        while not self._stopped:
+        spooled = False
+        while not self.stopped:
             ends_at = time.monotonic() + TEND_EVERY_S
             parked = self._tend()
-            while (left_s := ends_at - time.monotonic()) > 0 and not self._stopped:
+            if not spooled and (number := self._try(spool.replay, self._settle)) is not None:
+                spooled = True
+                if number:
+                    _log.warning("spool.settled", results=number)
+            while (left_s := ends_at - time.monotonic()) > 0 and not self.stopped:
                 if parked and self._watch:
                     self._try(self._watch, parked, left_s)
                 elif self._wake.wait(left_s):
@@ -147,6 +153,9 @@ class Keeper:
             for tag in lost:
                 self._lost(tag)
         return parked
+
+    def _settle(self, settlement: dict[str, Any]) -> str:
+        return self.store.settle(**settlement)
 
     def _lost(self, tag: str) -> None:
         """End a call whose task was settled without it: cancelled, or taken for lost."""

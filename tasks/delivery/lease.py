@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import structlog
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import (
     BusyLoadingError,
@@ -21,6 +22,7 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 - redis' own
 )
 
+from tasks.delivery import spool
 from tasks.delivery.store import Begun, Store
 from tasks.errors import Cancelled
 
@@ -40,6 +42,8 @@ LOST = {
 }  # fmt: skip
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("breakwater")
 
 
 class Superseded(Cancelled):
@@ -113,7 +117,7 @@ class Lease:
             patiently(lambda: self._store.call(self._task_id, self._fence, ""), 1.0)
 
     def settle(
-        self, meta: str | bytes, expires_s: int, *, opens: str = "", dead: Mapping[str, str]
+        self, meta: str, expires_s: int, *, opens: str = "", dead: Mapping[str, str]
     ) -> bool:
         """
         Write the result, however long Redis is away; tell whether it is the task's.
@@ -123,24 +127,37 @@ class Lease:
             opens: A queue whose role was answered.
             dead: The fields of a dead letter; empty if it is none.
         """
-        told = patiently(
-            lambda: self._store.settle(
-                self._task_id, meta, fence=self._fence, tag=self._tag,
-                expires_s=expires_s, opens=opens, dead=dead,
-            ),
-            FOREVER,
-        )  # fmt: skip
+        settlement: dict[str, Any] = {
+            "meta": meta, "fence": self._fence, "tag": self._tag,
+            "expires_s": expires_s, "opens": opens, "dead": dict(dead),
+        }  # fmt: skip
+
+        def settle() -> str:
+            return self._store.settle(self._task_id, **settlement)
+
+        try:
+            told = settle()
+        except AWAY:
+            # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
+            path = spool.keep(self._task_id, settlement)
+            told = patiently(settle, FOREVER)
+            if path:
+                path.unlink(missing_ok=True)
+        if told == "opened":
+            _log.info("queue.opened", queue=opens, why="a task was answered")
         return told != "superseded"
 
     def put_back(self, queue: str, **how: Any) -> None:
         """Put the task back with what it has come to; how, as in `Store.wait`."""
         attempts = json.dumps(self.attempts[-MAX_CARRIED:])
-        patiently(
+        told = patiently(
             lambda: self._store.wait(
                 self._task_id, fence=self._fence, tag=self._tag,
                 attempts=attempts, repeats=self.repeats, queue=queue, **how,
             )
         )  # fmt: skip
+        if told > 1:
+            _log.warning("queue.parked", queue=queue, for_ms=how["park_ms"], why=how["reason"])
 
 
 def begin(store: Store, task_id: str, tag: str) -> Lease | None:

@@ -139,7 +139,8 @@ class Store:
             dead: The fields of a dead letter, if it is one.
 
         Returns:
-            settled, already (there is a result), or superseded (another delivery has begun).
+            settled, opened (settled, and that queue was parked), already (there is a result), or
+            superseded (another delivery has begun).
         """
         fields = [word for pair in (dead or {}).items() for word in pair]
         return _text(
@@ -162,9 +163,9 @@ class Store:
         park_ms: int = 0,
         reason: str = "",
         few: int = 1,
-    ) -> bool:
+    ) -> int:
         """
-        Put a task back; tell whether it was the caller's.
+        Put a task back.
 
         Args:
             attempts: A JSON list, shape as in the result.
@@ -173,8 +174,11 @@ class Store:
             park_ms: How long the whole queue is left alone; 0: it is not.
             reason: Why, in words.
             few: How many may pass after that, to find out whether it is over.
+
+        Returns:
+            1; 2 if this parked the queue; 0 if another delivery has begun.
         """
-        return bool(
+        return int(
             self._run(
                 "wait", [f"task:{task_id}"],
                 fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few,

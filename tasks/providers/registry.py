@@ -106,15 +106,17 @@ class Registry:
                 return target, self.provider(target.provider)
         return None
 
-    def closed_for_s(self, role: Role) -> float:
-        """Return how long every target of a role's chain is closed to it; 0 if one is not."""
-        waits_s = []
+    def closed_for(self, role: Role) -> tuple[float, str]:
+        """Return for how many seconds no target of a role may be asked, and why; 0 if one may."""
+        waits_s, why = [], []
         for name in {target.provider for target in role.chain}:
             state = self.breaker(name).peek()
             if _admits(state, self._rules(name)):
-                return 0.0
+                return 0.0, ""
             waits_s.append(max(state.open_for_s, state.held_for_s) or UNKNOWN_WAIT_S)
-        return min(waits_s)
+            reason = f" ({state.reason})" if state.reason else ""
+            why.append(f"{name} is {'forced ' if state.forced else ''}{state.state}{reason}")
+        return min(waits_s), ", ".join(sorted(why))
 
     def few(self, role: Role) -> int:
         """Return how many calls of a role are enough to find out whether a target is back."""

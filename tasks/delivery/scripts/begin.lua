@@ -12,13 +12,7 @@ if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
 end
 if held and held ~= tag then -- asked again by the same, nobody was lost
   redis.call('HINCRBY', task, 'lost', 1)
-  local calling = redis.call('HGET', task, 'calling')
-  if calling then
-    local calls = redis.call('HGET', task, 'lost_calls')
-    redis.call('HSET', task, 'lost_calls', calls and calls .. '\n' .. calling or calling)
-    redis.call('HINCRBY', task, 'unknown', 1)
-    redis.call('HDEL', task, 'calling')
-  end
+  let_go(task)
 end
 local fence = redis.call('HINCRBY', task, 'fence', 1)
 redis.call('HSET', task, 'tag', tag)

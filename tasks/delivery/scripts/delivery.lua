@@ -10,7 +10,7 @@
 --     fence              grows with every beginning; only its newest holder settles
 --     tag                the delivery that runs it, while one does
 --     calling            the target whose answer is awaited: its call is out
---     lost_calls         calls whose end nobody knows, a line each: their worker was lost
+--     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
 --     unknown            how many of them no other call has followed yet
 --     duplicates         how many another call has followed: those may have been paid twice
 --     lost               workers lost on it
@@ -63,6 +63,17 @@ local function put_back(entry)
   local list, message = parts(entry)
   redis.call('RPUSH', list, message)
   ring(queue_of(list), 1)
+end
+
+-- A delivery ends without an answer. If its call was out, nobody knows whether it was paid.
+local function let_go(task)
+  local calling = redis.call('HGET', task, 'calling')
+  if calling then
+    local calls = redis.call('HGET', task, 'lost_calls')
+    redis.call('HSET', task, 'lost_calls', calls and calls .. '\n' .. calling or calling)
+    redis.call('HINCRBY', task, 'unknown', 1)
+  end
+  redis.call('HDEL', task, 'tag', 'calling')
 end
 
 local function count(what, by)

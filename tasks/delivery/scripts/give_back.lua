@@ -5,7 +5,9 @@ local all, number = ARGV[1] == '1', 0
 for i = 2, #ARGV do
   local tag = ARGV[i]
   local entry = redis.call('HGET', TAKEN, tag)
-  if entry and (all or redis.call('HEXISTS', BEGUN, tag) == 0) then
+  local id = redis.call('HGET', BEGUN, tag)
+  if entry and (all or not id) then
+    if id and redis.call('HGET', 'task:' .. id, 'tag') == tag then let_go('task:' .. id) end
     forget(tag)
     put_back(entry)
     number = number + 1

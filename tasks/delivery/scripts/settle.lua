@@ -2,7 +2,7 @@
 -- KEYS: task:ID, the result's key. ARGV: fence (empty: anybody's, such as a revocation), tag, task
 -- id, the result, how long it is kept (s), a queue to open if it is parked, and for a dead letter
 -- its fields.
--- Returns: 'settled', 'already' (there is a result), or 'superseded' (another one has begun).
+-- Returns: 'settled', 'opened' (settled, and the queue was parked), 'already' (there is a result), or 'superseded' (another one has begun).
 local task, result, fence, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', result) == 1 then return 'already' end
 if fence ~= '' and redis.call('HGET', task, 'fence') ~= fence then
@@ -20,5 +20,6 @@ end
 if ARGV[6] ~= '' and redis.call('HDEL', 'parked', ARGV[6]) == 1 then
   tell(ARGV[6], 'open', 0, 'answered', now)
   ring(ARGV[6], RINGS)
+  return 'opened'
 end
 return 'settled'

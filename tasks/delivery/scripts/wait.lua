@@ -2,13 +2,14 @@
 -- KEYS: task:ID. ARGV: fence, tag, attempts (JSON), repeats, the role's queue, how long to delay it
 -- (ms; 0: back to the head of the queue), how long the queue is parked (ms; 0: it is not), reason,
 -- how many may pass when that is over.
--- Returns: 1, or 0: another delivery has begun.
+-- Returns: 1, 2 if it parked the queue, or 0: another delivery has begun.
 local task, fence, tag = KEYS[1], ARGV[1], ARGV[2]
 local queue, delay, park = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 if redis.call('HGET', task, 'fence') ~= fence then return 0 end
 local now = now_ms()
 redis.call('HSET', task, 'attempts', ARGV[3], 'repeats', ARGV[4])
-redis.call('HDEL', task, 'tag', 'calling', 'lost_calls')
+redis.call('HDEL', task, 'lost_calls') -- they are among the attempts
+let_go(task)
 local entry = redis.call('HGET', TAKEN, tag)
 if not entry then return 1 end -- taken for lost meanwhile, and in its list already
 forget(tag)
@@ -24,7 +25,10 @@ if park > 0 then
   local since = old and cjson.decode(old).since_ms or now
   redis.call('HSET', 'parked', queue, cjson.encode({
     until_ms = now + park, since_ms = since, reason = ARGV[8], few = tonumber(ARGV[9]), passed = 0}))
-  if not old then tell(queue, 'parked', now + park, ARGV[8], now) end
+  if not old then
+    tell(queue, 'parked', now + park, ARGV[8], now)
+    return 2
+  end
 else
   ring(queue, 1)
 end
