@@ -10,8 +10,9 @@ every worker consumes it, and a misspelt role comes back as `UnknownRole`.
 import os
 from typing import Any
 
-from celery import Celery
 from celery.worker.request import Request as WorkerRequest
+
+from tasks.cancel import App
 
 COMMON_QUEUE = "celery"
 RESULT_EXPIRES_S = 24 * 3600
@@ -28,7 +29,7 @@ def queue_of(role: str) -> str:
     return f"role.{role}"
 
 
-app = Celery(
+app = App(
     "breakwater",
     broker=redis_url(),
     backend=f"tasks.delivery.backend:Backend+{redis_url()}",

@@ -1,6 +1,6 @@
 """How Breakwater runs: `celery -A workers worker`."""
 
 from tasks.queue import app
-from workers import lifecycle
+from workers import lifecycle, shutdown
 
-__all__ = ["app", "lifecycle"]
+__all__ = ["app", "lifecycle", "shutdown"]

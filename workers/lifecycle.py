@@ -11,7 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from celery import signals
-from celery.worker.control import inspect_command
+from celery.worker.control import control_command, inspect_command
+from celery.worker.state import active_requests
 from kombu.entity import Exchange, Queue
 
 from tasks import runtime
@@ -52,10 +53,26 @@ def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
     set_up_logging(loglevel, logfile=logfile)
 
 
+@signals.worker_ready.connect(weak=False)
+def _keep(**_: Any) -> None:
+    runtime.runtime().keeper.start()
+
+
 @signals.worker_process_shutdown.connect(weak=False)
 @signals.worker_shutdown.connect(weak=False)
 def _close(**_: Any) -> None:
     runtime.close()
+
+
+@control_command(args=[("task_ids", list)])
+def cancel(state: Any, task_ids: list[str]) -> dict[str, Any]:
+    """End a prefork child that runs a task which was cancelled; other pools end its call."""
+    pool = state.consumer.pool
+    if "prefork" in type(pool).__module__:
+        for request in list(active_requests):
+            if request.id in task_ids:
+                request.terminate(pool, signal="SIGTERM")
+    return {"ok": f"{len(task_ids)} cancelled"}
 
 
 @inspect_command()

@@ -60,17 +60,24 @@ class Keeper:
         self._dropped: deque[str] = deque()
         self._wake = threading.Event()
         self._room = threading.Event()
-        self.stopped = self._away = False
-        self._thread: threading.Thread | None = None
+        self.closing = self.stopped = self._away = False
 
     def new_tag(self) -> str:
         """Return the beginning of tags that nobody else has."""
         return f"{self._worker}.{next(self._numbers)}"
 
+    def start(self) -> None:
+        """Start the thread; also an idle worker puts back what others have left."""
+        threading.Thread(target=self._run, name="keeper", daemon=True).start()
+
     @property
     def count(self) -> int:
         """How many deliveries are held."""
         return len(self._held)
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self.closing = True
 
     def wait_for_room(self, within_s: float) -> None:
         """Wait until a delivery is let go of, or so many seconds have passed."""
@@ -80,8 +87,6 @@ class Keeper:
     def hold(self, tag: str) -> None:
         """Keep a delivery from now on."""
         self._held[tag] = None
-        if self._thread is None:
-            self._start()
 
     def done(self, tag: str) -> None:
         """Let go of a delivery that is settled, or waits elsewhere."""
@@ -99,7 +104,7 @@ class Keeper:
         """Give a delivery back, begun or not: whoever ran it is dead."""
         self._held.pop(tag, None)
         self._room.set()
-        self._try(self._put_back, [tag], True)
+        self._try(self.store.give_back, [tag], "dead")
 
     def running(self, tag: str) -> None:
         """Note that the calling thread runs this delivery's task."""
@@ -113,19 +118,13 @@ class Keeper:
 
     def stop(self) -> None:
         """Give back all that is held and end; tasks that run are cut off, and run elsewhere."""
-        self.stopped = True
+        self.closing = self.stopped = True
         self._wake.set()
         self._flush()
-        held = list(self._held)
+        held = list(reversed(self._held))
         self._held.clear()
         for tags in _batches(held):
-            self._try(self._put_back, tags, True)
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
-                self._thread.start()
+            self._try(self.store.give_back, tags, "all")
 
     def _run(self) -> None:
         spooled = False
@@ -169,15 +168,11 @@ class Keeper:
         """Send the acknowledgements that wait, and give back what was dropped."""
         for waiting, send in (
             (self._done, self.store.release),
-            (self._dropped, self._put_back),
+            (self._dropped, lambda tags: self.store.give_back(tags, "waiting")),
         ):
             for tags in _batches([waiting.popleft() for _ in range(len(waiting))]):
                 if self._try(send, tags) is None:
                     waiting.extend(tags)
-
-    def _put_back(self, tags: list[str], begun: bool = False) -> int:
-        # The last taken first, so that the first taken is the next to be taken again.
-        return self.store.give_back(reversed(tags), begun=begun)
 
     def _try(self, step: Callable[..., T], *args: Any) -> T | None:
         """Do a step; while Redis is away it is left for the next time."""
@@ -189,7 +184,10 @@ class Keeper:
             if not self._away:
                 _log.warning("delivery.redis_away", error=type(error).__name__)
             self._away = True
-            return None
+        except Exception:  # noqa: BLE001 - whatever it is
+            # Without this thread the worker would be taken for dead, with all it holds.
+            _log.exception("delivery.fault")
+        return None
 
 
 def _batches(tags: list[str]) -> list[list[str]]:

@@ -145,7 +145,7 @@ class Lease:
                 path.unlink(missing_ok=True)
         if told == "opened":
             _log.info("queue.opened", queue=opens, why="a task was answered")
-        return told != "superseded"
+        return told in {"settled", "opened"}
 
     def put_back(self, queue: str, **how: Any) -> None:
         """Put the task back with what it has come to; how, as in `Store.wait`."""

@@ -8,7 +8,7 @@ comes out as it is.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 from redis.commands.core import Script
@@ -96,9 +96,16 @@ class Store:
         """Forget messages that are done with; return how many were not, and went back."""
         return int(self._run("release", [], *tags))
 
-    def give_back(self, tags: Iterable[str], *, begun: bool) -> int:
-        """Put messages back to the heads of their lists; those whose task runs too if `begun`."""
-        return int(self._run("give_back", [], int(begun), *tags))
+    def give_back(self, tags: Iterable[str], which: Literal["waiting", "all", "dead"]) -> int:
+        """
+        Put messages back to the heads of their lists.
+
+        Args:
+            tags: The newest first, so that the oldest is the next to be taken.
+            which: Those whose task has not begun; all, the worker stops; or those whose runner
+                has died, perhaps of them.
+        """
+        return int(self._run("give_back", [], which, *tags))
 
     def begin(self, task_id: str, tag: str) -> Begun:
         """Begin a task, unless another delivery of it runs or it has a result."""

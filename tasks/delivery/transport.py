@@ -57,7 +57,10 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
     def can_consume_max_estimate(self) -> int:
         """Return how many more messages the worker can hold, whatever connection they came by."""
-        return max(self.prefetch_count - keeper().count, 0) if self.prefetch_count else MOST
+        mine = keeper()
+        if mine.closing:
+            return 0
+        return max(self.prefetch_count - mine.count, 0) if self.prefetch_count else MOST
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Keep a message; the take has noted it already."""

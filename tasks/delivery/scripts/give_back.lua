@@ -1,13 +1,14 @@
--- Put messages back to the heads of their lists: a worker stops, or lost its connection.
--- ARGV: 1 for those whose task runs as well, tags, the newest first.
+-- Put messages back to the heads of their lists.
+-- ARGV: which ('waiting': those whose task has not begun; 'all': the worker stops; 'dead': who ran
+-- them has died, and they may be the cause), tags, the newest first.
 -- Returns: how many went back.
-local all, number = ARGV[1] == '1', 0
+local which, number = ARGV[1], 0
 for i = 2, #ARGV do
   local tag = ARGV[i]
   local entry = redis.call('HGET', TAKEN, tag)
   local id = redis.call('HGET', BEGUN, tag)
-  if entry and (all or not id) then
-    if id and redis.call('HGET', 'task:' .. id, 'tag') == tag then let_go('task:' .. id) end
+  if entry and (which ~= 'waiting' or not id) then
+    if which == 'all' and id and redis.call('HGET', 'task:' .. id, 'tag') == tag then let_go('task:' .. id) end
     forget(tag)
     put_back(entry)
     number = number + 1

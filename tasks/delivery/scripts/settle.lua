@@ -4,7 +4,8 @@
 -- its fields.
 -- Returns: 'settled', 'opened' (settled, and the queue was parked), 'already' (there is a result), or 'superseded' (another one has begun).
 local task, result, fence, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', result) == 1 then return 'already' end
+local there = redis.call('GET', result)
+if there then return there == ARGV[4] and 'settled' or 'already' end -- the same: our answer was lost
 if fence ~= '' and redis.call('HGET', task, 'fence') ~= fence then
   count('superseded')
   return 'superseded'

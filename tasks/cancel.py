@@ -1,0 +1,66 @@
+"""
+Cancelling: `result.cancel()`, `result.revoke()` and `app.control.revoke(id)` reach a task anywhere.
+
+Celery tells the workers of the moment, each of which remembers it until it is restarted. Here the
+cancellation is the task's result, written at once unless there is one: a waiting task is never
+paid for, its caller is told, and the call of a running one is ended by its worker.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from celery import Celery, states
+from celery.app.control import Control as CeleryControl
+from celery.exceptions import TaskRevokedError
+from celery.result import AsyncResult
+
+
+class Control(CeleryControl):  # type: ignore[misc]
+    """Celery's control, whose revocations are written down."""
+
+    def revoke(
+        self,
+        task_id: str | Iterable[str],
+        destination: Any = None,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        **options: Any,
+    ) -> Any:
+        """
+        Cancel tasks that have no result yet.
+
+        Args:
+            task_id: One id, or several.
+            terminate: Celery's; not needed, a running task's slot is freed in any case.
+
+        Raises:
+            RedisError: Redis is away; nothing was cancelled.
+        """
+        backend = self.app.backend
+        task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        for each in task_ids:
+            meta = backend.meta(each, TaskRevokedError("cancelled"), states.REVOKED)
+            backend.settle(each, meta)
+        self.broadcast("cancel", arguments={"task_ids": task_ids}, destination=destination)
+        return super().revoke(task_ids, destination, terminate, signal, **options)
+
+
+class Result(AsyncResult):  # type: ignore[misc]
+    """Celery's result, which can be cancelled by the word for it."""
+
+    def cancel(self) -> None:
+        """Cancel the task, unless it has a result; see `Control.revoke`."""
+        self.revoke()
+
+
+class App(Celery):  # type: ignore[misc]
+    """Celery's app with both."""
+
+    control_cls = Control
+
+    @cached_property
+    def AsyncResult(self) -> type[Result]:  # noqa: N802 - Celery's name
+        """The class of our results."""
+        made: type[Result] = self.subclass_with_self(Result, reverse="AsyncResult")
+        return made

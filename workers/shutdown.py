@@ -1,0 +1,102 @@
+"""
+How a worker stops: it takes nothing new, finishes what it can, and hands back the rest.
+
+Celery's warm shutdown waits for running tasks however long they take, its cold one loses them under
+gevent and doubles them under threads. Here SIGTERM gives them `--grace` seconds; then, at a second
+SIGTERM, or at SIGQUIT, what still runs goes back to the heads of its queues in one step, the calls
+are cut off, and the process ends. A call that was cut off may be paid for: it is counted when the
+task calls again.
+"""
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import structlog
+from celery import signals
+from celery.platforms import EX_OK
+from celery.worker import state
+from click import Option
+
+from tasks import runtime
+from tasks.queue import app
+
+GRACE_S = 25.0
+"""Kubernetes sends SIGKILL 30 s after SIGTERM."""
+LAST_WORDS_S = 5.0
+"""How long the process has to end once everything has gone back."""
+
+app.user_options["worker"].add(
+    Option(
+        ["--grace"],
+        type=float,
+        default=GRACE_S,
+        show_default=True,
+        envvar="BREAKWATER_GRACE_S",
+        help="Seconds that running tasks have at SIGTERM; then they go back to their queues.",
+    )
+)
+
+_log = structlog.get_logger("breakwater")
+
+
+class Shutdown:
+    """One worker's way out; its thread waits from the start, since a signal can start none."""
+
+    def __init__(self, worker: Any, grace_s: float) -> None:
+        self._worker = worker
+        self._grace_s = grace_s
+        self._begun, self._at_once = threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        """Start the thread that a signal wakes."""
+        threading.Thread(target=self._run, name="shutdown", daemon=True).start()
+
+    def begin(self, *, at_once: bool) -> None:
+        """Start the clock; at once, or a second time, it has run out."""
+        runtime.runtime().keeper.close()
+        if at_once or self._begun.is_set():
+            self._at_once.set()
+        self._begun.set()
+
+    def _run(self) -> None:
+        self._begun.wait()
+        self._at_once.wait(self._grace_s)
+        self._hand_back()
+        time.sleep(LAST_WORDS_S)
+        os._exit(EX_OK)  # a thread that waits for Redis would keep the process for ever
+
+    def _hand_back(self) -> None:
+        from tasks.providers.transport import abort_all  # noqa: PLC0415 - as in runtime.py
+
+        keeper = runtime.runtime().keeper
+        running = keeper.count
+        keeper.stop()
+        abort_all()
+        for child in getattr(getattr(self._worker.pool, "_pool", None), "_pool", []):
+            if isinstance(getattr(child, "pid", None), int):  # prefork's: the call is in there
+                os.kill(child.pid, signal.SIGKILL)
+        _log.warning("shutdown.handed_back", tasks=running)
+
+
+@signals.celeryd_init.connect(weak=False)
+def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    grace_s = options.get("grace")
+    shutdown = Shutdown(instance, GRACE_S if grace_s is None else grace_s)
+
+    def begin(**_: Any) -> None:
+        shutdown.begin(at_once=False)
+
+    def quit_at_once(*_: Any) -> None:
+        state.should_stop = EX_OK
+        shutdown.begin(at_once=True)
+
+    def ready(**_: Any) -> None:
+        shutdown.start()
+        # Celery's own handler waits for the threads, and then doubles what they did.
+        signal.signal(signal.SIGQUIT, quit_at_once)
+
+    signals.worker_ready.connect(ready, weak=False)
+    signals.worker_shutting_down.connect(begin, weak=False)
