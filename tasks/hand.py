@@ -10,11 +10,18 @@ from celery import Task, states
 from celery.exceptions import Ignore
 
 from tasks import runtime
-from tasks.call import Call, bind
+from tasks.call import ROLE_NAME, Call, bind
 from tasks.completion import HEADER
 from tasks.config import Role
 from tasks.delivery.lease import Lease, Superseded, begin
-from tasks.errors import BreakwaterError, Cancelled, ChainExhausted, DeadlineExceeded, WorkerLost
+from tasks.errors import (
+    BadTask,
+    BreakwaterError,
+    Cancelled,
+    ChainExhausted,
+    DeadlineExceeded,
+    WorkerLost,
+)
 from tasks.ledger import log
 from tasks.queue import COMMON_QUEUE, queue_of
 from tasks.routing import NothingAvailable, Routed, route
@@ -143,12 +150,13 @@ class Hand:
 
     def _fail(self, error: Exception) -> None:
         """Settle the task with its error, and keep it as a dead letter."""
-        attempts = getattr(error, "attempts", self._attempts)
+        role, options = _known_of(self._task.request)
         dead = {
-            "role": str(getattr(self._task.request, "shadow", "") or ""),
+            "role": role,
             "error": type(error).__name__,
             "message": str(error) if isinstance(error, BreakwaterError) else "a fault of ours",
-            "attempts": json.dumps(attempts),
+            "attempts": json.dumps(getattr(error, "attempts", None) or self._attempts),
+            "options": json.dumps(options),
         }
         log.warning("dead_letter", task_id=self._task.request.id, error=dead["error"])
         self._settle(error, states.FAILURE, dead=dead)
@@ -223,6 +231,17 @@ class Hand:
             f"no target of role {call.role!r} answered before the deadline{last}",
             {"attempts": self._attempts},
         )
+
+
+def _known_of(request: Any) -> tuple[str, dict[str, Any]]:
+    """Return a task's role and its options, without the prompt and what belongs to it."""
+    try:
+        role, _, options = bind(request.args, request.kwargs)
+    except BadTask:
+        return "", {}
+    known = isinstance(role, str) and ROLE_NAME.fullmatch(role)
+    shown = ("params", "metadata", "deadline_s")
+    return role if known else "", {name: options[name] for name in shown if name in options}
 
 
 def _nobodys_fault(fault: Exception) -> bool:

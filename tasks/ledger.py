@@ -14,6 +14,9 @@ from tasks.providers.base import Usage
 
 log = structlog.get_logger("breakwater")
 
+RETRIED = "Retried"
+"""The error of the attempt behind which the next life of a dead letter's task begins."""
+
 Outcome = Literal["succeeded", "failed", "rejected"]
 
 

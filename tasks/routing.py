@@ -16,7 +16,7 @@ from tasks import errors
 from tasks.call import Call
 from tasks.config import Role, Target
 from tasks.errors import BreakwaterError, Cancelled, ChainExhausted, DeadlineExceeded, ProviderError
-from tasks.ledger import Attempt
+from tasks.ledger import RETRIED, Attempt
 from tasks.ledger import record as write_attempt
 from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry, settle
@@ -237,7 +237,9 @@ def _why_refused(refused: BreakerOpen) -> str:
 
 def _refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> str | None:
     """Name the error by which this target refused this very prompt, if it did."""
-    for attempt in earlier:
+    for attempt in reversed(earlier):
+        if attempt["error"] == RETRIED:  # by hand, after something was mended
+            return None
         if (attempt["provider"], attempt["model"]) == (target.provider, target.model):
             kind = getattr(errors, attempt.get("error") or "", None)
             if (

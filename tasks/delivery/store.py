@@ -200,10 +200,25 @@ class Store:
         """Let a message wait in Redis until it is due."""
         return bool(self._run("defer", [], tag, due_ms))
 
-    def bury(self, tag: str, task_id: str, fields: Mapping[str, str]) -> bool:
-        """Make a taken message a dead letter."""
+    def bury(
+        self,
+        tag: str,
+        fields: Mapping[str, str],
+        *,
+        task_id: str = "",
+        meta: str = "",
+        expires_s: int = 0,
+    ) -> bool:
+        """
+        Make a taken message, of which nobody can make a task, a dead letter.
+
+        Args:
+            fields: The dead letter's.
+            task_id: The task that it names; empty if it names none that could be used.
+            meta: A result for that task, in Celery's format; written unless it was begun.
+        """
         words = [word for pair in fields.items() for word in pair]
-        return bool(self._run("bury", [], tag, task_id, *words))
+        return bool(self._run("bury", [], tag, task_id, meta, expires_s, *words))
 
     def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return cast("Any", self._scripts[name](keys=keys, args=args))

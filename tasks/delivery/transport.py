@@ -57,10 +57,10 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
     def can_consume_max_estimate(self) -> int:
         """Return how many more messages the worker can hold, whatever connection they came by."""
+        if not self.prefetch_count:  # not a worker's: it waits for replies, and has no keeper
+            return MOST
         mine = keeper()
-        if mine.closing:
-            return 0
-        return max(self.prefetch_count - mine.count, 0) if self.prefetch_count else MOST
+        return 0 if mine.closing else max(self.prefetch_count - mine.count, 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Keep a message; the take has noted it already."""
@@ -152,10 +152,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
             payload = _envelope(raw)
         except (ValueError, RecursionError) as fault:
             why = str(fault) or type(fault).__name__
-            keeper().store.bury(
-                delivery_tag, delivery_tag,
-                {"role": "", "queue": queue, "error": "InvalidMessage", "message": why},
-            )  # fmt: skip
+            keeper().store.bury(delivery_tag, {"error": "InvalidMessage", "message": why})
             return
         payload["properties"]["delivery_tag"] = delivery_tag
         due_ms = _due_ms(payload["headers"])

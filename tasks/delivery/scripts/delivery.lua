@@ -20,10 +20,17 @@
 -- delayed:messages       hash    as `taken`
 -- parked                 hash    queue -> JSON: until_ms, since_ms, reason, few, passed
 -- parked:events          stream  one entry for each queue parked and opened again
--- dead                   stream  dead letters; `dead:messages` (hash): task id -> list and message
+-- dead                   stream  dead letters, of the last 30 days; the fields of each:
+--     task_id            empty if the message names none that could be used
+--     at_ms, role, queue, error, message (of the error)
+--     attempts, options  JSON; the prompt is in the message alone
+--     result             SHA-1 of the result that was written with it; empty if none was
+-- dead:messages          hash    letter -> list and message, as `taken`
 -- delivery               hash    counts since ever: recovered, duplicates, superseded, dead
 -- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before)
 local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
+local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
+local RESULT = 'celery-task-meta-'
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
 
 -- A full server refuses a script whose first write may take memory, and lets one through whose first
@@ -85,9 +92,11 @@ local function tell(queue, to, until_ms, reason, now)
     'until_ms', until_ms, 'reason', reason, 'at_ms', now)
 end
 
--- Keep a message that is past help, and why.
-local function bury(id, entry, fields, now)
+-- Keep a message that is past help, and why; only why, if the message is not in hand any more.
+local function bury(id, entry, fields, now, meta)
   count('dead')
-  redis.call('HSET', 'dead:messages', id, entry)
-  redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now, unpack(fields))
+  local letter = redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now,
+    'queue', entry and queue_of((parts(entry))) or '',
+    'result', meta ~= '' and redis.sha1hex(meta) or '', unpack(fields))
+  if entry then redis.call('HSET', 'dead:messages', letter, entry) end
 end

@@ -15,8 +15,7 @@ redis.call('SET', result, ARGV[4], 'EX', ARGV[5])
 redis.call('PUBLISH', result, ARGV[4])
 redis.call('DEL', task)
 if #ARGV > 6 then
-  local entry = redis.call('HGET', TAKEN, tag)
-  if entry then bury(id, entry, {unpack(ARGV, 7)}, now) end
+  bury(id, redis.call('HGET', TAKEN, tag), {unpack(ARGV, 7)}, now, ARGV[4])
 end
 if ARGV[6] ~= '' and redis.call('HDEL', 'parked', ARGV[6]) == 1 then
   tell(ARGV[6], 'open', 0, 'answered', now)

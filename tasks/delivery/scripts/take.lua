@@ -46,8 +46,8 @@ for first = 1, #KEYS, queues do
         found, number = true, number + 1
         local tag = prefix .. ':' .. number
         if #message > max_bytes then
-          bury(tag, list .. '\n' .. message, {'role', '', 'error', 'MessageTooLarge', 'queue', queue, 'message',
-            'a message of ' .. #message .. ' bytes; at most ' .. max_bytes .. ' are taken'}, now)
+          bury('', list .. '\n' .. message, {'error', 'MessageTooLarge', 'message',
+            'a message of ' .. #message .. ' bytes; at most ' .. max_bytes .. ' are taken'}, now, '')
         else
           redis.call('HSET', TAKEN, tag, list .. '\n' .. message)
           redis.call('ZADD', UNTIL, now + lease_ms, tag)

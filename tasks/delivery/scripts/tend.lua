@@ -1,4 +1,5 @@
--- Renew what a worker holds, and put back what nobody renews; every worker does both.
+-- Renew what a worker holds, put back what nobody renews, and forget dead letters that are too old;
+-- every worker does.
 -- ARGV: how long a take lasts (ms), tags.
 -- Returns: tags that are this worker's no more; then the queues that are parked.
 local lease_ms = tonumber(ARGV[1])
@@ -32,5 +33,10 @@ if now >= calm then
       count('recovered')
     end
   end
+end
+
+for _, letter in ipairs(redis.call('XRANGE', 'dead', '-', now - LETTERS_LIVE_MS, 'COUNT', 20)) do
+  redis.call('XDEL', 'dead', letter[1])
+  redis.call('HDEL', 'dead:messages', letter[1])
 end
 return {lost, redis.call('HKEYS', 'parked')}

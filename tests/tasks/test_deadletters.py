@@ -1,0 +1,340 @@
+"""Dead letters: listed, shown, retried and dropped, on a real server."""
+
+import json
+import multiprocessing
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import redis
+
+from tasks.deadletters import DeadLetter, DeadLetters, Wanted
+from tasks.delivery.store import RESULT, Store
+
+DAY_MS = 24 * 3600 * 1000
+ATTEMPT = {
+    "provider": "claude", "model": "m", "outcome": "failed", "error": "InvalidRequest",
+    "status": 400, "latency_ms": 1, "cost_usd": None, "why": "first of the chain",
+}  # fmt: skip
+
+Fail = Callable[..., DeadLetter]
+
+
+@pytest.fixture
+def server(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url)
+
+
+@pytest.fixture
+def letters(server: redis.Redis) -> DeadLetters:
+    return DeadLetters(server)
+
+
+@pytest.fixture
+def fail(server: redis.Redis, letters: DeadLetters) -> Fail:
+    """Take a task, begin it, and let it fail: what its worker does."""
+    store = Store(server)
+
+    def fail(
+        task_id: str, role: str = "coder", error: str = "InvalidRequest", *, priority: str = ""
+    ) -> DeadLetter:
+        server.lpush(f"role.{role}{priority}", message(role, "the prompt"))
+        tag = take(server, role)[0]
+        begun = store.begin(task_id, tag)
+        dead = {"role": role, "error": error, "message": "no", "attempts": json.dumps([ATTEMPT])}
+        meta = json.dumps({"status": "FAILURE", "n": str(server.incr("n"))})
+        store.settle(task_id, meta, fence=begun.fence, tag=tag, expires_s=60, dead=dead)
+        letter = letters.get(task_id)
+        assert letter
+        return letter
+
+    return fail
+
+
+def message(role: str, prompt: str) -> str:
+    body = b64encode(json.dumps([[role, prompt], {"metadata": {"a": 1}}, {}]).encode()).decode()
+    return json.dumps({"body": body, "headers": {}, "properties": {"body_encoding": "base64"}})
+
+
+def take(server: redis.Redis, role: str) -> list[str]:
+    store = Store(server)
+    number, *words = store.take_command([f"role.{role}"], 1, f"tag{server.incr('tags')}")
+    taken = store.script("take")(keys=words[:number], args=words[number:])
+    return [word.decode() for word in taken]
+
+
+def test_letters_come_newest_first_and_page_by_page(letters: DeadLetters, fail: Fail) -> None:
+    """A page begins behind the last letter of the page before."""
+    for n in range(5):
+        fail(f"t{n}")
+
+    first = [*letters.find()][:2]
+    rest = [*letters.find(before=first[-1].id)]
+
+    assert [letter.task_id for letter in first + rest] == ["t4", "t3", "t2", "t1", "t0"]
+
+
+def test_letters_are_found_by_role_error_id_and_age(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """Each condition narrows the search."""
+    server.xadd(
+        "dead", {"task_id": "old", "at_ms": "1", "error": "WorkerLost"}, id="1-1"
+    )  # since 1970
+    fail("a", "coder", "InvalidRequest")
+    fail("b", "planner", "InvalidRequest")
+    fail("c", "planner", "ChainExhausted")
+
+    def found(wanted: Wanted) -> list[str]:
+        return [letter.task_id for letter in letters.find(wanted)]
+
+    assert found(Wanted(role="planner")) == ["c", "b"]
+    assert found(Wanted(role="planner", error="InvalidRequest")) == ["b"]
+    assert found(Wanted(names=frozenset({"a", "c"}))) == ["c", "a"]
+    assert found(Wanted(names=frozenset({"1-1"}))) == ["old"]
+    assert found(Wanted(older_than_s=3600)) == ["old"]
+    assert found(Wanted(newer_than_s=3600)) == ["c", "b", "a"]
+
+
+def test_a_letter_has_its_whole_history_and_its_prompt_by_reference(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """The stream itself holds no prompt."""
+    letter = fail("a")
+
+    assert (letter.role, letter.queue, letter.error, letter.message) == (
+        "coder", "role.coder", "InvalidRequest", "no",
+    )  # fmt: skip
+    assert letter.attempts == [ATTEMPT]
+    assert letters.prompt(letter) == "the prompt"
+    assert b"the prompt" not in b"".join(server.xrange("dead")[0][1].values())
+
+
+def test_a_prompt_that_cannot_be_read_is_an_error(server: redis.Redis, fail: Fail) -> None:
+    """A message may be gone, or be no message at all."""
+    letters, letter = DeadLetters(server), fail("a")
+
+    for entry in (
+        b"role.coder\nnot JSON",
+        b'role.coder\n{"body": "####"}',
+        b'role.coder\n{"body": "W10="}',
+    ):
+        server.hset("dead:messages", letter.id, entry)
+        with pytest.raises(ValueError, match="the message of a holds no prompt"):
+            letters.prompt(letter)
+    server.hdel("dead:messages", letter.id)
+    with pytest.raises(ValueError, match="the message of a is not there"):
+        letters.prompt(letter)
+
+
+def test_a_retry_starts_anew_and_takes_the_history_along(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """The error is forgotten, the message is behind the others, its deadline counts from now."""
+    letter = fail("a", priority="\x06\x163")
+    server.lpush("role.coder\x06\x163", "waits already")
+    before_ms = int(server.time()[0]) * 1000
+
+    told = letters.retry(letter)
+
+    assert told == "retried"
+    assert not server.exists(RESULT + "a", "dead:messages")
+    assert not server.xlen("dead")
+    assert server.lrange("role.coder\x06\x163", 0, -1) == [
+        message("coder", "the prompt").encode(), b"waits already",
+    ]  # fmt: skip
+    assert server.llen("bell:role.coder")
+    task = server.hgetall("task:a")
+    assert int(task[b"enqueued_ms"]) >= before_ms
+    assert [a["error"] for a in json.loads(task[b"attempts"])] == ["InvalidRequest", "Retried"]
+
+
+def test_a_task_that_fails_again_has_both_lives_in_its_letter(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """What `begin` hands to the worker is what the letter had."""
+    letters.retry(fail("a"))
+
+    begun = Store(server).begin("a", take(server, "coder")[0])
+
+    assert begun.verdict == "run"
+    assert [a["error"] for a in json.loads(begun.task["attempts"])] == ["InvalidRequest", "Retried"]
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "REVOKED", "FAILURE"])
+def test_a_result_that_came_since_is_not_undone(
+    status: str, server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """The same id, queued again after its error had lapsed, was answered: that stays."""
+    letter = fail("a")
+    server.set(RESULT + "a", json.dumps({"status": status}))
+
+    told = letters.retry(letter)
+
+    assert told == "answered"
+    assert json.loads(server.get(RESULT + "a") or "") == {"status": status}
+    assert letters.get("a") == letter
+    assert not server.exists("role.coder")
+
+
+def test_a_letter_whose_error_has_lapsed_can_be_retried(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """Results are kept for a day, letters for thirty."""
+    letter = fail("a")
+    server.delete(RESULT + "a")
+
+    assert letters.retry(letter) == "retried"
+
+
+def test_a_life_that_has_begun_already_keeps_its_own_fields(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """Its id was queued again and waits: a second message of it costs nothing."""
+    letter = fail("a")
+    server.delete(RESULT + "a")
+    server.hset("task:a", mapping={"fence": "7", "attempts": "[]"})
+
+    assert letters.retry(letter) == "retried"
+
+    assert server.hgetall("task:a") == {b"fence": b"7", b"attempts": b"[]"}
+
+
+def test_a_letter_without_its_message_stays(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """Its history is all there is; it is not thrown away by a retry that cannot be."""
+    letter = fail("a")
+    server.delete("dead:messages")
+
+    assert letters.retry(letter) == "lost"
+
+    assert letters.get("a") == letter
+    assert server.exists(RESULT + "a")
+
+
+def _retry_once(url: str, letter: DeadLetter, gate: "multiprocessing.Barrier") -> str:  # type: ignore[valid-type]
+    letters = DeadLetters(redis.Redis.from_url(url))
+    gate.wait()
+    return letters.retry(letter)
+
+
+def test_operators_who_retry_at_once_queue_one_message(
+    redis_url: str, server: redis.Redis, fail: Fail
+) -> None:
+    """Whoever comes second is told that the letter is gone."""
+    letter = fail("a")
+
+    with multiprocessing.Manager() as manager, multiprocessing.Pool(4) as pool:
+        told = pool.starmap(_retry_once, [(redis_url, letter, manager.Barrier(4))] * 4)
+
+    assert sorted(told) == ["gone", "gone", "gone", "retried"]
+    assert server.llen("role.coder") == 1
+
+
+def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
+    server: redis.Redis, letters: DeadLetters, fail: Fail, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody consumes it; from the common queue the task comes back as an unknown role."""
+    roles = tmp_path / "roles.yaml"
+    roles.write_text("providers: {}\nroles: {planner: {chain: []}}\n")
+    monkeypatch.setenv("ROLES_FILE", str(roles))
+    coder, planner = fail("a", "coder", priority="\x06\x169"), fail("b", "planner")
+
+    letters.retry(coder)
+    letters.retry(planner)
+
+    assert server.llen("celery\x06\x169") == 1
+    assert server.llen("role.planner") == 1
+    assert server.llen("bell:celery") == 1
+
+
+def test_a_message_that_is_no_task_is_put_back_as_it_is(
+    server: redis.Redis, letters: DeadLetters
+) -> None:
+    """It has no task id; it is known by the letter's own."""
+    server.lpush("role.coder", b"\x80garbage")
+    Store(server).bury(take_raw(server), {"error": "InvalidMessage", "message": "not JSON"})
+    (letter,) = letters.find()
+
+    assert (letter.task_id, letter.name, letter.queue) == ("", letter.id, "role.coder")
+    assert letters.retry(letter) == "retried"
+
+    assert server.lrange("role.coder", 0, -1) == [b"\x80garbage"]
+    assert not server.exists("task:", RESULT)
+
+
+def take_raw(server: redis.Redis) -> str:
+    store = Store(server)
+    number, *words = store.take_command(["role.coder"], 1, "raw")
+    return store.script("take")(keys=words[:number], args=words[number:])[0].decode()
+
+
+def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
+    server: redis.Redis, letters: DeadLetters
+) -> None:
+    """A message that cannot be read says nothing about a sound one of the same id."""
+    store = Store(server)
+    for id_, fields in (("new", {}), ("begun", {"fence": "1"}), ("retried", {"enqueued_ms": "1"})):
+        if fields:
+            server.hset(f"task:{id_}", mapping=fields)
+        server.lpush("role.coder", "x")
+        store.bury(
+            take_raw(server), {"error": "InvalidMessage"}, task_id=id_, meta="{}", expires_s=9
+        )
+
+    assert server.get(RESULT + "new") == b"{}"
+    assert server.get(RESULT + "retried") == b"{}"
+    assert server.get(RESULT + "begun") is None
+    assert [letter.task_id for letter in letters.find()] == ["retried", "begun", "new"]
+    assert letters.retry(letters.get("new")) == "retried"  # type: ignore[arg-type]
+
+
+def test_dropped_letters_leave_nothing_behind(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """Told is how many were there; the error stays with whoever waits for it."""
+    a, b = fail("a"), fail("b")
+    letters.retry(a)
+
+    assert letters.drop([a, b, replace(b, id="1-1")]) == 1
+
+    assert not server.exists("dead:messages")
+    assert not server.xlen("dead")
+    assert server.exists(RESULT + "b")
+
+
+def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
+    server: redis.Redis, letters: DeadLetters
+) -> None:
+    """A result that comes late, after the message had gone back: why it failed is not lost."""
+    store = Store(server)
+    server.lpush("role.coder", message("coder", "x"))
+    tag = take_raw(server)
+    begun = store.begin("a", tag)
+    store.give_back([tag], "dead")
+
+    store.settle("a", "{}", fence=begun.fence, tag=tag, expires_s=9, dead={"error": "WorkerLost"})
+
+    letter = letters.get("a")
+    assert letter
+    assert (letter.error, letter.queue) == ("WorkerLost", "")
+    assert letters.retry(letter) == "lost"
+
+
+def test_letters_older_than_thirty_days_go_with_their_messages(
+    server: redis.Redis, letters: DeadLetters, fail: Fail
+) -> None:
+    """Whatever worker looks after its deliveries removes some; nothing is left of them."""
+    now_ms = server.time()[0] * 1000
+    for age_ms in (31 * DAY_MS, 30 * DAY_MS + 60_000, 30 * DAY_MS - 60_000):
+        id_ = server.xadd("dead", {"task_id": "x", "at_ms": "1"}, id=f"{now_ms - age_ms}-0")
+        server.hset("dead:messages", id_, "role.coder\nx")
+    young = fail("young")
+
+    Store(server).tend([])
+
+    ids = [letter.id for letter in letters.find()]
+    assert ids == [young.id, f"{now_ms - 30 * DAY_MS + 60_000}-0"]
+    assert {key.decode() for key in server.hkeys("dead:messages")} == set(ids)
