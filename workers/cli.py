@@ -20,7 +20,7 @@ from redis.retry import Retry
 from tasks import app, complete
 from tasks.completion import queue_for
 from tasks.errors import BreakwaterError
-from workers import breaker_commands
+from workers import breaker_commands, dead_letter_commands
 from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
 
 HINT_AFTER_S = 3.0
@@ -31,6 +31,7 @@ REDIS_TIMEOUT_S = 2.0
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 cli.add_typer(breaker_commands.cli, name="breakers")
+cli.add_typer(dead_letter_commands.cli, name="dead")
 
 
 def main() -> None:

@@ -1,0 +1,229 @@
+"""`breakwater dead`: what is past help, and an operator's decision on it."""
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rich.table import Table
+from rich.text import Text
+
+from tasks.deadletters import DeadLetter, DeadLetters, Wanted
+from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
+
+TIMEOUT_S = 5.0
+UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+NOT_RETRIED = {
+    "gone": "was retried or dropped by somebody else",
+    "lost": "has no message any more",
+    "answered": "has another result since",
+}
+
+cli = typer.Typer(invoke_without_command=True)
+
+
+def _seconds(age: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", age)
+    if not found:
+        raise typer.BadParameter(f"{age!r} is no age, such as 90s, 30m, 2h or 7d")
+    return float(found[1]) * UNITS_S[found[2]]
+
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="A task's id, or a letter's own.")
+]
+Role = Annotated[str | None, typer.Option(help="Only letters of this role.")]
+Error = Annotated[str | None, typer.Option(help="Only of this class of error.")]
+Older = Annotated[
+    float | None,
+    typer.Option("--older-than", parser=_seconds, metavar="AGE", help="Such as 30m or 7d."),
+]
+Newer = Annotated[
+    float | None, typer.Option("--newer-than", parser=_seconds, metavar="AGE", help="As above.")
+]
+All = Annotated[bool, typer.Option("--all", help="Every letter there is.")]
+
+
+@cli.callback()
+def dead(
+    context: typer.Context,
+    role: Role = None,
+    error: Error = None,
+    older_than: Older = None,
+    newer_than: Newer = None,
+    count: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    before: Annotated[
+        str, typer.Option(metavar="ID", help="The next page: behind this letter.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the dead letters of the last 30 days, newest first, or decide on them."""
+    if context.invoked_subcommand:
+        return
+    wanted = Wanted(role, error, older_than_s=older_than or 0, newer_than_s=newer_than)
+    found = [*islice(_letters().find(wanted, before=_letter_id(before)), count + 1)]
+    letters, more = found[:count], len(found) > count
+    if as_json:
+        print_json([_told(letter) for letter in letters])
+    elif letters:
+        out.print(_table(letters))
+    else:
+        out.print("no dead letters" + ("" if wanted == Wanted() and not before else " like that"))
+    if more:
+        err.print(f"there are more: --before {letters[-1].id}", style="dim", markup=False)
+
+
+@cli.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="A task's id, or a letter's own.")],
+    prompt: Annotated[bool, typer.Option("--prompt", help="Show the prompt as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one letter with its whole history."""
+    letters = _letters()
+    letter = letters.get(name)
+    if letter is None:
+        fail(f"no dead letter of {name!r}")
+    told = _told(letter)
+    if prompt:
+        try:
+            told["prompt"] = letters.prompt(letter)
+        except ValueError as error:
+            fail(str(error))
+    if as_json:
+        print_json(told)
+        return
+    attempts = told.pop("attempts")
+    for key, value in told.items():
+        out.print(f"{key + ':':10}{_plain(value)}", markup=False, soft_wrap=True)
+    table = Table("provider", "model", "outcome", "error", "status", "ms", "why", box=None)
+    for each in attempts:
+        keys = ("provider", "model", "outcome", "error", "status", "latency_ms", "why")
+        table.add_row(*(Text(_plain(each.get(key) or "")) for key in keys))
+    out.print(table if attempts else "no attempt was made")
+
+
+@cli.command()
+def retry(
+    names: Names = None,
+    role: Role = None,
+    error: Error = None,
+    older_than: Older = None,
+    newer_than: Newer = None,
+    all_: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """Queue letters again, each with a new deadline: by id, by filter, or all."""
+    letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
+    told: Counter[str] = Counter()
+    for letter in _chosen(letters, wanted):
+        outcome = letters.retry(letter)
+        told[outcome] += 1
+        if outcome != "retried":
+            err.print(f"{letter.name} {NOT_RETRIED[outcome]}", style="yellow", markup=False)
+    if as_json:
+        print_json({outcome: told[outcome] for outcome in ("retried", *NOT_RETRIED)})
+    else:
+        out.print(f"retried {told['retried']}")
+    raise typer.Exit(bool(names) and told["retried"] < told.total())
+
+
+@cli.command()
+def drop(
+    names: Names = None,
+    role: Role = None,
+    error: Error = None,
+    older_than: Older = None,
+    newer_than: Newer = None,
+    all_: All = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Remove letters and their prompts for good: by id, by filter, or all."""
+    letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask at; add --yes")
+    if not yes:
+        number = sum(1 for _ in _chosen(letters, wanted))
+        typer.confirm(f"drop {number} dead letters and their prompts?", abort=True, err=True)
+    out.print(f"dropped {letters.drop(_chosen(letters, wanted))}")
+
+
+def _letters() -> DeadLetters:
+    return DeadLetters(
+        Redis.from_url(
+            usable_redis_url(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+    )  # fmt: skip
+
+
+def _wanted(
+    names: list[str] | None,
+    role: str | None,
+    error: str | None,
+    older_than_s: float | None,
+    newer_than_s: float | None,
+    all_: bool,
+) -> Wanted:
+    """Refuse words that could mean more letters than were meant."""
+    filtered = Wanted(role, error, older_than_s=older_than_s or 0, newer_than_s=newer_than_s)
+    if sum((bool(names), filtered != Wanted(), all_)) != 1:
+        raise typer.BadParameter("give ids, or filters such as --role, or --all")
+    return Wanted(names=frozenset(names)) if names else filtered
+
+
+def _chosen(letters: DeadLetters, wanted: Wanted) -> Iterator[DeadLetter]:
+    """Find the letters that are wanted now; a task that is named stands for its newest one."""
+    missing = set(wanted.names)
+    if not missing:
+        # What dies again meanwhile is younger than the first, and is not chosen twice.
+        yield from letters.find(wanted)
+        return
+    found = []
+    for letter in letters.find(wanted):
+        if not missing.isdisjoint((letter.task_id, letter.id)):
+            missing -= {letter.task_id, letter.id}
+            found.append(letter)
+        if not missing:
+            break
+    if missing:
+        fail(f"no dead letter of {', '.join(map(repr, sorted(missing)))}; nothing was changed")
+    yield from found
+
+
+def _letter_id(name: str) -> str:
+    if name and not re.fullmatch(r"\d{1,15}-\d{1,15}", name):
+        raise typer.BadParameter(f"{name!r} is no letter's own id, such as 1763700000000-0")
+    return name
+
+
+def _told(letter: DeadLetter) -> dict[str, Any]:
+    return {**asdict(letter), "at": _at(letter)}
+
+
+def _at(letter: DeadLetter) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(letter.at_ms / 1000))
+
+
+def _table(letters: Iterable[DeadLetter]) -> Table:
+    table = Table(box=None)
+    for header in ("at (UTC)", "id", "role", "error"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("message")
+    for letter in letters:
+        cells = (_at(letter), letter.name, letter.role, letter.error, letter.message)
+        table.add_row(*(Text(_plain(cell)) for cell in cells))
+    return table
+
+
+def _plain(value: object) -> str:
+    """Show what came from anywhere without letting it move the cursor."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
