@@ -44,21 +44,26 @@ class Begun:
     task: Mapping[str, str] = field(default_factory=dict)
 
 
+def packaged() -> dict[str, str]:
+    """Read the scripts this package ships, each whole: what they share stands in front."""
+    folder = files("tasks.delivery") / "scripts"
+    shared = (folder / "delivery.lua").read_text()
+    return {name: shared + (folder / f"{name}.lua").read_text() for name in SCRIPTS}
+
+
 class Store:
     """
     Run the scripts.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
+        sources: The scripts by name; tests put a clock of their own into them.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, sources: Mapping[str, str] | None = None) -> None:
         self.client = client
-        folder = files("tasks.delivery") / "scripts"
-        shared = (folder / "delivery.lua").read_text()
         self._scripts = {
-            name: client.register_script(shared + (folder / f"{name}.lua").read_text())
-            for name in SCRIPTS
+            name: client.register_script(source) for name, source in (sources or packaged()).items()
         }
 
     def take_command(self, queues: Sequence[str], most: int, tag: str) -> tuple[Any, ...]:
@@ -81,6 +86,13 @@ class Store:
     def script(self, name: str) -> Script:
         """Return a script, to run it on a connection of one's own."""
         return self._scripts[name]
+
+    def take(self, queues: Sequence[str], most: int, tag: str) -> list[tuple[str, str, bytes]]:
+        """Take messages; returns the tag, the list and the message of each."""
+        command = self.take_command(queues, most, tag)
+        number = command[0]
+        told = self._run("take", command[1 : number + 1], *command[number + 1 :])
+        return [(_text(told[i]), _text(told[i + 1]), told[i + 2]) for i in range(0, len(told), 3)]
 
     def tend(self, tags: Iterable[str]) -> tuple[list[str], list[str]]:
         """

@@ -18,7 +18,7 @@
 --     enqueued_ms        set when a dead letter is given a second life
 -- delayed                zset    delivery tag -> ms at which its message goes to its list again
 -- delayed:messages       hash    as `taken`
--- parked                 hash    queue -> JSON: until_ms, since_ms, reason, few, passed
+-- parked                 hash    queue -> JSON: until_ms, for_ms, since_ms, reason, few, passed
 -- parked:events          stream  one entry for each queue parked and opened again
 -- dead                   stream  dead letters, of the last 30 days; the fields of each:
 --     task_id            empty if the message names none that could be used
@@ -97,6 +97,6 @@ local function bury(id, entry, fields, now, meta)
   count('dead')
   local letter = redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now,
     'queue', entry and queue_of((parts(entry))) or '',
-    'result', meta ~= '' and redis.sha1hex(meta) or '', unpack(fields))
+    'result', meta, unpack(fields))
   if entry then redis.call('HSET', 'dead:messages', letter, entry) end
 end

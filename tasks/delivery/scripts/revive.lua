@@ -14,7 +14,7 @@ for i = 1, #found[2], 2 do fields[found[2][i]] = found[2][i + 1] end
 if fields.task_id ~= '' then
   local task, result = 'task:' .. fields.task_id, RESULT .. fields.task_id
   local there = redis.call('GET', result)
-  if there and redis.sha1hex(there) ~= fields.result then return 'answered' end
+  if there and there ~= fields.result then return 'answered' end
   redis.call('DEL', result)
   if redis.call('EXISTS', task) == 0 then -- else its id was queued again, and has a life already
     redis.call('HSET', task, 'attempts', attempts, 'enqueued_ms', now_ms())

@@ -20,7 +20,8 @@ for i = 1, #flat, 2 do parked[flat[i]] = cjson.decode(flat[i + 1]) end
 -- A parked queue is closed until its time; then a few may pass, to find out whether it is over.
 local function may_pass(queue)
   local state = parked[queue]
-  return not state or now >= state.until_ms
+  -- Longer than it was planned to be: the clock was set back.
+  return not state or now >= state.until_ms or state.until_ms - now > state.for_ms
 end
 
 local function passed(queue)
@@ -28,7 +29,7 @@ local function passed(queue)
   if not state then return end
   state.passed = state.passed + 1
   if state.passed >= state.few then
-    state.passed, state.until_ms = 0, now + few_ms
+    state.passed, state.until_ms, state.for_ms = 0, now + few_ms, few_ms
   end
   redis.call('HSET', 'parked', queue, cjson.encode(state))
 end

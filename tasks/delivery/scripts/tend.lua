@@ -24,6 +24,11 @@ for i = 2, #ARGV do
   end
 end
 
+-- The clock was set back: no take lasts longer than one made now.
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '(' .. now + lease_ms, '+inf', 'LIMIT', 0, 1000)) do
+  redis.call('ZADD', UNTIL, now + lease_ms, tag)
+end
+
 if now >= calm then
   for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '-inf', now, 'LIMIT', 0, 100)) do
     local entry = redis.call('HGET', TAKEN, tag)

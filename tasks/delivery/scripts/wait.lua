@@ -24,7 +24,7 @@ if park > 0 then
   local old = redis.call('HGET', 'parked', queue)
   local since = old and cjson.decode(old).since_ms or now
   redis.call('HSET', 'parked', queue, cjson.encode({
-    until_ms = now + park, since_ms = since, reason = ARGV[8], few = tonumber(ARGV[9]), passed = 0}))
+    until_ms = now + park, for_ms = park, since_ms = since, reason = ARGV[8], few = tonumber(ARGV[9]), passed = 0}))
   if not old then
     tell(queue, 'parked', now + park, ARGV[8], now)
     return 2

@@ -1,0 +1,403 @@
+"""Each step of the delivery by itself: what it promises, and what if it happens twice or too late."""
+
+import json
+
+from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES, PRIORITY_MARK
+from tests.delivery.conftest import OTHER, QUEUE, Bench
+
+
+def test_what_is_taken_is_in_one_place_at_every_moment(bench: Bench) -> None:
+    """In the list, or in `taken` with a time limit: never in neither, never in both."""
+    bench.push("a", "b")
+
+    tag = bench.take_one()
+
+    assert bench.waiting() == ["b"]
+    assert bench.redis.hget("taken", tag) == b"role.coder\na"
+    assert bench.redis.zscore("taken:until", tag) == bench.ms + LEASE_MS
+
+
+def test_queues_take_turns_and_priorities_go_first(bench: Bench) -> None:
+    """A long queue does not hold up another; an urgent message overtakes."""
+    bench.push("a", "b", "c")
+    bench.push("x", queue=OTHER)
+    bench.push("late", queue=f"{QUEUE}{PRIORITY_MARK}9")
+
+    taken = [message for _, message in bench.take(10)]
+
+    assert taken == ["a", "x", "b", "c", "late"]
+
+
+def test_a_message_that_is_too_large_is_a_dead_letter(bench: Bench) -> None:
+    """No worker loads it, and those behind it are taken."""
+    bench.push("x" * (MAX_MESSAGE_BYTES + 1), "b")
+
+    taken = bench.take(2)
+
+    assert [message for _, message in taken] == ["b"]
+    ((_, letter),) = bench.redis.xrange("dead")
+    assert letter[b"error"] == b"MessageTooLarge"
+    assert bench.redis.hlen("dead:messages") == 1
+
+
+def test_a_silent_worker_loses_what_it_holds(bench: Bench) -> None:
+    """It goes back to the head of its list within a lease and a look."""
+    bench.push("a", "b")
+    tag = bench.take_one()
+
+    bench.pass_tended(LEASE_MS - 1)
+    before = bench.waiting()
+    bench.pass_tended(2000)
+
+    assert before == ["b"]
+    assert bench.waiting() == ["a", "b"]
+    assert not bench.redis.hexists("taken", tag)
+    assert bench.counted("recovered") == 1
+
+
+def test_a_living_worker_keeps_what_it_holds_for_any_time(bench: Bench) -> None:
+    """One command renews all of it."""
+    bench.push("a", "b")
+    tags = [tag for tag, _ in bench.take(2)]
+
+    lost, _ = bench.pass_tended(20 * LEASE_MS, *tags)
+
+    assert lost == []
+    assert bench.waiting() == []
+
+
+def test_a_worker_is_told_what_it_has_lost(bench: Bench) -> None:
+    """It slept, or the network did."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.pass_tended(LEASE_MS + 2000)
+
+    lost, _ = bench.store.tend([tag])
+
+    assert lost == [tag]
+    assert bench.redis.zscore("taken:until", tag) is None
+
+
+def test_after_an_outage_the_living_come_first(bench: Bench) -> None:
+    """Redis was away longer than a lease: nobody is taken for dead before having had a chance."""
+    bench.push("a", "b")
+    alive, dead = (tag for tag, _ in bench.take(2))
+
+    bench.tick(10 * LEASE_MS)
+    bench.store.tend([])  # somebody else is the first to be back
+    bench.tick(2000)
+    lost, _ = bench.store.tend([alive])
+    bench.pass_tended(LEASE_MS, alive)
+
+    assert lost == []
+    assert bench.waiting() == ["b"]
+    assert not bench.redis.hexists("taken", dead)
+
+
+def test_a_clock_that_steps_back_keeps_nothing_for_longer_than_two_leases(bench: Bench) -> None:
+    """A failover to a server whose clock is behind."""
+    bench.push("a")
+    bench.take_one()
+    bench.tick(-3600_000)
+
+    bench.pass_tended(2 * LEASE_MS + 4000)
+
+    assert bench.waiting() == ["a"]
+
+
+def test_a_task_has_one_runner(bench: Bench) -> None:
+    """The same id queued twice: the second delivery is dropped while the first runs."""
+    bench.push("a", "a")
+    first, second = (tag for tag, _ in bench.take(2))
+
+    begun, again = bench.begin(first), bench.begin(second)
+
+    assert (begun.verdict, again.verdict) == ("run", "owned")
+    assert not bench.redis.hexists("taken", second)
+
+
+def test_a_begin_whose_answer_was_lost_can_be_asked_again(bench: Bench) -> None:
+    """It is no lost worker; the newest fence counts."""
+    bench.push("a")
+    tag = bench.take_one()
+
+    first, second = bench.begin(tag), bench.begin(tag)
+
+    assert int(second.fence) > int(first.fence)
+    assert "lost" not in second.task
+    assert bench.settle(second) == "settled"
+
+
+def test_a_message_that_went_back_cannot_be_begun(bench: Bench) -> None:
+    """A worker that wakes up late finds it is not its own any more."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.pass_tended(LEASE_MS + 2000)
+
+    assert bench.begin(tag).verdict == "gone"
+
+
+def test_only_the_newest_fence_calls_and_settles(bench: Bench) -> None:
+    """A worker that slept through its lease neither pays nor overwrites."""
+    bench.push("a")
+    slept = bench.take_one()
+    old = bench.begin(slept)
+    bench.pass_tended(LEASE_MS + 2000)
+    tag = bench.take_one()
+    new = bench.begin(tag)
+
+    assert bench.store.call("t", old.fence, '{"provider": "x"}') == -1
+    assert bench.settle(old, meta='"late"') == "superseded"
+    assert bench.store.call("t", new.fence, '{"provider": "x"}') == 0
+    assert bench.settle(new) == "settled"
+    assert bench.settle(old, meta='"late"') == "already"
+    assert bench.redis.get("celery-task-meta-t") == b'"answer"'
+    assert bench.counted("superseded") == 2
+
+
+def test_a_late_answer_counts_while_nobody_else_has_begun(bench: Bench) -> None:
+    """It was paid for; the message that went back finds the result."""
+    bench.push("a")
+    slept = bench.take_one()
+    begun = bench.begin(slept)
+    bench.pass_tended(LEASE_MS + 2000)
+
+    told = bench.settle(begun)
+
+    assert told == "settled"
+    assert bench.begin(bench.take_one()).verdict == "settled"
+
+
+def test_a_settlement_whose_answer_was_lost_is_repeated_as_the_same(bench: Bench) -> None:
+    """The same result a second time is ours; another one is not."""
+    bench.push("a")
+    tag = bench.take_one()
+    begun = bench.begin(tag)
+
+    assert [bench.settle(begun), bench.settle(begun)] == ["settled", "settled"]
+    assert bench.settle(begun, meta='"other"') == "already"
+
+
+def test_a_call_whose_worker_was_lost_is_counted_when_another_goes_out(bench: Bench) -> None:
+    """Not before: it may never be needed again. And never twice."""
+    bench.push("a")
+    begun = bench.begin(bench.take_one())
+    bench.store.call("t", begun.fence, '{"provider": "x", "model": "m"}')
+    bench.pass_tended(LEASE_MS + 2000)
+
+    again = bench.begin(bench.take_one())
+    before = bench.counted("duplicates")
+    counts = [bench.store.call("t", again.fence, '{"provider": "x"}') for _ in range(2)]
+
+    assert again.task["lost"] == "1"
+    assert again.task["lost_calls"] == '{"provider": "x", "model": "m"}'
+    assert (before, counts, bench.counted("duplicates")) == (0, [1, 1], 1)
+
+
+def test_a_call_that_has_failed_is_not_one_that_may_have_been_paid(bench: Bench) -> None:
+    """Killed between two targets: there is nothing to count."""
+    bench.push("a")
+    begun = bench.begin(bench.take_one())
+    bench.store.call("t", begun.fence, '{"provider": "x"}')
+    bench.store.call("t", begun.fence, "")
+    bench.pass_tended(LEASE_MS + 2000)
+
+    again = bench.begin(bench.take_one())
+
+    assert bench.store.call("t", again.fence, '{"provider": "y"}') == 0
+
+
+def test_a_task_that_waits_keeps_what_it_has_come_to(bench: Bench) -> None:
+    """The message stays as it was; the attempts are beside it."""
+    bench.push("a", "b")
+    tag = bench.take_one()
+    begun = bench.begin(tag)
+
+    bench.wait(begun, tag, attempts='[{"provider": "x"}]', repeats=2)
+    again = bench.begin(bench.take_one())
+
+    assert bench.waiting() == ["b"]
+    assert json.loads(again.task["attempts"]) == [{"provider": "x"}]
+    assert again.task["repeats"] == "2"
+    assert "lost" not in again.task
+
+
+def test_a_delayed_task_comes_back_when_it_is_due(bench: Bench) -> None:
+    """Meanwhile it is in Redis, in nobody's memory."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag), tag, delay_ms=5000)
+
+    bench.tick(4999)
+    early = bench.take()
+    bench.tick(1)
+
+    assert early == []
+    assert [message for _, message in bench.take()] == ["a"]
+    assert not bench.redis.exists("delayed", "delayed:messages")
+
+
+def test_a_wait_that_is_repeated_puts_one_message_back(bench: Bench) -> None:
+    """Its answer was lost on the way."""
+    bench.push("a")
+    tag = bench.take_one()
+    begun = bench.begin(tag)
+
+    assert [bench.wait(begun, tag), bench.wait(begun, tag)] == [1, 1]
+    assert bench.waiting() == ["a"]
+
+
+def test_a_wait_of_one_who_was_superseded_changes_nothing(bench: Bench) -> None:
+    """Its message belongs to another."""
+    bench.push("a")
+    slept = bench.take_one()
+    old = bench.begin(slept)
+    bench.pass_tended(LEASE_MS + 2000)
+    bench.begin(bench.take_one())
+
+    assert bench.wait(old, slept, attempts='["mine"]') == 0
+    assert bench.waiting() == []
+
+
+def test_a_parked_queue_is_left_alone_and_others_are_not(bench: Bench) -> None:
+    """What was in flight is at its head, in order."""
+    bench.push("a", "b")
+    bench.push("x", queue=OTHER)
+    tag = bench.take_one()
+    told = bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="x is open", few=2)
+
+    taken = bench.take(5)
+
+    assert told == 2
+    assert [message for _, message in taken] == ["x"]
+    assert bench.waiting() == ["a", "b"]
+    assert bench.parked()["reason"] == "x is open"
+
+
+def test_at_reopening_a_few_go_first(bench: Bench) -> None:
+    """If they tell nothing, a few more later; a flood never."""
+    bench.push(*"abcdefg")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=2)
+    bench.tick(10_000)
+
+    first = [message for _, message in bench.take(5)]
+    then = bench.take(5)
+    bench.tick(FEW_MS)
+    later = [message for _, message in bench.take(5)]
+
+    assert (first, then, later) == (["a", "b"], [], ["c", "d"])
+
+
+def test_a_clock_that_steps_back_parks_no_queue_for_longer(bench: Bench) -> None:
+    """A failover to a server whose clock is an hour behind."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=2)
+
+    bench.tick(-3600_000)
+
+    assert [message for _, message in bench.take(5)] == ["a"]
+
+
+def test_an_answer_opens_a_parked_queue(bench: Bench) -> None:
+    """All of it, and its end is told."""
+    bench.push(*"abcd")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=1)
+    bench.tick(10_000)
+    tag = bench.take_one()
+
+    told = bench.settle(bench.begin(tag), tag, opens=QUEUE)
+
+    assert told == "opened"
+    assert len(bench.take(5)) == 3
+    events = [event[b"to"] for _, event in bench.redis.xrange("parked:events")]
+    assert events == [b"parked", b"open"]
+
+
+def test_a_queue_is_opened_once(bench: Bench) -> None:
+    """Every worker may hear of it."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=1)
+
+    assert [bench.store.open(QUEUE, "x is closed"), bench.store.open(QUEUE, "")] == [True, False]
+    assert len(bench.take()) == 1
+
+
+def test_what_a_stopping_worker_gives_back_is_in_order_and_counts_no_loss(bench: Bench) -> None:
+    """A call that was out may have been paid."""
+    bench.push(*"abc")
+    tags = [tag for tag, _ in bench.take(3)]
+    begun = bench.begin(tags[0])
+    bench.store.call("t", begun.fence, '{"provider": "x"}')
+
+    bench.store.give_back(reversed(tags), "all")
+
+    assert bench.waiting() == ["a", "b", "c"]
+    again = bench.begin(bench.take_one())
+    assert "lost" not in again.task
+    assert again.task["unknown"] == "1"
+
+
+def test_a_lost_connection_gives_back_only_what_has_not_begun(bench: Bench) -> None:
+    """What runs goes on, and is renewed."""
+    bench.push("a", "b")
+    running, waiting = (tag for tag, _ in bench.take(2))
+    bench.begin(running)
+
+    bench.store.give_back([waiting, running], "waiting")
+
+    assert bench.waiting() == ["b"]
+    assert bench.redis.hexists("taken", running)
+
+
+def test_an_acknowledgement_of_what_is_not_settled_gives_it_back(bench: Bench) -> None:
+    """Whatever made Celery drop it, nothing is lost."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.begin(tag)
+
+    bench.store.release([tag])
+
+    assert bench.waiting() == ["a"]
+    assert bench.begin(bench.take_one()).task["lost"] == "1"
+
+
+def test_an_acknowledgement_of_what_is_settled_forgets_it(bench: Bench) -> None:
+    """Nothing of a finished task is left but its result."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.settle(bench.begin(tag), tag)
+
+    bench.store.release([tag])
+
+    assert bench.waiting() == []
+    assert not bench.redis.exists("taken", "taken:until", "begun", "task:t")
+
+
+def test_a_cancelled_task_is_its_workers_no_more(bench: Bench) -> None:
+    """The cancellation is the result; the worker hears of it at its next look."""
+    bench.push("a")
+    tag = bench.take_one()
+    begun = bench.begin(tag)
+
+    told = bench.store.settle("t", '"revoked"', expires_s=60)
+
+    assert told == "settled"
+    assert bench.store.tend([tag])[0] == [tag]
+    assert bench.settle(begun) == "already"
+    assert bench.store.call("t", begun.fence, '{"provider": "x"}') == -1
+
+
+def test_a_failure_is_kept_with_its_message(bench: Bench) -> None:
+    """The result and the dead letter are one step."""
+    bench.push("a")
+    tag = bench.take_one()
+
+    bench.settle(bench.begin(tag), tag, dead={"role": "coder", "error": "InvalidRequest"})
+
+    ((letter, fields),) = bench.redis.xrange("dead")
+    assert (fields[b"task_id"], fields[b"error"]) == (b"t", b"InvalidRequest")
+    assert bench.redis.hget("dead:messages", letter) == b"role.coder\na"
