@@ -59,6 +59,7 @@ class Trace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, as closing would not
         self._socket.close()
 
     def lines(self) -> list[bytes]:

@@ -152,6 +152,8 @@ def _live(url: str, folder: Path) -> None:
         os._exit(3)
 
     threading.excepthook = die
+    stacks = (folder / f"{os.getpid()}.stacks").open("wb")  # shared, they would be a jumble
+    faulthandler.register(signal.SIGUSR1, file=stacks)
     os.dup2(2, 1)  # stdout is the nursery's, to answer on
     try:
         Worker(url, folder).run()
@@ -249,7 +251,11 @@ class Herd:
             os.killpg(self._nursery.pid, signal.SIGCONT)
             os.killpg(self._nursery.pid, signal.SIGUSR1)
         time.sleep(1)
-        return (self.folder / "stderr").read_text(errors="replace")[-20_000:]
+        stacks = [path for pid in self.alive if (path := self.folder / f"{pid}.stacks").exists()]
+        return "\n".join(
+            f"{path.name}:\n{path.read_text(errors='replace')[-10_000:]}"
+            for path in (self.folder / "stderr", *stacks)
+        )
 
     def end(self) -> None:
         """Leave no process behind."""
