@@ -16,6 +16,9 @@ from tasks.errors import InvalidOption, InvalidPrompt, UnknownRole, nearest
 from tasks.providers.base import Message
 
 OPTIONS = ("system", "params", "metadata", "deadline_s", "schema", "tools", "stream")
+MAX_BYTES = 8 * 1024 * 1024
+"""Of prompt and options as JSON; as a message it is a third larger, and less than is taken."""
+LONGEST_S = 10 * 365 * 86400
 LATER = {"schema", "tools", "stream"}  # names kept; refused until they work, never ignored
 SPEAKERS = ("user", "assistant", "system")
 ROLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -49,14 +52,18 @@ class Call:
             InvalidOption: An option does not exist, or its value does not fit.
         """
         if not isinstance(role, str) or not ROLE_NAME.fullmatch(role):
+            size = f" of {len(role)} characters" if isinstance(role, str) else ""
+            # Not shown: where prompt and role were confused, it is the prompt.
             raise UnknownRole(
-                f"role {str(role)[:80]!r} ({type(role).__name__}) cannot be a role; a role is a "
-                f"name of up to 64 letters, digits, '_', '.' and '-'"
+                f"a {type(role).__name__}{size} cannot be a role; a role is a name of up to 64 "
+                f"letters, digits, '_', '.' and '-'"
             )
         _check_options(options)
+        messages = _messages(prompt)
+        _check_size(messages, options)
         return cls(
             role=role,
-            messages=_messages(prompt),
+            messages=messages,
             system=options.get("system"),
             params=options.get("params") or {},
             metadata=options.get("metadata") or {},
@@ -151,6 +158,17 @@ def _part(where: str, part: object) -> str:
     return _text(where, part.get("text"))
 
 
+def _check_size(messages: Sequence[Message], options: Mapping[str, Any]) -> None:
+    texts = [message.content for message in messages]
+    if not options and sum(len(text) + 1 for text in texts) < MAX_BYTES // 12:
+        return  # a character is at most twelve bytes of JSON
+    size = len(json.dumps([texts, dict(options)]))
+    if size > MAX_BYTES:
+        raise InvalidPrompt(
+            f"the prompt and its options have {size} bytes as JSON; at most {MAX_BYTES} are taken"
+        )
+
+
 def _check_options(options: Mapping[str, Any]) -> None:
     """List every fault of the options at once."""
     faults = [
@@ -163,8 +181,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         for name in sorted(LATER & options.keys())
         if options[name]
     ]
-    if not isinstance(options.get("system", ""), str | None):
-        faults.append(f"system is a {type(options['system']).__name__}; it must be a string")
+    faults += _check_system(options.get("system"))
     faults += _check_deadline(options.get("deadline_s"))
     faults += _check_json_object("params", options.get("params"))
     faults += _check_json_object("metadata", options.get("metadata"))
@@ -174,13 +191,26 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise InvalidOption("; ".join(faults), {"faults": faults})
 
 
+def _check_system(system: object) -> list[str]:
+    if not isinstance(system, str | None):
+        return [f"system is a {type(system).__name__}; it must be a string"]
+    try:
+        _text("system", system or "")
+    except InvalidPrompt as fault:
+        return [str(fault)]
+    return []
+
+
 def _check_deadline(deadline_s: object) -> list[str]:
     if deadline_s is None:
         return []
     if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float):
         return [f"deadline_s is a {type(deadline_s).__name__}; it must be a number of seconds"]
-    if not 0 < deadline_s < float("inf"):
-        return [f"deadline_s is {deadline_s}; it must be more than 0 seconds, and finite"]
+    if not 0 < deadline_s <= LONGEST_S:
+        return [
+            f"deadline_s is {str(deadline_s)[:20]}; it must be more than 0 seconds, "
+            f"and ten years at most"
+        ]
     return []
 
 
@@ -190,7 +220,7 @@ def _check_json_object(name: str, value: object) -> list[str]:
     if not isinstance(value, Mapping):
         return [f"{name} is a {type(value).__name__}; it must be an object"]
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         return [f"{name} cannot be written as JSON: {error}"]
     return []

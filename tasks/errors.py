@@ -6,7 +6,9 @@ Every error a caller or a worker can meet, and what each means for the chain.
     ├── BadTask                  refused before any provider is asked
     │   ├── UnknownRole
     │   ├── InvalidPrompt
-    │   └── InvalidOption
+    │   ├── InvalidOption
+    │   ├── InvalidMessage       not one that Celery's producers write
+    │   └── UnknownTask
     ├── ProviderError            one call to one target failed; the verdict says what follows
     │   ├── Overloaded           503, 529
     │   ├── ServerError          any other 5xx
@@ -23,6 +25,7 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── InvalidRequest       any other 4xx: the prompt is at fault
     │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
     ├── WorkerLost               it cost several workers their lives; it is not given to another
+    ├── ResultTooLarge           the answer is larger than Redis should keep
     ├── ChainExhausted           every target was tried, and none of their errors can heal
     └── DeadlineExceeded         the task's deadline passed before any target answered
 
@@ -115,6 +118,14 @@ class InvalidPrompt(BadTask):
 
 class InvalidOption(BadTask):
     """An option does not exist, or its value is of the wrong type or range."""
+
+
+class InvalidMessage(BadTask):
+    """A message in a queue is not what Celery's producers write; it says what does not fit."""
+
+
+class UnknownTask(BadTask):
+    """A message names a task that the workers do not have."""
 
 
 class ProviderError(BreakwaterError):
@@ -234,6 +245,10 @@ class Cancelled(ProviderError):
 
 class WorkerLost(BreakwaterError):
     """Worker after worker was lost while it ran this task; another would be, too."""
+
+
+class ResultTooLarge(BreakwaterError):
+    """The answer, which was paid for, is larger than what Redis is given to keep."""
 
 
 class ChainExhausted(BreakwaterError):

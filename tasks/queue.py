@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.worker.request import Request as WorkerRequest
 
+from tasks.call import ROLE_NAME
 from tasks.cancel import App
 
 COMMON_QUEUE = "celery"
@@ -37,6 +38,7 @@ app = App(
 )
 app.conf.update(
     broker_transport="tasks.delivery.transport:Transport",
+    worker_consumer="tasks.delivery.consumer:Consumer",
     task_default_queue=COMMON_QUEUE,
     accept_content=["json"],
     task_serializer="json",
@@ -84,7 +86,8 @@ class QuietRequest(WorkerRequest):  # type: ignore[misc]
 
 def shadow_name(role: object) -> str:
     """Return the name that monitoring shows, such as `complete[coder]`."""
-    return f"complete[{role if isinstance(role, str) else '?'}]"[:100]
+    known = isinstance(role, str) and ROLE_NAME.fullmatch(role)  # else it may be a prompt
+    return f"complete[{role if known else '?'}]"
 
 
 def _role_in(args: Any, kwargs: Any) -> object:

@@ -8,6 +8,8 @@ the head of their lists within seconds, and each beginning of a task carries a f
 without which no call goes out and no result is written.
 
     transport.py   what Celery consumes and publishes through: the atomic take
+    envelope.py    what a message must be before Celery sees it
+    consumer.py    Celery's consumer: what is no task of ours becomes a dead letter
     keeper.py      a worker's thread that renews, recovers, and wakes parked queues
     lease.py       one task in hand: begin, call, settle, or wait
     backend.py     where results are written: once

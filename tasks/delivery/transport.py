@@ -7,7 +7,6 @@ waits at its queues' bells, which producers ring; messages of a producer that ri
 Celery, from another codebase) are found by a look once a second.
 """
 
-import json
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,8 +18,10 @@ from kombu.transport.virtual import QoS as VirtualQoS
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
+from tasks.delivery import envelope
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import PRIORITY_MARK
+from tasks.errors import InvalidMessage
 
 MOST = 8
 """Messages a take brings at most; several workers share a burst."""
@@ -148,11 +149,12 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
         delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
         self._queue_cycle.rotate(queue)
+        payload: dict[str, Any] = {}
         try:
-            payload = _envelope(raw)
-        except (ValueError, RecursionError) as fault:
-            why = str(fault) or type(fault).__name__
-            keeper().store.bury(delivery_tag, {"error": "InvalidMessage", "message": why})
+            payload = envelope.read(raw)
+            envelope.check(payload)
+        except InvalidMessage as fault:
+            envelope.bury(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
             return
         payload["properties"]["delivery_tag"] = delivery_tag
         due_ms = _due_ms(payload["headers"])
@@ -220,31 +222,6 @@ class SentinelTransport(stock.SentinelTransport):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
-
-
-def _envelope(raw: bytes) -> dict[str, Any]:
-    """
-    Read a message as kombu writes it.
-
-    Raises:
-        ValueError: It is none, or not whole.
-    """
-    try:
-        payload = json.loads(raw)
-    except ValueError:
-        raise ValueError("not JSON") from None
-    if not isinstance(payload, dict):
-        raise ValueError("not a JSON object")
-    shape = {"body": str, "headers": dict, "properties": dict}
-    for name, kind in shape.items():
-        if not isinstance(payload.get(name), kind):
-            raise ValueError(f"its {name!r} is missing or not of type {kind.__name__}")
-    properties = payload["properties"]
-    if not isinstance(properties.setdefault("delivery_info", {}), dict):
-        raise ValueError("its delivery_info is no object")
-    if properties.get("body_encoding") not in ("base64", "utf-8", None):
-        raise ValueError("its body_encoding is unknown")
-    return payload
 
 
 def _due_ms(headers: dict[str, Any]) -> int | None:

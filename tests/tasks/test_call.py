@@ -1,8 +1,12 @@
 """The door: what a caller may hand to `complete`, and what it is told otherwise."""
 
+import json
+from base64 import b64encode
+
 import pytest
 
-from tasks.call import Call, bind
+from tasks.call import MAX_BYTES, Call, bind
+from tasks.delivery.store import MAX_MESSAGE_BYTES
 from tasks.errors import BadTask, InvalidOption, InvalidPrompt, UnknownRole
 
 RESULT = {"task_id": "1", "role": "planner", "text": "a plan", "attempts": []}
@@ -89,6 +93,45 @@ def test_what_cannot_be_a_role_is_refused(role: object) -> None:
     """A role is a short name; anything else cannot be in a roles file."""
     with pytest.raises(UnknownRole, match="cannot be a role"):
         Call.of(role, "hi", {})
+
+
+def test_a_prompt_in_the_role_s_place_is_not_repeated() -> None:
+    """Who confuses the two finds the shape in the error, and no prompt in a log."""
+    with pytest.raises(UnknownRole, match="a str of 27 characters cannot be a role") as raised:
+        Call.of("CANARY: what is said here\n\n", "coder", {})
+
+    assert "CANARY" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options"),
+    [
+        ("x" * (MAX_BYTES + 1), {}),
+        ("\u4e16" * (MAX_BYTES // 6 + 1), {}),  # six bytes each, as it travels
+        ([{"role": "user", "content": "x" * 1000}] * (MAX_BYTES // 1000 + 1), {}),
+        ("x", {"system": "x" * MAX_BYTES}),
+        ("x", {"metadata": {"x": "x" * MAX_BYTES}}),
+    ],
+)
+def test_a_prompt_that_is_too_large_is_refused(prompt: object, options: dict[str, object]) -> None:
+    """At the producer, with both figures."""
+    with pytest.raises(InvalidPrompt, match=rf"have \d+ bytes as JSON; at most {MAX_BYTES} are"):
+        Call.of("coder", prompt, options)
+
+
+def test_the_largest_prompt_fits_a_message() -> None:
+    """What the producer takes, the workers take."""
+    body = json.dumps([["coder", "x" * MAX_BYTES], {}, {}])
+
+    assert len(b64encode(body.encode())) < MAX_MESSAGE_BYTES
+
+
+def test_what_cannot_travel_is_refused_wherever_it_stands() -> None:
+    """A lone surrogate is no character; a provider's SDK would fail on it after the queue."""
+    with pytest.raises(InvalidOption) as raised:
+        Call.of("coder", "hi", {"system": "\ud800", "metadata": {"a": "\udfff"}})
+
+    assert len(raised.value.details["faults"]) == 2
 
 
 def test_no_error_repeats_the_prompt() -> None:

@@ -1,0 +1,93 @@
+"""
+What a worker does with a message that is none of its tasks: a dead letter, in every case.
+
+Celery's consumer logs such a message with its whole body and forgets it; its caller waits for
+ever. An exception that it does not foresee ends the worker.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from traceback import extract_tb
+from typing import Any
+
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+from tasks.delivery import envelope
+from tasks.delivery.transport import keeper
+from tasks.errors import BadTask, InvalidMessage, UnknownTask, nearest
+
+INSIDE = "celery."
+"""How the names of Celery's own tasks begin."""
+SERVED_INSIDE = {"celery.accumulate"}
+"""Of those; the others run tasks where nothing settles them, or for ever."""
+
+
+class Consumer(CeleryConsumer):  # type: ignore[misc]
+    """Celery's consumer, which no message can stop."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return what is called with each message."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_message(message: Any) -> None:
+            try:
+                self._check(message)
+                handle(message)
+            except BadTask as fault:
+                self._bury(message, fault)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as fault:
+                if keeper().closing:  # the pool may be gone already; the message goes back
+                    raise
+                self.on_invalid_task(None, message, fault)
+
+        return on_message
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Bury a message whose body kombu could not decode."""
+        self.on_invalid_task(None, message, exc)
+
+    def on_unknown_message(self, _body: Any, message: Any) -> None:
+        """Bury a message that names no task."""
+        self._bury(message, InvalidMessage("it names no task"))
+
+    def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
+        """Bury a message of a task that is not ours."""
+        self._bury(message, UnknownTask("its task is not known here"))
+
+    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        """Bury a message that Celery could not make a task of; what it says may quote the body."""
+        where = [f" in {at.name}, line {at.lineno}" for at in extract_tb(exc.__traceback__)[-1:]]
+        told = type(exc).__name__ + "".join(where)
+        self._bury(message, InvalidMessage(f"Celery cannot make a task of it: {told}"))
+
+    def _check(self, message: Any) -> None:
+        name = envelope.check_task(message.headers, _body(message))
+        if name.startswith(INSIDE) and name not in SERVED_INSIDE:
+            raise UnknownTask(
+                f"task {name[:80]!r} is not served: it would run others of which none is settled "
+                f"by itself; enqueue each, such as in a group"
+            )
+        if name not in self.strategies:
+            known = [task for task in self.strategies if not task.startswith(INSIDE)]
+            raise UnknownTask(
+                f"unknown task {name[:80]!r}; there is {', '.join(known)}{nearest(name, known)}"
+            )
+
+    def _bury(self, message: Any, fault: BadTask) -> None:
+        body = None
+        with suppress(InvalidMessage):
+            body = _body(message)
+        task_id = envelope.task_id_of({"headers": message.headers}, body)
+        envelope.bury(keeper().store, message.delivery_tag, fault, task_id)
+        message.ack()
+
+
+def _body(message: Any) -> Any:
+    if message.content_type not in (message.accept or ()):
+        raise InvalidMessage("its content type is not taken; application/json is")
+    try:
+        return message.payload
+    except Exception as error:  # noqa: BLE001 - decoders raise what they like
+        raise InvalidMessage(f"its body cannot be decoded: {type(error).__name__}") from None

@@ -1,0 +1,296 @@
+"""
+What a message must be before Celery sees it.
+
+Celery and kombu trust what they take from a list: a body that is no base64, a time limit that is a
+word, or a header called `update` is an exception in the worker's event loop, which ends the worker;
+and their own handlers write the whole body to the log. So a message is checked here, all of it, and
+buried if it does not fit. The formats are Celery's task protocols, 2 and 1.
+
+Source: docs.celeryq.dev, "Message Protocol", and the code of Celery 5.7 that reads it.
+"""
+
+import json
+import zlib
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from celery import states
+from celery.app.task import Context
+from celery.canvas import Signature
+from celery.utils.time import maybe_iso8601
+from redis.exceptions import ConnectionError as Away
+from redis.exceptions import RedisError
+
+from tasks.delivery.store import MAX_MESSAGE_BYTES, Store
+from tasks.errors import BadTask, InvalidMessage
+from tasks.queue import app
+
+MAX_DEPTH = 100
+"""How deep a message may nest; what is deeper cannot be pickled for a child, or shown."""
+MAX_NAME = 255
+"""Characters of an id or a name."""
+MAX_NUMBER = 2**53
+"""Beyond this JSON's numbers are not exact, and sums of them overflow."""
+YEARS = range(1971, 9999)
+"""Datetimes outside cannot be moved to another time zone."""
+MAY_INFLATE = {"gzip", "zlib", "application/x-gzip"}
+"""Compressions that can be undone up to a bound, by kombu's names; it has zlib for all three."""
+
+_log = structlog.get_logger("breakwater")
+
+Check = Callable[[Any], bool]
+
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value <= MAX_NUMBER
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= MAX_NUMBER
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _moment(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and maybe_iso8601(value).year in YEARS
+    except (AttributeError, ValueError, OverflowError):
+        return False
+
+
+def _limits(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(each is None or _number(each) for each in value)
+    )
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(_name(each) for each in value)
+
+
+def _signature(value: Any) -> bool:
+    shape = {"task": _name, "args": _list, "kwargs": _object, "options": _object}
+    return (
+        isinstance(value, dict)
+        and all(fits(value.get(name)) for name, fits in shape.items())
+        and value.get("subtask_type") in [None, *Signature.TYPES]
+    )
+
+
+def _signatures(value: Any) -> bool:
+    return isinstance(value, list) and all(_signature(each) for each in value)
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+CANVAS: Mapping[str, Check] = {
+    "callbacks": _signatures, "errbacks": _signatures, "chain": _signatures, "chord": _signature,
+}  # fmt: skip
+FIELDS: Mapping[str, Check] = {
+    "id": _name, "task": _name, "root_id": _name, "parent_id": _name, "group": _name,
+    "shadow": _name, "lang": _text, "origin": _text, "meth": _text, "argsrepr": _text,
+    "kwargsrepr": _text, "eta": _moment, "expires": _moment, "retries": _whole,
+    "group_index": _whole, "replaced_task_nesting": _whole, "timelimit": _limits,
+    "ignore_result": _flag, "stamps": _object, "stamped_headers": _names, "compression": _text,
+}  # fmt: skip
+"""Of protocol 2's headers; one that is null has Celery's default. Others are a caller's own."""
+FIELDS_1: Mapping[str, Check] = {
+    **FIELDS, **CANVAS, "taskset": _name, "utc": _flag, "args": _list, "kwargs": _object,
+}  # fmt: skip
+PROPERTIES: Mapping[str, Check] = {
+    "correlation_id": _text, "reply_to": _text, "priority": _whole, "delivery_info": _object,
+    "delivery_mode": _whole, "body_encoding": _text, "type": _text,
+}  # fmt: skip
+OWN = {"breakwater": lambda value: _object(value) and _whole(value.get("enqueued_ms", 0))}
+RESERVED = frozenset(dir(Context)) | {"settled"}
+"""A header of such a name would take the place of a part of the task's request."""
+
+
+def read(raw: bytes) -> dict[str, Any]:
+    """
+    Read a message as it lies in its list.
+
+    Raises:
+        InvalidMessage: It is no JSON object.
+    """
+    try:
+        payload = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise InvalidMessage("the message is not JSON") from None
+    if not isinstance(payload, dict):
+        raise InvalidMessage("the message is not a JSON object")
+    return payload
+
+
+def check(payload: dict[str, Any]) -> None:
+    """
+    Check a message's envelope, and put its body in the clear.
+
+    Raises:
+        InvalidMessage: kombu or Celery would stumble over it.
+    """
+    for name, kind in (("body", str), ("headers", dict), ("properties", dict)):
+        if not isinstance(payload.get(name), kind):
+            raise InvalidMessage(f"its {name!r} is missing, or not of type {kind.__name__}")
+    for name in ("content-type", "content-encoding"):
+        if not isinstance(payload.get(name), str):
+            raise InvalidMessage(f"its {name!r} is missing, or not of type str")
+    if deeper_than(MAX_DEPTH, payload):
+        raise InvalidMessage(f"its envelope nests deeper than {MAX_DEPTH}")
+    headers, properties = payload["headers"], payload["properties"]
+    _check_fields("property", properties, PROPERTIES)
+    _check_fields("header", headers, {**FIELDS, **OWN})
+    for name in (headers.keys() - FIELDS.keys()) & RESERVED:
+        raise InvalidMessage(f"its header {name!r} is not a header; the name is Celery's own")
+    info = properties["delivery_info"] = properties.get("delivery_info") or {}
+    _check_fields("delivery_info's", info, {"exchange": _text, "routing_key": _text})
+    payload["body"] = _inflated(_decoded(payload["body"], properties), headers)
+
+
+def check_task(headers: Mapping[str, Any], body: Any) -> str:
+    """
+    Check what a message asks for; return the name of its task.
+
+    Args:
+        body: Decoded.
+
+    Raises:
+        InvalidMessage: It is no task of Celery's protocols.
+    """
+    if deeper_than(MAX_DEPTH, body):
+        raise InvalidMessage(f"its body nests deeper than {MAX_DEPTH}")
+    if headers.get("task") is not None:
+        fields = headers
+        _check_body(body)
+        kwargs = body[1]
+    elif isinstance(body, dict):
+        fields = body
+        _check_fields("body's", body, FIELDS_1)
+        if (body.keys() - FIELDS_1.keys()) & RESERVED:
+            raise InvalidMessage("its body has names that are Celery's own")
+        kwargs = body.get("kwargs") or {}
+    else:
+        raise InvalidMessage("it names no task")
+    for name in ("id", "task"):
+        if fields.get(name) is None:
+            raise InvalidMessage(f"it has no {name!r}")
+    if "self" in kwargs:
+        raise InvalidMessage("its kwargs name 'self', which is the task's own")
+    return str(fields["task"])
+
+
+def task_id_of(payload: Mapping[str, Any], body: Any = None) -> str:
+    """Return the id of the task that somebody may wait for; empty if it cannot be used."""
+    for fields in (payload.get("headers"), body):
+        if isinstance(fields, dict) and _name(fields.get("id")):
+            return str(fields["id"])
+    return ""
+
+
+def bury(store: Store, tag: str, error: BadTask, task_id: str) -> None:
+    """
+    Make a taken message a dead letter, and the error its task's result if it has a task.
+
+    Raises:
+        redis.ConnectionError: Redis did not take it; the message goes back when its take lapses.
+    """
+    backend, kind = app.backend, type(error).__name__
+    meta = backend.meta(task_id, error, states.FAILURE) if task_id else ""
+    try:
+        store.bury(
+            tag, {"error": kind, "message": str(error)},
+            task_id=task_id, meta=meta, expires_s=backend.expires,
+        )  # fmt: skip
+    except RedisError as away:
+        raise Away(f"{type(away).__name__}: {away}") from away
+    _log.warning("dead_letter", task_id=task_id, error=kind, why=str(error))
+
+
+def deeper_than(depth: int, value: Any) -> bool:
+    """Tell whether lists and objects nest deeper than this; not by recursion, which has an end."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(depth):
+        level = [
+            child
+            for each in level
+            for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _check_body(body: Any) -> None:
+    """Check the body of protocol 2."""
+    shape = {"args": list, "kwargs": dict, "canvas": dict | None}
+    if not isinstance(body, list) or len(body) != len(shape):
+        raise InvalidMessage("its body is not a list of arguments, named ones, and canvas")
+    for (name, kind), value in zip(shape.items(), body, strict=True):
+        if not isinstance(value, kind):
+            raise InvalidMessage(f"the {name} in its body have the wrong type")
+    canvas = body[2] or {}
+    if canvas.keys() - CANVAS.keys():
+        raise InvalidMessage(f"the canvas in its body has more than {', '.join(CANVAS)}")
+    _check_fields("canvas'", canvas, CANVAS)
+
+
+def _check_fields(what: str, fields: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
+    for name, fits in checks.items():
+        if (value := fields.get(name)) is not None and not fits(value):
+            raise InvalidMessage(
+                f"its {what} {name!r} does not fit: a {type(value).__name__} that Celery cannot use"
+            )
+
+
+def _decoded(body: str, properties: dict[str, Any]) -> bytes:
+    match properties.pop("body_encoding", None):
+        case "base64":
+            try:
+                return b64decode(body)
+            except ValueError:
+                raise InvalidMessage("its body is not base64") from None
+        case "utf-8" | None:
+            try:
+                return body.encode()
+            except UnicodeEncodeError:
+                raise InvalidMessage("its body cannot be written as UTF-8") from None
+    raise InvalidMessage("its body_encoding is neither base64 nor utf-8")
+
+
+def _inflated(body: bytes, headers: dict[str, Any]) -> bytes:
+    """Undo a compression; a few bytes can grow to fill the memory."""
+    if not (compression := headers.pop("compression", None)):
+        return body
+    if compression not in MAY_INFLATE:
+        raise InvalidMessage(f"its compression is not one of {', '.join(sorted(MAY_INFLATE))}")
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(body, MAX_MESSAGE_BYTES)
+    except zlib.error:
+        raise InvalidMessage("its body cannot be decompressed") from None
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise InvalidMessage(
+            f"its body is not whole, or has more than {MAX_MESSAGE_BYTES} bytes when decompressed"
+        )
+    return inflated
