@@ -10,7 +10,7 @@ from celery import Task, states
 from celery.exceptions import Ignore
 
 from tasks import runtime
-from tasks.call import ROLE_NAME, Call, bind
+from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.completion import HEADER
 from tasks.config import Role
 from tasks.delivery.lease import Lease, Superseded, begin
@@ -20,6 +20,7 @@ from tasks.errors import (
     Cancelled,
     ChainExhausted,
     DeadlineExceeded,
+    ResultTooLarge,
     WorkerLost,
 )
 from tasks.ledger import log
@@ -145,7 +146,12 @@ class Hand:
         }
         if self._lease and self._lease.duplicates:
             result["duplicates"] = self._lease.duplicates
-        self._settle(result, states.SUCCESS, opens=self._queue(call.role) if routed.closed else "")
+        opens = self._queue(call.role) if routed.closed else ""
+        try:
+            self._settle(result, states.SUCCESS, opens=opens)
+        except ResultTooLarge as error:
+            self._fail(error)
+            raise
         return result
 
     def _fail(self, error: Exception) -> None:
@@ -168,6 +174,12 @@ class Hand:
             return
         backend, request = self._task.backend, self._task.request
         meta = backend.meta(request.id, result, state, request)
+        if len(meta) > MAX_BYTES and state == states.SUCCESS:
+            raise ResultTooLarge(
+                f"the result has {len(meta)} bytes as JSON; at most {MAX_BYTES} are kept, as of a "
+                f"prompt; a smaller max_output_tokens gives a shorter answer",
+                {"attempts": result["attempts"]},
+            )
         if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}):
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store

@@ -1,6 +1,7 @@
 """`breakwater dead`, as an operator types it, over letters that real workers wrote."""
 
 import json
+import re
 
 import pytest
 import redis
@@ -139,3 +140,24 @@ def test_what_a_letter_says_cannot_move_the_cursor(workers: Fleet, redis_url: st
     assert "\x1b" not in table
     assert "a\ufffd[2J" in table
     assert "[red]x" in table
+
+
+def test_an_answer_that_is_too_large_is_a_named_error(workers: Fleet, simulator: Simulator) -> None:
+    """It was paid for, so the letter shows the attempt; what is kept could be asked on."""
+    workers.start()
+    simulator.settings("local", answer="echo")
+
+    printed = workers.run("""
+from tasks import complete
+from tasks.call import MAX_BYTES
+from tasks.errors import ResultTooLarge
+try:
+    complete.apply_async(("coder", "x" * (MAX_BYTES - 100)), task_id="large").get(timeout=60)
+except ResultTooLarge as error:
+    print(error)
+""")
+
+    assert re.match(r"the result has \d+ bytes as JSON; at most 8388608 are kept", printed)
+    letter = json.loads(workers.command("breakwater", "dead", "show", "large", "--json").stdout)
+    assert letter["error"] == "ResultTooLarge"
+    assert [a["outcome"] for a in letter["attempts"]] == ["succeeded"]
