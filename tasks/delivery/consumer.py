@@ -11,6 +11,7 @@ from traceback import extract_tb
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
+from redis.exceptions import RedisError
 
 from tasks.delivery import envelope
 from tasks.delivery.transport import keeper
@@ -35,7 +36,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 handle(message)
             except BadTask as fault:
                 self._bury(message, fault)
-            except (*self.connection_errors, *self.channel_errors):
+            except (OSError, RedisError):  # kombu's own list of lost connections has KeyError in it
                 raise
             except Exception as fault:
                 if keeper().closing:  # the pool may be gone already; the message goes back
@@ -45,8 +46,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Bury a message whose body kombu could not decode."""
-        self.on_invalid_task(None, message, exc)
+        """Bury a message whose body kombu could not decode; a command for all is just dropped."""
+        if isinstance(message.delivery_tag, str):
+            self.on_invalid_task(None, message, exc)
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
         """Bury a message that names no task."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.transport import redis as stock
 from kombu.transport.virtual import QoS as VirtualQoS
 from redis.exceptions import ConnectionError as Away
@@ -31,6 +32,7 @@ REPLIES = ".pidbox"
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
+_log = structlog.get_logger("breakwater")
 _keeper: Callable[[], Keeper] | None = None
 
 
@@ -162,6 +164,16 @@ class Channel(stock.Channel):  # type: ignore[misc]
             keeper().store.defer(delivery_tag, due_ms)
             return
         self.connection._deliver(payload, queue)
+
+    def _receive_one(self, listener: Any) -> bool:
+        """Receive a command for all workers; one that is none would end every one of them."""
+        try:
+            return bool(super()._receive_one(listener))
+        except (Empty, OSError, RedisError):
+            raise
+        except Exception as fault:  # noqa: BLE001 - kombu trusts what is published
+            _log.warning("command.refused", error=type(fault).__name__)
+            return False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         """Publish a message and ring for it."""

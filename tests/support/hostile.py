@@ -192,6 +192,19 @@ RAW = [
     b'{"body": "x", "headers": {}, "properties": {}}', b"9" * 10_000, b"NaN", b"\x80\x04.",
     CANARY.encode() * 100, b'{"body": ' + b"[" * 990 + b"]" * 990 + b"}",
 ]  # fmt: skip
+COMMANDS = [
+    b"5", b"[]", b'"x"', b"{}", b"no JSON", b"[" * 5_000, b'{"body": "x"}',
+    b'{"body": "x", "properties": 5, "headers": []}',
+    *(raw({**sound("x"), **change}) for change in (
+        {"body": b"garbage"}, {"body": {"method": 5}}, {"body": {"method": "nothing"}},
+        {"body": {"method": "revoke", "arguments": 5}}, {"body": [1]}, {"headers": None},
+        {"content-type": "application/x-python-serialize"}, {"content-type": []},
+        {"body": {"method": "rate_limit", "arguments": {"task_name": [], "rate_limit": {}}}},
+        {"body": {"method": "ping", "reply_to": 5, "ticket": {}}},
+        {"properties": {"delivery_tag": {}, "body_encoding": "base64", "delivery_info": 5}},
+    )),
+]  # fmt: skip
+"""What can be published to all workers at once."""
 HUGE = b"x" * 50_000_000
 
 

@@ -122,6 +122,21 @@ def test_a_message_of_50_mb_is_not_even_read(workers: Fleet, queue: Queue) -> No
     wait_for(lambda: len(queue.letters()) == 1 and not queue.server.llen(PUT_IN_FIRST))
 
 
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_no_command_stops_a_worker(pool: str, workers: Fleet, queue: Queue) -> None:
+    """Who can publish reaches all workers at once; a number ended every one of them."""
+    workers.start(1, pool, 4)
+
+    wait_for(lambda: queue.server.publish("/0.celery.pidbox", b"5"))
+
+    for data in hostile.COMMANDS:
+        assert queue.server.publish("/0.celery.pidbox", data)
+
+    assert_served(workers, queue)
+    pinged = workers.command("celery", "-A", "workers", "inspect", "ping", "--json")
+    assert json.loads(pinged.stdout) == {"w0@test": {"ok": "pong"}}
+
+
 def test_protocol_1_and_compression_are_served(workers: Fleet, queue: Queue) -> None:
     """What clients of other languages and `compression="gzip"` send is sound."""
     workers.start()
