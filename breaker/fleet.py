@@ -17,6 +17,7 @@ from breaker.outage import FailoverStorage
 from breaker.probes import Probe, Probes
 from breaker.state import NAME, BreakerState, Report, Rules
 from breaker.storage import RedisStorage, Scripts
+from breaker.whole_answer import WholeAnswer
 
 # Bounds each operation when Redis is frozen; on a healthy network a step takes well under 1 ms.
 TIMEOUT_S = 0.1
@@ -90,6 +91,7 @@ class Breakers:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             driver_info=None,
+            parser_class=WholeAnswer,
             # One per thread at most; redis-py's own limit of 100 would look like an outage.
             max_connections=2**31,
         )
