@@ -69,11 +69,10 @@ def test_no_kill_in_the_take_window_loses_a_task(
     with fleet(relayed, workers.roles_file.read_text()) as exposed:
         ids = []
         for _ in range(kills):
-            victims.append(exposed.start_one("threads", 4))
-            wait_for(lambda: " ready." in exposed.log(victims[-1]), 40)
-            window.armed = True
             ids += enqueue(workers, tasks // kills)
-            exposed.workers[victims[-1]].wait(20)
+            window.armed = True
+            victims.append(exposed.start_one("threads", 4))
+            exposed.workers[victims[-1]].wait(40)
         window.close()
     workers.start(1)
     wait_until_drained(client, workers, 60 + tasks / 10, "role.coder")
