@@ -7,11 +7,14 @@ from typing import Any
 from celery import Task, states
 from celery.exceptions import Ignore
 from celery.result import AsyncResult
+from celery.utils import uuid
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from tasks.call import Call, bind
 from tasks.config import role_names
 from tasks.errors import BreakwaterError, UnknownRole
-from tasks.queue import COMMON_QUEUE, app, queue_of, shadow_name
+from tasks.queue import COMMON_QUEUE, QueueUnavailable, app, queue_of, shadow_name
 
 HEADER = "breakwater"
 """The message's header for what is ours: when it was enqueued, in ms."""
@@ -38,7 +41,7 @@ class Complete(Task):  # type: ignore[misc]
 
         Raises:
             BadTask: The role, the prompt or an option is at fault; nothing was queued.
-            kombu.exceptions.OperationalError: Redis did not take it; nothing was queued.
+            QueueUnavailable: Redis refuses, or does not answer within 5 s.
         """
         role, prompt, chosen = bind(args or (), kwargs or {})
         call = Call.of(role, prompt, chosen)
@@ -47,14 +50,22 @@ class Complete(Task):  # type: ignore[misc]
         options.setdefault("shadow", shadow_name(call.role))
         if not options.get("queue"):
             options["queue"] = queue_for(call.role)
-        return super().apply_async(
-            (call.role, as_json(call)),
-            chosen,
-            headers=headers,
-            argsrepr="(…)",
-            kwargsrepr="{…}",
-            **options,
-        )
+        options["task_id"] = options.get("task_id") or uuid()
+        try:
+            return super().apply_async(
+                (call.role, as_json(call)),
+                chosen,
+                headers=headers,
+                argsrepr="(…)",
+                kwargsrepr="{…}",
+                **options,
+            )
+        except (OperationalError, RedisError) as error:
+            raise QueueUnavailable(
+                f"Redis did not take the task ({type(error).__name__}); enqueue it again, best "
+                f"under the same task_id {options['task_id']!r}, once Redis answers",
+                {"task_id": options["task_id"]},
+            ) from error
 
 
 @app.task(bind=True, base=Complete, name="complete", typing=False)

@@ -11,13 +11,25 @@ import os
 from typing import Any
 
 from celery.worker.request import Request as WorkerRequest
+from kombu.exceptions import OperationalError
 
 from tasks.call import ROLE_NAME
 from tasks.cancel import App
+from tasks.errors import BreakwaterError
 
 COMMON_QUEUE = "celery"
 RESULT_EXPIRES_S = 24 * 3600
 MAX_CONNECTIONS = 10_000
+ANSWER_S = 2.0
+
+
+class QueueUnavailable(BreakwaterError, OperationalError):  # noqa: N818 - as in tasks.errors
+    """
+    Redis did not take a task; `details` has the `task_id` it would have had.
+
+    It may be enqueued again under the same `task_id`, which is never paid for twice, should the
+    first have arrived and only its acknowledgement been lost.
+    """
 
 
 def redis_url() -> str:
@@ -48,7 +60,14 @@ app.conf.update(
     result_backend_thread_safe=True,
     # redis-py's limit of 100 connections is an error at the 101st thread, not a queue.
     redis_max_connections=MAX_CONNECTIONS,
-    broker_transport_options={"max_connections": MAX_CONNECTIONS},
+    # With one repetition, `delay()` fails within 5 s if Redis takes connections and says nothing;
+    # by default it waits for ever.
+    broker_transport_options={
+        "max_connections": MAX_CONNECTIONS,
+        "socket_connect_timeout": ANSWER_S,
+        "socket_timeout": ANSWER_S,
+    },
+    task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1},
     # A message is acknowledged after its result is stored, and a worker holds only what it runs.
     task_acks_late=True,
     task_reject_on_worker_lost=True,

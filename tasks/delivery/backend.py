@@ -20,6 +20,14 @@ PATIENCE_S = 60.0
 class Backend(RedisBackend):  # type: ignore[misc]
     """The first result is the result."""
 
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """
+        Subscribe to a result only when somebody waits for it.
+
+        Celery subscribes in `delay()`, and without Redis takes 20 s to fail there. Whoever waits
+        subscribes first and then looks whether the result is there already.
+        """
+
     def meta(self, task_id: str, result: Any, state: str, request: Any = None) -> str:
         """Write a result in Celery's format; an exception is written as its class and `args`."""
         if state in states.EXCEPTION_STATES:
