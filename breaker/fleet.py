@@ -8,9 +8,8 @@ from typing import Any, TypedDict, Unpack
 
 import pybreaker
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from breaker.address import DEFAULT_URL, Address, redis_url
 from breaker.circuit import Neutral, SharedCircuitBreaker
 from breaker.listener import TransitionLog
 from breaker.outage import FailoverStorage
@@ -21,8 +20,6 @@ from breaker.whole_answer import WholeAnswer
 
 # Bounds each operation when Redis is frozen; on a healthy network a step takes well under 1 ms.
 TIMEOUT_S = 0.1
-
-DEFAULT_URL = "redis://127.0.0.1:6379/0"
 
 
 class Options(TypedDict, total=False):
@@ -81,21 +78,22 @@ class Breakers:
         """
         Build the client too: bounded by `timeout_s` for each connect and each answer, no retries.
 
-        Timeouts in the URL's query win. RESP2 without SETINFO, so that connecting takes no
-        round trip of its own.
+        `breaker.address` has the forms of a URL; timeouts in its query win. RESP2 without SETINFO,
+        so that connecting takes no round trip of its own.
+
+        Raises:
+            ValueError: The URL is none of these forms.
         """
-        client = redis.Redis.from_url(
-            url,
+        pool = Address.of(url).pool(
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
             protocol=2,
             driver_info=None,
             parser_class=WholeAnswer,
             # One per thread at most; redis-py's own limit of 100 would look like an outage.
             max_connections=2**31,
         )
-        return cls(client, neutral=neutral)
+        return cls(redis.Redis.from_pool(pool), neutral=neutral)
 
     def get(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
         """
@@ -204,7 +202,7 @@ def reset_all_breakers() -> None:
 
 
 def _on_default_redis() -> Breakers:
-    url = os.environ.get("REDIS_URL", DEFAULT_URL)
+    url = redis_url()
     with _default_lock:
         if url not in _default:
             _default[url] = Breakers.from_url(url)

@@ -1,0 +1,218 @@
+"""
+Where Redis is, in every form that REDIS_URL may have.
+
+    redis://[USER[:PASSWORD]@]HOST[:PORT][/DB][?OPTION=VALUE&…]
+    rediss://…                                          the same through TLS
+    unix://[USER[:PASSWORD]@]/PATH[?db=DB]              also redis+socket://
+    sentinel://[USER[:PASSWORD]@]HOST[:PORT];HOST…[/DB]?master=NAME
+    sentinels://…                                       the same through TLS
+
+redis-py, kombu and Celery read a URL each in a way of its own: without options kombu checks no
+certificate, Celery refuses, redis-py checks; with several Sentinels kombu changes to its own
+transport after a lost connection. So it is read here alone, and all of them are given a pool.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.backoff import NoBackoff
+from redis.connection import (
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+SENTINEL_S = 0.5
+"""How long one Sentinel is waited for, at most; each is asked before Redis is."""
+PORT, SENTINEL_PORT = 6379, 26379
+CONNECTIONS: Mapping[str, type] = {
+    "redis": Connection,
+    "rediss": SSLConnection,
+    "unix": UnixDomainSocketConnection,
+    "redis+socket": UnixDomainSocketConnection,
+    "sentinel": SentinelManagedConnection,
+    "sentinels": SentinelManagedSSLConnection,
+}
+
+
+def _flag(text: str) -> bool:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+        text.lower()
+    ]
+
+
+def _certificate(text: str) -> str:
+    wanted = text.lower().removeprefix("cert_")
+    return {word: word for word in ("none", "optional", "required")}[wanted]
+
+
+def _database(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError
+    return int(text)
+
+
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "db": _database, "client_name": str, "socket_timeout": float, "socket_connect_timeout": float,
+    "health_check_interval": int, "max_connections": int,
+}  # fmt: skip
+TLS_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "ssl_cert_reqs": _certificate, "ssl_ca_certs": str, "ssl_ca_path": str, "ssl_certfile": str,
+    "ssl_keyfile": str, "ssl_password": str, "ssl_check_hostname": _flag,
+}  # fmt: skip
+SENTINEL_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "master": str, "sentinel_username": str, "sentinel_password": str,
+}  # fmt: skip
+OF_SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    One REDIS_URL, understood.
+
+    Attributes:
+        shown: The URL without user, password and options.
+        options: As redis-py's connections take them.
+        sentinels: Host and port of each; empty where Redis is asked directly.
+        master: What the Sentinels call it.
+        sentinel_options: As `options`, for the Sentinels themselves.
+    """
+
+    shown: str
+    connection_class: type
+    options: Mapping[str, Any] = field(repr=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    master: str = ""
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> "Address":
+        """
+        Read a URL.
+
+        Raises:
+            ValueError: What is wrong with it, and what may be; never what is in it, since a
+                password that is not percent-encoded can end up in every part.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError(f"it is no URL; {_ENCODE}") from None
+        if parts.fragment:
+            raise ValueError(f"there is a # in it; {_ENCODE}")
+        scheme = parts.scheme.lower()
+        if scheme not in CONNECTIONS:
+            raise ValueError(f"it must begin with {', '.join(f'{s}://' for s in CONNECTIONS)}")
+        user, _, hosts = parts.netloc.rpartition("@")
+        options, kind = _options(parts.query, scheme), CONNECTIONS[scheme]
+        name, _, password = user.partition(":")
+        options |= {"username": unquote(name)} if name else {}
+        options |= {"password": unquote(password)} if password else {}
+        if kind is UnixDomainSocketConnection:
+            if hosts or len(parts.path) < 2:
+                raise ValueError(f"{scheme}:// needs the path of a socket, as in {scheme}:///PATH")
+            path = unquote(parts.path)
+            return cls(f"{scheme}://{path}", kind, {"db": 0, **options, "path": path})
+        options = {"db": _db_in(parts.path), **options}
+        if not scheme.startswith("sentinel"):
+            host, port = _host(hosts, PORT)
+            shown = f"{scheme}://{hosts or host}/{options['db']}"
+            return cls(shown, kind, {**options, "host": host, "port": port})
+        if not (master := options.pop("master", "")):
+            raise ValueError(f"{scheme}:// needs ?master=NAME, as the Sentinels call it")
+        hosts = hosts.replace(";", ",")
+        asked = tuple(_host(each, SENTINEL_PORT) for each in hosts.split(","))
+        own = {key: options.pop(name) for name, key in OF_SENTINEL.items() if name in options}
+        own |= {key: value for key, value in options.items() if key.startswith("ssl_")}
+        own |= {"ssl": True} if scheme == "sentinels" else {}
+        return cls(f"{scheme}://{hosts}/{options['db']}", kind, options, asked, master, own)
+
+    @property
+    def db(self) -> int:
+        """The number of the database."""
+        number: int = self.options["db"]
+        return number
+
+    def pool(self, **defaults: Any) -> ConnectionPool:
+        """
+        Build a pool; the URL's own options win over these. Nothing is retried, unless told so.
+
+        Args:
+            defaults: As redis-py's connections take them, and `connection_class`.
+        """
+        options: dict[str, Any] = {
+            "connection_class": self.connection_class,
+            "retry": Retry(NoBackoff(), 0),
+            **defaults,
+            **self.options,
+        }
+        if not self.sentinels:
+            return ConnectionPool(**options)
+        # A Sentinel in trouble must not cost more than its share of what Redis itself may.
+        wait_s = min(options.get("socket_timeout") or SENTINEL_S, SENTINEL_S)
+        manager = Sentinel(  # type: ignore[no-untyped-call]
+            self.sentinels,
+            sentinel_kwargs={
+                "socket_timeout": wait_s, "socket_connect_timeout": wait_s,
+                "retry": Retry(NoBackoff(), 0), **self.sentinel_options,
+            },
+        )  # fmt: skip
+        return SentinelConnectionPool(self.master, manager, **options)  # type: ignore[no-untyped-call]
+
+
+_ENCODE = "a password with any of : / ? # @ % in it must be percent-encoded"
+
+
+def redis_url() -> str:
+    """Return the address of Redis: broker, results and breakers."""
+    return os.environ.get("REDIS_URL") or DEFAULT_URL
+
+
+def _options(query: str, scheme: str) -> dict[str, Any]:
+    known = {**OPTIONS}
+    if scheme in {"rediss", "sentinels"}:
+        known |= TLS_OPTIONS
+    if scheme.startswith("sentinel"):
+        known |= SENTINEL_OPTIONS
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name == "virtual_host":  # Celery's word for it
+            name = "db"  # noqa: PLW2901 - the same option
+        if name not in known:
+            what = f"{name} is for rediss://" if name in TLS_OPTIONS else "unknown option"
+            raise ValueError(f"{what}; {scheme}:// has {', '.join(known)}")
+        try:
+            found[name] = known[name](text)
+        except (KeyError, ValueError):
+            raise ValueError(f"the value of its option {name} cannot be used") from None
+    return found
+
+
+def _db_in(path: str) -> int:
+    try:
+        return _database(path.strip("/") or "0")
+    except ValueError:
+        raise ValueError(f"its database must be a number, as in /0; {_ENCODE}") from None
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text.strip(), str(default_port)
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"a port must be a number from 1 to 65535; {_ENCODE}")
+    host = host.removeprefix("[").removesuffix("]")
+    return unquote(host) or "127.0.0.1", int(port)
