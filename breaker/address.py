@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import (
     Connection,
@@ -163,14 +164,18 @@ class Address:
             return ConnectionPool(**options)
         # A Sentinel in trouble must not cost more than its share of what Redis itself may.
         wait_s = min(options.get("socket_timeout") or SENTINEL_S, SENTINEL_S)
-        manager = Sentinel(  # type: ignore[no-untyped-call]
-            self.sentinels,
-            sentinel_kwargs={
-                "socket_timeout": wait_s, "socket_connect_timeout": wait_s,
-                "retry": Retry(NoBackoff(), 0), **self.sentinel_options,
-            },
-        )  # fmt: skip
+        manager = Sentinel(self.sentinels, sentinel_kwargs=self._asking(wait_s))  # type: ignore[no-untyped-call]
         return SentinelConnectionPool(self.master, manager, **options)  # type: ignore[no-untyped-call]
+
+    def sentinel(self, host: str, port: int, timeout_s: float = SENTINEL_S) -> Redis:
+        """Build a client of one Sentinel."""
+        return Redis(host, port, **self._asking(timeout_s))
+
+    def _asking(self, timeout_s: float) -> dict[str, Any]:
+        return {
+            "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0), **self.sentinel_options,
+        }  # fmt: skip
 
 
 _ENCODE = "a password with any of : / ? # @ % in it must be percent-encoded"

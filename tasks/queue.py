@@ -7,7 +7,6 @@ Celery's own default name: `app.send_task("complete", …)` from any other codeb
 every worker consumes it, and a misspelt role comes back as `UnknownRole`.
 """
 
-import os
 from typing import Any
 
 from celery.worker.request import Request as WorkerRequest
@@ -19,7 +18,6 @@ from tasks.errors import BreakwaterError
 
 COMMON_QUEUE = "celery"
 RESULT_EXPIRES_S = 24 * 3600
-MAX_CONNECTIONS = 10_000
 ANSWER_S = 2.0
 
 
@@ -32,11 +30,6 @@ class QueueUnavailable(BreakwaterError, OperationalError):  # noqa: N818 - as in
     """
 
 
-def redis_url() -> str:
-    """Return the address of Redis: broker, results and breakers."""
-    return os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
-
-
 def queue_of(role: str) -> str:
     """Return the name of a role's own queue."""
     return f"role.{role}"
@@ -44,8 +37,9 @@ def queue_of(role: str) -> str:
 
 app = App(
     "breakwater",
-    broker=redis_url(),
-    backend=f"tasks.delivery.backend:Backend+{redis_url()}",
+    # Our transport and our backend go by REDIS_URL, so that Celery has no password to tell.
+    broker="redis://",
+    backend="tasks.delivery.backend:Backend+redis://",
     include=["tasks.completion"],
 )
 app.conf.update(
@@ -58,12 +52,9 @@ app.conf.update(
     result_expires=RESULT_EXPIRES_S,
     # One connection pool for all threads; without it gevent opens a connection per task.
     result_backend_thread_safe=True,
-    # redis-py's limit of 100 connections is an error at the 101st thread, not a queue.
-    redis_max_connections=MAX_CONNECTIONS,
     # With one repetition, `delay()` fails within 5 s if Redis takes connections and says nothing;
     # by default it waits for ever.
     broker_transport_options={
-        "max_connections": MAX_CONNECTIONS,
         "socket_connect_timeout": ANSWER_S,
         "socket_timeout": ANSWER_S,
     },

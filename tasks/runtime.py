@@ -9,19 +9,14 @@ import os
 import threading
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from breaker import Breakers
 from tasks.config import Settings, load_settings
+from tasks.connection import client, redis_url
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import Store
 from tasks.parking import Parking
 from tasks.providers.registry import Registry
-from tasks.queue import MAX_CONNECTIONS, redis_url
-
-CONNECT_S, ANSWER_S = 2.0, 5.0
-"""How long the delivery waits for Redis before it takes it for away."""
 
 
 class Runtime:
@@ -66,7 +61,7 @@ def runtime() -> Runtime:
         pid = os.getpid()
         if pid not in _built:
             settings = _settings or load_settings()
-            _built[pid] = Runtime(settings, Breakers.from_url(redis_url()), _client())
+            _built[pid] = Runtime(settings, Breakers.from_url(redis_url()), client())
         return _built[pid]
 
 
@@ -74,16 +69,6 @@ def _abort(thread_id: int) -> bool:
     from tasks.providers.transport import abort  # noqa: PLC0415 - commands need no HTTP stack
 
     return abort(thread_id)
-
-
-def _client() -> redis.Redis:
-    return redis.Redis.from_url(
-        redis_url(),
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=ANSWER_S,
-        retry=Retry(NoBackoff(), 0),  # what may be repeated, and for how long, is ours to say
-        max_connections=MAX_CONNECTIONS,
-    )
 
 
 def close() -> None:

@@ -12,13 +12,11 @@ import typer
 from celery.exceptions import TimeoutError as NoAnswer
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from tasks import app, complete
 from tasks.completion import queue_for
+from tasks.connection import client
 from tasks.errors import BreakwaterError
 from workers import breaker_commands, dead_letter_commands
 from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
@@ -141,11 +139,8 @@ def demo(
 
 def _reach_redis() -> None:
     """Ask Redis before Celery does, which would try for 20 s and end with a traceback."""
-    with Redis.from_url(
-        usable_redis_url(), socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    ) as client:  # fmt: skip
-        client.ping()
+    with client(usable_redis_url(), connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S) as reached:
+        reached.ping()
 
 
 def _params(pairs: list[str]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
-from redis.connection import parse_url
 from rich.console import Console
 
-from tasks.queue import redis_url
+from tasks.connection import address, redis_url
+from tasks.errors import ConfigError
 
 # A table in a pipe is for grep: nothing is cut off there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -33,7 +33,7 @@ def print_json(value: Any) -> None:
 def usable_redis_url() -> str:
     """Return REDIS_URL; end the command if it is no address of a Redis."""
     try:
-        parse_url(redis_url())
-    except ValueError as error:  # it names what a URL must begin with, not what is in it
-        fail(f"REDIS_URL cannot be used: {error}")
+        address()
+    except ConfigError as error:
+        fail(str(error))
     return redis_url()

@@ -10,16 +10,13 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rich.table import Table
 from rich.text import Text
 
+from tasks.connection import client
 from tasks.deadletters import DeadLetter, DeadLetters, Wanted
 from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
 
-TIMEOUT_S = 5.0
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 NOT_RETRIED = {
     "gone": "was retried or dropped by somebody else",
@@ -157,12 +154,7 @@ def drop(
 
 
 def _letters() -> DeadLetters:
-    return DeadLetters(
-        Redis.from_url(
-            usable_redis_url(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
-    )  # fmt: skip
+    return DeadLetters(client(usable_redis_url()))
 
 
 def _wanted(

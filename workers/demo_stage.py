@@ -218,7 +218,6 @@ def stage(roles: str | None, pace_s: float) -> Iterator[Stage]:
             os.environ["ROLES_FILE"] = str(folder / "roles.yaml")
             (folder / "roles.yaml").write_text(roles)
         url = os.environ["REDIS_URL"] = stack.enter_context(_server(folder))
-        app.conf.update(broker_url=url, result_backend=url)
         playing = Stage(folder, url, signals, pace_s)
         stack.callback(_stop, playing.workers)
         for number in range(WORKERS):

@@ -7,23 +7,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
+from redis.exceptions import NoPermissionError, RedisError
 
 import breaker
 import tasks
 import workers
 from breaker import Breakers
+from breaker.address import Address
 from tasks.config import Settings, load_settings
+from tasks.connection import address, client, explain
 from tasks.errors import AuthenticationFailed, BreakwaterError, ConfigError, ModelNotFound
 from tasks.providers.registry import Registry
-from tasks.queue import queue_of, redis_url
+from tasks.queue import queue_of
 
 KEY_TIMEOUT_S = 10.0
 REDIS_TIMEOUT_S = 5.0
@@ -34,6 +35,28 @@ CELERYS_OWN = (
     "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL",
     "CELERY_RESULT_BACKEND",
 )  # fmt: skip
+NEEDED = (
+    ("lpush", "celery", "x"), ("rpush", "role.x", "x"), ("brpop", "bell:x", "1"),
+    ("hset", "taken", "x", "x"), ("zadd", "taken:until", "1", "x"), ("hset", "begun", "x", "x"),
+    ("hset", "task:x", "x", "x"), ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
+    ("hset", "delayed:messages", "x", "x"), ("xadd", "parked:events", "*", "x", "x"),
+    ("xadd", "dead", "*", "x", "x"), ("hset", "dead:messages", "x", "x"),
+    ("hincrby", "delivery", "x", "1"), ("hset", "delivery:clock", "x", "x"),
+    ("set", "celery-task-meta-x", "x"), ("sadd", "_kombu.binding.x", "x"),
+    ("hset", "breaker:{x}", "x", "x"), ("xadd", "breaker:{x}:events", "*", "x", "x"),
+    ("sadd", "breakers", "x"), ("multi",), ("evalsha", "x", "0"),
+    ("publish", "/{db}.celery.pidbox", "x"), ("subscribe", "celery-task-meta-x"),
+)  # fmt: skip
+"""A command for each key and each channel."""
+MAY = """
+local refused = {}
+for _, words in ipairs(ARGV) do
+  local command = {}
+  for word in string.gmatch(words, '%S+') do command[#command + 1] = word end
+  if not redis.acl_check_cmd(unpack(command)) then refused[#refused + 1] = words end
+end
+return refused
+"""
 WHERE = """
 import importlib.util, json, sys
 found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
@@ -95,26 +118,67 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 
 def _redis(settings: Settings | None) -> Iterator[Finding]:
     try:
-        client = redis.Redis.from_url(
-            redis_url(), socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )  # fmt: skip
-    except ValueError as error:
-        yield Finding("fault", "redis", f"REDIS_URL: {error}", "redis://host:6379/0")
+        where = address()
+    except ConfigError as error:
+        for fault in error.details["faults"]:
+            yield Finding("fault", "redis", fault, "docs/redis.md has every form")
         return
+    yield from _sentinels(where)
+    server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
     try:
-        info = client.info()
+        server.ping()
+        yield from _rights(server, where.db)
+        info = server.info()
         yield _version(info)
-        yield _persistence(client, info)
+        yield from _role(info)
+        yield _persistence(server, info)
         yield from _eviction(info)
-        yield _clock(client)
-        yield from _orphans(client, settings)
+        yield _clock(server)
+        yield from _orphans(server, settings)
+    except NoPermissionError:
+        what, step = "this user may not look at the server", "allow it +info, +time, +scan, +llen"
+        yield Finding("warning", "redis", what, step)
     except RedisError as error:
-        # Its message has host and port; a password in the URL never gets there.
-        step = "is REDIS_URL right, and does the server run?"
-        yield Finding("fault", "redis", f"no answer: {error}", step)
+        yield Finding("fault", "redis", *explain(error))
     finally:
-        client.close()
+        server.close()
+
+
+def _sentinels(where: Address) -> Iterator[Finding]:
+    """Ask each: a failover needs most of them, and producers any."""
+    for host, port in where.sentinels:
+        about, name = f"sentinel {host}:{port}", where.master
+        try:
+            with where.sentinel(host, port, REDIS_TIMEOUT_S) as asked:
+                master = asked.sentinel_masters().get(name)
+        except RedisError as error:
+            yield Finding("warning", about, *explain(error))
+            continue
+        if not master:
+            yield Finding("fault", about, f"it knows no master {name!r}", "correct ?master=")
+        else:
+            others = f"{master['num-slaves']} replicas, {master['num-other-sentinels']} others"
+            yield Finding("ok", about, f"{name} is {master['ip']}:{master['port']}; {others}")
+
+
+def _rights(server: redis.Redis, db: int) -> Iterator[Finding]:
+    """Ask the ACL about one command of each kind; servers before 7.0 cannot be asked."""
+    with suppress(RedisError):
+        commands = [" ".join(each).replace("{db}", str(db)) for each in NEEDED]
+        refused = cast("list[bytes]", server.eval(MAY, 0, *commands))
+        if refused:
+            what = f"this user may not {', '.join(each.decode() for each in refused)}"
+            yield Finding("fault", "acl", what, "give the user the rules of docs/redis.md")
+
+
+def _role(info: dict[str, Any]) -> Iterator[Finding]:
+    if info.get("role") == "slave":
+        what = "this is a replica: it takes no prompts"
+        yield Finding("fault", "redis", what, explain(redis.ReadOnlyError())[1])
+    if info.get("cluster_enabled"):
+        what = "this is a Redis Cluster: breakers work on it, the queues do not"
+        step = "use one server with replicas and Sentinels; docs/redis.md says why"
+        yield Finding("fault", "cluster", what, step)
 
 
 def _version(info: dict[str, Any]) -> Finding:

@@ -17,6 +17,7 @@ from kombu.entity import Exchange, Queue
 
 from tasks import runtime
 from tasks.config import Settings, load_settings
+from tasks.connection import address
 from tasks.delivery.transport import use_keeper
 from tasks.errors import ConfigError
 from tasks.providers.registry import preload
@@ -29,6 +30,7 @@ EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
 @signals.celeryd_init.connect(weak=False)
 def _check_roles(options: dict[str, Any], **_: Any) -> None:
     try:
+        address()
         settings = load_settings()
     except ConfigError as faults:
         print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet

@@ -9,8 +9,10 @@ expired task, is written if nothing was.
 from typing import Any
 
 from celery import states
-from celery.backends.redis import RedisBackend, SentinelBackend
+from celery.backends.redis import RedisBackend
+from redis.connection import ConnectionPool
 
+from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
 from tasks.delivery.lease import patiently
 from tasks.delivery.store import Store
 
@@ -58,6 +60,16 @@ class Backend(RedisBackend):  # type: ignore[misc]
         """Write a result unless there is one; see `Store.settle`."""
         return Store(self.client).settle(task_id, meta, expires_s=self.expires)
 
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        return defaults  # the pool is made of REDIS_URL
 
-class SentinelResults(Backend, SentinelBackend):  # type: ignore[misc]
-    """The same, of a Redis whose master is found through Sentinel."""
+    def _get_pool(self, **_: Any) -> ConnectionPool:
+        return address().pool(
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=ANSWER_S,
+            max_connections=MAX_CONNECTIONS,
+        )
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return what is shown of REDIS_URL; there is no password in it."""
+        return shown()

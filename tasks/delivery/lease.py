@@ -13,21 +13,13 @@ from typing import Any, TypeVar
 
 import structlog
 from celery.exceptions import Ignore, Reject
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,  # noqa: A004 - redis' own
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    TimeoutError,  # noqa: A004 - redis' own
-)
+from redis.exceptions import RedisError
 
+from tasks.connection import heals
 from tasks.delivery import spool
 from tasks.delivery.store import Begun, Store
 from tasks.errors import Cancelled
 
-AWAY = (BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError)
-"""What a Redis says or does that will work again."""
 PATIENCE_S = 60.0
 """How long a task that has not called yet waits for Redis with a worker's slot in its hands."""
 FOREVER = float("inf")
@@ -61,8 +53,8 @@ def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
     while True:
         try:
             return step()
-        except AWAY:
-            if time.monotonic() + pause_s > ends_at:
+        except RedisError as error:
+            if not heals(error) or time.monotonic() + pause_s > ends_at:
                 raise
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -137,7 +129,9 @@ class Lease:
 
         try:
             told = settle()
-        except AWAY:
+        except RedisError as error:
+            if not heals(error):
+                raise
             # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
             path = spool.keep(self._task_id, settlement)
             told = patiently(settle, FOREVER)

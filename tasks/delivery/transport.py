@@ -16,9 +16,11 @@ from typing import Any
 import structlog
 from kombu.transport import redis as stock
 from kombu.transport.virtual import QoS as VirtualQoS
+from redis.connection import ConnectionPool
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
+from tasks import connection
 from tasks.delivery import envelope
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import PRIORITY_MARK
@@ -93,7 +95,7 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
 
 class Channel(stock.Channel):  # type: ignore[misc]
-    """kombu's channel, but for how it takes and how it publishes."""
+    """kombu's channel, but for where Redis is, how it takes and how it publishes."""
 
     QoS = QoS
     _look = True
@@ -187,6 +189,26 @@ class Channel(stock.Channel):  # type: ignore[misc]
             pipe.ltrim(f"bell:{queue}", 0, MOST - 1)
             pipe.execute()
 
+    def _get_pool(self, asynchronous: bool = False) -> ConnectionPool:
+        """Build the pool of what waits for messages (asynchronous), or of all else."""
+        where, kind = connection.address(), {}
+        prefix: str = stock.Channel.keyprefix_fanout
+        self.keyprefix_fanout = prefix.format(db=where.db)
+        if asynchronous:
+            kind["connection_class"] = _watched(where.connection_class, self)
+        pool = where.pool(
+            max_connections=connection.MAX_CONNECTIONS,
+            socket_timeout=self.socket_timeout,
+            socket_connect_timeout=self.socket_connect_timeout,
+            health_check_interval=self.health_check_interval,
+            **kind,
+        )
+        if asynchronous:  # kombu closes them
+            self._async_sentinel_manager = getattr(pool, "sentinel_manager", None)
+        else:
+            self._sentinel_manager = getattr(pool, "sentinel_manager", None)
+        return pool
+
     def close(self) -> None:
         """Close the connections; what was taken by this one and not begun goes back."""
         if not self.closed and self._qos is not None:
@@ -216,24 +238,27 @@ class Transport(stock.Transport):  # type: ignore[misc]
     """kombu's Redis transport over our channel."""
 
     Channel = Channel
+    can_parse_url = True  # else kombu takes the URL apart, to no purpose
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return what is shown of REDIS_URL; there is no password in it."""
+        return connection.shown()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
 
 
-class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]
-    """The same, of a Redis whose master is found through Sentinel."""
+def _watched(kind: type, channel: Channel) -> type:
+    """Make of a class of connections one that tells the channel's poller when it disconnects."""
 
+    class Watched(kind):  # type: ignore[misc]
+        def disconnect(self, *args: Any, **kwargs: Any) -> None:
+            super().disconnect(*args, **kwargs)
+            if channel._registered:
+                channel._on_connection_disconnect(self)
 
-class SentinelTransport(stock.SentinelTransport):  # type: ignore[misc]
-    """kombu's Sentinel transport over our channel."""
-
-    Channel = SentinelChannel
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.cycle = Poller()
+    return Watched
 
 
 def _due_ms(headers: dict[str, Any]) -> int | None:

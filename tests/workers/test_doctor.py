@@ -58,7 +58,7 @@ def test_every_fault_is_told_at_once(workers: Fleet) -> None:
     faults = [finding["what"] for finding in found if finding["level"] == "fault"]
     assert any("did you mean 'anthropic'?" in what for what in faults)
     assert any("chain" in what for what in faults)
-    assert any(what.startswith("no answer: ") for what in faults)
+    assert any(what.startswith("no connection: ") for what in faults)
     assert "hunter2" not in json.dumps(found)
     assert all(finding["next_step"] for finding in found if finding["level"] == "fault")
 

@@ -1,0 +1,122 @@
+"""
+How everybody here reaches Redis: the delivery, the results, the commands, the breakers.
+
+`breaker.address` knows the forms of REDIS_URL; here are what they all share, and what Redis'
+refusals mean in words that say what to do. docs/redis.md has the server's side.
+"""
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as NoAnswer
+from redis.sentinel import MasterNotFoundError
+
+from breaker.address import Address, redis_url
+from tasks.errors import ConfigError
+
+__all__ = ["address", "client", "explain", "heals", "redis_url", "shown"]
+
+MAX_CONNECTIONS = 10_000
+"""redis-py's own limit of 100 is an error at the 101st thread, not a queue."""
+CONNECT_S, ANSWER_S = 2.0, 5.0
+"""How long Redis is waited for before it is taken for away."""
+HEALS = ("MISCONF", "NOREPLICAS", "BUSY ")
+"""How such refusals begin that redis-py has no class for."""
+
+
+def address(url: str | None = None) -> Address:
+    """
+    Understand a URL; REDIS_URL if none is given.
+
+    Raises:
+        ConfigError: What is wrong with it; never what is in it.
+    """
+    try:
+        return Address.of(url or redis_url())
+    except ValueError as fault:
+        raise ConfigError(
+            f"REDIS_URL cannot be used: {fault}", {"faults": [f"REDIS_URL: {fault}"]}
+        ) from None
+
+
+def client(
+    url: str | None = None, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S
+) -> redis.Redis:
+    """
+    Build a client that waits so long, and retries nothing: for how long is ours to say.
+
+    Raises:
+        ConfigError: The URL cannot be used.
+    """
+    return redis.Redis.from_pool(
+        address(url).pool(
+            socket_connect_timeout=connect_s,
+            socket_timeout=answer_s,
+            max_connections=MAX_CONNECTIONS,
+        )
+    )
+
+
+def shown() -> str:
+    """Return REDIS_URL without user, password and options, for logs; its scheme if it is bad."""
+    try:
+        return Address.of(redis_url()).shown
+    except ValueError:
+        return "redis://"
+
+
+def heals(error: RedisError) -> bool:
+    """Tell a Redis that is away, or refuses until somebody sees to it, from one that says no."""
+    passing = (
+        NotConnected, NoAnswer, OutOfMemoryError, ReadOnlyError, MasterDownError, NoPermissionError,
+    )  # fmt: skip
+    return isinstance(error, passing) or str(error).startswith(HEALS)
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """
+    Say what an error of Redis means, and what to do.
+
+    Its own words can repeat a command with all it carried, so they are shown only where they
+    cannot: of a connection that was not made.
+    """
+    for kind, word, what, step in MEANINGS:
+        if isinstance(error, kind) and word in str(error):
+            return what.format(error=error), step
+    return type(error).__name__, "`breakwater doctor` looks at all of it"
+
+
+MEANINGS = (
+    (OutOfMemoryError, "", "it is full (OOM)", "give it memory, or let the workers drain it"),
+    (
+        ReadOnlyError, "", "it is a replica (READONLY)",
+        "name the master, or the Sentinels: sentinel://HOST;HOST/0?master=NAME",
+    ),
+    (AuthenticationError, "", "it refuses the user or the password", "correct REDIS_URL"),
+    (
+        NoPermissionError, "", "its ACL does not allow this user enough (NOPERM)",
+        "give the user the rules of docs/redis.md",
+    ),
+    (BusyLoadingError, "", "it is still loading its data (LOADING)", "wait for it"),
+    (MasterDownError, "", "it is a replica whose master is down (MASTERDOWN)", "name the master"),
+    (
+        MasterNotFoundError, "", "no Sentinel names a master that is alive",
+        "is ?master= right, and do the Sentinels run and take the sentinel_password?",
+    ),
+    (NoAnswer, "", "no answer in time", "does the server run, and can this host reach it?"),
+    (
+        NotConnected, "SSL", "TLS fails: {error}",
+        "does it speak TLS, and does ssl_ca_certs name the CA of its certificate?",
+    ),
+    (NotConnected, "", "no connection: {error}", "is REDIS_URL right, and does the server run?"),
+    (RedisError, "MISCONF", "it cannot write to its disk (MISCONF)", "see to its disk"),
+    (RedisError, "NOREPLICAS", "too few replicas follow it (NOREPLICAS)", "see to its replicas"),
+)  # fmt: skip
