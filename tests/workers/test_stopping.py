@@ -36,7 +36,7 @@ def test_a_stopping_worker_finishes_what_it_runs_and_leaves_the_rest(
     workers: Fleet, simulator: Simulator, client: Any, pool: str
 ) -> None:
     """SIGTERM: nothing new is taken, nothing runs twice, nothing is lost."""
-    simulator.settings("claude", latency=1.5)
+    simulator.settings("claude", latency=4)
     workers.start(1, pool, 4)
     ids = enqueue(workers, 10)
     wait_for(lambda: simulator.in_flight("claude") == 4)
