@@ -7,8 +7,8 @@ the workers, with their messages. Every `RedisError` comes out as it is.
 """
 
 import json
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,8 +16,10 @@ import redis
 
 from tasks.call import bind
 from tasks.config import role_names
+from tasks.delivery import envelope
 from tasks.delivery.store import Store
-from tasks.errors import BadTask
+from tasks.encryption import opened
+from tasks.errors import BadTask, ConfigError, InvalidMessage
 from tasks.ledger import RETRIED, Attempt
 from tasks.queue import COMMON_QUEUE, queue_of
 
@@ -43,7 +45,7 @@ class DeadLetter:
     attempts: list[dict[str, Any]]
     """Of all its lives; shape as in the result."""
     options: dict[str, Any]
-    """The call's: params, metadata, deadline_s."""
+    """The call's: params, metadata, deadline_s; empty if no key here opens them."""
 
     @property
     def name(self) -> str:
@@ -123,8 +125,11 @@ class DeadLetters:
             raise ValueError(f"the message of {letter.name} is not there")
         try:
             payload = json.loads(entry.partition(b"\n")[2])
-            args, kwargs, *_ = json.loads(b64decode(payload["body"]))
+            args, kwargs, *_ = json.loads(envelope.body_of(payload))
             return bind(args, kwargs)[1]
+        except InvalidMessage as fault:
+            why = f"the message of {letter.name} holds no prompt that can be read: {fault}"
+            raise ValueError(why) from None
         except (BadTask, KeyError, TypeError, ValueError, RecursionError):
             raise ValueError(f"the message of {letter.name} holds no prompt") from None
 
@@ -175,8 +180,15 @@ def _letter(id_: str, fields: Mapping[Any, Any]) -> DeadLetter:
         error=told.get("error", ""),
         message=told.get("message", ""),
         attempts=json.loads(told.get("attempts", "[]")),
-        options=json.loads(told.get("options", "{}")),
+        options=_options(told.get("options", "{}")),
     )
+
+
+def _options(text: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    with suppress(ConfigError):
+        options = json.loads(opened(text))
+    return options
 
 
 def _has_no_role(queue: str) -> bool:

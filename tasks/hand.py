@@ -14,6 +14,7 @@ from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.completion import HEADER
 from tasks.config import Role
 from tasks.delivery.lease import Lease, Superseded, begin
+from tasks.encryption import seal
 from tasks.errors import (
     BadTask,
     BreakwaterError,
@@ -162,7 +163,7 @@ class Hand:
             "error": type(error).__name__,
             "message": str(error) if isinstance(error, BreakwaterError) else "a fault of ours",
             "attempts": json.dumps(getattr(error, "attempts", None) or self._attempts),
-            "options": json.dumps(options),
+            "options": seal(json.dumps(options)),
         }
         log.warning("dead_letter", task_id=self._task.request.id, error=dead["error"])
         self._settle(error, states.FAILURE, dead=dead)

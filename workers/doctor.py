@@ -20,6 +20,7 @@ import tasks
 import workers
 from breaker import Breakers
 from breaker.address import Address
+from tasks import encryption
 from tasks.config import Settings, load_settings
 from tasks.connection import address, client, explain
 from tasks.errors import AuthenticationFailed, BreakwaterError, ConfigError, ModelNotFound
@@ -86,7 +87,7 @@ def examine() -> list[Finding]:
         ]
     if settings:
         found = [*_config(settings), *_keys(settings)]
-    return [*found, *_redis(settings), *_environment(), *_packages()]
+    return [*found, *_redis(settings), *_encryption(), *_environment(), *_packages()]
 
 
 def _config(settings: Settings) -> Iterator[Finding]:
@@ -236,6 +237,14 @@ def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding
                 f"{prompts} prompts wait, but {settings.source} has no such role",
                 f"add the role and restart the workers, or drop them: redis-cli DEL {name}",
             )
+
+
+def _encryption() -> Iterator[Finding]:
+    try:
+        if number := encryption.keys():
+            yield Finding("ok", "encryption", f"{number} keys; the first encrypts")
+    except ConfigError as fault:
+        yield Finding("fault", "encryption", str(fault), "docs/redis.md, `Encryption`")
 
 
 def _environment() -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests
 from kombu.entity import Exchange, Queue
 
-from tasks import runtime
+from tasks import encryption, runtime
 from tasks.config import Settings, load_settings
 from tasks.connection import address
 from tasks.delivery.transport import use_keeper
@@ -31,6 +31,7 @@ EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
 def _check_roles(options: dict[str, Any], **_: Any) -> None:
     try:
         address()
+        encryption.keys()
         settings = load_settings()
     except ConfigError as faults:
         print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet

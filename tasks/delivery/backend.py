@@ -12,6 +12,7 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from redis.connection import ConnectionPool
 
+from tasks import encryption
 from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
 from tasks.delivery.lease import patiently
 from tasks.delivery.store import Store
@@ -37,6 +38,20 @@ class Backend(RedisBackend):  # type: ignore[misc]
         meta = self._get_result_meta(result=result, state=state, traceback=None, request=request)
         encoded: str = self.encode({**meta, "task_id": task_id})
         return encoded
+
+    def encode(self, data: Any) -> str:
+        """Write as JSON; encrypted, if there are keys."""
+        return encryption.seal(super().encode(data))
+
+    def decode(self, payload: Any) -> Any:
+        """
+        Undo `encode`.
+
+        Raises:
+            ConfigError: It is encrypted, and no key here fits.
+        """
+        text = payload.decode() if isinstance(payload, bytes) else payload
+        return super().decode(encryption.opened(text) if text else text)
 
     def _store_result(
         self,

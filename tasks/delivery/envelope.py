@@ -23,8 +23,9 @@ from celery.utils.time import maybe_iso8601
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
+from tasks import encryption
 from tasks.delivery.store import MAX_MESSAGE_BYTES, Store
-from tasks.errors import BadTask, InvalidMessage
+from tasks.errors import BadTask, ConfigError, InvalidMessage
 from tasks.queue import app
 
 MAX_DEPTH = 100
@@ -164,7 +165,17 @@ def check(payload: dict[str, Any]) -> None:
         raise InvalidMessage(f"its header {name!r} is not a header; the name is Celery's own")
     info = properties["delivery_info"] = properties.get("delivery_info") or {}
     _check_fields("delivery_info's", info, {"exchange": _text, "routing_key": _text})
-    payload["body"] = _inflated(_decoded(payload["body"], properties), headers)
+    payload["body"] = body_of(payload)
+
+
+def body_of(payload: dict[str, Any]) -> bytes:
+    """
+    Return a message's body in the clear; its envelope says no more how it was written.
+
+    Raises:
+        InvalidMessage: It cannot be read here.
+    """
+    return _inflated(_decoded(payload["body"], payload["properties"]), payload["headers"])
 
 
 def check_task(headers: Mapping[str, Any], body: Any) -> str:
@@ -275,6 +286,11 @@ def _decoded(body: str, properties: dict[str, Any]) -> bytes:
                 return body.encode()
             except UnicodeEncodeError:
                 raise InvalidMessage("its body cannot be written as UTF-8") from None
+        case encryption.ENCODING:
+            try:
+                return encryption.decrypt(body)
+            except ConfigError as fault:
+                raise InvalidMessage(f"its body cannot be read: {fault}") from None
     raise InvalidMessage("its body_encoding is neither base64 nor utf-8")
 
 

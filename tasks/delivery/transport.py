@@ -20,7 +20,7 @@ from redis.connection import ConnectionPool
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
-from tasks import connection
+from tasks import connection, encryption
 from tasks.delivery import envelope
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import PRIORITY_MARK
@@ -178,7 +178,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Publish a message and ring for it."""
+        """Publish a message, encrypted if there are keys, and ring for it."""
+        if not queue.endswith(REPLIES):
+            message = encryption.seal_message(message)
         if kwargs.get("_publish_batch") or queue in self._expires or queue.endswith(REPLIES):
             super()._put(queue, message, **kwargs)
             return
