@@ -20,7 +20,7 @@ from tasks.delivery import envelope
 from tasks.delivery.store import Store
 from tasks.encryption import opened
 from tasks.errors import BadTask, ConfigError, InvalidMessage
-from tasks.ledger import RETRIED, Attempt
+from tasks.ledger.attempt import RETRIED, Attempt
 from tasks.queue import COMMON_QUEUE, queue_of
 
 LETTERS = "dead"

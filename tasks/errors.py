@@ -35,7 +35,7 @@ Celery's JSON result backend rebuilds an exception from its class and `args`, so
 with its attempts arrives at `.get()`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -137,6 +137,7 @@ class ProviderError(BreakwaterError):
         status: The HTTP status, None where there was none.
         request_id: The vendor's id of the request, None where it gave none.
         retry_after_s: How long the vendor asks to be left alone, in seconds; None if it did not.
+        usage: Tokens of an answer that is of no use but has to be paid; None if none is known.
     """
 
     verdict: ClassVar[Verdict] = _UNHEALTHY
@@ -149,8 +150,12 @@ class ProviderError(BreakwaterError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        usage: Mapping[str, int] | None = None,
     ) -> None:
-        given = {"status": status, "request_id": request_id, "retry_after_s": retry_after_s}
+        given = {
+            "status": status, "request_id": request_id,
+            "retry_after_s": retry_after_s, "usage": usage,
+        }  # fmt: skip
         super().__init__(
             message, {**(details or {}), **{k: v for k, v in given.items() if v is not None}}
         )
@@ -169,6 +174,11 @@ class ProviderError(BreakwaterError):
     def retry_after_s(self) -> float | None:
         """How long the vendor asks to be left alone, in seconds; None if it did not ask."""
         return self.details.get("retry_after_s")
+
+    @property
+    def usage(self) -> Mapping[str, int] | None:
+        """Tokens of an answer that is of no use, by kind; None if none is known."""
+        return self.details.get("usage")
 
 
 class Overloaded(ProviderError):

@@ -1,9 +1,12 @@
 """One task in a worker's hands: answered and settled, failed and settled, or put back to wait."""
 
 import json
+import os
 import random
+import socket
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from celery import Task, states
@@ -24,7 +27,9 @@ from tasks.errors import (
     ResultTooLarge,
     WorkerLost,
 )
-from tasks.ledger import log
+from tasks.ledger import stream
+from tasks.ledger.account import Account
+from tasks.ledger.attempt import log
 from tasks.queue import COMMON_QUEUE, queue_of
 from tasks.routing import NothingAvailable, Routed, route
 
@@ -54,6 +59,7 @@ class Hand:
         self._started_ms = _now_ms()
         self._attempts = list(lease.attempts) if lease else []
         self._enqueued_ms = (lease and lease.enqueued_ms) or self._carried_ms()
+        self._queued_ms = max(0, self._started_ms - self._enqueued_ms)
 
     @classmethod
     def of(cls, task: Task) -> "Hand | None":
@@ -117,15 +123,30 @@ class Hand:
     def _route(self, call: Call, role: Role) -> Routed:
         if self._left_s(call, role) <= 0:
             raise self._too_late(call)
-        return route(
-            call,
-            role,
-            self._now.registry,
-            task_id=self._task.request.id,
-            deadline=time.monotonic() + self._left_s(call, role),
-            calls=self._lease,
-            earlier=self._attempts,
-        )
+        account = Account(self._known(call), self._lease)
+        try:
+            return route(
+                call,
+                role,
+                self._now.registry,
+                account=account,
+                deadline=time.monotonic() + self._left_s(call, role),
+                earlier=self._attempts,
+            )
+        finally:
+            if account.rows:
+                stream.write(self._now.keeper.store.client, account.rows)
+
+    def _known(self, call: Call) -> dict[str, Any]:
+        """Return what the task's rows in the ledger have in common."""
+        return {
+            "task_id": self._task.request.id,
+            "role": call.role,
+            "queued_ms": self._queued_ms,
+            "worker": _worker(os.getpid()),
+            "roles_version": self._now.settings.version,
+            "metadata": dict(call.metadata),
+        }
 
     def _succeed(self, call: Call, routed: Routed) -> dict[str, Any]:
         completion, served = routed.completion, routed.attempts[-1]
@@ -139,9 +160,9 @@ class Hand:
             "model": completion.model,
             "finish_reason": completion.finish_reason,
             "usage": completion.usage.as_dict(),
-            "cost_usd": served.cost_usd,
+            "cost_usd": served.cost.text,
             "latency_ms": served.latency_ms,
-            "queued_ms": max(0, self._started_ms - self._enqueued_ms),
+            "queued_ms": self._queued_ms,
             "request_id": completion.request_id,
             "attempts": [*self._attempts, *(a.as_dict() for a in routed.attempts)],
         }
@@ -270,6 +291,11 @@ def _jitter_s(tries: int, at_most_s: float) -> float:
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     return random.uniform(0, min(MAX_WAIT_S, 2.0 ** min(tries, 6), max(at_most_s, 0)))
+
+
+@cache
+def _worker(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}"
 
 
 def _now_ms() -> int:

@@ -7,7 +7,7 @@ the task goes back to Redis; a worker never sleeps on a provider's behalf.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,23 +15,25 @@ from breaker import BreakerOpen
 from tasks import errors
 from tasks.call import Call
 from tasks.config import Role, Target
-from tasks.errors import BreakwaterError, Cancelled, ChainExhausted, DeadlineExceeded, ProviderError
-from tasks.ledger import RETRIED, Attempt
-from tasks.ledger import record as write_attempt
-from tasks.providers.base import Completion, Request
+from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, ProviderError
+from tasks.ledger.attempt import RETRIED, Attempt
+from tasks.providers.base import Completion, Request, Usage
 from tasks.providers.registry import Registry, settle
 
 Clock = Callable[[], float]
 
 
-class Calls(Protocol):
-    """Who wants to know of each call, before its first byte goes out and when it has failed."""
+class Account(Protocol):
+    """Who keeps account of a task's attempts."""
 
-    def calling(self, provider: str, model: str) -> None:
-        """Note that a call goes out; if this raises, it does not."""
+    def number(self) -> int:
+        """Return the number of the next attempt; a task's are counted from 1."""
 
-    def called(self) -> None:
-        """Note that it has failed."""
+    def calling(self, attempt: Attempt) -> None:
+        """Note that a call goes out, before its first byte does; if this raises, none does."""
+
+    def add(self, attempt: Attempt) -> None:
+        """Note an attempt that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,8 @@ def route(
     role: Role,
     registry: Registry,
     *,
-    task_id: str,
+    account: Account,
     deadline: float,
-    calls: Calls | None = None,
     earlier: Sequence[dict[str, Any]] = (),
     clock: Clock = time.monotonic,
 ) -> Routed:
@@ -75,8 +76,8 @@ def route(
     Ask the role's targets in order until one answers.
 
     Args:
+        account: Told of every attempt.
         deadline: When the task must be done, on `clock`.
-        calls: Told of every call.
         earlier: Attempts of earlier walks for this task, as in the result; a target that refused
             this very prompt is not asked again.
 
@@ -86,12 +87,12 @@ def route(
         ChainExhausted: Every target refused this prompt; waiting will not help.
         DeadlineExceeded: The deadline passed on the way.
     """
-    walk = _Walk(call, role, registry, task_id, deadline, calls, clock)
+    walk = _Walk(call, role, registry, account, deadline, clock)
     try:
-        for target in role.chain:
+        for place, target in enumerate(role.chain):
             if refusal := _refused_before(target, earlier):
-                walk.reject(target, refusal, f"refused this prompt before: {refusal}")
-            elif completion := walk.ask(target):
+                walk.reject(place, target, refusal, f"refused this prompt before: {refusal}")
+            elif completion := walk.ask(place, target):
                 return Routed(completion, target, walk.attempts, walk.closed)
         raise walk.verdict()
     except BreakwaterError as error:
@@ -107,24 +108,22 @@ class _Walk:
         call: Call,
         role: Role,
         registry: Registry,
-        task_id: str,
+        account: Account,
         deadline: float,
-        calls: Calls | None,
         clock: Clock,
     ) -> None:
         self.call = call
         self.role = role
         self.registry = registry
-        self.task_id = task_id
+        self.account = account
         self.deadline = deadline
-        self.calls = calls
         self.clock = clock
         self.attempts: list[Attempt] = []
         self.waits_s: list[float] = []
         self.last_error: ProviderError | None = None
         self.closed = False
 
-    def ask(self, target: Target) -> Completion | None:
+    def ask(self, place: int, target: Target) -> Completion | None:
         """Admit, call, record. Return the completion, or None to go on to the next target."""
         if self.clock() >= self.deadline:
             raise DeadlineExceeded(
@@ -135,17 +134,15 @@ class _Walk:
             permit = breaker.admit()
         except BreakerOpen as refused:
             self.waits_s.append(refused.retry_in_s)
-            self.reject(target, "BreakerOpen", _why_refused(refused))
+            self.reject(place, target, "BreakerOpen", _why_refused(refused))
             return None
-        why = self._why_chosen(permit.state)
+        begun = self._attempt(place, target, "WorkerLost", self._why_chosen(permit.state))
         started = self.clock()
         try:
-            completion = self._call(target)
+            completion = self._call(target, begun)
         except ProviderError as error:
             settle(breaker, permit, error)
-            if self.calls and not isinstance(error, Cancelled):  # which may be paid for
-                self.calls.called()
-            self._failed(target, error, started, why)
+            self._failed(replace(begun, latency_ms=self._since_ms(started)), error)
             if not error.verdict.next_target:
                 raise
             return None
@@ -154,17 +151,17 @@ class _Walk:
             raise
         self.closed = settle(breaker, permit, None).state == "closed"
         self._add(
-            Attempt(
-                target.provider, completion.model, "succeeded",
-                latency_ms=self._since_ms(started), why=why,
-            ),
-            completion,
+            replace(
+                begun, model=completion.model, outcome="succeeded", error=None,
+                latency_ms=self._since_ms(started), request_id=completion.request_id,
+                **self._spent(begun, completion.usage, completion.model),
+            )
         )  # fmt: skip
         return completion
 
-    def reject(self, target: Target, error: str, why: str) -> None:
+    def reject(self, place: int, target: Target, error: str, why: str) -> None:
         """Note a target that was passed over."""
-        self._add(Attempt(target.provider, target.model, "rejected", error=error, why=why))
+        self._add(replace(self._attempt(place, target, error, why), outcome="rejected"))
 
     def verdict(self) -> Exception:
         """Say why the whole walk came to nothing."""
@@ -177,13 +174,20 @@ class _Walk:
             + ", ".join(f"{a.provider}: {a.error}" for a in self.attempts)
         )
 
-    def _call(self, target: Target) -> Completion:
-        provider, request = self.registry.provider(target.provider), self._request(target)
+    def _attempt(self, place: int, target: Target, error: str, why: str) -> Attempt:
+        return Attempt(
+            target.provider, target.model, "failed", error, why=why,
+            number=self.account.number(), place=place, started_ms=time.time_ns() // 1_000_000,
+        )  # fmt: skip
+
+    def _call(self, target: Target, begun: Attempt) -> Completion:
+        provider = self.registry.provider(target.provider)
+        request = self._request(target, begun)
         if not getattr(provider, "tells_before_sending", False):
             request.before_sending()
         return provider.complete(request)
 
-    def _request(self, target: Target) -> Request:
+    def _request(self, target: Target, begun: Attempt) -> Request:
         settings = self.registry.settings
         return Request(
             messages=self.call.messages,
@@ -193,31 +197,29 @@ class _Walk:
             timeout_s=min(
                 settings.providers[target.provider].timeout.total_s, self.deadline - self.clock()
             ),
-            before_sending=partial(self.calls.calling, target.provider, target.model)
-            if self.calls
-            else lambda: None,
+            before_sending=partial(self.account.calling, begun),
         )
 
-    def _failed(self, target: Target, error: ProviderError, started: float, why: str) -> None:
+    def _failed(self, begun: Attempt, error: ProviderError) -> None:
         self.last_error = error
         if error.verdict.heals:
             self.waits_s.append(error.retry_after_s or 0.0)
         self._add(
-            Attempt(
-                target.provider, target.model, "failed",
-                error=type(error).__name__, status=error.status,
-                latency_ms=self._since_ms(started), why=why,
+            replace(
+                begun, error=type(error).__name__, status=error.status,
+                request_id=error.request_id,
+                **(self._spent(begun, Usage(**error.usage)) if error.usage else {}),
             )
         )  # fmt: skip
 
-    def _add(self, attempt: Attempt, completion: Completion | None = None) -> None:
+    def _spent(self, begun: Attempt, usage: Usage, *models: str) -> dict[str, Any]:
+        prices = self.registry.prices
+        cost = prices.cost(begun.provider, (*models, begun.model), usage, begun.started_ms)
+        return {"usage": usage, "cost": cost}
+
+    def _add(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
-        write_attempt(
-            attempt,
-            task_id=self.task_id,
-            role=self.role.name,
-            usage=completion.usage if completion else None,
-        )
+        self.account.add(attempt)
 
     def _why_chosen(self, state: str) -> str:
         probe = ", probing whether it has recovered" if state == "half-open" else ""

@@ -18,7 +18,13 @@ from tasks import app, complete
 from tasks.completion import queue_for
 from tasks.connection import client
 from tasks.errors import BreakwaterError
-from workers import breaker_commands, dead_letter_commands
+from workers import (
+    breaker_commands,
+    dead_letter_commands,
+    ledger_commands,
+    metrics_commands,
+    why_command,
+)
 from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
 
 HINT_AFTER_S = 3.0
@@ -30,6 +36,9 @@ REDIS_TIMEOUT_S = 2.0
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 cli.add_typer(breaker_commands.cli, name="breakers")
 cli.add_typer(dead_letter_commands.cli, name="dead")
+cli.add_typer(ledger_commands.cli, name="ledger")
+cli.add_typer(metrics_commands.cli, name="metrics")
+cli.command()(why_command.why)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from rich.text import Text
 from tasks.connection import client
 from tasks.deadletters import DeadLetter, DeadLetters, Wanted
 from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
+from workers.times import age_s
 
-UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 NOT_RETRIED = {
     "gone": "was retried or dropped by somebody else",
     "lost": "has no message any more",
@@ -27,13 +27,6 @@ NOT_RETRIED = {
 cli = typer.Typer(invoke_without_command=True)
 
 
-def _seconds(age: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", age)
-    if not found:
-        raise typer.BadParameter(f"{age!r} is no age, such as 90s, 30m, 2h or 7d")
-    return float(found[1]) * UNITS_S[found[2]]
-
-
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="A task's id, or a letter's own.")
 ]
@@ -41,10 +34,10 @@ Role = Annotated[str | None, typer.Option(help="Only letters of this role.")]
 Error = Annotated[str | None, typer.Option(help="Only of this class of error.")]
 Older = Annotated[
     float | None,
-    typer.Option("--older-than", parser=_seconds, metavar="AGE", help="Such as 30m or 7d."),
+    typer.Option("--older-than", parser=age_s, metavar="AGE", help="Such as 30m or 7d."),
 ]
 Newer = Annotated[
-    float | None, typer.Option("--newer-than", parser=_seconds, metavar="AGE", help="As above.")
+    float | None, typer.Option("--newer-than", parser=age_s, metavar="AGE", help="As above.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every letter there is.")]
 

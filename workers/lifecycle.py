@@ -8,7 +8,7 @@ every fault on standard error. Connections are made later, in the process that u
 import gc
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.worker.control import control_command, inspect_command
@@ -17,13 +17,18 @@ from kombu.entity import Exchange, Queue
 
 from tasks import encryption, runtime
 from tasks.config import Settings, load_settings
-from tasks.connection import address
+from tasks.connection import address, client
 from tasks.delivery.transport import use_keeper
 from tasks.errors import ConfigError
+from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload
 from tasks.queue import COMMON_QUEUE, app, queue_of
 from workers.log import set_up_logging
 
+if TYPE_CHECKING:
+    from tasks.ledger.database import Database
+
+_drain: Drain | None = None
 EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
 
 
@@ -58,7 +63,22 @@ def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
 
 @signals.worker_ready.connect(weak=False)
 def _keep(**_: Any) -> None:
+    global _drain  # noqa: PLW0603 - one a worker, begun and ended by signals
     runtime.runtime().keeper.start()
+    _drain = Drain(client(), _open_ledger)
+    _drain.start()
+
+
+def _open_ledger() -> "Database":
+    from tasks.ledger.database import Database  # noqa: PLC0415 - in one worker of a fleet at a time
+
+    return Database()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _drain_the_rest(**_: Any) -> None:
+    if _drain:
+        _drain.stop()
 
 
 @signals.worker_process_shutdown.connect(weak=False)

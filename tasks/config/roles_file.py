@@ -9,6 +9,7 @@ raised together.
 import importlib
 import re
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -50,11 +51,15 @@ _BREAKER = {
     "open_jitter": number(0, 1),
     "stable_s": seconds(7 * _DAY_S),
 }
+_PRICES = {
+    kind: number(0, 100_000, "of US dollars per million tokens ")
+    for kind in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
+}
 _ROLE = {"system": TEXT, "deadline_s": seconds(30 * _DAY_S)}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
 _TOP_KEYS = ("providers", "params", "default_provider", "roles")
-_PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker")
+_PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker", "prices")
 _ROLE_KEYS = ("chain", *_ROLE, "params")
 
 
@@ -145,6 +150,7 @@ class _RolesFile(Checker):
             params=self._params(entries, where, NOT_TAKEN.get(adapter, {})),
             prompt_cache=values.get("prompt_cache", False),
             breaker=BreakerSettings(**self.section(entries, where, "breaker", _BREAKER)),
+            prices=self._prices(entries, where),
         )
 
     def _adapter(self, entries: Mapping[str, Node], where: str, key: str) -> str:
@@ -187,6 +193,24 @@ class _RolesFile(Checker):
             hint = "only openai-chat with a base_url may have none"
             self.faults.add(entries["api_key"].line, at(where, "api_key"), hint)
         return None
+
+    def _prices(self, entries: Mapping[str, Node], where: str) -> dict[str, dict[str, Decimal]]:
+        node, where = entries.get("prices"), at(where, "prices")
+        if node is None or node.value is BROKEN:
+            return {}
+        if not isinstance(node.value, dict):
+            allowed = "a mapping of models, or '*' for any, to their prices"
+            self.faults.add(node.line, where, f"{node.shown} is not {allowed}")
+            return {}
+        prices = {}
+        for model, child in node.value.items():
+            given = self.section(node.value, where, model, _PRICES)
+            for kind in ("input_tokens", "output_tokens"):
+                if isinstance(child.value, dict) and kind not in child.value:
+                    self.faults.add(child.line, at(where, model), f"{kind} is missing")
+            # From the text: 0.1 stands for a tenth, not for the nearest binary fraction.
+            prices[model] = {kind: Decimal(str(price)) for kind, price in given.items()}
+        return prices
 
     def _roles(
         self,

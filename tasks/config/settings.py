@@ -7,6 +7,7 @@ Built by `tasks.config.load_settings`, read by routing, the registry and `breakw
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import UnknownRole
@@ -68,6 +69,8 @@ class ProviderSettings:
     params: Mapping[str, Any] = field(default_factory=dict)
     prompt_cache: bool = False
     breaker: BreakerSettings = BreakerSettings()
+    prices: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+    """By model, `*` for any: US dollars per million tokens, by the names in a usage."""
 
 
 @dataclass(frozen=True, slots=True)

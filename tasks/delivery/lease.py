@@ -18,7 +18,9 @@ from redis.exceptions import RedisError
 from tasks.connection import heals
 from tasks.delivery import spool
 from tasks.delivery.store import Begun, Store
+from tasks.encryption import opened
 from tasks.errors import Cancelled
+from tasks.ledger import spool as rows
 
 PATIENCE_S = 60.0
 """How long a task that has not called yet waits for Redis with a worker's slot in its hands."""
@@ -28,10 +30,11 @@ LONGEST_PAUSE_S = 1.0
 MAX_CARRIED = 100
 """Attempts of earlier walks that are kept with a waiting task; the newest are."""
 LOST = {
-    "provider": "", "model": "", "outcome": "failed", "error": "WorkerLost", "status": None,
-    "latency_ms": 0, "cost_usd": None,
+    "outcome": "failed", "error": "WorkerLost", "status": None, "latency_ms": 0, "cost_usd": None,
     "why": "its worker was lost while the call was out; it may have been paid",
 }  # fmt: skip
+CALL, REJECTED = "c", "r"
+"""What a row begins with on its way: a call's is taken also from a delivery that is too late."""
 
 T = TypeVar("T")
 
@@ -70,6 +73,7 @@ class Lease:
         lost: How many workers were lost on this task.
         repeats: How often it was repeated after a fault of ours.
         enqueued_ms: When it was given a second life; None if it was not.
+        numbered: How many attempts have a number.
     """
 
     def __init__(self, store: Store, task_id: str, tag: str, begun: Begun) -> None:
@@ -83,30 +87,58 @@ class Lease:
         self.duplicates = int(fields.get("duplicates", 0))
         self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
         self.attempts: list[dict[str, Any]] = json.loads(fields.get("attempts", "[]"))
-        for call in fields.get("lost_calls", "").splitlines():
-            self.attempts.append({**LOST, **json.loads(call)})
+        for line in fields.get("lost_calls", "").splitlines():
+            call = json.loads(opened(line))
+            self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
+        self.numbered = int(fields.get("numbered", 0))
+        self._rows: list[str] = []  # that Redis has not taken yet
 
-    def calling(self, provider: str, model: str) -> None:
+    def calling(self, call: str, number: int) -> None:
         """
         Note that a call goes out now.
+
+        Args:
+            call: Its row, as it stays if nobody hears the end of it.
+            number: Of the attempt.
 
         Raises:
             Superseded: It must not: another delivery has begun, or the task was settled.
             Cancelled: Redis is away, so nobody knows.
         """
-        call = json.dumps({"provider": provider, "model": model})
+        self.numbered = number
         try:
-            told = patiently(lambda: self._store.call(self._task_id, self._fence, call))
+            told = patiently(
+                lambda: self._store.call(
+                    self._task_id, self._fence, call=call, numbered=number, rows=self._rows
+                )
+            )
         except RedisError as error:
             raise Cancelled(f"Redis is away: {type(error).__name__}") from None
+        self._rows.clear()
         if told < 0:
             raise Superseded("another delivery of this task has begun, or it was settled")
         self.duplicates = told
 
-    def called(self) -> None:
-        """Note that the call has failed, so that nobody takes it for one that was paid."""
+    def rejected(self, row: str, number: int) -> None:
+        """Note a target that was passed over; Redis is told with the next step."""
+        self._rows.append(REJECTED + row)
+        self.numbered = number
+
+    def answered(self, row: str) -> None:
+        """Note that the call was answered; Redis is told with the result."""
+        self._rows.append(CALL + row)
+
+    def failed(self, row: str, *, paid: bool) -> None:
+        """Note that the call has failed; `paid` if it may have to be paid all the same."""
+        self._rows.append(CALL + row)
         with suppress(RedisError):
-            patiently(lambda: self._store.call(self._task_id, self._fence, ""), 1.0)
+            patiently(
+                lambda: self._store.call(
+                    self._task_id, self._fence, numbered=self.numbered, rows=self._rows, paid=paid
+                ),
+                1.0,
+            )
+            self._rows.clear()
 
     def settle(
         self, meta: str, expires_s: int, *, opens: str = "", dead: Mapping[str, str]
@@ -121,7 +153,8 @@ class Lease:
         """
         settlement: dict[str, Any] = {
             "meta": meta, "fence": self._fence, "tag": self._tag,
-            "expires_s": expires_s, "opens": opens, "dead": dict(dead),
+            "expires_s": expires_s, "opens": opens, "numbered": self.numbered,
+            "rows": self._rows, "dead": dict(dead),
         }  # fmt: skip
 
         def settle() -> str:
@@ -144,14 +177,22 @@ class Lease:
     def put_back(self, queue: str, **how: Any) -> None:
         """Put the task back with what it has come to; how, as in `Store.wait`."""
         attempts = json.dumps(self.attempts[-MAX_CARRIED:])
-        told = patiently(
-            lambda: self._store.wait(
-                self._task_id, fence=self._fence, tag=self._tag,
-                attempts=attempts, repeats=self.repeats, queue=queue, **how,
-            )
-        )  # fmt: skip
+        try:
+            told = self._wait(attempts, queue, how)
+        except RedisError:
+            rows.keep(row[1:] for row in self._rows)
+            raise
         if told > 1:
             _log.warning("queue.parked", queue=queue, for_ms=how["park_ms"], why=how["reason"])
+
+    def _wait(self, attempts: str, queue: str, how: Mapping[str, Any]) -> int:
+        return patiently(
+            lambda: self._store.wait(
+                self._task_id, fence=self._fence, tag=self._tag,
+                attempts=attempts, repeats=self.repeats, numbered=self.numbered,
+                rows=self._rows, queue=queue, **how,
+            )
+        )  # fmt: skip
 
 
 def begin(store: Store, task_id: str, tag: str) -> Lease | None:

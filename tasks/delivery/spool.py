@@ -12,19 +12,28 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from tasks.connection import shown
+
 _log = structlog.get_logger("breakwater")
 
 
 def folder() -> Path:
-    """Return where the files are: SPOOL_DIR, or a folder of this user's in the temporary one."""
-    return Path(
-        os.environ.get("SPOOL_DIR") or Path(tempfile.gettempdir()) / f"breakwater-{os.getuid()}"
-    )
+    """
+    Return where the files are.
+
+    SPOOL_DIR; or a folder of this user's in the temporary one, by Redis: what one fleet could not
+    settle shall not be settled in another's.
+    """
+    if given := os.environ.get("SPOOL_DIR"):
+        return Path(given)
+    fleet = sha256(shown().encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"breakwater-{os.getuid()}" / fleet
 
 
 def keep(task_id: str, settlement: dict[str, Any]) -> Path | None:

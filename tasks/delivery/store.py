@@ -127,17 +127,32 @@ class Store:
         fields = [_text(field) for field in more[1]]
         return Begun("run", str(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
 
-    def call(self, task_id: str, fence: str, provider: str) -> int:
+    def call(
+        self,
+        task_id: str,
+        fence: str,
+        *,
+        call: str = "",
+        numbered: int,
+        rows: Sequence[str] = (),
+        paid: bool = False,
+    ) -> int:
         """
-        Note that a call goes out, or, with no provider, that it has come to a known end.
+        Note that a call goes out, or that it has come to an end.
+
+        Args:
+            call: Its row, should nobody hear its end; empty when it has ended.
+            numbered: How many attempts have a number.
+            rows: Of attempts, for the ledger.
+            paid: It ended without an answer, and may have to be paid.
 
         Returns:
             How many calls of this task were repeated without need to know their end; -1 if
             another delivery has begun: then the call must not go out.
         """
-        return int(self._run("call", [f"task:{task_id}"], fence, provider))
+        return int(self._run("call", [f"task:{task_id}"], fence, call, int(paid), numbered, *rows))
 
-    def settle(
+    def settle(  # noqa: PLR0913 - a result and all that ends with it
         self,
         task_id: str,
         meta: str | bytes,
@@ -146,6 +161,8 @@ class Store:
         tag: str = "",
         expires_s: int,
         opens: str = "",
+        numbered: int = 0,
+        rows: Sequence[str] = (),
         dead: Mapping[str, str] | None = None,
     ) -> str:
         """
@@ -155,6 +172,8 @@ class Store:
             meta: The result in Celery's format.
             fence: Of the one who settles; empty for anybody, such as a revocation.
             opens: A queue whose role was answered; it is parked no more.
+            numbered: How many attempts have a number.
+            rows: Of attempts, for the ledger.
             dead: The fields of a dead letter, if it is one.
 
         Returns:
@@ -165,7 +184,7 @@ class Store:
         return _text(
             self._run(
                 "settle", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, task_id, meta, expires_s, opens, *fields,
+                fence, tag, task_id, meta, expires_s, opens, numbered, len(rows), *rows, *fields,
             )
         )  # fmt: skip
 
@@ -182,6 +201,8 @@ class Store:
         park_ms: int = 0,
         reason: str = "",
         few: int = 1,
+        numbered: int = 0,
+        rows: Sequence[str] = (),
     ) -> int:
         """
         Put a task back.
@@ -193,6 +214,8 @@ class Store:
             park_ms: How long the whole queue is left alone; 0: it is not.
             reason: Why, in words.
             few: How many may pass after that, to find out whether it is over.
+            numbered: How many attempts have a number.
+            rows: Of attempts, for the ledger.
 
         Returns:
             1; 2 if this parked the queue; 0 if another delivery has begun.
@@ -200,7 +223,8 @@ class Store:
         return int(
             self._run(
                 "wait", [f"task:{task_id}"],
-                fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few,
+                fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few, numbered,
+                *rows,
             )
         )  # fmt: skip
 

@@ -140,21 +140,23 @@ class Adapter(ABC):
         | content_filter, refusal | success, so named | ContentFiltered |
         | nothing          | TruncatedAnswer | TruncatedAnswer |
         """
+        paid: dict[str, Any] = {"request_id": request_id, "usage": usage.as_dict()}
         if reason is None:
-            raise TruncatedAnswer(f"{self.name}: the answer has no finish reason: it is cut off")
+            what = f"{self.name}: the answer has no finish reason: it is cut off"
+            raise TruncatedAnswer(what, **paid)
         finish = self.FINISH.get(reason, "stop")
         if not isinstance(finish, str):
-            raise finish(f"{self.name}: the model failed to answer ({finish.__name__})")
+            raise finish(f"{self.name}: the model failed to answer ({finish.__name__})", **paid)
         if not text.strip():
             if finish == "length":
                 raise ContextWindowExceeded(
                     f"{self.name}: max_output_tokens or the window was spent before the first word"
                     f" ({usage.reasoning_tokens} tokens on reasoning)",
-                    request_id=request_id,
+                    **paid,
                 )
             if finish in {"content_filter", "refusal"}:
-                raise ContentFiltered(f"{self.name}: it refuses to answer", request_id=request_id)
-            raise GarbledAnswer(f"{self.name}: the answer is empty", request_id=request_id)
+                raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
+            raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
         return Completion(text, model, finish, usage, request_id)
 
 

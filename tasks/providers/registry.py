@@ -15,6 +15,7 @@ from importlib import import_module
 from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
 from tasks.errors import BreakwaterError, ProviderError, ProviderTimeout
+from tasks.ledger.prices import PriceList
 from tasks.providers.base import Provider
 
 ADAPTERS = {
@@ -44,6 +45,7 @@ class Registry:
         providers: Mapping[str, Provider] | None = None,
     ) -> None:
         self.settings = settings
+        self.prices = PriceList(settings)
         self._breakers = breakers
         self._injected = dict(providers or {})
         # By process, so that a child neither uses its parent's nor waits for a lock it held.

@@ -146,9 +146,9 @@ def test_only_the_newest_fence_calls_and_settles(bench: Bench) -> None:
     tag = bench.take_one()
     new = bench.begin(tag)
 
-    assert bench.store.call("t", old.fence, '{"provider": "x"}') == -1
+    assert bench.store.call("t", old.fence, call='{"provider": "x"}', numbered=1) == -1
     assert bench.settle(old, meta='"late"') == "superseded"
-    assert bench.store.call("t", new.fence, '{"provider": "x"}') == 0
+    assert bench.store.call("t", new.fence, call='{"provider": "x"}', numbered=1) == 0
     assert bench.settle(new) == "settled"
     assert bench.settle(old, meta='"late"') == "already"
     assert bench.redis.get("celery-task-meta-t") == b'"answer"'
@@ -182,12 +182,14 @@ def test_a_call_whose_worker_was_lost_is_counted_when_another_goes_out(bench: Be
     """Not before: it may never be needed again. And never twice."""
     bench.push("a")
     begun = bench.begin(bench.take_one())
-    bench.store.call("t", begun.fence, '{"provider": "x", "model": "m"}')
+    bench.store.call("t", begun.fence, call='{"provider": "x", "model": "m"}', numbered=1)
     bench.pass_tended(LEASE_MS + 2000)
 
     again = bench.begin(bench.take_one())
     before = bench.counted("duplicates")
-    counts = [bench.store.call("t", again.fence, '{"provider": "x"}') for _ in range(2)]
+    counts = [
+        bench.store.call("t", again.fence, call='{"provider": "x"}', numbered=1) for _ in range(2)
+    ]
 
     assert again.task["lost"] == "1"
     assert again.task["lost_calls"] == '{"provider": "x", "model": "m"}'
@@ -198,13 +200,13 @@ def test_a_call_that_has_failed_is_not_one_that_may_have_been_paid(bench: Bench)
     """Killed between two targets: there is nothing to count."""
     bench.push("a")
     begun = bench.begin(bench.take_one())
-    bench.store.call("t", begun.fence, '{"provider": "x"}')
-    bench.store.call("t", begun.fence, "")
+    bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1)
+    bench.store.call("t", begun.fence, numbered=1)
     bench.pass_tended(LEASE_MS + 2000)
 
     again = bench.begin(bench.take_one())
 
-    assert bench.store.call("t", again.fence, '{"provider": "y"}') == 0
+    assert bench.store.call("t", again.fence, call='{"provider": "y"}', numbered=1) == 0
 
 
 def test_a_task_that_waits_keeps_what_it_has_come_to(bench: Bench) -> None:
@@ -331,7 +333,7 @@ def test_what_a_stopping_worker_gives_back_is_in_order_and_counts_no_loss(bench:
     bench.push(*"abc")
     tags = [tag for tag, _ in bench.take(3)]
     begun = bench.begin(tags[0])
-    bench.store.call("t", begun.fence, '{"provider": "x"}')
+    bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1)
 
     bench.store.give_back(reversed(tags), "all")
 
@@ -388,7 +390,7 @@ def test_a_cancelled_task_is_its_workers_no_more(bench: Bench) -> None:
     assert told == "settled"
     assert bench.store.tend([tag])[0] == [tag]
     assert bench.settle(begun) == "already"
-    assert bench.store.call("t", begun.fence, '{"provider": "x"}') == -1
+    assert bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1) == -1
 
 
 def test_a_failure_is_kept_with_its_message(bench: Bench) -> None:

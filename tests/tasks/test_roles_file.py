@@ -171,7 +171,7 @@ def test_an_adapter_of_ones_own_is_imported(load):
 
 
 ADAPTERS = "anthropic, openai, openai-chat, google, or package.module:Class"
-PROVIDER_KEYS = "adapter, model, api_key, base_url, prompt_cache, timeout, params, breaker"
+PROVIDER_KEYS = "adapter, model, api_key, base_url, prompt_cache, timeout, params, breaker, prices"
 PARAMS = "max_output_tokens, temperature, top_p, stop, seed, reasoning_effort"
 URL = "a URL like https://host/path (no user or password in it)"
 PACING = "is kept for pacing, which does not work yet; remove it until it does"

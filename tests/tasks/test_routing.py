@@ -10,6 +10,7 @@ import pytest
 from breaker import Breakers
 from tasks import errors
 from tasks.call import Call
+from tasks.ledger.account import Account
 from tasks.providers.registry import Registry
 from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step, settings_over
@@ -35,7 +36,8 @@ class House:
     def route(self, options: dict[str, Any] | None = None, **given: Any) -> Routed:
         call = Call.of("coder", "hi", options or {})
         given.setdefault("deadline", time.monotonic() + 60)
-        return route(call, self.role, self.registry, task_id="t1", **given)
+        account = Account({"task_id": "t1", "role": "coder"})
+        return route(call, self.role, self.registry, account=account, **given)
 
     def asked(self) -> dict[str, int]:
         return {name: len(provider.requests) for name, provider in self.providers.items()}

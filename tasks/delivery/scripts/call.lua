@@ -1,14 +1,19 @@
--- A call is about to go out, or has come to a known end.
--- KEYS: task:ID. ARGV: fence, the provider (empty: the call has ended).
+-- A call is about to go out, or has come to an end.
+-- KEYS: task:ID. ARGV: fence, the call (its row if nobody hears its end; empty: it has ended), '1' if
+-- it ended without an answer but may have to be paid, how many attempts have a number, rows.
 -- Returns: how many calls of this task were paid for without an answer so far, or -1: another
 -- delivery has begun, do not call.
-local task, fence, provider = KEYS[1], ARGV[1], ARGV[2]
-if redis.call('HGET', task, 'fence') ~= fence then
+local task, fence, call = KEYS[1], ARGV[1], ARGV[2]
+local owned = redis.call('HGET', task, 'fence') == fence
+book(5, #ARGV, owned)
+if not owned then
   count('superseded')
   return -1
 end
-if provider == '' then
-  redis.call('HDEL', task, 'calling')
+redis.call('HSET', task, 'numbered', ARGV[4])
+if call == '' then
+  local was_out = redis.call('HDEL', task, 'calling') == 1
+  if was_out and ARGV[3] == '1' then redis.call('HINCRBY', task, 'unknown', 1) end
 else
   local unknown = tonumber(redis.call('HGET', task, 'unknown') or 0)
   if unknown > 0 then
@@ -16,6 +21,6 @@ else
     redis.call('HINCRBY', task, 'duplicates', unknown)
     count('duplicates', unknown)
   end
-  redis.call('HSET', task, 'calling', provider)
+  redis.call('HSET', task, 'calling', call)
 end
 return tonumber(redis.call('HGET', task, 'duplicates') or 0)

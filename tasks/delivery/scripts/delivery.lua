@@ -9,8 +9,9 @@
 -- task:ID                hash    what outlives one delivery of an unsettled task:
 --     fence              grows with every beginning; only its newest holder settles
 --     tag                the delivery that runs it, while one does
---     calling            the target whose answer is awaited: its call is out
+--     calling            the call whose answer is awaited: its row for the ledger, if it is lost
 --     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
+--     numbered           how many attempts have a number
 --     unknown            how many of them no other call has followed yet
 --     duplicates         how many another call has followed: those may have been paid twice
 --     lost               workers lost on it
@@ -24,8 +25,11 @@
 --     task_id            empty if the message names none that could be used
 --     at_ms, role, queue, error, message (of the error)
 --     attempts, options  JSON; the prompt is in the message alone
+--     numbered           how many attempts had a number
 --     result             SHA-1 of the result that was written with it; empty if none was
 -- dead:messages          hash    letter -> list and message, as `taken`
+-- ledger                 stream  rows of attempts, until a worker has drained them into the database:
+--     row                JSON; ciphertext if there are keys
 -- delivery               hash    counts since ever: recovered, duplicates, superseded, dead
 -- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before)
 local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
@@ -72,10 +76,21 @@ local function put_back(entry)
   ring(queue_of(list), 1)
 end
 
+-- Rows of attempts, on their way to the ledger. Of a delivery whose task another one runs only its
+-- calls are taken; what it passed over has numbers that are the other's.
+local function book(from, to, owned)
+  for i = from, to do
+    if owned or string.sub(ARGV[i], 1, 1) == 'c' then
+      redis.call('XADD', 'ledger', '*', 'row', string.sub(ARGV[i], 2))
+    end
+  end
+end
+
 -- A delivery ends without an answer. If its call was out, nobody knows whether it was paid.
 local function let_go(task)
   local calling = redis.call('HGET', task, 'calling')
   if calling then
+    redis.call('XADD', 'ledger', '*', 'row', calling)
     local calls = redis.call('HGET', task, 'lost_calls')
     redis.call('HSET', task, 'lost_calls', calls and calls .. '\n' .. calling or calling)
     redis.call('HINCRBY', task, 'unknown', 1)

@@ -17,7 +17,7 @@ if fields.task_id ~= '' then
   if there and there ~= fields.result then return 'answered' end
   redis.call('DEL', result)
   if redis.call('EXISTS', task) == 0 then -- else its id was queued again, and has a life already
-    redis.call('HSET', task, 'attempts', attempts, 'enqueued_ms', now_ms())
+    redis.call('HSET', task, 'attempts', attempts, 'enqueued_ms', now_ms(), 'numbered', fields.numbered or 0)
     redis.call('PEXPIRE', task, TASK_LIVES_MS)
   end
 end

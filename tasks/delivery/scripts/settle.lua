@@ -1,21 +1,26 @@
 -- Settle a task: its result is written once, by the holder of the newest fence.
 -- KEYS: task:ID, the result's key. ARGV: fence (empty: anybody's, such as a revocation), tag, task
--- id, the result, how long it is kept (s), a queue to open if it is parked, and for a dead letter
--- its fields.
+-- id, the result, how long it is kept (s), a queue to open if it is parked, how many attempts have a
+-- number, how many rows follow, those, and for a dead letter its fields.
 -- Returns: 'settled', 'opened' (settled, and the queue was parked), 'already' (there is a result), or 'superseded' (another one has begun).
 local task, result, fence, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+local last = 8 + ARGV[8]
 local there = redis.call('GET', result)
-if there then return there == ARGV[4] and 'settled' or 'already' end -- the same: our answer was lost
-if fence ~= '' and redis.call('HGET', task, 'fence') ~= fence then
+if there == ARGV[4] then return 'settled' end -- our answer was lost
+local owned = not there and (fence == '' or redis.call('HGET', task, 'fence') == fence)
+book(9, last, owned)
+if there then return 'already' end
+if not owned then
   count('superseded')
   return 'superseded'
 end
 local now = now_ms()
+if ARGV[8] == '0' then let_go(task) end -- with a row its call has come to an end
 redis.call('SET', result, ARGV[4], 'EX', ARGV[5])
 redis.call('PUBLISH', result, ARGV[4])
 redis.call('DEL', task)
-if #ARGV > 6 then
-  bury(id, redis.call('HGET', TAKEN, tag), {unpack(ARGV, 7)}, now, ARGV[4])
+if #ARGV > last then
+  bury(id, redis.call('HGET', TAKEN, tag), {'numbered', ARGV[7], unpack(ARGV, last + 1)}, now, ARGV[4])
 end
 if ARGV[6] ~= '' and redis.call('HDEL', 'parked', ARGV[6]) == 1 then
   tell(ARGV[6], 'open', 0, 'answered', now)

@@ -1,13 +1,15 @@
 -- A task cannot go on now: put its message back, with what it has come to so far.
 -- KEYS: task:ID. ARGV: fence, tag, attempts (JSON), repeats, the role's queue, how long to delay it
 -- (ms; 0: back to the head of the queue), how long the queue is parked (ms; 0: it is not), reason,
--- how many may pass when that is over.
+-- how many may pass when that is over, how many attempts have a number, rows.
 -- Returns: 1, 2 if it parked the queue, or 0: another delivery has begun.
 local task, fence, tag = KEYS[1], ARGV[1], ARGV[2]
 local queue, delay, park = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-if redis.call('HGET', task, 'fence') ~= fence then return 0 end
+local owned = redis.call('HGET', task, 'fence') == fence
+book(11, #ARGV, owned)
+if not owned then return 0 end
 local now = now_ms()
-redis.call('HSET', task, 'attempts', ARGV[3], 'repeats', ARGV[4])
+redis.call('HSET', task, 'attempts', ARGV[3], 'repeats', ARGV[4], 'numbered', ARGV[10])
 redis.call('HDEL', task, 'lost_calls') -- they are among the attempts
 let_go(task)
 local entry = redis.call('HGET', TAKEN, tag)

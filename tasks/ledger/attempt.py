@@ -1,0 +1,103 @@
+"""
+What happened to a task, one attempt at a time.
+
+An attempt is one target of the chain, tried or passed over. Attempts travel in the result, in the
+errors at `.get()`, to the log, one line each, and to the ledger, one row each.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import structlog
+
+from tasks.ledger.prices import Cost
+from tasks.providers.base import Usage
+
+log = structlog.get_logger("breakwater")
+
+RETRIED = "Retried"
+"""The error of the attempt behind which the next life of a dead letter's task begins."""
+ABANDONED = frozenset({"Cancelled", "Superseded", "WorkerLost"})
+"""Errors of calls whose end nobody waited for; they may have been paid."""
+
+Outcome = Literal["succeeded", "failed", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One target tried, or passed over because its breaker refused."""
+
+    provider: str
+    model: str
+    outcome: Outcome
+    error: str | None = None
+    """The class of the error, as in `tasks.errors`; None when the attempt succeeded."""
+    status: int | None = None
+    """The HTTP status of the error, None where there was none."""
+    latency_ms: int = 0
+    why: str = ""
+    """Why this target was chosen or passed over, in words."""
+    number: int = 0
+    """Counts a task's attempts from 1; 0 for those of other workers."""
+    place: int = 0
+    """Of the target in the chain; the first is 0."""
+    started_ms: int = 0
+    """By this host's clock."""
+    usage: Usage = field(default_factory=Usage)
+    cost: Cost = field(default_factory=Cost)
+    request_id: str | None = None
+    """The vendor's id of the request."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Tell a call whose end nobody waited for."""
+        return self.error in ABANDONED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attempt as the result's JSON object."""
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "outcome": self.outcome,
+            "error": self.error,
+            "status": self.status,
+            "latency_ms": self.latency_ms,
+            "cost_usd": self.cost.text,
+            "why": self.why,
+        }
+
+    def row(self, task: Mapping[str, Any]) -> str:
+        """
+        Return the attempt's row of the ledger, as JSON.
+
+        Args:
+            task: What the rows of a task have in common.
+        """
+        return json.dumps(
+            {
+                **task,
+                **self.as_dict(),
+                **self.usage.as_dict(),
+                "outcome": "abandoned" if self.is_abandoned else self.outcome,
+                "attempt": self.number,
+                "failover": int(self.place > 0),
+                "started_ms": self.started_ms,
+                "price_source": self.cost.source,
+                "price_version": self.cost.version,
+                "request_id": self.request_id,
+            }
+        )
+
+    def write_to_log(self, task_id: str, role: str) -> None:
+        """Write one line: never a prompt, never an answer, never a key."""
+        write = log.info if self.outcome == "succeeded" else log.warning
+        write(
+            "attempt",
+            task_id=task_id,
+            role=role,
+            **self.as_dict(),
+            input_tokens=self.usage.input_tokens,
+            output_tokens=self.usage.output_tokens,
+        )

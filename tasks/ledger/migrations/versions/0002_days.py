@@ -1,0 +1,67 @@
+"""Sums by day, from the attempts there are."""
+
+import math
+from collections import Counter
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+DIMENSIONS = "provider, model, role, outcome, error"
+SUMS = (
+    "attempts", "failovers", "unpriced", "cost_pico_usd", "input_tokens", "output_tokens",
+    "cached_input_tokens", "cache_write_tokens", "reasoning_tokens",
+)  # fmt: skip
+
+
+def upgrade() -> None:
+    """Make both tables and fill them."""
+    op.create_table(
+        "days",
+        sa.Column("day", sa.Integer, nullable=False),
+        *_dimensions(),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in SUMS),
+        sa.PrimaryKeyConstraint("day", *DIMENSIONS.split(", ")),
+    )
+    op.create_table(
+        "day_times",
+        sa.Column("day", sa.Integer, nullable=False),
+        *_dimensions(),
+        sa.Column("time", sa.String(16), nullable=False),
+        sa.Column("bucket", sa.Integer, nullable=False),
+        sa.Column("attempts", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("day", *DIMENSIONS.split(", "), "time", "bucket"),
+    )
+    op.execute(f"""
+        INSERT INTO days (day, {DIMENSIONS}, {", ".join(SUMS)})
+        SELECT started_ms / 86400000 AS day, {DIMENSIONS}, COUNT(*), SUM(failover),
+            SUM(CASE WHEN price_source = 'unpriced' THEN 1 ELSE 0 END),
+            COALESCE(SUM(cost_pico_usd), 0), SUM(input_tokens), SUM(output_tokens),
+            SUM(cached_input_tokens), SUM(cache_write_tokens), SUM(reasoning_tokens)
+        FROM attempts GROUP BY started_ms / 86400000, {DIMENSIONS}
+    """)  # noqa: S608 - constants
+    for time in ("latency_ms", "first_token_ms", "queued_ms"):
+        _fill(time)
+
+
+def _dimensions() -> list[sa.Column[str]]:
+    return [sa.Column(name, sa.String(255), nullable=False) for name in DIMENSIONS.split(", ")]
+
+
+def _fill(time: str) -> None:
+    found = op.get_bind().exec_driver_sql(f"""
+        SELECT started_ms / 86400000, {DIMENSIONS}, {time}, COUNT(*) FROM attempts
+        WHERE {time} IS NOT NULL AND outcome <> 'rejected'
+        GROUP BY started_ms / 86400000, {DIMENSIONS}, {time}
+    """)  # noqa: S608 - constants
+    counts: Counter[tuple[object, ...]] = Counter()
+    for *key, ms, number in found:
+        bucket = 0 if ms < 1 else 1 + math.ceil(math.log(ms, 1.02) - 1e-9)
+        counts[*key, time, bucket] += number
+    names = ["day", *DIMENSIONS.split(", "), "time", "bucket", "attempts"]
+    table = sa.table("day_times", *(sa.column(name) for name in names))
+    rows = [dict(zip(names, (*key, number), strict=True)) for key, number in counts.items()]
+    if rows:
+        op.bulk_insert(table, rows)

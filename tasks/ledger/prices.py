@@ -1,0 +1,163 @@
+"""
+What a completion costs: the prices of `genai-prices`, under those the roles file sets.
+
+genai-prices knows 2,330 models with their tiers, hours and dates, works offline, and takes 129 µs
+a look-up; so the prices of a model are looked up once a minute, and the sum is made here.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from tasks.providers.base import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice, TieredPrices
+
+    from tasks.config import ProviderSettings, Settings
+
+MILLION = Decimal(1_000_000)
+VENDORS = {"anthropic": "anthropic", "google": "google", "openai": "openai"}
+"""Whose prices an adapter's calls have if the address says nothing else: a gateway's, say."""
+ANY_MODEL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one call cost; nothing is known of one that brought no usage."""
+
+    usd: Decimal | None = None
+    """US dollars, not rounded; None when no price is known."""
+    source: str | None = None
+    """`roles.yaml`, `genai-prices`, or `unpriced`; None for a call that brought no usage."""
+    version: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        """Return the dollars as a decimal string."""
+        return None if self.usd is None else f"{self.usd.normalize():f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars per million tokens, each perhaps by the length of the input."""
+
+    input: "Decimal | TieredPrices"
+    output: "Decimal | TieredPrices"
+    cached_input: "Decimal | TieredPrices"
+    cache_write: "Decimal | TieredPrices"
+    reasoning: "Decimal | TieredPrices"
+    call: Decimal = Decimal(0)
+    """For each, whatever its tokens; in whole US dollars."""
+
+    def usd(self, usage: Usage) -> Decimal:
+        """Add up, not rounded."""
+        plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+        tokens_usd = (
+            plain * _at(self.input, usage)
+            + usage.cached_input_tokens * _at(self.cached_input, usage)
+            + usage.cache_write_tokens * _at(self.cache_write, usage)
+            + (usage.output_tokens - usage.reasoning_tokens) * _at(self.output, usage)
+            + usage.reasoning_tokens * _at(self.reasoning, usage)
+        ) / MILLION
+        return tokens_usd + self.call
+
+
+class PriceList:
+    """The prices of a roles file's providers."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self._settings = settings
+        self._known: dict[tuple[str, str], tuple[int, Prices | None]] = {}
+        self._lock = threading.Lock()
+
+    def cost(self, provider: str, models: tuple[str, ...], usage: Usage, at_ms: int) -> Cost:
+        """
+        Price one call.
+
+        Args:
+            provider: Its name in the roles file.
+            models: The model that answered, in the vendor's words, then the one that was asked for.
+            usage: As the provider counted.
+            at_ms: When the call began.
+        """
+        entry = self._settings.providers[provider]
+        for model in models:
+            if prices := entry.prices.get(model) or entry.prices.get(ANY_MODEL):
+                return Cost(of_table(prices).usd(usage), "roles.yaml", self._settings.version)
+        for model in models:
+            if found := self._look_up(entry, model, at_ms):
+                return Cost(found.usd(usage), "genai-prices", _version())
+        return Cost(None, "unpriced")
+
+    def _look_up(self, entry: "ProviderSettings", model: str, at_ms: int) -> Prices | None:
+        minute = at_ms // 60_000
+        known = self._known.get((entry.name, model))
+        if known is None or known[0] != minute:
+            with self._lock:  # the library builds its tables on first use
+                known = minute, _listed(entry, model, datetime.fromtimestamp(at_ms / 1000, UTC))
+            self._known[entry.name, model] = known
+        return known[1]
+
+
+def of_table(table: Mapping[str, Decimal]) -> Prices:
+    """Read prices as the roles file gives them; cached input costs as input if not said."""
+    given, answer = table["input_tokens"], table["output_tokens"]
+    return Prices(
+        given,
+        answer,
+        table.get("cached_input_tokens", given),
+        table.get("cache_write_tokens", given),
+        answer,
+    )
+
+
+def of_model(price: "ModelPrice") -> Prices | None:
+    """Read a price of the library; None if it is not one by tokens."""
+    given, answer = price.input_mtok, price.output_mtok
+    if given is None or answer is None:
+        return None
+    return Prices(
+        given,
+        answer,
+        _or(price.cache_read_mtok, given),
+        _or(price.cache_write_mtok, given),
+        _or(price.output_reasoning_mtok, answer),
+        _or(price.requests_kcount, Decimal(0)) / 1000,
+    )
+
+
+def _listed(entry: "ProviderSettings", model: str, at: datetime) -> Prices | None:
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - 28 MB; not in producers
+
+    snapshot = get_snapshot()
+    for vendor, address in ((None, entry.base_url), (VENDORS.get(entry.adapter), None)):
+        if vendor or address:
+            try:
+                _, found = snapshot.find_provider_model(model, None, vendor, address)
+            except LookupError:
+                continue
+            return of_model(found.get_prices(at))
+    return None
+
+
+def _version() -> str:
+    from genai_prices import __version__  # noqa: PLC0415 - as above
+
+    return str(__version__)
+
+
+def _or(price: Any, otherwise: Any) -> Any:
+    return otherwise if price is None else price
+
+
+def _at(price: "Decimal | TieredPrices", usage: Usage) -> Decimal:
+    if isinstance(price, Decimal):
+        return price
+    for tier in reversed(price.tiers):
+        if usage.input_tokens > tier.start:
+            return tier.price
+    return price.base

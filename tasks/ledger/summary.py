@@ -1,0 +1,268 @@
+"""
+Sums over the ledger: how much, how well, how fast and for how much money.
+
+Whole days come from their sums, so that five million attempts take milliseconds; the parts of days
+at both ends, and whatever is filtered by metadata, from the attempts themselves.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, String, Table, case, cast, func, select
+
+from tasks.ledger.database import DAY_MS, Database
+from tasks.ledger.tables import (
+    DIMENSIONS,
+    PICO,
+    SUMS,
+    TIMES,
+    TOKENS,
+    attempts,
+    day_times,
+    days,
+    middle_of,
+)
+
+OUTCOMES = ("succeeded", "failed", "abandoned", "rejected")
+GROUPS = ("provider", "model", "role", "outcome", "day")
+PERCENTILES = (50, 95, 99)
+FOREVER_MS = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which attempts: those that fit all that is given, begun in [since_ms, until_ms)."""
+
+    provider: str | None = None
+    model: str | None = None
+    role: str | None = None
+    outcome: str | None = None
+    since_ms: int = 0
+    until_ms: int = FOREVER_MS
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Values as texts: 5 is found by "5"."""
+
+    def of(self, table: Table) -> list[ColumnElement[bool]]:
+        """Return the conditions on what both the days and the attempts have."""
+        names = ("provider", "model", "role", "outcome")
+        wanted = ((name, getattr(self, name)) for name in names)
+        return [table.c[name] == value for name, value in wanted if value is not None]
+
+    def of_attempts(self) -> list[ColumnElement[bool]]:
+        """Return all conditions on attempts."""
+        return [
+            *self.of(attempts),
+            attempts.c.started_ms >= self.since_ms,
+            attempts.c.started_ms < self.until_ms,
+            *(
+                cast(attempts.c.metadata[key].as_string(), String) == value
+                for key, value in self.metadata.items()
+            ),
+        ]
+
+
+@dataclass(slots=True)
+class Line:
+    """The sums of one group."""
+
+    group: tuple[str, ...]
+    """In the order of what was grouped by; days as 2026-11-21."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """Of calls that failed or were abandoned, by class."""
+    sums: Counter[str] = field(default_factory=Counter)
+    times: dict[str, Counter[float]] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> int:
+        """How many there were, rejected ones too."""
+        return self.outcomes.total()
+
+    @property
+    def calls(self) -> int:
+        """How many went out."""
+        return self.attempts - self.outcomes["rejected"]
+
+    @property
+    def success_rate(self) -> float | None:
+        """Of the calls; None if there were none."""
+        return self.outcomes["succeeded"] / self.calls if self.calls else None
+
+    @property
+    def failover_share(self) -> float | None:
+        """Of the answers, those not from the first target of the chain; None without answers."""
+        answered = self.outcomes["succeeded"]
+        return self.sums["failovers"] / answered if answered else None
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """US dollars, without the calls that have no known price."""
+        return Decimal(self.sums["cost_pico_usd"]) / PICO
+
+    def percentile(self, time: str, share: int) -> int | None:
+        """Return how long so many in a hundred took at most, in ms, within 1 %; None of none."""
+        counts = self.times.get(time)
+        if not counts:
+            return None
+        rank, seen = -(-counts.total() * share // 100), 0
+        for ms in sorted(counts):
+            seen += counts[ms]
+            if seen >= rank:
+                return round(ms)
+        return None
+
+    def as_dict(self, by: Sequence[str]) -> dict[str, Any]:
+        """Return it as a JSON object; shares are between 0 and 1."""
+        return {
+            **dict(zip(by, self.group, strict=True)),
+            "attempts": self.attempts,
+            **{name: self.outcomes[name] for name in OUTCOMES},
+            "success_rate": self.success_rate,
+            "errors": dict((+self.errors).most_common()),
+            "failover_share": self.failover_share,
+            **{
+                time.replace("_ms", f"_p{share}_ms"): self.percentile(time, share)
+                for time in TIMES
+                for share in PERCENTILES
+            },
+            **{kind: self.sums[kind] for kind in TOKENS},
+            "cost_usd": f"{self.cost_usd.normalize():f}",
+            "unpriced": self.sums["unpriced"],
+        }
+
+
+def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]:
+    """
+    Sum the attempts up.
+
+    Args:
+        by: Some of GROUPS.
+        where: Which attempts.
+
+    Returns:
+        A line for each group, in their order; without groups one line, or none.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    lines: dict[tuple[str, ...], Line] = {}
+    # Times of answers; of failures only where they stand apart.
+    apart = "outcome" in by or where.outcome
+    with database.reading() as connection:
+        for part in _parts(where):
+            for found in part.sums(connection, by):
+                line = _line(lines, by, found)
+                number = int(found["attempts"])  # PostgreSQL's sums are decimals
+                line.outcomes[found["outcome"]] += number
+                if found["error"] and found["outcome"] != "rejected":
+                    line.errors[found["error"]] += number
+                sums = {name: int(found[name]) for name in SUMS}
+                if found["outcome"] != "succeeded":
+                    sums["failovers"] = 0
+                line.sums.update(sums)
+            for found in part.times(connection, by):
+                if apart or found["outcome"] == "succeeded":
+                    times = _line(lines, by, found).times.setdefault(found["time"], Counter())
+                    times[found["ms"]] += int(found["attempts"])
+    return [lines[key] for key in sorted(lines) if lines[key].attempts]
+
+
+class _Days:
+    """Whole days, from their sums."""
+
+    def __init__(self, where: Where, first: int, end: int) -> None:
+        self._where = where
+        self._first, self._end = first, end
+
+    def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[Mapping[Any, Any]]:
+        keys = [days.c[name] for name in _columns(by)]
+        sums = (func.sum(days.c[name]).label(name) for name in SUMS)
+        return connection.execute(
+            select(*keys, *sums).where(*self._conditions(days)).group_by(*keys)
+        ).mappings()
+
+    def times(self, connection: Connection, by: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
+        keys = [day_times.c[name] for name in (*_columns(by, "error"), "time", "bucket")]
+        found = connection.execute(
+            select(*keys, func.sum(day_times.c.attempts).label("attempts"))
+            .where(*self._conditions(day_times))
+            .group_by(*keys)
+        )
+        for row in found.mappings():
+            yield {**row, "ms": middle_of(row["bucket"])}
+
+    def _conditions(self, table: Table) -> list[ColumnElement[bool]]:
+        return [*self._where.of(table), table.c.day >= self._first, table.c.day < self._end]
+
+
+class _Attempts:
+    """Any time, from the attempts themselves."""
+
+    def __init__(self, where: Where) -> None:
+        self._where = where
+
+    def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[Mapping[Any, Any]]:
+        keys = self._keys(_columns(by))
+        unpriced = case((attempts.c.price_source == "unpriced", 1), else_=0)
+        return connection.execute(
+            select(
+                *keys,
+                func.count().label("attempts"),
+                func.sum(attempts.c.failover).label("failovers"),
+                func.sum(unpriced).label("unpriced"),
+                func.coalesce(func.sum(attempts.c.cost_pico_usd), 0).label("cost_pico_usd"),
+                *(func.sum(attempts.c[kind]).label(kind) for kind in TOKENS),
+            )
+            .where(*self._where.of_attempts())
+            .group_by(*keys)
+        ).mappings()
+
+    def times(self, connection: Connection, by: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
+        for time in TIMES:
+            keys = self._keys(_columns(by, "error"))
+            found = connection.execute(
+                select(*keys, attempts.c[time].label("ms"), func.count().label("attempts"))
+                .where(
+                    *self._where.of_attempts(),
+                    attempts.c[time].is_not(None),
+                    attempts.c.outcome != "rejected",
+                )
+                .group_by(*keys, attempts.c[time])
+            )
+            for row in found.mappings():
+                yield {**row, "time": time}
+
+    def _keys(self, names: Iterable[str]) -> list[ColumnElement[Any]]:
+        day = (attempts.c.started_ms // DAY_MS).label("day")
+        return [day if name == "day" else attempts.c[name] for name in names]
+
+
+def _parts(where: Where) -> list[_Days | _Attempts]:
+    first, end = -(-where.since_ms // DAY_MS), where.until_ms // DAY_MS
+    if where.metadata or first >= end:
+        return [_Attempts(where)]
+    parts: list[_Days | _Attempts] = [_Days(where, first, end)]
+    if where.since_ms < first * DAY_MS:
+        parts.append(_Attempts(replace(where, until_ms=first * DAY_MS)))
+    if end * DAY_MS < where.until_ms < FOREVER_MS:
+        parts.append(_Attempts(replace(where, since_ms=end * DAY_MS)))
+    return parts
+
+
+def _columns(by: Sequence[str], *without: str) -> list[str]:
+    """Name what the rows of a query are told apart by."""
+    wanted = {*by, "outcome", "error"} - {*without}
+    return [name for name in ("day", *DIMENSIONS) if name in wanted]
+
+
+def _line(lines: dict[tuple[str, ...], Line], by: Sequence[str], found: Mapping[Any, Any]) -> Line:
+    group = tuple(_day(found["day"]) if name == "day" else str(found[name]) for name in by)
+    return lines.setdefault(group, Line(group))
+
+
+def _day(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()

@@ -1,0 +1,117 @@
+"""What a call costs: as the library reckons, under what the roles file says."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from genai_prices import Usage as TheirUsage
+from genai_prices.data_snapshot import get_snapshot
+
+from tasks.config import ProviderSettings, Settings
+from tasks.ledger.prices import Cost, PriceList, of_model
+from tasks.providers.base import Usage
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+AT_MS = int(AT.timestamp() * 1000)
+MTOK = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+
+USAGES = [
+    Usage(),
+    Usage(1000, 100),
+    Usage(201, 7, 100, 1, 7),
+    Usage(300_000, 1000, 200_000, 50_000, 500),
+    Usage(2_000_000, 64_000, 0, 1_999_999, 0),
+]
+
+
+@pytest.mark.parametrize("usage", USAGES)
+def test_our_sum_is_the_librarys(usage: Usage) -> None:
+    """For every model it knows; ours takes 3 us, theirs 129."""
+    theirs = TheirUsage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_reasoning_tokens=usage.reasoning_tokens or None,
+    )
+    compared = 0
+    for vendor in get_snapshot().providers:
+        for model in vendor.models:
+            if prices := of_model(model.get_prices(AT)):
+                told = model.calc_price(theirs, vendor, genai_request_timestamp=AT)
+                assert prices.usd(usage) == told.total_price, (vendor.id, model.id)
+                compared += 1
+    assert compared > 1500
+
+
+def prices(adapter: str, base_url: str | None = None, **table: dict[str, str]) -> PriceList:
+    given = {
+        model.replace("any", "*"): {kind: Decimal(usd) for kind, usd in kinds.items()}
+        for model, kinds in table.items()
+    }
+    provider = ProviderSettings("p", adapter, "m", base_url=base_url, prices=given)
+    return PriceList(Settings({"p": provider}, {}, version="v1"))
+
+
+def test_the_answering_model_decides_then_the_one_that_was_asked_for() -> None:
+    """An alias is answered by a dated model, which the list may not have."""
+    listed = prices("anthropic")
+
+    exact = listed.cost("p", ("claude-haiku-4-5-20251001", "x"), MTOK, AT_MS)
+    asked = listed.cost("p", ("no-such-model", "claude-haiku-4-5"), MTOK, AT_MS)
+
+    assert exact == asked
+    assert (exact.text, exact.source) == ("6", "genai-prices")
+
+
+def test_no_known_price_is_no_price() -> None:
+    """Never 0: somebody may have to pay."""
+    assert prices("anthropic").cost("p", ("my-model",), MTOK, AT_MS) == Cost(None, "unpriced")
+    local = prices("openai-chat", "http://127.0.0.1:8000/v1")
+    assert local.cost("p", ("gpt-4o",), MTOK, AT_MS).source == "unpriced"
+
+
+def test_a_gateway_in_front_of_a_vendor_has_the_vendors_prices() -> None:
+    """A server that speaks OpenAI's chat format has those of its address, if it is listed."""
+    gateway = prices("anthropic", "https://llm.example.com")
+    router = prices("openai-chat", "https://openrouter.ai/api/v1")
+
+    assert gateway.cost("p", ("claude-haiku-4-5",), MTOK, AT_MS).text == "6"
+    assert router.cost("p", ("openai/gpt-4o",), MTOK, AT_MS).source == "genai-prices"
+
+
+def test_the_roles_file_comes_first() -> None:
+    """By model, else by `*`; cached input costs as much as other input unless it says."""
+    listed = prices(
+        "anthropic",
+        special={"input_tokens": "1", "output_tokens": "2", "cached_input_tokens": "0.1"},
+        any={"input_tokens": "0.5", "output_tokens": "0.25"},
+    )
+    usage = Usage(input_tokens=3_000_000, output_tokens=1_000_000, cached_input_tokens=1_000_000)
+
+    special = listed.cost("p", ("special",), usage, AT_MS)
+    other = listed.cost("p", ("claude-haiku-4-5",), usage, AT_MS)
+
+    assert (special.text, special.source, special.version) == ("4.1", "roles.yaml", "v1")
+    assert other.text == "1.75"
+
+
+def test_a_price_that_changes_is_the_one_of_that_day() -> None:
+    """o3 cost 10 dollars per million tokens of input until 2025-06-10, then 2."""
+    usage = Usage(input_tokens=1_000_000)
+    listed = prices("openai")
+
+    then = listed.cost(
+        "p", ("o3",), usage, int(datetime(2025, 5, 1, tzinfo=UTC).timestamp()) * 1000
+    )
+    now = listed.cost("p", ("o3",), usage, AT_MS)
+
+    assert (then.text, now.text) == ("10", "2")
+
+
+def test_small_costs_keep_their_digits() -> None:
+    """Decimal texts without exponents."""
+    listed = prices("anthropic", any={"input_tokens": "0.000001", "output_tokens": "0"})
+
+    assert listed.cost("p", ("m",), Usage(input_tokens=1), AT_MS).text == "0.000000000001"
+    assert listed.cost("p", ("m",), Usage(), AT_MS).text == "0"

@@ -1,0 +1,72 @@
+"""Rows of the ledger, as a worker writes them."""
+
+import json
+import random
+from decimal import Decimal
+from typing import Any
+
+from tasks.ledger.attempt import Attempt
+from tasks.ledger.prices import Cost
+from tasks.providers.base import Usage
+
+DAY_MS = 24 * 3600 * 1000
+START_MS = 20_000 * DAY_MS
+TASK = {
+    "task_id": "t1", "role": "coder", "queued_ms": 4, "worker": "host:1",
+    "roles_version": "abc", "metadata": {},
+}  # fmt: skip
+
+
+def row(task_id: str = "t1", number: int = 1, **given: Any) -> str:
+    """One row; a successful attempt unless said otherwise."""
+    task = {**TASK, "task_id": task_id}
+    task |= {name: given.pop(name) for name in list(given) if name in TASK}
+    attempt = {
+        "provider": "claude", "model": "m", "outcome": "succeeded", "latency_ms": 100,
+        "number": number, "started_ms": START_MS, "usage": Usage(10, 5, 4, 3, 2),
+        "cost": Cost(Decimal("0.000123"), "genai-prices", "1"),
+    }  # fmt: skip
+    return Attempt(**{**attempt, **given}).row(task)
+
+
+def abandoned(task_id: str = "t1", number: int = 1, **given: Any) -> str:
+    """The row of a call whose end nobody heard."""
+    lost = {"outcome": "failed", "error": "WorkerLost", "usage": Usage(), "cost": Cost()}
+    return row(task_id, number, **{**lost, "latency_ms": 0, **given})
+
+
+def random_rows(number: int, seed: int, days: int = 3) -> list[str]:
+    """Rows of all kinds, each of a task of its own."""
+    dice = random.Random(seed)
+    made = []
+    for i in range(number):
+        outcome = dice.choice(["succeeded"] * 6 + ["failed", "rejected", "abandoned"])
+        given: dict[str, Any] = {
+            "provider": dice.choice(["claude", "gpt"]),
+            "role": dice.choice(["coder", "planner"]),
+            "model": dice.choice(["m", "n"]),
+            "started_ms": START_MS + dice.randrange(days * DAY_MS),
+            "latency_ms": round(dice.lognormvariate(6, 1)),
+            "queued_ms": dice.randrange(50),
+            "place": dice.randrange(2),
+            "metadata": {"team": dice.choice("ab"), "n": dice.randrange(3)},
+        }
+        if outcome == "succeeded":
+            tokens = [dice.randrange(1000) for _ in range(5)]
+            usd = Decimal(dice.randrange(10**6)) / 10**9
+            cost = Cost(usd, "genai-prices", "1") if dice.random() < 0.9 else Cost(None, "unpriced")
+            made.append(row(f"t{i}", usage=Usage(*tokens), cost=cost, **given))
+        elif outcome == "abandoned":
+            made.append(abandoned(f"t{i}", **given))
+        else:
+            error = (
+                dice.choice(["Overloaded", "RateLimited"]) if outcome == "failed" else "BreakerOpen"
+            )
+            more = {"usage": Usage(), "cost": Cost(), "outcome": outcome, "error": error}
+            made.append(row(f"t{i}", **{**given, **more}))
+    return made
+
+
+def parsed(rows: list[str]) -> list[dict[str, Any]]:
+    """Read rows."""
+    return [json.loads(each) for each in rows]

@@ -1,0 +1,114 @@
+"""`breakwater why`: the story of one task."""
+
+import json
+from typing import Any
+
+from redis.exceptions import RedisError
+from rich.table import Table
+
+from tasks.connection import client
+from tasks.delivery.store import RESULT
+from tasks.encryption import opened
+from tasks.errors import ConfigError
+from tasks.ledger.database import Database, columns_of
+from tasks.ledger.export import story, told
+from tasks.ledger.stream import LEDGER
+from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
+from workers.times import said
+
+MOST_WAITING = 100_000
+"""Rows that are looked through if they are not in the database yet."""
+WAITED_MS = 500
+"""A shorter pause between two attempts is not worth a line."""
+
+
+def why(task_id: str, as_json: AsJson = False) -> None:
+    """
+    Tell why a task went where it went.
+
+    Every target that was asked or passed over and why, the waits between, tokens
+    and costs, and what is to come. Reads the ledger (LEDGER_URL) and Redis.
+    """
+    attempts, now = _from_ledger(task_id), {}
+    try:
+        with client(usable_redis_url()) as reached:
+            attempts = _with_waiting(reached, task_id, attempts)
+            now = _now(reached, task_id)
+    except RedisError as error:
+        err.print(f"Redis is away ({type(error).__name__}): this is what the ledger has")
+    if not attempts and not now:
+        fail(f"nothing is known of a task {task_id!r}")
+    if as_json:
+        print_json({"task_id": task_id, **now, "attempts": attempts})
+        return
+    _tell(task_id, attempts, now)
+
+
+def _from_ledger(task_id: str) -> list[dict[str, Any]]:
+    try:
+        with Database(create=False) as database:
+            return story(database, task_id)
+    except ConfigError as missing:
+        err.print(str(missing), style="yellow", markup=False)
+        return []
+
+
+def _with_waiting(
+    reached: Any, task_id: str, attempts: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Add the rows that are on their way to the database still."""
+    best = {(each["attempt"], each["started_ms"]): each for each in attempts}
+    for _, fields in reached.xrange(LEDGER, count=MOST_WAITING):
+        row = columns_of(opened(fields[b"row"].decode()))
+        if row and row["task_id"] == task_id:
+            key = row["attempt"], row["started_ms"]
+            if key not in best or best[key]["outcome"] == "abandoned":
+                best[key] = told(row)
+    return sorted(best.values(), key=lambda each: (each["started_ms"], each["attempt"]))
+
+
+def _now(reached: Any, task_id: str) -> dict[str, Any]:
+    """Say where the task is now; empty if Redis does not know it."""
+    if result := reached.get(RESULT + task_id):
+        return {"state": json.loads(opened(result.decode()))["status"]}
+    task = reached.hgetall(f"task:{task_id}")
+    if b"calling" in task:
+        return {"state": "CALLING"}
+    if b"tag" in task:
+        return {"state": "RUNNING"}
+    return {"state": "WAITING"} if task else {}
+
+
+def _tell(task_id: str, attempts: list[dict[str, Any]], now: dict[str, Any]) -> None:
+    first = attempts[0] if attempts else {}
+    out.print(f"task {task_id}" + (f", role {first['role']}" if first else ""), markup=False)
+    if first.get("metadata"):
+        out.print(f"metadata {json.dumps(first['metadata'])}", markup=False, soft_wrap=True)
+    table = Table("", "begun (UTC)", "target", "outcome", "ms", "tokens", "USD", "why", box=None)
+    ended_ms = first.get("started_ms", 0)
+    if first:
+        table.add_row("", said(ended_ms - first["queued_ms"]), "", "queued", "", "", "", "")
+    for each in attempts:
+        waited_ms = each["started_ms"] - ended_ms
+        if waited_ms > WAITED_MS:
+            table.add_row("", said(ended_ms), "", "waited", f"{waited_ms}", "", "", "")
+        ended_ms = each["started_ms"] + each["latency_ms"]
+        table.add_row(*_cells(each))
+    out.print(table)
+    if now:
+        out.print(f"now {now['state']}")
+
+
+def _cells(each: dict[str, Any]) -> tuple[str, ...]:
+    status = f" {each['status']}" if each["status"] else ""
+    spent = each["input_tokens"] + each["output_tokens"]
+    return (
+        f"{each['attempt']}",
+        said(each["started_ms"]),
+        f"{each['provider']} {each['model']}",
+        f"{each['outcome']} {each['error']}{status}".strip(),
+        f"{each['latency_ms']}",
+        f"{each['input_tokens']}+{each['output_tokens']}" if spent else "",
+        each["cost_usd"] or ("?" if each["price_source"] == "unpriced" else ""),
+        each["why"],
+    )
