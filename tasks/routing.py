@@ -233,6 +233,8 @@ class _Walk:
 
 
 def _why_refused(refused: BreakerOpen) -> str:
+    if refused.reason == "forced":
+        return "forced open by an operator"
     reason = f" ({refused.reason})" if refused.reason else ""
     return f"{refused.state}{reason}, ask again in {refused.retry_in_s:.1f} s"
 

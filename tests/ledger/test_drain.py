@@ -1,0 +1,151 @@
+"""From Redis to the database: every row arrives, once, whoever dies on the way."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redis
+from cryptography.fernet import Fernet
+from redis.exceptions import ConnectionError as Away
+from sqlalchemy.exc import OperationalError
+
+from tasks.encryption import KEYS, seal
+from tasks.errors import ConfigError
+from tasks.ledger import spool, stream
+from tasks.ledger.database import Database
+from tasks.ledger.drain import AT_ONCE, DRAINER, Drain
+from tasks.ledger.export import export
+from tasks.ledger.stream import LEDGER
+from tasks.ledger.summary import Where
+from tests.support.ledger_rows import abandoned, row
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(params=["fakeredis", "server"])
+def client(request: pytest.FixtureRequest) -> redis.Redis:
+    """An empty Redis."""
+    if request.param == "fakeredis":
+        return fakeredis.FakeRedis()
+    return redis.Redis.from_url(request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """SQLite is enough here."""
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture(autouse=True)
+def _own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPOOL_DIR", str(tmp_path / "spool"))
+
+
+@pytest.fixture
+def drain(client: redis.Redis, url: str) -> Iterator[Drain]:
+    """One worker's; stopped in the end."""
+    one = Drain(client, lambda: Database(url))
+    yield one
+    one.stop()
+
+
+def outcomes(url: str) -> list[str]:
+    with Database(url) as database:
+        return [each["outcome"] for each in export(database, Where())]
+
+
+def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drain, url: str) -> None:
+    """More than one batch of them."""
+    stream.send(client, [row(f"t{i}") for i in range(AT_ONCE + 3)])
+
+    drained = drain.drain()
+
+    assert (drained, client.xlen(LEDGER)) == (AT_ONCE + 3, 0)
+    assert outcomes(url) == ["succeeded"] * (AT_ONCE + 3)
+
+
+def test_one_drains_at_a_time(client: redis.Redis, drain: Drain, url: str) -> None:
+    """Another waits for its turn to end; rows are not lost on the way."""
+    client.set(DRAINER, "another:1", px=200)
+    stream.send(client, [row()])
+
+    assert drain.drain() is None
+    assert client.xlen(LEDGER) == 1
+    wait_until(lambda: drain.drain() == 1)
+
+
+def test_rows_stay_in_redis_until_the_database_has_them(client: redis.Redis, url: str) -> None:
+    """A database that is away takes none; the next time they all come."""
+    stream.send(client, [row("a"), row("b")])
+
+    def away() -> Database:
+        raise OperationalError("x", {}, Exception())
+
+    with pytest.raises(OperationalError):
+        Drain(client, away).drain()
+
+    assert client.xlen(LEDGER) == 2
+    assert Drain(client, lambda: Database(url)).drain() == 2
+
+
+def test_whoever_dies_between_database_and_redis_doubles_nothing(
+    client: redis.Redis, url: str
+) -> None:
+    """The next brings the same rows again."""
+    stream.send(client, [row("a"), abandoned("b")])
+    with Database(url) as database:
+        database.add([row("a"), abandoned("b")])
+
+    assert Drain(client, lambda: Database(url)).drain() == 2
+    assert sorted(outcomes(url)) == ["abandoned", "succeeded"]
+
+
+def test_what_redis_does_not_take_waits_on_the_disk(
+    client: redis.Redis, drain: Drain, url: str
+) -> None:
+    """And is handed on by the thread of any worker of this host."""
+
+    class Gone:
+        def pipeline(self, **_: object) -> None:
+            raise Away
+
+    stream.write(Gone(), [row("a"), row("b")])  # type: ignore[arg-type]
+    assert len(spool.files()) == 1
+
+    drain.start()
+
+    wait_until(lambda: not spool.files() and client.xlen(LEDGER) == 0)
+    wait_until(lambda: outcomes(url) == ["succeeded"] * 2)
+
+
+def test_the_thread_brings_the_rest_when_it_stops(
+    client: redis.Redis, drain: Drain, url: str
+) -> None:
+    """Nothing waits for a worker that may never come."""
+    drain.start()
+    wait_until(lambda: client.exists(DRAINER))
+    stream.send(client, [row()])
+
+    drain.stop()
+
+    assert outcomes(url) == ["succeeded"]
+    assert "ledger" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_encrypted_rows_are_opened(
+    client: redis.Redis, drain: Drain, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the key; without it they stay where they are."""
+    monkeypatch.setenv(KEYS, Fernet.generate_key().decode())
+    stream.send(client, [seal(row(metadata={"name": "CANARY"}))])
+    assert b"CANARY" not in str(client.xrange(LEDGER)).encode()
+
+    with monkeypatch.context() as without:
+        without.delenv(KEYS)
+        with pytest.raises(ConfigError, match="is encrypted"):
+            drain.drain()
+    assert client.xlen(LEDGER) == 1
+
+    assert drain.drain() == 1
+    assert outcomes(url) == ["succeeded"]
