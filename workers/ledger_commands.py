@@ -8,8 +8,9 @@ import typer
 
 from tasks.connection import client
 from tasks.ledger import spool
-from tasks.ledger.database import DAY_MS, Database
+from tasks.ledger.database import Database
 from tasks.ledger.drain import AT_ONCE, Drain
+from tasks.ledger.sums import DAY_MS
 from workers.console import fail, out, usable_redis_url
 from workers.times import age_s, said
 

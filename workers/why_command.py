@@ -10,8 +10,9 @@ from tasks.connection import client
 from tasks.delivery.store import RESULT
 from tasks.encryption import opened
 from tasks.errors import ConfigError
-from tasks.ledger.database import Database, columns_of
+from tasks.ledger.database import Database
 from tasks.ledger.export import story, told
+from tasks.ledger.rows import read
 from tasks.ledger.stream import LEDGER
 from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
 from workers.times import said
@@ -59,7 +60,7 @@ def _with_waiting(
     """Add the rows that are on their way to the database still."""
     best = {(each["attempt"], each["started_ms"]): each for each in attempts}
     for _, fields in reached.xrange(LEDGER, count=MOST_WAITING):
-        row = columns_of(opened(fields[b"row"].decode()))
+        row = read(opened(fields[b"row"].decode()))
         if row and row["task_id"] == task_id:
             key = row["attempt"], row["started_ms"]
             if key not in best or best[key]["outcome"] == "abandoned":

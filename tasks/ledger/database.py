@@ -5,53 +5,40 @@ Rows may come twice, from several workers at once, and late; each is counted onc
 that was given up is replaced when its end becomes known after all.
 """
 
-import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import structlog
-from sqlalchemy import Connection, Engine, Table, bindparam, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError
-
-from tasks.errors import ConfigError
-from tasks.ledger.tables import (
-    DIMENSIONS,
-    PICO,
-    SUMS,
-    TIMES,
-    TOKENS,
-    attempts,
-    bucket_of,
-    day_times,
-    days,
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
 )
 
+from tasks.errors import ConfigError
+from tasks.ledger.rows import KEY, Row, key_of, read, refused
+from tasks.ledger.sums import DAY_MS, ForgottenError, Key, add_up
+from tasks.ledger.tables import SCHEMA, attempts, day_times, days
+
+VERSION = "SELECT version_num FROM alembic_version"
 DEFAULT_URL = "sqlite:///ledger.db"
-DAY_MS = 24 * 3600 * 1000
 BUSY_S = 10.0
 """How long SQLite is waited for while another process writes."""
 TRIES = 5
 """Two processes may add the first row of a day at the same moment."""
-KEY = ("task_id", "attempt", "started_ms")
-NUMBERS = ("attempt", "started_ms", "latency_ms", "queued_ms", "failover", *TOKENS)
-TEXTS = (
-    "task_id", "role", "provider", "model", "outcome", "worker", "roles_version", "why",
-)  # fmt: skip
-LONGEST = 255
-LARGEST = 2**63 - 1
+MOST_KNOWN = 100_000
+"""Sums whose being there is remembered."""
 
-_log = structlog.get_logger("breakwater")
 logging.getLogger("alembic").setLevel(logging.WARNING)
-
-Row = dict[str, Any]
 
 
 def ledger_url() -> str:
@@ -81,8 +68,17 @@ class Database:
                 f"there is no ledger {self.shown}; the workers write it where LEDGER_URL says, set "
                 f"it here as there"
             )
-        with self._writing() as connection:
-            _upgrade(connection, self.shown)
+        self._known: set[Key] = set()
+        if self._version() != SCHEMA:
+            with self._writing() as connection:
+                _upgrade(connection, self.shown)
+
+    def _version(self) -> str | None:
+        try:
+            with self.reading() as connection:
+                return str(connection.exec_driver_sql(VERSION).scalar())
+        except (OperationalError, ProgrammingError):  # no such table
+            return None
 
     def __enter__(self) -> "Database":
         """Return itself."""
@@ -106,7 +102,7 @@ class Database:
         Returns:
             How many were new, or better known than before.
         """
-        rows = [row for row in map(columns_of, lines) if row]
+        rows = [row for row in map(read, lines) if row]
         try:
             return self._add(rows)
         except (DataError, OverflowError):
@@ -116,18 +112,28 @@ class Database:
         try:
             return self._add([row])
         except (DataError, OverflowError) as fault:
-            _log.error("ledger.row_refused", error=type(fault).__name__)
+            refused(fault)
             return 0
 
     def _add(self, rows: list[Row]) -> int:
         for tries in range(TRIES):
             try:
                 with self._writing() as connection:
-                    return _add_new(connection, rows)
-            except IntegrityError:
+                    number, keys = _add_new(connection, rows, self._known)
+                self._remember(keys)
+                return number
+            except (ForgottenError, IntegrityError):
+                self._known.clear()
                 if tries == TRIES - 1:
                     raise
         return 0
+
+    def _remember(self, keys: set[Key]) -> None:
+        # Without a count of rows from several updates at once, none may be taken for granted.
+        if self.engine.dialect.supports_sane_multi_rowcount:
+            if len(self._known) > MOST_KNOWN:
+                self._known.clear()
+            self._known |= keys
 
     def prune(self, before_ms: int) -> int:
         """Delete whole days (UTC) that ended before this; return how many attempts they had."""
@@ -201,35 +207,18 @@ def _upgrade(connection: Connection, shown: str) -> None:
         ) from None
 
 
-def columns_of(line: str) -> Row | None:
-    """Return a row's columns; None if it is none."""
-    try:
-        given = json.loads(line)
-        row: Row = {name: str(given[name])[:LONGEST] for name in TEXTS if name != "why"}
-        row["why"] = str(given["why"])
-        row["error"] = given.get("error") or ""
-        for name in NUMBERS:
-            row[name] = min(max(int(given[name]), 0), LARGEST)
-        for name in ("status", "first_token_ms", "price_source", "price_version", "request_id"):
-            row[name] = given.get(name)
-        usd = given.get("cost_usd")
-        row["cost_pico_usd"] = None if usd is None else round(Decimal(usd) * PICO)
-        row["metadata"] = given.get("metadata") or {}
-    except (ArithmeticError, KeyError, TypeError, ValueError) as fault:
-        _log.error("ledger.row_refused", error=type(fault).__name__)
-        return None
-    return row
-
-
-def _add_new(connection: Connection, rows: list[Row]) -> int:
+def _add_new(
+    connection: Connection, rows: list[Row], known: Collection[Key]
+) -> tuple[int, set[Key]]:
+    """Add what is new or better known; return how many, and which sums are there now."""
     best: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        key = _key(row)
+        key = key_of(row)
         if key not in best or best[key]["outcome"] == "abandoned":
             best[key] = row
     ids = {row["task_id"] for row in best.values()}
     there = {
-        _key(found): dict(found)
+        key_of(found): dict(found)
         for found in connection.execute(
             select(attempts).where(attempts.c.task_id.in_(ids))
         ).mappings()
@@ -245,67 +234,5 @@ def _add_new(connection: Connection, rows: list[Row]) -> int:
     for row in better:
         same = (attempts.c[name] == row[name] for name in KEY)
         connection.execute(attempts.update().where(*same).values(row))
-    _add_up(connection, [*new, *better], [there[_key(row)] for row in better])
-    return len(new) + len(better)
-
-
-def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in KEY)
-
-
-def _add_up(connection: Connection, more: list[Row], less: list[Row]) -> None:
-    sums: dict[tuple[Any, ...], Counter[str]] = {}
-    times: dict[tuple[Any, ...], Counter[str]] = {}
-    for sign, rows in ((1, more), (-1, less)):
-        for row in rows:
-            key = (row["started_ms"] // DAY_MS, *(row[name] for name in DIMENSIONS))
-            count = sums.setdefault(key, Counter())
-            count["attempts"] += sign
-            count["failovers"] += sign * row["failover"]
-            count["unpriced"] += sign * (row["price_source"] == "unpriced")
-            count["cost_pico_usd"] += sign * (row["cost_pico_usd"] or 0)
-            for kind in TOKENS:
-                count[kind] += sign * row[kind]
-            for time in TIMES:
-                if row[time] is not None and row["outcome"] != "rejected":
-                    bucket = (*key, time, bucket_of(row[time]))
-                    times.setdefault(bucket, Counter())["attempts"] += sign
-    _add_to(connection, days, SUMS, sums)
-    _add_to(connection, day_times, ("attempts",), times)
-
-
-def _add_to(
-    connection: Connection,
-    table: Table,
-    columns: tuple[str, ...],
-    sums: dict[tuple[Any, ...], Counter[str]],
-) -> None:
-    """Add to the sums that are there, and begin those that are not."""
-    if not sums:
-        return
-    names = [column.name for column in table.primary_key]
-    changes = {
-        key: {
-            **{f"key_{name}": part for name, part in zip(names, key, strict=True)},
-            **{f"add_{column}": count[column] for column in columns},
-        }
-        for key, count in sums.items()
-    }
-    add = (
-        table.update()
-        .where(*(table.c[name] == bindparam(f"key_{name}") for name in names))
-        .values({column: table.c[column] + bindparam(f"add_{column}") for column in columns})
-    )
-    if connection.execute(add, list(changes.values())).rowcount == len(changes):
-        return
-    keys = select(*(table.c[name] for name in names))
-    known = connection.execute(keys.where(table.c.day.in_({key[0] for key in sums})))
-    there = {tuple(key) for key in known}
-    connection.execute(
-        table.insert(),
-        [
-            {**dict(zip(names, key, strict=True)), **{name: count[name] for name in columns}}
-            for key, count in sums.items()
-            if key not in there
-        ],
-    )
+    keys = add_up(connection, [*new, *better], [there[key_of(row)] for row in better], known)
+    return len(new) + len(better), keys

@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, String, Table, case, cast, func, select
 
-from tasks.ledger.database import DAY_MS, Database
+from tasks.ledger.database import Database
+from tasks.ledger.sums import DAY_MS
 from tasks.ledger.tables import (
     DIMENSIONS,
     PICO,

@@ -25,6 +25,8 @@ from sqlalchemy import (
 PICO = 10**12
 GROWTH = 1.02
 METADATA = MetaData()
+SCHEMA = "0002"
+"""The newest migration; a ledger of this version is used as it is."""
 
 DIMENSIONS = ("provider", "model", "role", "outcome", "error")
 """What rows are summed by; `error` is empty where there is none."""

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from tasks.errors import ConfigError
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
 from tasks.ledger.summary import GROUPS, Where, summarise
+from tasks.ledger.tables import METADATA, SCHEMA
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks/ledger/migrations"
@@ -113,6 +117,18 @@ def test_pruning_takes_whole_days_and_their_sums(database: Database) -> None:
     assert sum(line["attempts"] for line in sums_of(database)) == len(kept)
 
 
+def test_a_ledger_that_was_pruned_meanwhile_is_added_to(url: str) -> None:
+    """By another process, which took sums away that this one has seen."""
+    rows = random_rows(60, 4)
+    with Database(url) as database, Database(url) as other:
+        database.add(rows)
+        other.prune(START_MS + 2 * DAY_MS)
+        database.add(rows)
+
+        assert len(rows_of(database)) == 60
+        assert sum(line["attempts"] for line in sums_of(database)) == 60
+
+
 ADD = """
 import sys
 from tasks.ledger.database import Database
@@ -165,6 +181,18 @@ def test_an_older_ledger_is_brought_up_to_date(first_schema: str) -> None:
     with Database(first_schema) as database:
         assert sums_of(database) == wanted
         assert database.add(random_rows(200, 3)) == 0
+
+
+def test_the_tables_are_those_of_the_newest_migration(url: str) -> None:
+    """What the migrations make is what the code takes them to be."""
+    with Database(url) as database:
+        differences = compare_metadata(
+            MigrationContext.configure(database.engine.connect()), METADATA
+        )
+    scripts = ScriptDirectory(str(MIGRATIONS))
+
+    assert scripts.get_current_head() == SCHEMA
+    assert differences == []
 
 
 def test_a_newer_ledger_is_left_alone(url: str) -> None:
