@@ -19,10 +19,12 @@ from tasks.ledger.sums import DAY_MS
 from tasks.ledger.tables import (
     DIMENSIONS,
     PICO,
+    SLOTS,
     SUMS,
     TIMES,
     TOKENS,
     attempts,
+    bucket_of,
     day_times,
     days,
     middle_of,
@@ -32,6 +34,10 @@ OUTCOMES = ("succeeded", "failed", "abandoned", "rejected")
 GROUPS = ("provider", "model", "role", "outcome", "day")
 PERCENTILES = (50, 95, 99)
 FOREVER_MS = 2**53
+_MIDDLES = [middle_of(bucket) for bucket in range(bucket_of(FOREVER_MS) + len(SLOTS))]
+
+Times = Iterator[tuple[Mapping[Any, Any], list[tuple[float, int]]]]
+"""Groups with a `time`, and how many attempts took how many ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,7 @@ def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]
     """
     lines: dict[tuple[str, ...], Line] = {}
     # Times of answers; of failures only where they stand apart.
-    apart = "outcome" in by or where.outcome
+    apart = "outcome" in by or where.outcome is not None
     with database.reading() as connection:
         for part in _parts(where):
             for found in part.sums(connection, by):
@@ -165,10 +171,10 @@ def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]
                 if found["outcome"] != "succeeded":
                     sums["failovers"] = 0
                 line.sums.update(sums)
-            for found in part.times(connection, by):
-                if apart or found["outcome"] == "succeeded":
-                    times = _line(lines, by, found).times.setdefault(found["time"], Counter())
-                    times[found["ms"]] += int(found["attempts"])
+            for found, counts in part.times(connection, by, apart=apart):
+                times = _line(lines, by, found).times.setdefault(found["time"], Counter())
+                for ms, number in counts:
+                    times[ms] += number
     return [lines[key] for key in sorted(lines) if lines[key].attempts]
 
 
@@ -186,15 +192,23 @@ class _Days:
             select(*keys, *sums).where(*self._conditions(days)).group_by(*keys)
         ).mappings()
 
-    def times(self, connection: Connection, by: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
-        keys = [day_times.c[name] for name in (*_columns(by, "error"), "time", "bucket")]
+    def times(self, connection: Connection, by: Sequence[str], *, apart: bool) -> Times:
+        keys = [day_times.c[name] for name in (*by, "time", "sixteen")]
         found = connection.execute(
-            select(*keys, func.sum(day_times.c.attempts).label("attempts"))
-            .where(*self._conditions(day_times))
+            select(*keys, *(func.sum(day_times.c[slot]).label(slot) for slot in SLOTS))
+            .where(*self._conditions(day_times), *_answers(day_times, apart=apart))
             .group_by(*keys)
         )
         for row in found.mappings():
-            yield {**row, "ms": middle_of(row["bucket"])}
+            first = row["sixteen"] * len(SLOTS)
+            yield (
+                row,
+                [
+                    (_MIDDLES[first + slot], int(row[name]))
+                    for slot, name in enumerate(SLOTS)
+                    if row[name]
+                ],
+            )
 
     def _conditions(self, table: Table) -> list[ColumnElement[bool]]:
         return [*self._where.of(table), table.c.day >= self._first, table.c.day < self._end]
@@ -222,20 +236,21 @@ class _Attempts:
             .group_by(*keys)
         ).mappings()
 
-    def times(self, connection: Connection, by: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
+    def times(self, connection: Connection, by: Sequence[str], *, apart: bool) -> Times:
         for time in TIMES:
-            keys = self._keys(_columns(by, "error"))
+            keys = self._keys(by)
             found = connection.execute(
                 select(*keys, attempts.c[time].label("ms"), func.count().label("attempts"))
                 .where(
                     *self._where.of_attempts(),
+                    *_answers(attempts, apart=apart),
                     attempts.c[time].is_not(None),
                     attempts.c.outcome != "rejected",
                 )
                 .group_by(*keys, attempts.c[time])
             )
             for row in found.mappings():
-                yield {**row, "time": time}
+                yield {**row, "time": time}, [(row["ms"], row["attempts"])]
 
     def _keys(self, names: Iterable[str]) -> list[ColumnElement[Any]]:
         day = (attempts.c.started_ms // DAY_MS).label("day")
@@ -254,15 +269,22 @@ def _parts(where: Where) -> list[_Days | _Attempts]:
     return parts
 
 
-def _columns(by: Sequence[str], *without: str) -> list[str]:
-    """Name what the rows of a query are told apart by."""
-    wanted = {*by, "outcome", "error"} - {*without}
+def _answers(table: Table, *, apart: bool) -> list[ColumnElement[bool]]:
+    """Leave out how long failures took, unless they stand apart."""
+    return [] if apart else [table.c.outcome == "succeeded"]
+
+
+def _columns(by: Sequence[str]) -> list[str]:
+    """Name what the sums of a query are told apart by."""
+    wanted = {*by, "outcome", "error"}
     return [name for name in ("day", *DIMENSIONS) if name in wanted]
 
 
 def _line(lines: dict[tuple[str, ...], Line], by: Sequence[str], found: Mapping[Any, Any]) -> Line:
     group = tuple(_day(found["day"]) if name == "day" else str(found[name]) for name in by)
-    return lines.setdefault(group, Line(group))
+    if group not in lines:
+        lines[group] = Line(group)
+    return lines[group]
 
 
 def _day(number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, Update, bindparam
 
-from tasks.ledger.tables import DIMENSIONS, SUMS, TIMES, TOKENS, bucket_of, day_times, days
+from tasks.ledger.tables import DIMENSIONS, SLOTS, SUMS, TIMES, TOKENS, bucket_of, day_times, days
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -56,9 +56,10 @@ def add_up(
                 count[kind] += sign * row[kind]
             for time in TIMES:
                 if row[time] is not None and row["outcome"] != "rejected":
-                    bucket = ("day_times", *key, time, bucket_of(row[time]))
-                    sums.setdefault(bucket, Counter())["attempts"] += sign
-    for table, columns in ((days, SUMS), (day_times, ("attempts",))):
+                    sixteen, slot = divmod(bucket_of(row[time]), len(SLOTS))
+                    there = ("day_times", *key, time, sixteen)
+                    sums.setdefault(there, Counter())[SLOTS[slot]] += sign
+    for table, columns in ((days, SUMS), (day_times, SLOTS)):
         _add_to(connection, table, columns, sums, known)
     return set(sums)
 

@@ -24,6 +24,8 @@ from sqlalchemy import (
 
 PICO = 10**12
 GROWTH = 1.02
+SLOTS = tuple(f"n{slot}" for slot in range(16))
+"""Neighbouring buckets share a row: a sixteenth of the rows, and of the time to add them up."""
 METADATA = MetaData()
 SCHEMA = "0002"
 """The newest migration; a ledger of this version is used as it is."""
@@ -82,9 +84,9 @@ day_times = Table(
     Column("day", Integer, nullable=False),
     *(Column(name, String(255), nullable=False) for name in DIMENSIONS),
     Column("time", String(16), nullable=False),  # one of TIMES
-    Column("bucket", Integer, nullable=False),
-    Column("attempts", BigInteger, nullable=False),
-    PrimaryKeyConstraint("day", *DIMENSIONS, "time", "bucket"),
+    Column("sixteen", Integer, nullable=False),  # bucket // 16
+    *(Column(slot, BigInteger, nullable=False) for slot in SLOTS),  # attempts in each of them
+    PrimaryKeyConstraint("day", *DIMENSIONS, "time", "sixteen"),
 )
 
 

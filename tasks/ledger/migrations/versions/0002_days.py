@@ -10,6 +10,7 @@ revision = "0002"
 down_revision = "0001"
 
 DIMENSIONS = "provider, model, role, outcome, error"
+SLOTS = [f"n{slot}" for slot in range(16)]
 SUMS = (
     "attempts", "failovers", "unpriced", "cost_pico_usd", "input_tokens", "output_tokens",
     "cached_input_tokens", "cache_write_tokens", "reasoning_tokens",
@@ -30,9 +31,9 @@ def upgrade() -> None:
         sa.Column("day", sa.Integer, nullable=False),
         *_dimensions(),
         sa.Column("time", sa.String(16), nullable=False),
-        sa.Column("bucket", sa.Integer, nullable=False),
-        sa.Column("attempts", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("day", *DIMENSIONS.split(", "), "time", "bucket"),
+        sa.Column("sixteen", sa.Integer, nullable=False),
+        *(sa.Column(slot, sa.BigInteger, nullable=False) for slot in SLOTS),
+        sa.PrimaryKeyConstraint("day", *DIMENSIONS.split(", "), "time", "sixteen"),
     )
     op.execute(f"""
         INSERT INTO days (day, {DIMENSIONS}, {", ".join(SUMS)})
@@ -56,12 +57,13 @@ def _fill(time: str) -> None:
         WHERE {time} IS NOT NULL AND outcome <> 'rejected'
         GROUP BY started_ms / 86400000, {DIMENSIONS}, {time}
     """)  # noqa: S608 - constants
-    counts: Counter[tuple[object, ...]] = Counter()
+    counts: dict[tuple[object, ...], Counter[str]] = {}
     for *key, ms, number in found:
         bucket = 0 if ms < 1 else 1 + math.ceil(math.log(ms, 1.02) - 1e-9)
-        counts[*key, time, bucket] += number
-    names = ["day", *DIMENSIONS.split(", "), "time", "bucket", "attempts"]
-    table = sa.table("day_times", *(sa.column(name) for name in names))
-    rows = [dict(zip(names, (*key, number), strict=True)) for key, number in counts.items()]
+        slots = counts.setdefault((*key, time, bucket // 16), Counter(dict.fromkeys(SLOTS, 0)))
+        slots[SLOTS[bucket % 16]] += number
+    names = ["day", *DIMENSIONS.split(", "), "time", "sixteen"]
+    table = sa.table("day_times", *(sa.column(name) for name in [*names, *SLOTS]))
+    rows = [dict(zip(names, key, strict=True)) | slots for key, slots in counts.items()]
     if rows:
         op.bulk_insert(table, rows)
