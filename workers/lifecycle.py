@@ -23,8 +23,12 @@ from tasks.errors import ConfigError
 from tasks.providers.registry import preload
 from tasks.queue import COMMON_QUEUE, app, queue_of
 from workers.log import set_up_logging
+from workers.reload import Reloader
 
 EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
+
+_told: dict[str, list[str]] = {}  # the queues to consume, and not to
+_reloader: Reloader | None = None
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -38,10 +42,17 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         sys.exit(EXIT_BAD_CONFIG)
     runtime.use_settings(settings)
     use_keeper(lambda: runtime.runtime().keeper)
+    _told.update(only=_names(options, "queues"), never=_names(options, "exclude_queues"))
     _consume(settings)
     preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
     if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
         gc.freeze()  # the children share these pages instead of copying 40 to 66 MB an SDK
+
+
+def _names(options: dict[str, Any], option: str) -> list[str]:
+    """Read a list of queues as Celery does: with commas, or a list already."""
+    given = options.get(option) or ()
+    return given.split(",") if isinstance(given, str) else list(given)
 
 
 def _consume(settings: Settings) -> None:
@@ -57,8 +68,10 @@ def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
 
 
 @signals.worker_ready.connect(weak=False)
-def _keep(**_: Any) -> None:
-    runtime.runtime().keeper.start()
+def _look_at_roles(sender: Any, **_: Any) -> None:
+    global _reloader  # noqa: PLW0603 - one worker a process
+    _reloader = Reloader(sender, **_told)
+    _reloader.start()
 
 
 @signals.worker_process_shutdown.connect(weak=False)
@@ -76,6 +89,24 @@ def cancel(state: Any, task_ids: list[str]) -> dict[str, Any]:
             if request.id in task_ids:
                 request.terminate(pool, signal="SIGTERM")
     return {"ok": f"{len(task_ids)} cancelled"}
+
+
+@control_command()
+def reload(_state: Any) -> dict[str, Any]:
+    """Read the roles file now; a bad one is refused."""
+    return _reloader.reload() if _reloader else {"error": "not ready yet"}
+
+
+@inspect_command()
+def roles(_state: Any) -> dict[str, Any]:
+    """Show which roles file this worker routes by, and whether it is draining."""
+    now = runtime.runtime()
+    return {
+        "source": now.settings.source,
+        "version": now.settings.version,
+        "roles": sorted(now.settings.roles),
+        "drained_by": now.keeper.drained_by,
+    }
 
 
 @inspect_command()
