@@ -18,8 +18,14 @@ from tasks import app, complete
 from tasks.completion import queue_for
 from tasks.connection import client
 from tasks.errors import BreakwaterError
-from workers import breaker_commands, dead_letter_commands
-from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
+from workers import (
+    breaker_commands,
+    dead_letter_commands,
+    operation_commands,
+    queue_commands,
+    worker_commands,
+)  # fmt: skip
+from workers.console import AsJson, Screen, err, fail, group, out, print_json, usable_redis_url
 
 HINT_AFTER_S = 3.0
 """An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
@@ -27,9 +33,15 @@ GRACE_S = 2.0
 """The worker tells why a deadline passed; wait for its word a little longer than that."""
 REDIS_TIMEOUT_S = 2.0
 
-cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+cli = group(cls=Screen, no_args_is_help=True, add_completion=True)
 cli.add_typer(breaker_commands.cli, name="breakers")
 cli.add_typer(dead_letter_commands.cli, name="dead")
+for command in (
+    queue_commands.queues, queue_commands.pause, queue_commands.resume,
+    worker_commands.workers, worker_commands.drain, worker_commands.reload,
+    operation_commands.operations,
+):  # fmt: skip
+    cli.command()(command)
 
 
 def main() -> None:
@@ -55,11 +67,7 @@ def breakwater(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """
-    LLM completions through a fleet that routes around whatever is down.
-
-    Reads REDIS_URL and ROLES_FILE as the workers do (celery -A workers worker).
-    """
+    """LLM completions through a fleet. Reads REDIS_URL and ROLES_FILE as the workers do."""
 
 
 @cli.command()
@@ -76,7 +84,7 @@ def ask(
     ] = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Enqueue a prompt, wait, and show the answer and where it was routed."""
+    """Enqueue a prompt, wait, show the answer and its way."""
     _reach_redis()
     text = sys.stdin.read() if prompt == "-" else prompt
     options: dict[str, Any] = {"params": _params(param or []), "deadline_s": timeout}
@@ -127,10 +135,10 @@ def demo(
     ] = False,
 ) -> None:
     """
-    Watch a provider die under a fleet of workers, and come back; about half a minute.
+    Watch a provider die under workers, and come back.
 
-    Runs from a checkout; needs no server and no key. With keys of real providers
-    in the environment it sends them a few short prompts, and breaks nothing.
+    About half a minute. Runs from a checkout; needs no server and no key. With keys of
+    real providers in the environment it sends them a few short prompts, and breaks nothing.
     """
     from workers.demo import run  # noqa: PLC0415 - nobody else needs it
 
