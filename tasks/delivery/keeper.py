@@ -63,7 +63,7 @@ class Keeper:
         self._room = threading.Event()
         self._about: Callable[[], tuple[dict[str, Any], Iterable[str]]] = lambda: ({}, ())
         self._drain: Callable[[str], object] = lambda _: None
-        self.closing = self.stopped = self._away = False
+        self.closing = self.stopped = self._away = self._news = False
         self.drained_by = ""
 
     def new_tag(self) -> str:
@@ -102,6 +102,11 @@ class Keeper:
         """Give back what has not begun, the newest first, so that the oldest is the next."""
         for tag in reversed(list(self._held)):
             self.drop(tag)
+
+    def say_again(self) -> None:
+        """Tell at once what the worker says of itself: it has changed."""
+        self._news = True
+        self._wake.set()
 
     def wait_for_room(self, within_s: float) -> None:
         """Wait until a delivery is let go of, or so many seconds have passed."""
@@ -168,6 +173,9 @@ class Keeper:
                     self._wake.clear()
                     time.sleep(BATCH_S)
                 self._flush()
+                if self._news:
+                    self._news = False
+                    self._try(self._say)
 
     def _tend(self) -> list[str]:
         parked: list[str] = []
