@@ -28,6 +28,7 @@ from workers.presence import about
 
 GRACE_S = 25.0
 """Kubernetes sends SIGKILL 30 s after SIGTERM."""
+LOOK_EVERY_S = 0.2
 LAST_WORDS_S = 5.0
 """How long the process has to end once everything has gone back."""
 
@@ -65,11 +66,21 @@ class Shutdown:
         self._begun.set()
 
     def drain(self, who: str) -> None:
-        """Take nothing more, give back what has not begun, and end when the rest has; no clock."""
+        """
+        Take nothing more, give back what has not begun, and end when the rest has; no clock.
+
+        Until then it is no stopping worker: it answers `inspect`, and cancels what it is told to.
+        """
         _log.info("shutdown.draining", who=who)
         keeper = runtime.runtime().keeper
         keeper.close()
         keeper.drop_waiting()
+        threading.Thread(target=self._end_when_done, name="drain", daemon=True).start()
+
+    def _end_when_done(self) -> None:
+        keeper = runtime.runtime().keeper
+        while keeper.count:
+            time.sleep(LOOK_EVERY_S)
         state.should_stop = EX_OK
         self._worker.consumer.call_soon(lambda: None)  # it looks when it wakes
 
