@@ -13,6 +13,7 @@ from tests.support.fleet import KEYS, Fleet, wait_for
 
 POOLS = ["threads", "prefork", "gevent"]
 ASK = "from tasks import complete\nfor r in [complete.delay({!r}, 'hi') for _ in range({})]: print(r.get(timeout=30)['provider'])"
+ENQUEUE = "from tasks import complete\nprint(complete.delay({!r}, 'hi').id)"
 CLARIFIER = "clarifier: {chain: [claude]"
 
 
@@ -98,25 +99,35 @@ def test_a_link_that_is_turned_is_a_change(workers: Fleet) -> None:
 def test_a_running_task_ends_with_the_settings_it_began_with(
     workers: Fleet, simulator: Simulator, pool: str
 ) -> None:
-    """Its provider is not in the file any more, and answers it all the same."""
-    simulator.settings("claude", latency=5)
+    """Its provider is not in the file any more, answers it all the same, and is let go of then."""
+    port = simulator.port("claude")
+    change(workers, (simulator.url("claude"), simulator.url("claude", own_port=True)))
+    simulator.settings("claude", latency=12)
     workers.start(1, pool, 2)
-    task_id = workers.run(
-        "from tasks import complete\nprint(complete.delay('clarifier', 'hi').id)"
-    ).strip()
-    wait_for(lambda: simulator.in_flight("claude") == 1)
+    task_id = workers.run(ENQUEUE.format("clarifier")).strip()
+    wait_for(lambda: connections(port) == 1)
     text = [line for line in workers.roles_file.read_text().splitlines() if "  claude:" not in line]
     workers.roles_file.write_text("\n".join(text).replace("claude", "gpt"))
 
     done = workers.command("breakwater", "reload")
     new = ask(workers, "clarifier")
+    while_it_runs = connections(port)
     old = workers.run(
         f"from tasks import app\nprint(app.AsyncResult({task_id!r}).get(timeout=30)['provider'])"
     )
 
     assert done.returncode == 0, done.stderr
     assert new == {"gpt"}
+    assert while_it_runs == 1
     assert old.strip() == "claude"
+    # A child of a prefork lets go when it begins its next task.
+    wait_for(lambda: ask(workers, "clarifier", 4) and connections(port) == 0, 30)
+
+
+def connections(port: int) -> int:
+    """Count the connections to a port of this host."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 def test_a_bad_file_is_refused_and_the_old_one_stays(workers: Fleet) -> None:

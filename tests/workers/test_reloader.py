@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 import structlog
+from celery.exceptions import Ignore
 from structlog.testing import LogCapture
 
 from tasks import runtime
 from tasks.config import load_settings
+from tasks.delivery.transport import TAKEN_FROM
+from tasks.hand import Hand
 from workers import reload
 from workers.reload import Reloader
 
@@ -137,3 +142,27 @@ def test_a_removed_role_is_remembered_until_it_is_back(reloader: Reloader, roles
 
     assert removed == {"coder"}
     assert runtime.runtime().settings.removed == {"writer"}
+
+
+def test_what_was_taken_just_before_its_role_was_removed_goes_back(
+    reloader: Reloader, roles: Path, redis_url: str
+) -> None:
+    """Out of sight until its queue is left alone; it is no mistake of whoever enqueued it."""
+    client: Any = redis.Redis.from_url(redis_url)
+    client.lpush("role.coder", "message")
+    ((tag, _, _),) = runtime.runtime().keeper.store.take(["role.coder"], 1, "w.1")
+    properties = {"delivery_tag": tag, TAKEN_FROM: "role.coder"}
+    request = SimpleNamespace(
+        id="t", properties=properties, is_eager=False, headers={}, args=("coder", "hi"), kwargs={}
+    )
+    roles.write_text(ROLES.format(deadline_s=1).replace("coder", "writer"))
+    reloader.reload()
+
+    hand = Hand.of(SimpleNamespace(request=request))
+    assert hand
+    with pytest.raises(Ignore):
+        hand.answer(("coder", "hi"), {})
+
+    assert client.zcard("delayed") == 1
+    assert client.hgetall("delayed:queues") == {b"role.coder": b"1"}
+    assert not client.exists("taken", "dead", "celery-task-meta-t")
