@@ -114,6 +114,22 @@ class Breakers:
                 )
             return breaker
 
+    def replace(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
+        """
+        Give the breaker of this name with these options from now on, whatever it had; no I/O.
+
+        Whoever holds an object of before goes on by its rules; the state is one and the same.
+
+        Raises:
+            ValueError: The name has spaces or braces, or a number is out of range.
+        """
+        with self._lock:
+            breaker, made_with = self._breakers.get(name, (None, {}))
+            if breaker is None or options != made_with:
+                breaker = self._make(name, **options)
+                self._breakers[name] = breaker, options
+            return breaker
+
     def peek_all(self) -> list[BreakerState]:
         """Read every breaker any process has used, sorted by name; during an outage, `views`."""
         return self._storage.peek_all()

@@ -6,6 +6,7 @@ cancellation is the task's result, written at once unless there is one: a waitin
 paid for, its caller is told, and the call of a running one is ended by its worker.
 """
 
+import time
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,10 @@ from celery import Celery, states
 from celery.app.control import Control as CeleryControl
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
+
+from tasks.operations import Operations, new_command
+
+_PROCESS = new_command()
 
 
 class Control(CeleryControl):  # type: ignore[misc]
@@ -39,6 +44,7 @@ class Control(CeleryControl):  # type: ignore[misc]
         """
         backend = self.app.backend
         task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        Operations(backend.client).record("cancel", task_ids, command=_this_minutes())
         for each in task_ids:
             meta = backend.meta(each, TaskRevokedError("cancelled"), states.REVOKED)
             backend.settle(each, meta)
@@ -64,3 +70,8 @@ class App(Celery):  # type: ignore[misc]
         """The class of our results."""
         made: type[Result] = self.subclass_with_self(Result, reverse="AsyncResult")
         return made
+
+
+def _this_minutes() -> str:
+    """Name what this process cancels in a minute; an application may cancel a thousand."""
+    return f"{_PROCESS}.{time.time() // 60:.0f}"

@@ -21,6 +21,7 @@ from tasks.delivery.store import Store
 from tasks.encryption import opened
 from tasks.errors import BadTask, ConfigError, InvalidMessage
 from tasks.ledger.attempt import RETRIED, Attempt
+from tasks.operations import act, new_command
 from tasks.queue import COMMON_QUEUE, queue_of
 
 LETTERS = "dead"
@@ -78,7 +79,7 @@ ALL = Wanted()
 
 class DeadLetters:
     """
-    Read, retry and drop them.
+    Read, retry and drop them; what one of these objects does is one entry of `operations`.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
@@ -86,7 +87,9 @@ class DeadLetters:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._revive = Store(client).script("revive")
+        store = Store(client)
+        self._revive, self._drop = store.script("revive"), store.script("drop")
+        self._command = new_command()
 
     def find(self, wanted: Wanted = ALL, *, before: str = "") -> Iterator[DeadLetter]:
         """
@@ -147,17 +150,17 @@ class DeadLetters:
         again = Attempt("", "", "rejected", error=RETRIED, why=f"by hand, after {letter.error}")
         attempts = json.dumps([*letter.attempts, again.as_dict()])
         queue = COMMON_QUEUE if _has_no_role(letter.queue) else ""
-        told = self._revive(keys=[], args=[letter.id, queue, attempts])
+        told = self._revive(
+            args=[letter.id, queue, attempts, act("dead retry", command=self._command)]
+        )
         return cast("Retried", told.decode() if isinstance(told, bytes) else told)
 
     def drop(self, letters: Iterable[DeadLetter]) -> int:
         """Remove letters and their messages for good; return how many were there still."""
         number = 0
         for ids in _batches(letter.id for letter in letters):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.xdel(LETTERS, *ids)
-            pipe.hdel(MESSAGES, *ids)
-            number += pipe.execute()[0]
+            told = self._drop(args=[act("dead drop", command=self._command), *ids])
+            number += cast("int", told)
         return number
 
     def _page(self, newest: str, oldest: str) -> list[DeadLetter]:

@@ -17,6 +17,7 @@ from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.completion import HEADER
 from tasks.config import Role
 from tasks.delivery.lease import Lease, Superseded, begin
+from tasks.delivery.transport import TAKEN_FROM
 from tasks.encryption import seal
 from tasks.errors import (
     BadTask,
@@ -30,13 +31,15 @@ from tasks.errors import (
 from tasks.ledger import stream
 from tasks.ledger.account import Account
 from tasks.ledger.attempt import log
-from tasks.queue import COMMON_QUEUE, queue_of
+from tasks.queue import COMMON_QUEUE, queue_of, role_in
 from tasks.routing import NothingAvailable, Routed, route
 
 MAX_WAIT_S = 60.0
 """A waiting task looks again at least this often."""
 MAX_REPEATS = 3
 """How often a task is repeated after a call that was cut off, or a bug of ours, before it fails."""
+REMOVED_MS = 5_000
+"""A task of a role that was removed is out of sight this long: until its queue is left alone."""
 MAX_LOST = 5
 """A task that has cost this many workers their lives is not given to another."""
 
@@ -67,13 +70,15 @@ class Hand:
         Begin a task; None if it has a result already.
 
         Raises:
-            Ignore: Another delivery of it runs.
+            Ignore: Another delivery of it runs, or its role is paused.
             Reject: Redis is away; the message goes back.
         """
         tag = (getattr(task.request, "properties", None) or {}).get("delivery_tag")
         if not tag or task.request.is_eager:
             return cls(task, None, "")
-        lease = begin(runtime.runtime().keeper.store, task.request.id, tag)
+        role = role_in(task.request.args, task.request.kwargs)
+        queue = queue_of(role) if isinstance(role, str) and ROLE_NAME.fullmatch(role) else ""
+        lease = begin(runtime.runtime().keeper.store, task.request.id, tag, queue)
         return cls(task, lease, tag) if lease else None
 
     def __enter__(self) -> "Hand":
@@ -99,10 +104,13 @@ class Hand:
             if self._lease and self._lease.lost >= MAX_LOST:
                 raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
             call = Call.of(*bind(args, kwargs))
-            role = self._now.settings.role(call.role)
+            role = None if self._was_removed(call.role) else self._now.settings.role(call.role)
         except Exception as error:
             self._fail(error)
             raise
+        if role is None:
+            self._put_back(call, delay_ms=REMOVED_MS)
+            raise Ignore("its role was removed; it waits in the role's queue")
         try:
             routed = self._route(call, role)
         except NothingAvailable as nothing:
@@ -246,7 +254,13 @@ class Hand:
         self._lease.put_back(self._queue(call.role), **how)
 
     def _queue(self, role: str) -> str:
-        return queue_of(role) if role in self._now.settings.roles else COMMON_QUEUE
+        settings = self._now.settings
+        return queue_of(role) if role in {*settings.roles, *settings.removed} else COMMON_QUEUE
+
+    def _was_removed(self, role: str) -> bool:
+        """Tell what was taken just before a reload removed its role from what nobody can serve."""
+        came_by = (self._task.request.properties or {}).get(TAKEN_FROM) if self._lease else None
+        return role in self._now.settings.removed and came_by == queue_of(role)
 
     def _left_s(self, call: Call, role: Role) -> float:
         return (call.deadline_s or role.deadline_s) - (_now_ms() - self._enqueued_ms) / 1000

@@ -86,7 +86,7 @@ class QuietRequest(WorkerRequest):  # type: ignore[misc]
         headers.update(argsrepr="(…)", kwargsrepr="{…}")
         super().__init__(message, headers=headers, **given)
         if not headers.get("shadow"):
-            self.name = shadow_name(_role_in(self.args, self.kwargs))
+            self.name = shadow_name(role_in(self.args, self.kwargs))
             self.request_dict["shadow"] = self.name
 
     def info(self, safe: bool = False) -> Any:
@@ -100,7 +100,8 @@ def shadow_name(role: object) -> str:
     return f"complete[{role if known else '?'}]"
 
 
-def _role_in(args: Any, kwargs: Any) -> object:
+def role_in(args: Any, kwargs: Any) -> object:
+    """Return what stands where a call of `complete` has its role; it may be anything."""
     if isinstance(kwargs, dict) and "role" in kwargs:
         return kwargs["role"]
     return args[0] if isinstance(args, list | tuple) and args else None

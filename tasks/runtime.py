@@ -7,27 +7,54 @@ process's answer.
 
 import os
 import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
+import structlog
 
 from breaker import Breakers
 from tasks.config import Settings, load_settings
 from tasks.connection import client, redis_url
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import Store
+from tasks.errors import ConfigError
 from tasks.parking import Parking
 from tasks.providers.registry import Registry
 
+if TYPE_CHECKING:
+    from tasks.config.handover import Handover
+
+
+_log = structlog.get_logger("breakwater")
+
 
 class Runtime:
-    """Settings, breakers, providers and deliveries, wired together."""
+    """
+    Settings, breakers, providers and deliveries, wired together.
 
-    def __init__(self, settings: Settings, breakers: Breakers, client: redis.Redis) -> None:
-        self.settings = settings
+    A task takes hold of one when it begins, and ends with it; other settings make another, over the
+    same breakers and the same keeper.
+    """
+
+    def __init__(self, registry: Registry, breakers: Breakers, keeper: Keeper) -> None:
+        self.settings = registry.settings
+        self.registry = registry
         self.breakers = breakers
-        self.registry = Registry(settings, breakers)
-        store = Store(client)
-        self.keeper = Keeper(store, _abort, Parking(settings, self.registry, store).watch)
+        self.keeper = keeper
+        self.parking = Parking(registry.settings, registry, keeper.store)
+
+    @classmethod
+    def over(cls, settings: Settings, breakers: Breakers, client: redis.Redis) -> "Runtime":
+        """Build the first one of a process."""
+        keeper = Keeper(Store(client), _abort, _watch)
+        return cls(Registry(settings, breakers), breakers, keeper)
+
+    def renewed(self, settings: Settings) -> "Runtime":
+        """Build one for other settings; clients of which these say the same are kept."""
+        registry = Registry(settings, self.breakers, before=self.registry)
+        return Runtime(registry, self.breakers, self.keeper)
 
     def close(self) -> None:
         """Give back what is in hand and close every connection; running calls end as Cancelled."""
@@ -40,12 +67,28 @@ class Runtime:
 _lock = threading.Lock()
 _built: dict[int, Runtime] = {}  # by pid, so that a child never uses its parent's
 _settings: Settings | None = None
+_handover: "Handover | None" = None
 
 
 def use_settings(settings: Settings) -> None:
     """Serve with these settings; the worker checks them once at start, before any fork."""
-    global _settings  # noqa: PLW0603 - one process serves one roles file
-    _settings = settings
+    global _settings, _handover
+    from tasks.config.handover import Handover  # noqa: PLC0415 - commands read no roles file
+
+    _settings, _handover = settings, Handover()
+
+
+def change_settings(settings: Settings, content: bytes) -> None:
+    """
+    Serve with other settings from now on, in this process and in the children of a prefork.
+
+    Args:
+        content: What the roles file held from which they were made.
+    """
+    with _lock:
+        _change(settings)
+        if _handover:
+            _handover.lay_down(content)
 
 
 def runtime() -> Runtime:
@@ -56,13 +99,50 @@ def runtime() -> Runtime:
         ConfigError: There are no valid settings.
     """
     if (built := _built.get(os.getpid())) is not None:
+        if _handover and (content := _handover.newer(built.settings.version)):
+            return _handed_over(content)
         return built
     with _lock:
         pid = os.getpid()
         if pid not in _built:
             settings = _settings or load_settings()
-            _built[pid] = Runtime(settings, Breakers.from_url(redis_url()), client())
+            _built[pid] = Runtime.over(settings, Breakers.from_url(redis_url()), client())
         return _built[pid]
+
+
+def _handed_over(content: bytes) -> Runtime:
+    """Change, in a child, to what its parent has accepted."""
+    from tasks.config import roles_file  # noqa: PLC0415 - as above
+
+    with _lock:
+        now = _built[os.getpid()]
+        try:
+            settings = roles_file.check(content, Path(now.settings.source), os.environ)
+        except ConfigError as error:  # a module of the user's that has changed since
+            _log.warning("roles.refused", faults=error.details["faults"])
+            return now
+        return _change(settings)
+
+
+def _change(settings: Settings) -> Runtime:
+    global _settings
+    before = _built[os.getpid()]
+    gone = {*before.settings.removed, *before.settings.roles} - settings.roles.keys()
+    now = before.renewed(replace(settings, removed=frozenset(gone)))
+    _settings, _built[os.getpid()] = now.settings, now
+    return now
+
+
+def _watch(queues: list[str], within_s: float) -> None:
+    runtime().parking.watch(queues, within_s)
+
+
+def _restart() -> None:
+    global _lock  # noqa: PLW0603 - whoever held it is not in this child
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_restart)
 
 
 def _abort(thread_id: int) -> bool:

@@ -1,27 +1,36 @@
 """`breakwater breakers`: how the fleet's breakers stand, and an operator's hand on them."""
 
-import json
-import time
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from redis.exceptions import RedisError
-from rich.live import Live
 from rich.table import Table
 
 from breaker import Breakers, BreakerState
+from breaker.state import Forced
 from tasks.config import provider_names
+from tasks.connection import client
 from tasks.errors import nearest
-from workers.console import COLOURS, AsJson, fail, out, print_json, usable_redis_url
+from tasks.operations import Operations
+from workers.console import (
+    COLOURS,
+    AsJson,
+    Watched,
+    at_utc,
+    group,
+    out,
+    print_json,
+    refuse,
+    usable_redis_url,
+    watch,
+)
 
 TIMEOUT_S = 2.0
 """For a person who waits; a worker's own 100 ms would call a slow network an outage."""
-LOOK_EVERY_S = 0.5
 WIDE = 110
 """From this width on the table also shows who made the last transition."""
 
-cli = typer.Typer(invoke_without_command=True)
+cli = group(invoke_without_command=True)
 
 Name = Annotated[str, typer.Argument(help="The breaker's name: a provider of roles.yaml.")]
 
@@ -29,9 +38,7 @@ Name = Annotated[str, typer.Argument(help="The breaker's name: a provider of rol
 @cli.callback()
 def breakers(
     context: typer.Context,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Look again twice a second, until Ctrl-C.")
-    ] = False,
+    watched: Watched = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -43,8 +50,10 @@ def breakers(
     if context.invoked_subcommand:
         return
     fleet = _fleet()
-    if watch:
-        _watch(fleet, as_json)
+    if watched and as_json:
+        watch(lambda: [asdict(state) for state in _states(fleet)], str, as_json)
+    elif watched:
+        watch(lambda: _states(fleet), _table, as_json)
     elif as_json:
         print_json([asdict(state) for state in _states(fleet)])
     elif states := _states(fleet):
@@ -66,7 +75,7 @@ def events(
         return
     table = Table("at (UTC)", "from", "to", "reason", "failures", "trips", "who", box=None)
     for event in told:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(int(event["at_ms"]) / 1000))
+        at = at_utc(int(event["at_ms"]))
         table.add_row(at, *(event[x] for x in ("from", "to", "reason", "failures", "trips", "who")))
     out.print(table)
 
@@ -74,42 +83,25 @@ def events(
 @cli.command("open")
 def force_open(name: Name) -> None:
     """Take a provider out: nothing is sent to it until `auto`."""
-    out.print(_table([_known(name).get(name).force("open")]))
+    _force(name, "open")
 
 
 @cli.command("close")
 def force_closed(name: Name) -> None:
     """Send to a provider whatever its breaker says, until `auto`."""
-    out.print(_table([_known(name).get(name).force("closed")]))
+    _force(name, "closed")
 
 
 @cli.command()
 def auto(name: Name) -> None:
     """Give a breaker back to its own rules."""
-    out.print(_table([_known(name).get(name).force(None)]))
+    _force(name, None)
 
 
-def _watch(fleet: Breakers, as_json: bool) -> None:
-    if not (as_json or out.is_terminal):
-        raise typer.BadParameter("the live table needs a terminal; in a pipe, add --json")
-    try:
-        with Live(console=out, auto_refresh=False) as live:
-            while True:
-                if as_json:
-                    out.print(json.dumps([asdict(s) for s in _states(fleet)]), soft_wrap=True)
-                else:
-                    live.update(_look(fleet), refresh=True)
-                time.sleep(LOOK_EVERY_S)
-    except KeyboardInterrupt:
-        raise typer.Exit from None  # the way to end it
-
-
-def _look(fleet: Breakers) -> Table | str:
-    """Draw one look; an outage of Redis is waited out."""
-    try:
-        return _table(_states(fleet))
-    except RedisError as error:
-        return f"Redis does not answer ({type(error).__name__}); looking again"
+def _force(name: str, forced: Forced | None) -> None:
+    breaker = _known(name).get(name)
+    Operations(client(usable_redis_url())).record(f"breaker {forced or 'auto'}", [name])
+    out.print(_table([breaker.force(forced)]))
 
 
 def _fleet() -> Breakers:
@@ -135,7 +127,7 @@ def _known(name: str) -> Breakers:
     names = {state.name for state in _states(fleet)} | (provider_names() or set())
     if name not in names:
         known = ", ".join(sorted(names)) or "none: there is no roles file, and no prompt was sent"
-        fail(f"unknown breaker {name!r}; there are {known}{nearest(name, names)}")
+        refuse(f"unknown breaker {name!r}; there are {known}{nearest(name, names)}")
     return fleet
 
 

@@ -23,9 +23,12 @@ from workers import (
     dead_letter_commands,
     ledger_commands,
     metrics_commands,
+    operation_commands,
+    queue_commands,
     why_command,
-)
-from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
+    worker_commands,
+)  # fmt: skip
+from workers.console import AsJson, Screen, err, fail, group, out, print_json, usable_redis_url
 
 HINT_AFTER_S = 3.0
 """An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
@@ -33,12 +36,17 @@ GRACE_S = 2.0
 """The worker tells why a deadline passed; wait for its word a little longer than that."""
 REDIS_TIMEOUT_S = 2.0
 
-cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+cli = group(cls=Screen, no_args_is_help=True, add_completion=True)
 cli.add_typer(breaker_commands.cli, name="breakers")
 cli.add_typer(dead_letter_commands.cli, name="dead")
 cli.add_typer(ledger_commands.cli, name="ledger")
 cli.add_typer(metrics_commands.cli, name="metrics")
-cli.command()(why_command.why)
+for command in (
+    queue_commands.queues, queue_commands.pause, queue_commands.resume,
+    worker_commands.workers, worker_commands.drain, worker_commands.reload,
+    operation_commands.operations, why_command.why,
+):  # fmt: skip
+    cli.command()(command)
 
 
 def main() -> None:
@@ -64,11 +72,7 @@ def breakwater(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """
-    LLM completions through a fleet that routes around whatever is down.
-
-    Reads REDIS_URL and ROLES_FILE as the workers do (celery -A workers worker).
-    """
+    """LLM completions through a fleet. Reads REDIS_URL and ROLES_FILE as the workers do."""
 
 
 @cli.command()
@@ -85,7 +89,7 @@ def ask(
     ] = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Enqueue a prompt, wait, and show the answer and where it was routed."""
+    """Enqueue a prompt, wait, show the answer and its way."""
     _reach_redis()
     text = sys.stdin.read() if prompt == "-" else prompt
     options: dict[str, Any] = {"params": _params(param or []), "deadline_s": timeout}
@@ -136,10 +140,10 @@ def demo(
     ] = False,
 ) -> None:
     """
-    Watch a provider die under a fleet of workers, and come back; about half a minute.
+    Watch a provider die under workers, and come back.
 
-    Runs from a checkout; needs no server and no key. With keys of real providers
-    in the environment it sends them a few short prompts, and breaks nothing.
+    About half a minute. Runs from a checkout; needs no server and no key. With keys of
+    real providers in the environment it sends them a few short prompts, and breaks nothing.
     """
     from workers.demo import run  # noqa: PLC0415 - nobody else needs it
 

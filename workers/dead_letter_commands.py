@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -15,8 +14,18 @@ from rich.text import Text
 
 from tasks.connection import client
 from tasks.deadletters import DeadLetter, DeadLetters, Wanted
-from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
-from workers.times import age_s
+from workers.console import (
+    AsJson,
+    at_utc,
+    err,
+    fail,
+    group,
+    out,
+    plain,
+    print_json,
+    seconds,
+    usable_redis_url,
+)
 
 NOT_RETRIED = {
     "gone": "was retried or dropped by somebody else",
@@ -24,20 +33,20 @@ NOT_RETRIED = {
     "answered": "has another result since",
 }
 
-cli = typer.Typer(invoke_without_command=True)
+cli = group(invoke_without_command=True)
 
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="A task's id, or a letter's own.")
+    list[str] | None, typer.Argument(metavar="ID", help="A task's id, or a letter's own.")
 ]
 Role = Annotated[str | None, typer.Option(help="Only letters of this role.")]
 Error = Annotated[str | None, typer.Option(help="Only of this class of error.")]
 Older = Annotated[
     float | None,
-    typer.Option("--older-than", parser=age_s, metavar="AGE", help="Such as 30m or 7d."),
+    typer.Option("--older-than", parser=seconds, metavar="AGE", help="Such as 30m or 7d."),
 ]
 Newer = Annotated[
-    float | None, typer.Option("--newer-than", parser=age_s, metavar="AGE", help="As above.")
+    float | None, typer.Option("--newer-than", parser=seconds, metavar="AGE", help="As above.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every letter there is.")]
 
@@ -55,7 +64,7 @@ def dead(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the dead letters of the last 30 days, newest first, or decide on them."""
+    """Show dead letters, newest first, or decide on them."""
     if context.invoked_subcommand:
         return
     wanted = Wanted(role, error, older_than_s=older_than or 0, newer_than_s=newer_than)
@@ -93,11 +102,11 @@ def show(
         return
     attempts = told.pop("attempts")
     for key, value in told.items():
-        out.print(f"{key + ':':10}{_plain(value)}", markup=False, soft_wrap=True)
+        out.print(f"{key + ':':10}{plain(value)}", markup=False, soft_wrap=True)
     table = Table("provider", "model", "outcome", "error", "status", "ms", "why", box=None)
     for each in attempts:
         keys = ("provider", "model", "outcome", "error", "status", "latency_ms", "why")
-        table.add_row(*(Text(_plain(each.get(key) or "")) for key in keys))
+        table.add_row(*(Text(plain(each.get(key) or "")) for key in keys))
     out.print(table if attempts else "no attempt was made")
 
 
@@ -191,11 +200,7 @@ def _letter_id(name: str) -> str:
 
 
 def _told(letter: DeadLetter) -> dict[str, Any]:
-    return {**asdict(letter), "at": _at(letter)}
-
-
-def _at(letter: DeadLetter) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(letter.at_ms / 1000))
+    return {**asdict(letter), "at": at_utc(letter.at_ms)}
 
 
 def _table(letters: Iterable[DeadLetter]) -> Table:
@@ -204,11 +209,6 @@ def _table(letters: Iterable[DeadLetter]) -> Table:
         table.add_column(header, no_wrap=True)
     table.add_column("message")
     for letter in letters:
-        cells = (_at(letter), letter.name, letter.role, letter.error, letter.message)
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
+        cells = (at_utc(letter.at_ms), letter.name, letter.role, letter.error, letter.message)
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     return table
-
-
-def _plain(value: object) -> str:
-    """Show what came from anywhere without letting it move the cursor."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))

@@ -24,6 +24,7 @@ from tasks import encryption
 from tasks.config import Settings, load_settings
 from tasks.connection import address, client, explain
 from tasks.errors import AuthenticationFailed, BreakwaterError, ConfigError, ModelNotFound
+from tasks.fleet import Fleet
 from tasks.providers.registry import Registry
 from tasks.queue import queue_of
 
@@ -42,7 +43,11 @@ NEEDED = (
     ("hset", "task:x", "x", "x"), ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
     ("hset", "delayed:messages", "x", "x"), ("xadd", "parked:events", "*", "x", "x"),
     ("xadd", "dead", "*", "x", "x"), ("hset", "dead:messages", "x", "x"),
-    ("hincrby", "delivery", "x", "1"), ("hset", "delivery:clock", "x", "x"),
+    ("hsetnx", "paused", "x", "x"), ("hset", "workers", "x", "x"),
+    ("zadd", "workers:until", "1", "x"), ("hsetnx", "draining", "x", "x"), ("sadd", "queues", "x"),
+    ("xadd", "operations", "*", "x", "x"), ("hincrby", "delayed:queues", "x", "1"),
+    ("lindex", "role.x", "1"), ("hincrby", "delivery", "x", "1"),
+    ("hset", "delivery:clock", "x", "x"),
     ("set", "celery-task-meta-x", "x"), ("sadd", "_kombu.binding.x", "x"),
     ("hset", "breaker:{x}", "x", "x"), ("xadd", "breaker:{x}:events", "*", "x", "x"),
     ("sadd", "breakers", "x"), ("multi",), ("evalsha", "x", "0"),
@@ -136,6 +141,7 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         yield from _eviction(info)
         yield _clock(server)
         yield from _orphans(server, settings)
+        yield from _fleet(server, settings)
     except NoPermissionError:
         what, step = "this user may not look at the server", "allow it +info, +time, +scan, +llen"
         yield Finding("warning", "redis", what, step)
@@ -235,8 +241,30 @@ def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding
                 "warning",
                 f"queue {name}",
                 f"{prompts} prompts wait, but {settings.source} has no such role",
-                f"add the role and restart the workers, or drop them: redis-cli DEL {name}",
+                f"add the role again, or drop them: redis-cli DEL {name}",
             )
+
+
+def _fleet(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+    """Tell whether the workers route by one roles file, by this one, and what an operator holds."""
+    view = Fleet(client).look()
+    versions = view.versions()
+    told = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
+    if len(versions) > 1:
+        what = f"workers route by different roles files: {told}"
+        yield Finding(
+            "warning", "workers", what, "`breakwater reload` tells which refuses, and why"
+        )
+    elif settings and versions and settings.version not in versions:
+        what = f"they route by {told}; {settings.source} here is {settings.version}"
+        yield Finding("warning", "workers", what, "`breakwater reload`, if it is their file")
+    elif versions:
+        yield Finding("ok", "workers", f"{len(view.workers)} route by one roles file, {told}")
+    for queue in view.queues:
+        if queue.paused:
+            what = f"paused by {queue.paused.who}, {queue.depth} prompts wait"
+            step = f"`breakwater resume {queue.role or '--all'}`, when it is time"
+            yield Finding("warning", f"queue {queue.name}", what, step)
 
 
 def _encryption() -> Iterator[Finding]:

@@ -11,10 +11,9 @@ from tasks.ledger import spool
 from tasks.ledger.database import Database
 from tasks.ledger.drain import AT_ONCE, Drain
 from tasks.ledger.sums import DAY_MS
-from workers.console import fail, out, usable_redis_url
-from workers.times import age_s, said
+from workers.console import at_utc, fail, group, out, seconds, usable_redis_url
 
-cli = typer.Typer(no_args_is_help=True)
+cli = group(no_args_is_help=True)
 
 
 @cli.command()
@@ -52,11 +51,11 @@ def import_(
 @cli.command()
 def prune(
     older_than: Annotated[
-        float, typer.Option("--older-than", parser=age_s, metavar="AGE", help="Such as 90d.")
+        float, typer.Option("--older-than", parser=seconds, metavar="AGE", help="Such as 90d.")
     ],
 ) -> None:
     """Delete whole days (UTC) that are older, attempts and sums, for good."""
     before_ms = round((time.time() - older_than) * 1000)
     with Database(create=False) as database:
         pruned = database.prune(before_ms)
-    out.print(f"deleted {pruned} attempts before {said(before_ms // DAY_MS * DAY_MS)}")
+    out.print(f"deleted {pruned} attempts before {at_utc(before_ms // DAY_MS * DAY_MS)}")

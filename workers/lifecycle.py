@@ -24,12 +24,16 @@ from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload
 from tasks.queue import COMMON_QUEUE, app, queue_of
 from workers.log import set_up_logging
+from workers.reload import Reloader
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database
 
-_drain: Drain | None = None
 EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
+
+_told: dict[str, list[str]] = {}  # the queues to consume, and not to
+_reloader: Reloader | None = None
+_drain: Drain | None = None
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -43,10 +47,17 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         sys.exit(EXIT_BAD_CONFIG)
     runtime.use_settings(settings)
     use_keeper(lambda: runtime.runtime().keeper)
+    _told.update(only=_names(options, "queues"), never=_names(options, "exclude_queues"))
     _consume(settings)
     preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
     if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
         gc.freeze()  # the children share these pages instead of copying 40 to 66 MB an SDK
+
+
+def _names(options: dict[str, Any], option: str) -> list[str]:
+    """Read a list of queues as Celery does: with commas, or a list already."""
+    given = options.get(option) or ()
+    return given.split(",") if isinstance(given, str) else list(given)
 
 
 def _consume(settings: Settings) -> None:
@@ -62,9 +73,11 @@ def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
 
 
 @signals.worker_ready.connect(weak=False)
-def _keep(**_: Any) -> None:
-    global _drain  # noqa: PLW0603 - one a worker, begun and ended by signals
-    runtime.runtime().keeper.start()
+def _start(sender: Any, **_: Any) -> None:
+    """Start what runs beside the tasks."""
+    global _reloader, _drain  # noqa: PLW0603 - one worker a process
+    _reloader = Reloader(sender, **_told)
+    _reloader.start()
     _drain = Drain(client(), _open_ledger)
     _drain.start()
 
@@ -96,6 +109,24 @@ def cancel(state: Any, task_ids: list[str]) -> dict[str, Any]:
             if request.id in task_ids:
                 request.terminate(pool, signal="SIGTERM")
     return {"ok": f"{len(task_ids)} cancelled"}
+
+
+@control_command()
+def reload(_state: Any) -> dict[str, Any]:
+    """Read the roles file now; a bad one is refused."""
+    return _reloader.reload() if _reloader else {"error": "not ready yet"}
+
+
+@inspect_command()
+def roles(_state: Any) -> dict[str, Any]:
+    """Show which roles file this worker routes by, and whether it is draining."""
+    now = runtime.runtime()
+    return {
+        "source": now.settings.source,
+        "version": now.settings.version,
+        "roles": sorted(now.settings.roles),
+        "drained_by": now.keeper.drained_by,
+    }
 
 
 @inspect_command()

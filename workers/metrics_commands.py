@@ -15,10 +15,9 @@ from tasks.errors import nearest
 from tasks.ledger.database import Database
 from tasks.ledger.export import COLUMNS, export
 from tasks.ledger.summary import FOREVER_MS, GROUPS, OUTCOMES, Line, Where, summarise
-from workers.console import AsJson, err, out, print_json
-from workers.times import moment_ms
+from workers.console import AsJson, err, group, moment_ms, out, print_json
 
-cli = typer.Typer(no_args_is_help=True)
+cli = group(no_args_is_help=True)
 
 Provider = Annotated[str | None, typer.Option(help="Only of this provider.")]
 Model = Annotated[str | None, typer.Option(help="Only of this model.")]
@@ -128,10 +127,10 @@ def _where(
 
 def _groups(by: str) -> list[str]:
     groups = [word.strip() for word in by.split(",") if word.strip()]
-    for group in groups:
-        if group not in GROUPS:
+    for word in groups:
+        if word not in GROUPS:
             raise typer.BadParameter(
-                f"cannot sum by {group!r}; there are {', '.join(GROUPS)}{nearest(group, GROUPS)}"
+                f"cannot sum by {word!r}; there are {', '.join(GROUPS)}{nearest(word, GROUPS)}"
             )
     return groups
 

@@ -6,6 +6,8 @@ gevent and doubles them under threads. Here SIGTERM gives them `--grace` seconds
 SIGTERM, or at SIGQUIT, what still runs goes back to the heads of its queues in one step, the calls
 are cut off, and the process ends. A call that was cut off may be paid for: it is counted when the
 task calls again.
+
+A worker that is drained takes nothing new either, but has all the time that its tasks need.
 """
 
 import os
@@ -22,9 +24,11 @@ from click import Option
 
 from tasks import runtime
 from tasks.queue import app
+from workers.presence import about
 
 GRACE_S = 25.0
 """Kubernetes sends SIGKILL 30 s after SIGTERM."""
+LOOK_EVERY_S = 0.2
 LAST_WORDS_S = 5.0
 """How long the process has to end once everything has gone back."""
 
@@ -61,6 +65,25 @@ class Shutdown:
             self._at_once.set()
         self._begun.set()
 
+    def drain(self, who: str) -> None:
+        """
+        Take nothing more, give back what has not begun, and end when the rest has; no clock.
+
+        Until then it is no stopping worker: it answers `inspect`, and cancels what it is told to.
+        """
+        _log.info("shutdown.draining", who=who)
+        keeper = runtime.runtime().keeper
+        keeper.close()
+        keeper.drop_waiting()
+        threading.Thread(target=self._end_when_done, name="drain", daemon=True).start()
+
+    def _end_when_done(self) -> None:
+        keeper = runtime.runtime().keeper
+        while keeper.count:
+            time.sleep(LOOK_EVERY_S)
+        state.should_stop = EX_OK
+        self._worker.consumer.call_soon(lambda: None)  # it looks when it wakes
+
     def _run(self) -> None:
         self._begun.wait()
         self._at_once.wait(self._grace_s)
@@ -95,6 +118,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
 
     def ready(**_: Any) -> None:
         shutdown.start()
+        runtime.runtime().keeper.start(lambda: about(instance), shutdown.drain)
         # Celery's own handler waits for the threads, and then doubles what they did.
         signal.signal(signal.SIGQUIT, quit_at_once)
 

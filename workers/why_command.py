@@ -14,8 +14,7 @@ from tasks.ledger.database import Database
 from tasks.ledger.export import story, told
 from tasks.ledger.rows import read
 from tasks.ledger.stream import LEDGER
-from workers.console import AsJson, err, fail, out, print_json, usable_redis_url
-from workers.times import said
+from workers.console import AsJson, at_utc, err, fail, out, print_json, usable_redis_url
 
 MOST_WAITING = 100_000
 """Rows that are looked through if they are not in the database yet."""
@@ -88,11 +87,11 @@ def _tell(task_id: str, attempts: list[dict[str, Any]], now: dict[str, Any]) -> 
     table = Table("", "begun (UTC)", "target", "outcome", "ms", "tokens", "USD", "why", box=None)
     ended_ms = first.get("started_ms", 0)
     if first:
-        table.add_row("", said(ended_ms - first["queued_ms"]), "", "queued", "", "", "", "")
+        table.add_row("", at_utc(ended_ms - first["queued_ms"]), "", "queued", "", "", "", "")
     for each in attempts:
         waited_ms = each["started_ms"] - ended_ms
         if waited_ms > WAITED_MS:
-            table.add_row("", said(ended_ms), "", "waited", f"{waited_ms}", "", "", "")
+            table.add_row("", at_utc(ended_ms), "", "waited", f"{waited_ms}", "", "", "")
         ended_ms = each["started_ms"] + each["latency_ms"]
         table.add_row(*_cells(each))
     out.print(table)
@@ -105,7 +104,7 @@ def _cells(each: dict[str, Any]) -> tuple[str, ...]:
     spent = each["input_tokens"] + each["output_tokens"]
     return (
         f"{each['attempt']}",
-        said(each["started_ms"]),
+        at_utc(each["started_ms"]),
         f"{each['provider']} {each['model']}",
         f"{each['outcome']} {each['error']}{status}".strip(),
         f"{each['latency_ms']}",

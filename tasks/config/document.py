@@ -18,7 +18,7 @@ import yaml
 
 from tasks.errors import ConfigError
 
-_MAX_BYTES = 256 * 1024  # 1.5 s for PyYAML; the longest system prompts fit
+MAX_BYTES = 256 * 1024  # 1.5 s for PyYAML; the longest system prompts fit
 _MAX_MERGED = 10_000  # keys brought in by `<<`: the one way a small file can still grow large
 
 _VARIABLE = re.compile(
@@ -89,12 +89,12 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         why = f"cannot be read: {error.strerror}; is ROLES_FILE right?"
         raise _refused(path, None, why) from error
-    if len(content) > _MAX_BYTES:
-        raise _refused(path, None, f"larger than {_MAX_BYTES // 1024} KiB, no roles file is")
+    if len(content) > MAX_BYTES:
+        raise _refused(path, None, f"larger than {MAX_BYTES // 1024} KiB, no roles file is")
     return content
 
 

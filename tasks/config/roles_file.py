@@ -10,7 +10,6 @@ import importlib
 import re
 from collections.abc import Collection, Mapping
 from decimal import Decimal
-from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from pydantic import SecretStr
 from tasks.config.checker import TEXT, Checker, at, nearest_to
 from tasks.config.connection import API_KEY, BASE_URL
 from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes
+from tasks.config.handover import version_of
 from tasks.config.kinds import FLAG, number, seconds, whole
 from tasks.config.params import NOT_TAKEN, PARAMS
 from tasks.config.settings import (
@@ -70,10 +70,22 @@ def read(path: Path, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: Listing every fault, by line.
     """
+    return check(read_bytes(path), path, environ)
+
+
+def check(content: bytes, path: Path, environ: Mapping[str, str]) -> Settings:
+    """
+    Check what a roles file holds.
+
+    Args:
+        path: How it is called in what is said of it.
+
+    Raises:
+        ConfigError: Listing every fault, by line.
+    """
     faults = Faults(path)
-    content = read_bytes(path)
     root = parse(content, path, environ, faults)
-    settings = _RolesFile(faults).settings(root, str(path), sha256(content).hexdigest()[:12])
+    settings = _RolesFile(faults).settings(root, str(path), version_of(content))
     faults.raise_if_any()
     return settings
 

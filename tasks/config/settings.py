@@ -108,6 +108,8 @@ class Settings:
     """The first 12 hex digits of the file's SHA-256, or `environment`."""
     serves_any_role: bool = False
     """No roles are named: every name is a role over all providers, in their order."""
+    removed: frozenset[str] = frozenset()
+    """Roles that this worker has served, and that a reload has taken away."""
 
     def role(self, name: str) -> Role:
         """

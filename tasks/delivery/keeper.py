@@ -7,11 +7,12 @@ lost with the process costs nothing, since a settled task is not run again.
 """
 
 import itertools
+import json
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import structlog
@@ -53,21 +54,35 @@ class Keeper:
         self._watch = watch
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._held: dict[str, None] = {}
+        self._held: dict[str, str] = {}  # tag -> the queue it was found in
         self._threads: dict[str, int] = {}  # tag -> the thread that runs its task
         self._lock = threading.Lock()
         self._done: deque[str] = deque()
         self._dropped: deque[str] = deque()
         self._wake = threading.Event()
         self._room = threading.Event()
-        self.closing = self.stopped = self._away = False
+        self._about: Callable[[], tuple[dict[str, Any], Iterable[str]]] = lambda: ({}, ())
+        self._drain: Callable[[str], object] = lambda _: None
+        self.closing = self.stopped = self._away = self._news = False
+        self.drained_by = ""
 
     def new_tag(self) -> str:
         """Return the beginning of tags that nobody else has."""
         return f"{self._worker}.{next(self._numbers)}"
 
-    def start(self) -> None:
-        """Start the thread; also an idle worker puts back what others have left."""
+    def start(
+        self,
+        about: Callable[[], tuple[dict[str, Any], Iterable[str]]],
+        drain: Callable[[str], object],
+    ) -> None:
+        """
+        Start the thread; also an idle worker puts back what others have left.
+
+        Args:
+            about: What the worker says of itself, and the queues that it consumes.
+            drain: Called once, with the name of who wants the worker to end when it has finished.
+        """
+        self._about, self._drain = about, drain
         threading.Thread(target=self._run, name="keeper", daemon=True).start()
 
     @property
@@ -75,18 +90,32 @@ class Keeper:
         """How many deliveries are held."""
         return len(self._held)
 
+    def running_by_queue(self) -> Counter[str]:
+        """Count what is held, by the queue it was found in."""
+        return Counter(list(self._held.values()))
+
     def close(self) -> None:
         """Take nothing more."""
         self.closing = True
+
+    def drop_waiting(self) -> None:
+        """Give back what has not begun, the newest first, so that the oldest is the next."""
+        for tag in reversed(list(self._held)):
+            self.drop(tag)
+
+    def say_again(self) -> None:
+        """Tell at once what the worker says of itself: it has changed."""
+        self._news = True
+        self._wake.set()
 
     def wait_for_room(self, within_s: float) -> None:
         """Wait until a delivery is let go of, or so many seconds have passed."""
         self._room.clear()
         self._room.wait(within_s)
 
-    def hold(self, tag: str) -> None:
-        """Keep a delivery from now on."""
-        self._held[tag] = None
+    def hold(self, tag: str, queue: str) -> None:
+        """Keep a delivery, found in this queue, from now on."""
+        self._held[tag] = queue
 
     def done(self, tag: str) -> None:
         """Let go of a delivery that is settled, or waits elsewhere."""
@@ -125,12 +154,14 @@ class Keeper:
         self._held.clear()
         for tags in _batches(held):
             self._try(self.store.give_back, tags, "all")
+        self._try(self.store.leave, self._worker)
 
     def _run(self) -> None:
         spooled = False
         while not self.stopped:
             ends_at = time.monotonic() + TEND_EVERY_S
             parked = self._tend()
+            self._try(self._say)
             if not spooled and (number := self._try(spool.replay, self._settle)) is not None:
                 spooled = True
                 if number:
@@ -142,6 +173,9 @@ class Keeper:
                     self._wake.clear()
                     time.sleep(BATCH_S)
                 self._flush()
+                if self._news:
+                    self._news = False
+                    self._try(self._say)
 
     def _tend(self) -> list[str]:
         parked: list[str] = []
@@ -152,6 +186,14 @@ class Keeper:
             for tag in lost:
                 self._lost(tag)
         return parked
+
+    def _say(self) -> None:
+        """Say that this worker is there, and hear whether it is to drain."""
+        about, queues = self._about()
+        told = self.store.present(self._worker, json.dumps(about), queues)
+        if told and not self.drained_by:
+            self.drained_by = json.loads(told)["who"]
+            self._drain(self.drained_by)
 
     def _settle(self, settlement: dict[str, Any]) -> str:
         return self.store.settle(**settlement)

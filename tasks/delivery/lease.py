@@ -195,21 +195,24 @@ class Lease:
         )  # fmt: skip
 
 
-def begin(store: Store, task_id: str, tag: str) -> Lease | None:
+def begin(store: Store, task_id: str, tag: str, queue: str) -> Lease | None:
     """
     Begin a task.
+
+    Args:
+        queue: Its role's own; empty if it is not known.
 
     Returns:
         The lease, or None if there is a result already.
 
     Raises:
-        Ignore: Another delivery of it runs, or has its message.
+        Ignore: Another delivery of it runs, or has its message; or its role is paused.
         Reject: Redis is away; the message goes back.
     """
     try:
-        begun = patiently(lambda: store.begin(task_id, tag))
+        begun = patiently(lambda: store.begin(task_id, tag, queue))
     except RedisError as error:
         raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
-    if begun.verdict in {"owned", "gone"}:
+    if begun.verdict in {"owned", "gone", "paused"}:
         raise Ignore(f"this delivery is {begun.verdict}")
     return None if begun.verdict == "settled" else Lease(store, task_id, tag, begun)

@@ -26,7 +26,7 @@ RESULT = "celery-task-meta-"
 
 SCRIPTS = (
     "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
-    "revive", "release",
+    "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record",
 )  # fmt: skip
 
 
@@ -35,8 +35,9 @@ class Begun:
     """
     What came of beginning a task.
 
-    `verdict` is run, settled (it has a result), owned (another delivery runs it) or gone (the
-    message was put back meanwhile); `fence` and `task` (the fields of `task:ID`) are those of run.
+    `verdict` is run, settled (it has a result), owned (another delivery runs it), gone (the message
+    was put back meanwhile) or paused (it is now); `fence` and `task` (the fields of `task:ID`) are
+    those of run.
     """
 
     verdict: str
@@ -119,9 +120,15 @@ class Store:
         """
         return int(self._run("give_back", [], which, *tags))
 
-    def begin(self, task_id: str, tag: str) -> Begun:
-        """Begin a task, unless another delivery of it runs or it has a result."""
-        verdict, *more = self._run("begin", [f"task:{task_id}", RESULT + task_id], tag, task_id)
+    def begin(self, task_id: str, tag: str, queue: str = "") -> Begun:
+        """
+        Begin a task, unless another delivery of it runs, it has a result, or its role is paused.
+
+        Args:
+            queue: Its role's own; empty if it is not known.
+        """
+        keys = [f"task:{task_id}", RESULT + task_id]
+        verdict, *more = self._run("begin", keys, tag, task_id, queue)
         if not more:
             return Begun(_text(verdict))
         fields = [_text(field) for field in more[1]]
@@ -255,6 +262,29 @@ class Store:
         """
         words = [word for pair in fields.items() for word in pair]
         return bool(self._run("bury", [], tag, task_id, meta, expires_s, *words))
+
+    def present(self, worker: str, about: str, queues: Iterable[str]) -> str:
+        """
+        Say that a worker is there.
+
+        Args:
+            worker: What its tags begin with.
+            about: What it says of itself, as JSON.
+            queues: That it consumes.
+
+        Returns:
+            Who drains it, as JSON; empty if nobody does.
+        """
+        told = self._run("present", [], worker, about, LEASE_MS, *queues)
+        return _text(told) if told else ""
+
+    def leave(self, worker: str) -> None:
+        """Forget a worker that ends."""
+        pipe = self.client.pipeline(transaction=True)
+        pipe.hdel("workers", worker)
+        pipe.hdel("draining", worker)
+        pipe.zrem("workers:until", worker)
+        pipe.execute()
 
     def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return cast("Any", self._scripts[name](keys=keys, args=args))

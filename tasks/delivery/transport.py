@@ -31,6 +31,8 @@ MOST = 8
 WAIT_FOR_ROOM_S = 0.5
 REPLIES = ".pidbox"
 """How the queues end through which workers answer `inspect`: no tasks, and nothing to lose."""
+TAKEN_FROM = "taken_from"
+"""A message's property: the queue it was found in, which need not be the one it was sent to."""
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
@@ -69,7 +71,7 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Keep a message; the take has noted it already."""
-        keeper().hold(delivery_tag)
+        keeper().hold(delivery_tag, message.properties.get(TAKEN_FROM, ""))
         VirtualQoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -160,7 +162,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         except InvalidMessage as fault:
             envelope.bury(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
             return
-        payload["properties"]["delivery_tag"] = delivery_tag
+        payload["properties"].update({"delivery_tag": delivery_tag, TAKEN_FROM: queue})
         due_ms = _due_ms(payload["headers"])
         if due_ms and due_ms > time.time() * 1000 + DUE_SOON_MS:
             keeper().store.defer(delivery_tag, due_ms)

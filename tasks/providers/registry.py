@@ -9,7 +9,9 @@ one process another process's answer.
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 
 from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
@@ -29,6 +31,45 @@ UNKNOWN_WAIT_S = 2.0
 """Half-open with all its probes out, or forced open: nobody knows for how long."""
 
 
+class Client:
+    """
+    One provider, built on first use, once per process.
+
+    Registries of one worker share it for as long as the roles file says the same of it. It is
+    closed when the last of them is gone, and that is when the last task that began with it is done:
+    Python counts them.
+    """
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.settings = settings
+        # By process, so that a child neither uses its parent's nor waits for a lock it held.
+        self._built: dict[int, Provider] = {}
+        self._locks: dict[int, threading.Lock] = {}
+        weakref.finalize(self, _close, self._built).atexit = False
+
+    def get(self) -> Provider:
+        """Return the provider."""
+        pid = os.getpid()
+        if pid not in self._built:
+            with self._locks.setdefault(pid, threading.Lock()):
+                if pid not in self._built:
+                    self._built[pid] = _adapter(self.settings.adapter)(self.settings)
+        return self._built[pid]
+
+    def close(self) -> None:
+        """Close it, if this process has built it; running calls end as Cancelled."""
+        _close(self._built)
+
+    def serves(self, settings: ProviderSettings) -> bool:
+        """Tell whether it would be built alike; the breaker's rules are none of its."""
+        return replace(self.settings, breaker=settings.breaker) == settings
+
+
+def _close(built: dict[int, Provider]) -> None:
+    if provider := built.pop(os.getpid(), None):
+        provider.close()
+
+
 class Registry:
     """
     The providers of one roles file.
@@ -36,6 +77,7 @@ class Registry:
     Args:
         providers: Used instead of building one's own, by name: a fake, or a client the caller has
             already. They are the caller's to close.
+        before: The registry that this one takes the place of.
     """
 
     def __init__(
@@ -43,43 +85,29 @@ class Registry:
         settings: Settings,
         breakers: Breakers,
         providers: Mapping[str, Provider] | None = None,
+        before: "Registry | None" = None,
     ) -> None:
         self.settings = settings
         self.prices = PriceList(settings)
-        self._breakers = breakers
         self._injected = dict(providers or {})
-        # By process, so that a child neither uses its parent's nor waits for a lock it held.
-        self._built: dict[int, dict[str, Provider]] = {}
-        self._locks: dict[int, threading.Lock] = {}
+        known: Mapping[str, Client] = before._clients if before else {}
+        self._clients: dict[str, Client] = {
+            name: known[name] if name in known and known[name].serves(own) else Client(own)
+            for name, own in settings.providers.items()
+        }
+        self._breakers = {
+            name: _breaker(breakers, name, own.breaker) for name, own in settings.providers.items()
+        }
 
     def provider(self, name: str) -> Provider:
         """Return the provider of this name; built on first use, once per process."""
         if name in self._injected:
             return self._injected[name]
-        pid = os.getpid()
-        built = self._built.setdefault(pid, {})
-        if name not in built:
-            with self._locks.setdefault(pid, threading.Lock()):
-                if name not in built:
-                    settings = self.settings.providers[name]
-                    built[name] = _adapter(settings.adapter)(settings)
-        return built[name]
+        return self._clients[name].get()
 
     def breaker(self, name: str) -> SharedCircuitBreaker:
         """Return the breaker of this provider, with the rules its settings give."""
-        rules = self._rules(name)
-        return self._breakers.get(
-            name,
-            fail_max=rules.fail_max,
-            reset_timeout=rules.reset_timeout_s,
-            success_threshold=rules.success_threshold,
-            max_probes=rules.max_probes or rules.success_threshold,
-            retry_after_max_s=rules.retry_after_max_s,
-            open_factor=rules.open_factor,
-            open_max_s=rules.open_max_s,
-            open_jitter=rules.open_jitter,
-            stable_s=rules.stable_s,
-        )
+        return self._breakers[name]
 
     def detected_providers(self) -> tuple[str, ...]:
         """Name every configured provider, in the order of the file or of detection."""
@@ -169,8 +197,8 @@ class Registry:
 
     def close(self) -> None:
         """Close the providers this process has built; their running calls end as Cancelled."""
-        for provider in self._built.pop(os.getpid(), {}).values():
-            provider.close()
+        for client in self._clients.values():
+            client.close()
 
     def _rules(self, name: str) -> BreakerSettings:
         return self.settings.providers[name].breaker
@@ -182,6 +210,21 @@ class Registry:
         except BreakerOpen:
             return  # what happens while it is open changes nothing
         settle(breaker, permit, error)
+
+
+def _breaker(breakers: Breakers, name: str, rules: BreakerSettings) -> SharedCircuitBreaker:
+    return breakers.replace(
+        name,
+        fail_max=rules.fail_max,
+        reset_timeout=rules.reset_timeout_s,
+        success_threshold=rules.success_threshold,
+        max_probes=rules.max_probes or rules.success_threshold,
+        retry_after_max_s=rules.retry_after_max_s,
+        open_factor=rules.open_factor,
+        open_max_s=rules.open_max_s,
+        open_jitter=rules.open_jitter,
+        stable_s=rules.stable_s,
+    )
 
 
 def settle(

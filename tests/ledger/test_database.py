@@ -185,10 +185,8 @@ def test_an_older_ledger_is_brought_up_to_date(first_schema: str) -> None:
 
 def test_the_tables_are_those_of_the_newest_migration(url: str) -> None:
     """What the migrations make is what the code takes them to be."""
-    with Database(url) as database:
-        differences = compare_metadata(
-            MigrationContext.configure(database.engine.connect()), METADATA
-        )
+    with Database(url) as database, database.reading() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), METADATA)
     scripts = ScriptDirectory(str(MIGRATIONS))
 
     assert scripts.get_current_head() == SCHEMA

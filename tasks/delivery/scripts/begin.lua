@@ -1,14 +1,21 @@
 -- Begin a task: one delivery of it runs, and holds the newest fence.
--- KEYS: task:ID, the result's key. ARGV: tag, task id.
+-- KEYS: task:ID, the result's key. ARGV: tag, task id, the role's queue (empty: not known).
 -- Returns: 'gone' (the message was put back meanwhile), 'settled' (there is a result), 'owned'
--- (another delivery of this id runs; this one is dropped), or 'run', fence, and the task's fields.
-local task, result, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+-- (another delivery of this id runs; this one is dropped), 'paused' (the role is; the message waits at
+-- the head of its queue, also if it came by the common one), or 'run', fence, and the task's fields.
+local task, result, tag, id, queue = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 if redis.call('EXISTS', result) == 1 then return {'settled'} end
 local held = redis.call('HGET', task, 'tag')
 if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   forget(tag)
   return {'owned'}
+end
+if redis.call('HEXISTS', 'paused', queue) == 1 then
+  local list, message = parts(redis.call('HGET', TAKEN, tag))
+  forget(tag)
+  redis.call('RPUSH', queue .. string.sub(list, #queue_of(list) + 1), message)
+  return {'paused'}
 end
 if held and held ~= tag then -- asked again by the same, nobody was lost
   redis.call('HINCRBY', task, 'lost', 1)

@@ -3,6 +3,5 @@
 local entry = redis.call('HGET', TAKEN, ARGV[1])
 if not entry then return 0 end
 forget(ARGV[1])
-redis.call('HSET', MESSAGES, ARGV[1], entry)
-redis.call('ZADD', DELAYED, ARGV[2], ARGV[1])
+put_away(ARGV[1], entry, ARGV[2])
 return 1

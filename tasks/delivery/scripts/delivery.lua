@@ -19,8 +19,19 @@
 --     enqueued_ms        set when a dead letter is given a second life
 -- delayed                zset    delivery tag -> ms at which its message goes to its list again
 -- delayed:messages       hash    as `taken`
+-- delayed:queues         hash    queue -> how many of those are its own
 -- parked                 hash    queue -> JSON: until_ms, for_ms, since_ms, reason, few, passed
 -- parked:events          stream  one entry for each queue parked and opened again
+-- paused                 hash    queue -> JSON: who, at_ms, why; an operator's, and nobody else ends it
+-- workers                hash    worker -> JSON: what it says of itself (`workers/presence.py`)
+-- workers:until          zset    worker -> ms at which it is forgotten unless it says so again
+-- draining               hash    worker -> JSON: who, at_ms; it takes nothing more, and ends
+-- queues                 set     names of the queues that any worker has ever consumed
+-- operations             stream  about OPERATIONS: what operators did; the fields of each:
+--     at_ms, who, what   such as 1763700000000, ann@host, pause
+--     targets, number    what it was done to, by name, a line each; how many (20 are named)
+--     details            JSON
+--     command            its own word of the command that did it
 -- dead                   stream  dead letters, of the last 30 days; the fields of each:
 --     task_id            empty if the message names none that could be used
 --     at_ms, role, queue, error, message (of the error)
@@ -33,6 +44,7 @@
 -- delivery               hash    counts since ever: recovered, duplicates, superseded, dead
 -- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before)
 local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
+local OPERATIONS, NAMED = 10000, 20
 local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
 local RESULT = 'celery-task-meta-'
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
@@ -86,6 +98,13 @@ local function book(from, to, owned)
   end
 end
 
+-- Out of its list until it is due.
+local function put_away(tag, entry, due)
+  redis.call('HSET', MESSAGES, tag, entry)
+  redis.call('ZADD', DELAYED, due, tag)
+  redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+end
+
 -- A delivery ends without an answer. If its call was out, nobody knows whether it was paid.
 local function let_go(task)
   local calling = redis.call('HGET', task, 'calling')
@@ -114,4 +133,22 @@ local function bury(id, entry, fields, now, meta)
     'queue', entry and queue_of((parts(entry))) or '',
     'result', meta, unpack(fields))
   if entry then redis.call('HSET', 'dead:messages', letter, entry) end
+end
+
+-- Write down what an operator does, in one step with it. What one command does to many is one entry
+-- that grows, so that a thousand letters retried leave room for what was done before.
+-- act: JSON: command, who, what, details (JSON).
+local function record(act, target, now)
+  local deed, targets, number = cjson.decode(act), target, 1
+  for _, entry in ipairs(redis.call('XREVRANGE', 'operations', '+', '-', 'COUNT', 8)) do
+    local fields = {}
+    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+    if fields.command == deed.command then
+      redis.call('XDEL', 'operations', entry[1])
+      number = fields.number + 1
+      targets = number > NAMED and fields.targets or fields.targets .. '\n' .. target
+    end
+  end
+  redis.call('XADD', 'operations', 'MAXLEN', '~', OPERATIONS, '*', 'at_ms', now, 'who', deed.who,
+    'what', deed.what, 'targets', targets, 'number', number, 'details', deed.details, 'command', deed.command)
 end

@@ -1,6 +1,7 @@
 -- Give a dead letter a second life, in one step: its error is forgotten, its deadline starts anew,
 -- its message goes to the end of its queue, and the letter is no more.
--- ARGV: the letter, a queue instead of the message's own (empty: its own), its attempts (JSON).
+-- ARGV: the letter, a queue instead of the message's own (empty: its own), its attempts (JSON), act (as
+-- of `record`).
 -- Returns: 'retried'; or, with nothing changed, 'gone' (somebody has retried or dropped it), 'lost'
 -- (its message is not there) or 'answered' (its task has come to another result since).
 local letter, queue, attempts = ARGV[1], ARGV[2], ARGV[3]
@@ -27,4 +28,5 @@ redis.call('LPUSH', list, message)
 ring(queue_of(list), 1)
 redis.call('XDEL', 'dead', letter)
 redis.call('HDEL', 'dead:messages', letter)
+record(ARGV[4], fields.task_id ~= '' and fields.task_id or letter, now_ms())
 return 'retried'

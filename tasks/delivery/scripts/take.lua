@@ -1,6 +1,7 @@
 -- Take messages, so that each is in nobody's list and in `taken` in one step: a worker that dies
 -- before the reply reaches it has lost nothing.
--- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning, how many at most,
+-- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning (the worker, a dot, a
+-- number), how many at most,
 -- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms).
 -- Returns: tag, list, message, and so on.
 local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -11,14 +12,23 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 
   local entry = redis.call('HGET', MESSAGES, tag)
   redis.call('ZREM', DELAYED, tag)
   redis.call('HDEL', MESSAGES, tag)
-  if entry then put_back(entry) end
+  if entry then
+    redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), -1)
+    put_back(entry)
+  end
 end
+if redis.call('HEXISTS', 'draining', string.match(prefix, '^[^.]*')) == 1 then return {} end
 
 local parked, flat = {}, redis.call('HGETALL', 'parked')
 for i = 1, #flat, 2 do parked[flat[i]] = cjson.decode(flat[i + 1]) end
 
--- A parked queue is closed until its time; then a few may pass, to find out whether it is over.
+local paused = {}
+for _, queue in ipairs(redis.call('HKEYS', 'paused')) do paused[queue] = true end
+
+-- A paused queue is closed until an operator resumes it. A parked one is closed until its time; then
+-- a few may pass, to find out whether it is over.
 local function may_pass(queue)
+  if paused[queue] then return false end
   local state = parked[queue]
   -- Longer than it was planned to be: the clock was set back.
   return not state or now >= state.until_ms or state.until_ms - now > state.for_ms

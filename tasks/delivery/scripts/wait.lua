@@ -16,8 +16,7 @@ local entry = redis.call('HGET', TAKEN, tag)
 if not entry then return 1 end -- taken for lost meanwhile, and in its list already
 forget(tag)
 if delay > 0 then
-  redis.call('HSET', MESSAGES, tag, entry)
-  redis.call('ZADD', DELAYED, now + delay, tag)
+  put_away(tag, entry, now + delay)
   return 1
 end
 local list, message = parts(entry)

@@ -1,0 +1,196 @@
+"""
+The fleet as an operator sees it, and the levers: pause, resume, drain.
+
+The keys are explained at the head of `delivery/scripts/delivery.lua`. A look is one script, cheap
+with a million waiting; workers tell of themselves every two seconds. Every `RedisError` comes out
+as it is.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from tasks.delivery.store import Store
+from tasks.operations import act
+from tasks.queue import COMMON_QUEUE, queue_of
+
+RUNNING, QUEUES = "running", "queues"
+"""What a worker says of itself, and is looked at here: held by queue, and what it consumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Somebody's word that nothing is to be taken, or that a worker is to end."""
+
+    who: str
+    at_ms: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A queue that no provider can serve now."""
+
+    until_ms: int
+    """When the next few are let through; it may have passed, if nothing waits."""
+    since_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How one queue stands."""
+
+    name: str
+    role: str
+    """Empty for the common queue."""
+    depth: int
+    oldest_s: float | None
+    """How long the next to be taken has waited; None if nothing waits, or it does not say."""
+    running: int
+    """In workers' hands, as these told within the last two seconds."""
+    delayed: int
+    """Waiting outside until they are due."""
+    consumers: int
+    paused: Hold | None
+    parked: Parked | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker has said of itself within the last seconds."""
+
+    id: str
+    name: str
+    pool: str
+    concurrency: int
+    running: int
+    queues: list[str]
+    version: str
+    """Of the roles file it routes by."""
+    draining: Hold | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The fleet at one moment."""
+
+    now_ms: int
+    queues: list[Queue]
+    workers: list[Worker]
+
+    def versions(self) -> dict[str, list[str]]:
+        """Name the workers by the version that they run; more than one is a fleet in two minds."""
+        found: dict[str, list[str]] = {}
+        for worker in self.workers:
+            found.setdefault(worker.version, []).append(worker.name)
+        return found
+
+
+class Fleet:
+    """
+    Look at it, and pull its levers.
+
+    Args:
+        client: Any redis-py client; used with its own timeouts and retries.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._store = Store(client)
+
+    def look(self, roles: Iterable[str] = ()) -> View:
+        """
+        See every queue and every worker.
+
+        Args:
+            roles: Whose queues are shown too, though no worker has ever consumed them.
+        """
+        names = [COMMON_QUEUE, *map(queue_of, roles)]
+        now, rows, *tables = cast("list[Any]", self._store.script("look")(args=names))
+        delayed, paused, parked, workers, draining = map(_table, tables)
+        seen = [_worker(id_, json.loads(told), draining) for id_, told in sorted(workers.items())]
+        running: Counter[str] = Counter()
+        for told in workers.values():
+            running.update(json.loads(told)[RUNNING])
+        consumed = Counter(name for worker in seen for name in worker.queues)
+        return View(
+            now_ms=now,
+            queues=[
+                Queue(
+                    name=(name := _text(row[0])),
+                    role=name.removeprefix(queue_of("")) if name != COMMON_QUEUE else "",
+                    depth=row[1],
+                    oldest_s=max(0, now - int(row[2])) / 1000 if row[2] else None,
+                    running=running[name],
+                    delayed=max(0, int(delayed.get(name, 0))),
+                    consumers=consumed[name],
+                    paused=_hold(paused.get(name)),
+                    parked=_parked(parked.get(name)),
+                )
+                for row in rows
+            ],
+            workers=sorted(seen, key=lambda worker: worker.name),
+        )
+
+    def pause(self, queues: Iterable[str], why: str = "") -> list[str]:
+        """
+        Let nothing be taken from these queues until they are resumed; what runs finishes.
+
+        Returns:
+            Those that were not paused before.
+        """
+        return self._pull("pause", act("pause", {"why": why} if why else {}), why, *queues)
+
+    def resume(self, queues: Iterable[str]) -> list[str]:
+        """Let these queues be consumed again, at once; return those that were paused."""
+        return self._pull("resume", act("resume"), *queues)
+
+    def drain(self, workers: Iterable[Worker]) -> list[str]:
+        """
+        Give these workers nothing more; each ends when it has finished what it runs.
+
+        Returns:
+            The names of those that are there, and were not draining before.
+        """
+        words = [word for worker in workers for word in (worker.id, worker.name)]
+        return self._pull("drain", act("drain"), *words)
+
+    def _pull(self, script: str, *words: str) -> list[str]:
+        return [_text(name) for name in self._store.script(script)(args=words)]
+
+
+def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
+    return Worker(
+        id=id_,
+        name=told["name"],
+        pool=told["pool"],
+        concurrency=told["concurrency"],
+        running=sum(told[RUNNING].values()),
+        queues=told[QUEUES],
+        version=told["version"],
+        draining=_hold(draining.get(id_)),
+    )
+
+
+def _hold(told: str | None) -> Hold | None:
+    return Hold(**json.loads(told)) if told else None
+
+
+def _parked(told: str | None) -> Parked | None:
+    if not told:
+        return None
+    state = json.loads(told)
+    return Parked(int(state["until_ms"]), int(state["since_ms"]), state["reason"])
+
+
+def _table(flat: list[Any]) -> dict[str, str]:
+    words = [_text(word) for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,28 @@
+"""
+What a worker says of itself every two seconds, for `breakwater queues`, `workers` and `doctor`.
+
+In Redis, not by Celery's `inspect`: an answer to that takes a second to wait for, and a worker
+that is busy (`solo`) gives none.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from celery.worker import WorkController
+
+from tasks import runtime
+from tasks.fleet import QUEUES, RUNNING
+from tasks.queue import app
+
+
+def about(worker: WorkController) -> tuple[dict[str, Any], Iterable[str]]:
+    """Describe this worker, and name the queues it consumes."""
+    now, queues = runtime.runtime(), sorted(app.amqp.queues.consume_from)
+    return {
+        "name": worker.hostname,
+        "pool": type(worker.pool).__module__.rpartition(".")[2],
+        "concurrency": worker.concurrency,
+        "version": now.settings.version,
+        QUEUES: queues,
+        RUNNING: now.keeper.running_by_queue(),
+    }, queues
