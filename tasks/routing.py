@@ -44,7 +44,7 @@ class Routed:
     target: Target
     attempts: list[Attempt]
     closed: bool
-    """The target's breaker is closed: others may come as they like."""
+    """The target's breaker is closed, and it is not held back: others may come as they like."""
 
 
 class NothingAvailable(Exception):  # noqa: N818 - not a failure: the task waits
@@ -149,7 +149,8 @@ class _Walk:
         except BaseException as error:
             settle(breaker, permit, error)
             raise
-        self.closed = settle(breaker, permit, None).state == "closed"
+        after = settle(breaker, permit, None)
+        self.closed = after.state == "closed" and not after.held_for_s
         self._add(
             replace(
                 begun, model=completion.model, outcome="succeeded", error=None,

@@ -25,6 +25,7 @@ from workers import (
     metrics_commands,
     operation_commands,
     queue_commands,
+    top_command,
     why_command,
     worker_commands,
 )  # fmt: skip
@@ -44,7 +45,7 @@ cli.add_typer(metrics_commands.cli, name="metrics")
 for command in (
     queue_commands.queues, queue_commands.pause, queue_commands.resume,
     worker_commands.workers, worker_commands.drain, worker_commands.reload,
-    operation_commands.operations, why_command.why,
+    operation_commands.operations, why_command.why, top_command.top,
 ):  # fmt: skip
     cli.command()(command)
 

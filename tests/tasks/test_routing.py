@@ -11,9 +11,10 @@ from breaker import Breakers
 from tasks import errors
 from tasks.call import Call
 from tasks.ledger.account import Account
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 from tasks.routing import NothingAvailable, Routed, route
-from tests.support.scripted import ScriptedProvider, Step, settings_over
+from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
 
 
 @pytest.fixture
@@ -130,6 +131,20 @@ def test_retry_after_holds_back_without_tripping(breakers: Breakers) -> None:
     assert outcomes(routed.attempts)[0] == ("a", "rejected", "BreakerOpen")
     assert "throttled" in routed.attempts[0].why
     assert house.asked()["a"] == 1
+
+
+def test_an_answer_of_a_provider_held_back_meanwhile_opens_no_queue(breakers: Breakers) -> None:
+    """It was asked before; whoever waits would be turned away at once."""
+
+    def hold_and_answer(_: Request) -> Completion:
+        throttled = breakers.get("a")
+        throttled.record(throttled.admit(), "neutral", retry_after_s=20)
+        return answer("hello")
+
+    held, free = House(breakers, a=[hold_and_answer]), House(breakers, b=["hello"])
+
+    assert not held.route().closed
+    assert free.route().closed
 
 
 def test_when_nothing_can_serve_the_earliest_wait_is_told(breakers: Breakers) -> None:
