@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from tasks import app, complete
 from tasks.completion import queue_for
 from tasks.connection import client
-from tasks.errors import BreakwaterError
+from tasks.errors import BreakwaterError, UnknownRole
 from workers import (
     breaker_commands,
     dead_letter_commands,
@@ -29,7 +29,17 @@ from workers import (
     why_command,
     worker_commands,
 )  # fmt: skip
-from workers.console import AsJson, Screen, err, fail, group, out, print_json, usable_redis_url
+from workers.console import (
+    AsJson,
+    Screen,
+    err,
+    fail,
+    group,
+    out,
+    print_json,
+    refuse,
+    usable_redis_url,
+)
 
 HINT_AFTER_S = 3.0
 """An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
@@ -51,14 +61,14 @@ for command in (
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line on standard error, exit code 1."""
+    """Run the command; an error of ours is one line on standard error, exit code 1 (or 2)."""
     # What the breakers log for a worker, a command says in its own words.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         cli()
     except (BreakwaterError, OperationalError, RedisError) as error:
         err.print(f"{type(error).__name__}: {error}", style="red", markup=False)
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(error, UnknownRole) else 1) from None
 
 
 def _version(wanted: bool) -> None:
@@ -103,7 +113,7 @@ def ask(
         if as_json:
             print_json({"error": type(error).__name__, "message": str(error), **error.details})
         _show_way(error.attempts)
-        fail(f"{type(error).__name__}: {error}")
+        (refuse if isinstance(error, UnknownRole) else fail)(f"{type(error).__name__}: {error}")
     if as_json:
         print_json(answer)
         return

@@ -14,13 +14,17 @@ from tasks import runtime
 from tasks.fleet import QUEUES, RUNNING
 from tasks.queue import app
 
+POOLS = {"thread": "threads"}
+"""Where Celery's module is not called as its `--pool` is."""
+
 
 def about(worker: WorkController) -> tuple[dict[str, Any], Iterable[str]]:
     """Describe this worker, and name the queues it consumes."""
     now, queues = runtime.runtime(), sorted(app.amqp.queues.consume_from)
+    pool = type(worker.pool).__module__.rpartition(".")[2]
     return {
         "name": worker.hostname,
-        "pool": type(worker.pool).__module__.rpartition(".")[2],
+        "pool": POOLS.get(pool, pool),
         "concurrency": worker.concurrency,
         "version": now.settings.version,
         QUEUES: queues,

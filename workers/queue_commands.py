@@ -113,7 +113,11 @@ def _chosen(view: View, roles: list[str] | None, all_: bool) -> list[str]:
     known = {queue.role: queue.name for queue in view.queues if queue.role}
     for role in roles or ():
         if role not in known:
-            there = f"there are {', '.join(sorted(known))}" if known else "no role has a queue here"
+            there = (
+                f"there are {', '.join(sorted(known))}"
+                if known
+                else "no role has a queue of its own"
+            )
             refuse(f"unknown role {role!r}; {there}{nearest(role, known)}")
     return [known[role] for role in roles or ()]
 

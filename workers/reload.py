@@ -106,11 +106,16 @@ class Reloader:
             return
         try:
             settings = check(content, self._path, os.environ)
+            preload(settings)  # before the first prompt waits for an SDK
+            runtime.change_settings(settings, content)
         except ConfigError as error:
             self._refuse(version, error)
             raise
-        preload(settings)  # before the first prompt waits for an SDK
-        runtime.change_settings(settings, content)
+        except Exception as error:
+            fault = f"{self._path}: cannot be used: {type(error).__name__}"
+            refused = ConfigError(fault, {"faults": [fault]})
+            self._refuse(version, refused)
+            raise refused from error
         self._refused = ""
         _log.info("roles.reloaded", before=before.version, after=version, roles=len(settings.roles))
         self._consumer.call_soon(self._consume)

@@ -189,6 +189,8 @@ class Keeper:
 
     def _say(self) -> None:
         """Say that this worker is there, and hear whether it is to drain."""
+        if self.stopped:
+            return  # and forgotten already
         about, queues = self._about()
         told = self.store.present(self._worker, json.dumps(about), queues)
         if told and not self.drained_by:

@@ -64,7 +64,7 @@ def test_a_breaker_that_does_not_exist_is_an_error(workers: Fleet, opened: redis
     """The nearest known one is named; nothing is made."""
     done = workers.command("breakwater", "breakers", "open", "claud")
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "did you mean 'claude'?" in done.stderr
     assert opened.smembers("breakers") == {"claude"}
 
@@ -80,7 +80,7 @@ def test_ask_shows_the_answer_and_the_way(workers: Fleet, simulator: Simulator) 
     assert good.stdout.startswith("[claude] answer to")
     assert "local (qwen3): failed, Overloaded" in good.stderr
     assert "claude (claude-haiku-5-5): succeeded" in good.stderr
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert "did you mean 'coder'?" in bad.stderr
     assert "Traceback" not in bad.stderr
 
@@ -113,7 +113,7 @@ def test_ask_queues_params_with_the_types_they_have(workers: Fleet, redis_url: s
     ("words", "told"),
     [
         (["ask", "coder", "hi", "--param", "temperature"], "is not KEY=VALUE"),
-        (["brakers"], "Did you mean 'breakers'?"),
+        (["brakers"], "Did you mean 'breakers'"),
         (["breakers", "--watch"], "needs a terminal"),
     ],
 )

@@ -33,6 +33,17 @@ def test_a_sound_set_up_has_no_fault(workers: Fleet) -> None:
     assert about(found, "clock")["level"] == "ok"
 
 
+def test_a_paused_queue_is_named(workers: Fleet) -> None:
+    """Somebody's word from last week is easily forgotten."""
+    workers.environ["BREAKWATER_WHO"] = "ann"
+    workers.command("breakwater", "pause", "coder")
+
+    finding = about(examine(workers, 0), "queue role.coder")
+
+    assert (finding["level"], finding["what"]) == ("warning", "paused by ann, 0 prompts wait")
+    assert "breakwater resume coder" in finding["next_step"]
+
+
 def test_a_refused_key_is_a_fault_of_its_provider_alone(
     workers: Fleet, simulator: Simulator
 ) -> None:
