@@ -1,5 +1,6 @@
 """Workers are killed, frozen and redeployed: nothing is lost, and what was paid twice is counted."""
 
+import json
 import os
 import random
 import signal
@@ -82,6 +83,66 @@ def test_no_kill_in_the_take_window_loses_a_task(
     assert found.lost == []
     assert (found.again, found.counted) == (0, 0)
     assert int(client.hget("delivery", "recovered")) >= kills
+
+
+@pytest.mark.parametrize("ends", ["connection", "worker"])
+def test_a_take_whose_reply_is_lost_is_given_back_at_once(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any, ends: str
+) -> None:
+    """Not by the sweep that looks for the dead: whoever asked lives, or stops in good order."""
+    port = client.connection_pool.connection_kwargs["port"]
+
+    def strike() -> None:
+        if ends == "worker":
+            exposed.workers[0].send_signal(signal.SIGTERM)
+
+    window = TakeWindow(port, Store(client).script("take").sha, strike)
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 4)
+        window.armed = True
+        ids = enqueue(workers, 3)
+        if ends == "worker":
+            exposed.workers[0].wait(40)
+            assert (client.llen("role.coder"), client.exists("taken")) == (3, 0)
+            workers.start(1)
+        wait_until_drained(client, workers, 60, "role.coder")
+        window.close()
+
+    found = account(client, simulator, ids)
+    assert (found.lost, found.again, window.armed) == ([], 0, False)
+    assert not client.hexists("delivery", "recovered")
+
+
+@pytest.mark.parametrize("then", ["chain", "chord"])
+def test_what_follows_a_task_survives_a_kill_right_after_its_settlement(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any, then: str
+) -> None:
+    """The next stage is queued after the answer is settled; whoever finds it settled does that."""
+    simulator.settings("claude", answer="echo")
+    port = client.connection_pool.connection_kwargs["port"]
+    window = TakeWindow(port, Store(client).script("settle").sha, lambda: kill(exposed, 0))
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    first = 'complete.s("coder", "<first>")'
+    header = first if then == "chain" else f'group({first}, complete.s("other", "<other>"))'
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 1)
+        window.armed = True
+        workers.run(f"""
+from celery import chain, group
+from tasks import complete
+chain({header}, complete.s("coder").set(task_id="last")).delay()
+""")
+        exposed.workers[0].wait(40)
+        window.close()
+    workers.start(1)
+
+    meta = json.loads(
+        wait_for(lambda: client.get("celery-task-meta-last"), 60, lambda: workers.logs()[-5000:])
+    )
+    assert meta["status"] == "SUCCESS"
+    assert "<first>" in meta["result"]["text"]
+    assert len(simulator.hits("claude")) == 2
 
 
 @pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=LONG)])

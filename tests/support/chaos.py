@@ -187,4 +187,6 @@ class TakeWindow:
                     self._strike()
                     break
                 client.sendall(data)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)  # while the other thread reads, closing tells nobody
         client.close()
