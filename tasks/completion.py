@@ -1,10 +1,10 @@
 """The task: `complete(role, prompt, **options)`, from the producer's call to the settled result."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from celery import Task, states
+from celery import Task, group, states
 from celery.exceptions import Ignore
 from celery.result import AsyncResult
 from celery.utils import uuid
@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from tasks.call import Call, bind
 from tasks.config import role_names
-from tasks.errors import BreakwaterError, UnknownRole
+from tasks.errors import BreakwaterError, UnknownRole, UnknownTask
 from tasks.queue import COMMON_QUEUE, QueueUnavailable, app, queue_of, shadow_name
 
 HEADER = "breakwater"
@@ -67,6 +67,18 @@ class Complete(Task):  # type: ignore[misc]
                 {"task_id": options["task_id"]},
             ) from error
 
+    def starmap(self, it: Iterable[Any]) -> group:
+        """Make a group of many calls, a tuple of arguments each: every one is settled by itself."""
+        return group([self.s(*each) for each in it], app=self.app)
+
+    def map(self, it: Iterable[Any]) -> Any:
+        """Refuse: a role and a prompt are two arguments."""
+        raise UnknownTask("complete has no map; use complete.starmap([(role, prompt), …])")
+
+    def chunks(self, it: Iterable[Any], n: int) -> Any:
+        """Refuse: of a chunk that a worker runs by itself nothing would be settled till its end."""
+        raise UnknownTask("complete has no chunks; use complete.starmap([(role, prompt), …])")
+
 
 @app.task(bind=True, base=Complete, name="complete", typing=False)
 def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -98,7 +110,11 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     if hand is None:
         return stored(self)
     with hand:
-        return hand.answer(args, kwargs)
+        try:
+            return hand.answer(args, kwargs)
+        except Ignore:
+            tell_chord_if_cancelled(self)
+            raise
 
 
 def stored(task: Task) -> dict[str, Any]:
@@ -106,11 +122,19 @@ def stored(task: Task) -> dict[str, Any]:
     meta = task.backend.get_task_meta(task.request.id)
     task.request.settled = True
     if meta["status"] == states.REVOKED:
+        tell_chord_if_cancelled(task)
         raise Ignore("the task was cancelled")
     if isinstance(meta["result"], Exception):
         raise meta["result"]
     result: dict[str, Any] = meta["result"]
     return result
+
+
+def tell_chord_if_cancelled(task: Task) -> None:
+    """Let a chord fail of which a part was cancelled; it would wait for that part for ever."""
+    request = task.request
+    if request.chord and task.backend.get_task_meta(request.id)["status"] == states.REVOKED:
+        task.backend.mark_as_revoked(request.id, "cancelled", request, store_result=False)
 
 
 def queue_for(role: str) -> str:

@@ -75,6 +75,17 @@ class Backend(RedisBackend):  # type: ignore[misc]
         """Write a result unless there is one; see `Store.settle`."""
         return Store(self.client).settle(task_id, meta, expires_s=self.expires)
 
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        """
+        Queue what is linked to a failure, ours as it stands.
+
+        Celery puts the failed task's id in front, which handlers of other code bases want; between
+        a role and its prompt it would be one argument too many.
+        """
+        for errback in request.errbacks:
+            errback["immutable"] = errback.get("immutable") or errback["task"] in self.app.tasks
+        super()._call_task_errbacks(request, exc, traceback)
+
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         return defaults  # the pool is made of REDIS_URL
 
