@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from celery import Task, group, states
 from celery.exceptions import Ignore
@@ -106,6 +107,7 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     # Late, so that a producer that only enqueues imports no HTTP stack and no log.
     from tasks.hand import Hand  # noqa: PLC0415
 
+    name_linked(self.request)
     hand = Hand.of(self)
     if hand is None:
         return stored(self)
@@ -113,7 +115,7 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return hand.answer(args, kwargs)
         except Ignore:
-            tell_chord_if_cancelled(self)
+            self.backend.tell_chord_if_cancelled(self.request)
             raise
 
 
@@ -122,7 +124,7 @@ def stored(task: Task) -> dict[str, Any]:
     meta = task.backend.get_task_meta(task.request.id)
     task.request.settled = True
     if meta["status"] == states.REVOKED:
-        tell_chord_if_cancelled(task)
+        task.backend.tell_chord_if_cancelled(task.request)
         raise Ignore("the task was cancelled")
     if isinstance(meta["result"], Exception):
         raise meta["result"]
@@ -130,11 +132,18 @@ def stored(task: Task) -> dict[str, Any]:
     return result
 
 
-def tell_chord_if_cancelled(task: Task) -> None:
-    """Let a chord fail of which a part was cancelled; it would wait for that part for ever."""
-    request = task.request
-    if request.chord and task.backend.get_task_meta(request.id)["status"] == states.REVOKED:
-        task.backend.mark_as_revoked(request.id, "cancelled", request, store_result=False)
+def name_linked(request: Any) -> None:
+    """
+    Give the tasks that are linked to this one ids that come of its own.
+
+    A task that is delivered again once it is settled, or was enqueued twice, queues them again;
+    under the same id they are paid for once.
+    """
+    for how in ("callbacks", "errbacks"):
+        for number, linked in enumerate(getattr(request, how, None) or []):
+            if not linked.get("subtask_type"):
+                own = str(uuid5(NAMESPACE_OID, f"{request.id} {how} {number}"))
+                linked["options"].setdefault("task_id", own)
 
 
 def queue_for(role: str) -> str:

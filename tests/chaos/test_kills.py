@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from celery.backends.redis import CHORD_PART_RETURN_LUA
 
 from simulator.client import Simulator
 from tasks.delivery.store import LEASE_MS, Store
@@ -142,6 +143,32 @@ chain({header}, complete.s("coder").set(task_id="last")).delay()
     )
     assert meta["status"] == "SUCCESS"
     assert "<first>" in meta["result"]["text"]
+    assert len(simulator.hits("claude")) == 2
+
+
+def test_a_chord_is_completed_though_the_reply_to_its_last_part_is_lost(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any
+) -> None:
+    """It was counted, and nobody was told that it was the last."""
+    simulator.settings("gpt", latency=3)
+    port = client.connection_pool.connection_kwargs["port"]
+    count = client.register_script(CHORD_PART_RETURN_LUA).sha
+    window = TakeWindow(port, count, lambda: None)
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 2)
+        workers.run("""
+from celery import chord
+from tasks import complete
+chord([complete.s("coder", "a"), complete.s("other", "b")])(complete.s("coder").set(task_id="body"))
+""")
+        wait_for(lambda: client.keys("celery-taskset-meta-*.j"))
+        window.armed = True
+
+        meta = wait_for(lambda: client.get("celery-task-meta-body"), 40, exposed.logs)
+        window.close()
+
+    assert (json.loads(meta)["status"], window.armed) == ("SUCCESS", False)
     assert len(simulator.hits("claude")) == 2
 
 

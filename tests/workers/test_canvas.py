@@ -160,6 +160,27 @@ print(app.AsyncResult("not asked").status)
     assert "Errback" not in echo.log()
 
 
+@pytest.mark.parametrize(("role", "fault"), [("clarifier", None), ("planner", "invalid")])
+def test_what_is_linked_to_a_task_that_is_enqueued_twice_is_paid_for_once(
+    echo: Fleet, simulator: Simulator, server: Any, role: str, fault: str | None
+) -> None:
+    """As the task itself, whose second delivery finds it settled."""
+    if fault:
+        simulator.fault("gpt", fault)
+    enqueue = f"""
+from tasks import complete
+linked = complete.si("reviewer", "<linked>")
+complete.apply_async(({role!r}, "hi"), task_id="the-one", link=linked, link_error=linked)
+"""
+
+    for number in (1, 2):
+        echo.run(enqueue)  # a line when it is received, and one when it is done
+        wait_for(lambda n=number: echo.log().count("Task complete[reviewer]") == 2 * n)
+    wait_for(lambda: not server.exists("taken"))
+
+    assert len(simulator.hits("gemini")) == 1
+
+
 def test_a_handler_of_another_code_base_is_given_the_failed_task(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
