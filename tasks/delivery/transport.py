@@ -113,6 +113,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         most = min(self.qos.can_consume_max_estimate(), MOST)
         if not queues or not most:
             return
+        self._drop_asked()  # the last connection was given up before it replied
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
         if self._look:
@@ -147,10 +148,12 @@ class Channel(stock.Channel):  # type: ignore[misc]
         # After a bell, and after a take that brought something, there may be more; the bells are
         # waited at for a second, and then comes a look for what nobody rang for.
         self._look = self._asked == "BRPOP" or bool(answer)
+        if self._asked == "EVALSHA":
+            for i in range(0, len(answer), 3):
+                self._receive_message(*answer[i : i + 3])
+            self._tag = ""
         if self._asked == "BRPOP" or not answer:
             raise Empty
-        for i in range(0, len(answer), 3):
-            self._receive_message(*answer[i : i + 3])
         return True
 
     def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
@@ -223,14 +226,15 @@ class Channel(stock.Channel):  # type: ignore[misc]
         super().close()
 
     def _drop_asked(self) -> None:
-        """Give back what the last take brought: its tags are known, also if its reply is lost."""
-        if self._asked != "EVALSHA":
+        """Give back what a take has brought whose reply was not read: its tags are known."""
+        if not self._tag:
             return
         if self._in_poll and self._in_poll.is_connected:
             with suppress(OSError, RedisError):  # the take comes first, then what undoes it
                 self._in_poll.can_read(LAST_REPLY_S)
         for number in range(MOST, 0, -1):
             keeper().drop(f"{self._tag}:{number}")
+        self._tag = ""
 
 
 class Poller(stock.MultiChannelPoller):  # type: ignore[misc]

@@ -115,6 +115,26 @@ def test_a_take_whose_reply_is_lost_is_given_back_at_once(
     assert not client.hexists("delivery", "recovered")
 
 
+def test_a_connection_that_has_gone_silent_is_given_up(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any
+) -> None:
+    """As behind a firewall that forgets it: nobody closes it, and no reply comes."""
+    port = client.connection_pool.connection_kwargs["port"]
+    window = TakeWindow(port, Store(client).script("take").sha, lambda: None, silently=True)
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 4)
+        window.armed = True
+        ids = enqueue(workers, 3)
+
+        wait_for(lambda: "dropping stale connection" in exposed.log(), 30, exposed.logs)
+        wait_until_drained(client, exposed, 30, "role.coder")
+        window.close()
+
+    found = account(client, simulator, ids)
+    assert (found.lost, found.again, window.armed) == ([], 0, False)
+
+
 @pytest.mark.parametrize("then", ["chain", "chord"])
 def test_what_follows_a_task_survives_a_kill_right_after_its_settlement(
     redis_url: str, workers: Fleet, simulator: Simulator, client: Any, then: str
