@@ -43,7 +43,7 @@ class Call:
 
         Args:
             role: The role's name; whether it exists is the roles file's to say.
-            prompt: A string, a list of messages, or the result of an earlier stage of a chain.
+            prompt: A string, a list of messages, or the results of an earlier stage of a chain.
             options: `system`, `params`, `metadata`, `deadline_s`.
 
         Raises:
@@ -77,6 +77,7 @@ def bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict
 
     Behind another task in a Celery chain, the earlier result arrives first: both
     `complete.s("planner")` and `complete.s(role="planner")` then take its text as their prompt.
+    Behind a group, as the body of a chord, there is a list of them: their texts, in order.
 
     Raises:
         InvalidOption: There are too many arguments, or one is given twice.
@@ -86,8 +87,9 @@ def bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict
     options = dict(kwargs)
     named = {name: options.pop(name) for name in ("role", "prompt") if name in options}
     rest = list(args)
-    if rest and _is_result(rest[0]) and (len(rest) > 1 or "role" in named):
-        named.setdefault("prompt", rest.pop(0)["text"])
+    if rest and (len(rest) > 1 or "role" in named) and (told := _told(rest[0])) is not None:
+        named.setdefault("prompt", told)
+        rest.pop(0)
     for name in ("role", "prompt"):
         if rest and name not in named:
             named[name] = rest.pop(0)
@@ -103,13 +105,21 @@ def bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict
     return named["role"], named["prompt"], options
 
 
-def _is_result(value: object) -> bool:
-    return isinstance(value, dict) and {"task_id", "role", "text", "attempts"} <= value.keys()
+def _told(value: object) -> str | None:
+    """Return the texts of the earlier results that this is; None if it is something else."""
+    results = value if isinstance(value, list | tuple) else [value]
+    texts = [
+        each["text"]
+        for each in results
+        if isinstance(each, Mapping) and {"task_id", "role", "text", "attempts"} <= each.keys()
+    ]
+    if not texts or len(texts) < len(results) or not all(isinstance(t, str) for t in texts):
+        return None
+    return "\n\n".join(texts)
 
 
 def _messages(prompt: object) -> tuple[Message, ...]:
-    if _is_result(prompt):
-        prompt = prompt["text"]  # type: ignore[index]
+    prompt = prompt if (told := _told(prompt)) is None else told
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if not isinstance(prompt, (list, tuple)):

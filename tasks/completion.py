@@ -1,10 +1,11 @@
 """The task: `complete(role, prompt, **options)`, from the producer's call to the settled result."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
-from celery import Task, states
+from celery import Task, group, states
 from celery.exceptions import Ignore
 from celery.result import AsyncResult
 from celery.utils import uuid
@@ -13,7 +14,7 @@ from redis.exceptions import RedisError
 
 from tasks.call import Call, bind
 from tasks.config import role_names
-from tasks.errors import BreakwaterError, UnknownRole
+from tasks.errors import BreakwaterError, UnknownRole, UnknownTask
 from tasks.queue import COMMON_QUEUE, QueueUnavailable, app, queue_of, shadow_name
 
 HEADER = "breakwater"
@@ -67,6 +68,18 @@ class Complete(Task):  # type: ignore[misc]
                 {"task_id": options["task_id"]},
             ) from error
 
+    def starmap(self, it: Iterable[Any]) -> group:
+        """Make a group of many calls, a tuple of arguments each: every one is settled by itself."""
+        return group([self.s(*each) for each in it], app=self.app)
+
+    def map(self, it: Iterable[Any]) -> Any:
+        """Refuse: a role and a prompt are two arguments."""
+        raise UnknownTask("complete has no map; use complete.starmap([(role, prompt), …])")
+
+    def chunks(self, it: Iterable[Any], n: int) -> Any:
+        """Refuse: of a chunk that a worker runs by itself nothing would be settled till its end."""
+        raise UnknownTask("complete has no chunks; use complete.starmap([(role, prompt), …])")
+
 
 @app.task(bind=True, base=Complete, name="complete", typing=False)
 def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -94,11 +107,16 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     # Late, so that a producer that only enqueues imports no HTTP stack and no log.
     from tasks.hand import Hand  # noqa: PLC0415
 
+    name_linked(self.request)
     hand = Hand.of(self)
     if hand is None:
         return stored(self)
     with hand:
-        return hand.answer(args, kwargs)
+        try:
+            return hand.answer(args, kwargs)
+        except Ignore:
+            self.backend.tell_chord_if_cancelled(self.request)
+            raise
 
 
 def stored(task: Task) -> dict[str, Any]:
@@ -106,11 +124,26 @@ def stored(task: Task) -> dict[str, Any]:
     meta = task.backend.get_task_meta(task.request.id)
     task.request.settled = True
     if meta["status"] == states.REVOKED:
+        task.backend.tell_chord_if_cancelled(task.request)
         raise Ignore("the task was cancelled")
     if isinstance(meta["result"], Exception):
         raise meta["result"]
     result: dict[str, Any] = meta["result"]
     return result
+
+
+def name_linked(request: Any) -> None:
+    """
+    Give the tasks that are linked to this one ids that come of its own.
+
+    A task that is delivered again once it is settled, or was enqueued twice, queues them again;
+    under the same id they are paid for once.
+    """
+    for how in ("callbacks", "errbacks"):
+        for number, linked in enumerate(getattr(request, how, None) or []):
+            if not linked.get("subtask_type"):
+                own = str(uuid5(NAMESPACE_OID, f"{request.id} {how} {number}"))
+                linked["options"].setdefault("task_id", own)
 
 
 def queue_for(role: str) -> str:

@@ -57,6 +57,8 @@ app.conf.update(
     broker_transport_options={
         "socket_connect_timeout": ANSWER_S,
         "socket_timeout": ANSWER_S,
+        # A worker's connection that has gone silent is given up after 11 s at most, not 51.
+        "health_check_interval": 5,
     },
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1},
     # A message is acknowledged after its result is stored, and a worker holds only what it runs.

@@ -6,18 +6,24 @@ are one step and nobody without the newest fence writes. What else comes here, a
 expired task, is written if nothing was.
 """
 
+import time
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
 from redis.connection import ConnectionPool
+from redis.exceptions import RedisError
 
 from tasks import encryption
-from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
+from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, heals, shown
 from tasks.delivery.lease import patiently
 from tasks.delivery.store import Store
 
 PATIENCE_S = 60.0
+CLAIM_S = 7.0
+"""Celery's claim on a chord's body lasts twice `result_chord_join_timeout`, 6 s."""
 
 
 class Backend(RedisBackend):  # type: ignore[misc]
@@ -74,6 +80,46 @@ class Backend(RedisBackend):  # type: ignore[misc]
     def settle(self, task_id: str, meta: str) -> str:
         """Write a result unless there is one; see `Store.settle`."""
         return Store(self.client).settle(task_id, meta, expires_s=self.expires)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **how: Any) -> None:
+        """
+        Count a part of a chord; the last one queues the body.
+
+        Where the reply is lost nobody knows whether it was the last. It is counted once, however
+        often it is told; who came last has a claim on the body, and is asked again when that ends.
+        """
+        count = partial(super().on_chord_part_return, request, state, result, **how)
+        try:
+            count()
+        except RedisError as error:
+            if not heals(error):
+                raise
+            time.sleep(CLAIM_S)
+            patiently(count, PATIENCE_S)
+
+    def tell_chord_if_cancelled(self, request: Any) -> None:
+        """Let a chord fail of which this part was cancelled; it would wait for it for ever."""
+        if not request.chord:
+            return
+
+        def tell() -> None:
+            meta = self.client.get(self.get_key_for_task(request.id))
+            if meta and self.decode(meta)["status"] == states.REVOKED:
+                self.mark_as_revoked(request.id, "cancelled", request, store_result=False)
+
+        with suppress(RedisError):  # an error here would be taken for the task's own
+            patiently(tell, PATIENCE_S)
+
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        """
+        Queue what is linked to a failure, ours as it stands.
+
+        Celery puts the failed task's id in front, which handlers of other code bases want; between
+        a role and its prompt it would be one argument too many.
+        """
+        for errback in request.errbacks:
+            errback["immutable"] = errback.get("immutable") or errback["task"] in self.app.tasks
+        super()._call_task_errbacks(request, exc, traceback)
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         return defaults  # the pool is made of REDIS_URL

@@ -125,7 +125,7 @@ class Keeper:
         self._room.set()
 
     def drop(self, tag: str) -> None:
-        """Give a delivery back, unless its task has begun."""
+        """Give a delivery back, unless its task has begun; of several, the newest first."""
         self._dropped.append(tag)
         self._wake.set()
 

@@ -9,6 +9,7 @@ Celery, from another codebase) are found by a look once a second.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from queue import Empty
 from typing import Any
@@ -33,6 +34,8 @@ REPLIES = ".pidbox"
 """How the queues end through which workers answer `inspect`: no tasks, and nothing to lose."""
 TAKEN_FROM = "taken_from"
 """A message's property: the queue it was found in, which need not be the one it was sent to."""
+LAST_REPLY_S = 1.0
+"""How long a channel that closes waits for the reply to its take."""
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
@@ -92,7 +95,7 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
     def drop_unbegun(self) -> None:
         """Give back what came by a connection that has ended, unless its task runs."""
-        for tag in list(self._delivered):
+        for tag in reversed(list(self._delivered)):
             keeper().drop(tag)
 
 
@@ -101,7 +104,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
     QoS = QoS
     _look = True
-    _asked = ""
+    _asked = _tag = ""
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if all(queue.endswith(REPLIES) for queue in self.active_queues):
@@ -112,13 +115,14 @@ class Channel(stock.Channel):  # type: ignore[misc]
         most = min(self.qos.can_consume_max_estimate(), MOST)
         if not queues or not most:
             return
+        self._drop_asked()  # the last connection was given up before it replied
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
         if self._look:
-            store, tag = keeper().store, keeper().new_tag()
+            store, self._tag = keeper().store, keeper().new_tag()
             self._asked = "EVALSHA"
             connection.send_command(
-                "EVALSHA", store.script("take").sha, *store.take_command(queues, most, tag)
+                "EVALSHA", store.script("take").sha, *store.take_command(queues, most, self._tag)
             )
         else:
             self._asked = "BRPOP"
@@ -146,10 +150,12 @@ class Channel(stock.Channel):  # type: ignore[misc]
         # After a bell, and after a take that brought something, there may be more; the bells are
         # waited at for a second, and then comes a look for what nobody rang for.
         self._look = self._asked == "BRPOP" or bool(answer)
+        if self._asked == "EVALSHA":
+            for i in range(0, len(answer), 3):
+                self._receive_message(*answer[i : i + 3])
+            self._tag = ""
         if self._asked == "BRPOP" or not answer:
             raise Empty
-        for i in range(0, len(answer), 3):
-            self._receive_message(*answer[i : i + 3])
         return True
 
     def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
@@ -216,9 +222,21 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def close(self) -> None:
         """Close the connections; what was taken by this one and not begun goes back."""
         if not self.closed and self._qos is not None:
+            self._drop_asked()
             self._qos.drop_unbegun()
-        self._in_poll = None  # do not wait for an answer: a message in it goes back by itself
+        self._in_poll = None
         super().close()
+
+    def _drop_asked(self) -> None:
+        """Give back what a take has brought whose reply was not read: its tags are known."""
+        if not self._tag:
+            return
+        if self._in_poll and self._in_poll.is_connected:
+            with suppress(OSError, RedisError):  # the take comes first, then what undoes it
+                self._in_poll.can_read(LAST_REPLY_S)
+        for number in range(MOST, 0, -1):
+            keeper().drop(f"{self._tag}:{number}")
+        self._tag = ""
 
 
 class Poller(stock.MultiChannelPoller):  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """Workers are killed, frozen and redeployed: nothing is lost, and what was paid twice is counted."""
 
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from celery.backends.redis import CHORD_PART_RETURN_LUA
 
 from simulator.client import Simulator
 from tasks.delivery.store import LEASE_MS, Store
@@ -82,6 +84,112 @@ def test_no_kill_in_the_take_window_loses_a_task(
     assert found.lost == []
     assert (found.again, found.counted) == (0, 0)
     assert int(client.hget("delivery", "recovered")) >= kills
+
+
+@pytest.mark.parametrize("ends", ["connection", "worker"])
+def test_a_take_whose_reply_is_lost_is_given_back_at_once(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any, ends: str
+) -> None:
+    """Not by the sweep that looks for the dead: whoever asked lives, or stops in good order."""
+    port = client.connection_pool.connection_kwargs["port"]
+
+    def strike() -> None:
+        if ends == "worker":
+            exposed.workers[0].send_signal(signal.SIGTERM)
+
+    window = TakeWindow(port, Store(client).script("take").sha, strike)
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 4)
+        window.armed = True
+        ids = enqueue(workers, 3)
+        if ends == "worker":
+            exposed.workers[0].wait(40)
+            assert (client.llen("role.coder"), client.exists("taken")) == (3, 0)
+            workers.start(1)
+        wait_until_drained(client, workers, 60, "role.coder")
+        window.close()
+
+    found = account(client, simulator, ids)
+    assert (found.lost, found.again, window.armed) == ([], 0, False)
+    assert not client.hexists("delivery", "recovered")
+
+
+def test_a_connection_that_has_gone_silent_is_given_up(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any
+) -> None:
+    """As behind a firewall that forgets it: nobody closes it, and no reply comes."""
+    port = client.connection_pool.connection_kwargs["port"]
+    window = TakeWindow(port, Store(client).script("take").sha, lambda: None, silently=True)
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 4)
+        window.armed = True
+        ids = enqueue(workers, 3)
+
+        wait_for(lambda: "dropping stale connection" in exposed.log(), 30, exposed.logs)
+        wait_until_drained(client, exposed, 30, "role.coder")
+        window.close()
+
+    found = account(client, simulator, ids)
+    assert (found.lost, found.again, window.armed) == ([], 0, False)
+
+
+@pytest.mark.parametrize("then", ["chain", "chord"])
+def test_what_follows_a_task_survives_a_kill_right_after_its_settlement(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any, then: str
+) -> None:
+    """The next stage is queued after the answer is settled; whoever finds it settled does that."""
+    simulator.settings("claude", answer="echo")
+    port = client.connection_pool.connection_kwargs["port"]
+    window = TakeWindow(port, Store(client).script("settle").sha, lambda: kill(exposed, 0))
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    first = 'complete.s("coder", "<first>")'
+    header = first if then == "chain" else f'group({first}, complete.s("other", "<other>"))'
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 1)
+        window.armed = True
+        workers.run(f"""
+from celery import chain, group
+from tasks import complete
+chain({header}, complete.s("coder").set(task_id="last")).delay()
+""")
+        exposed.workers[0].wait(40)
+        window.close()
+    workers.start(1)
+
+    meta = json.loads(
+        wait_for(lambda: client.get("celery-task-meta-last"), 60, lambda: workers.logs()[-5000:])
+    )
+    assert meta["status"] == "SUCCESS"
+    assert "<first>" in meta["result"]["text"]
+    assert len(simulator.hits("claude")) == 2
+
+
+def test_a_chord_is_completed_though_the_reply_to_its_last_part_is_lost(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any
+) -> None:
+    """It was counted, and nobody was told that it was the last."""
+    simulator.settings("gpt", latency=3)
+    port = client.connection_pool.connection_kwargs["port"]
+    count = client.register_script(CHORD_PART_RETURN_LUA).sha
+    window = TakeWindow(port, count, lambda: None)
+    relayed = redis_url.replace(f":{port}", f":{window.port}")
+    with fleet(relayed, workers.roles_file.read_text()) as exposed:
+        exposed.start(1, "threads", 2)
+        workers.run("""
+from celery import chord
+from tasks import complete
+chord([complete.s("coder", "a"), complete.s("other", "b")])(complete.s("coder").set(task_id="body"))
+""")
+        wait_for(lambda: client.keys("celery-taskset-meta-*.j"))
+        window.armed = True
+
+        meta = wait_for(lambda: client.get("celery-task-meta-body"), 40, exposed.logs)
+        window.close()
+
+    assert (json.loads(meta)["status"], window.armed) == ("SUCCESS", False)
+    assert len(simulator.hits("claude")) == 2
 
 
 @pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=LONG)])

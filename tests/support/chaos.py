@@ -145,10 +145,14 @@ class TakeWindow:
         port: Redis'.
         sha: Of the script that takes.
         strike: Called when a take has brought messages, whose reply is then dropped.
+        silently: Leave that connection open, and say nothing more.
     """
 
-    def __init__(self, port: int, sha: str, strike: Callable[[], None]) -> None:
+    def __init__(
+        self, port: int, sha: str, strike: Callable[[], None], *, silently: bool = False
+    ) -> None:
         self._port, self._sha, self._strike = port, sha.encode(), strike
+        self._silently = silently
         self.armed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -185,6 +189,10 @@ class TakeWindow:
                 if brought and self.armed:
                     self.armed = False
                     self._strike()
+                    if self._silently:
+                        return
                     break
                 client.sendall(data)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)  # while the other thread reads, closing tells nobody
         client.close()

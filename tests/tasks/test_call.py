@@ -169,6 +169,29 @@ def test_an_earlier_result_is_the_prompt_of_the_next_stage(
 
 
 @pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [(([RESULT, RESULT], "planner"), {}), (([RESULT, RESULT],), {"role": "planner"})],
+)
+def test_earlier_results_are_the_prompt_of_a_chords_body(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    """In a Celery chord they arrive as a list; their texts are the prompt, in order."""
+    role, prompt, options = bind(args, kwargs)
+
+    call = Call.of(role, prompt, options)
+    assert (role, call.messages[0].content) == ("planner", "a plan\n\na plan")
+
+
+@pytest.mark.parametrize(
+    "prompt", [[], [RESULT, "more"], [RESULT, {"role": "user", "content": "hi"}]]
+)
+def test_a_list_that_is_not_of_results_alone_is_none(prompt: object) -> None:
+    """It is checked as messages."""
+    with pytest.raises(InvalidPrompt):
+        Call.of("planner", prompt, {})
+
+
+@pytest.mark.parametrize(
     ("args", "kwargs", "error"),
     [
         ((), {}, UnknownRole),

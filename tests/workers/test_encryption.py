@@ -15,17 +15,19 @@ from tests.support.fleet import Fleet, wait_for
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 ENQUEUE = """
 from tasks import app, complete
-from celery import chain
+from celery import chord
 options = {"system": "CANARY-SYSTEM", "metadata": {"of": "CANARY-OPTION"}}
 for number in range(4):
     complete.apply_async(("coder", f"CANARY-PROMPT {number}"), options, task_id=f"t{number}")
 complete.apply_async(("coder", "CANARY-PROMPT"), task_id="later", countdown=2)
 complete.apply_async(("coder", "CANARY-PROMPT"), {"deadline_s": 0.001, **options}, task_id="late")
 app.send_task("complete", ("coder", "CANARY-PROMPT"), options, task_id="sent", compression="gzip")
+both = [complete.s(role, "CANARY-PROMPT") for role in ("planner", "clarifier")]
+chord(both)(complete.s("reviewer").set(task_id="chord"))
 """
 READ = """
 from tasks import app
-for task_id in ("t0", "t1", "t2", "t3", "later", "sent"):
+for task_id in ("t0", "t1", "t2", "t3", "later", "sent", "chord"):
     print(app.AsyncResult(task_id).get(timeout=30)["text"])
 try:
     app.AsyncResult("late").get(timeout=30)
@@ -55,9 +57,10 @@ def words_of(answers: str) -> list[bytes]:
 def test_nothing_is_in_the_clear_during_and_after_a_run(
     workers: Fleet, simulator: Simulator, shared: Any
 ) -> None:
-    """In queues, in hand, delayed, as results, errors and dead letters; whoever published it."""
+    """In queues, in hand, delayed, as results, errors, parts of chords and dead letters."""
     workers.environ["BREAKWATER_ENCRYPTION_KEYS"] = NEW
-    simulator.settings("local", latency=1)
+    for label in ("local", "claude"):
+        simulator.settings(label, latency=1)
     listener = shared.pubsub()
     listener.psubscribe("*")
 
@@ -65,6 +68,8 @@ def test_nothing_is_in_the_clear_during_and_after_a_run(
     seen = everything(shared)
     workers.start(1, "threads", 2)
     wait_for(lambda: shared.hlen("begun") == 2)
+    seen += everything(shared)
+    wait_for(lambda: shared.keys("celery-taskset-meta-*.j"))  # a part of the chord is answered
     seen += everything(shared)
     answers = workers.run(READ)
     seen += everything(shared) + b"".join(

@@ -11,9 +11,12 @@ from tests.support.fleet import Fleet, fleet
 from tests.support.servers import Process, Tls, sentinels
 
 ROUND = """
+from celery import chord
 from tasks import app, complete
 result = complete.delay("planner", "hi")
 assert result.get(timeout=30)["text"]
+body = chord([complete.s("planner", "a"), complete.s("coder", "b")])(complete.s("reviewer"))
+assert body.get(timeout=30)["provider"] == "gemini"
 waiting = complete.apply_async(("planner", "later"), countdown=300)
 waiting.cancel()
 assert app.control.inspect(timeout=2).active_queues()
@@ -55,7 +58,7 @@ def exposed(request: pytest.FixtureRequest, roles: str) -> Iterator[Fleet]:
 
 
 def test_everything_works_over_it(exposed: Fleet) -> None:
-    """Queue, result, cancellation, remote control, breakers, commands; no password in any output."""
+    """Queue, result, chord, cancellation, remote control, breakers, commands; no password in any output."""
     exposed.start(1, "threads", 2, "--task-events")
 
     printed = exposed.run(ROUND)
