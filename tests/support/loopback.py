@@ -19,6 +19,8 @@ class Loopback:
     body: bytes = b"{}"
     asked: list[dict[str, Any]] = field(default_factory=list)
     """Of each request: `method`, `path`, `headers` (lower case) and `body` (from JSON)."""
+    gate: threading.Event = field(default_factory=threading.Event)
+    """While it is cleared, requests wait for their answers."""
 
     def answer(self, body: object, status: int = 200, **headers: str) -> None:
         """Answer this from now on; an underscore in a header's name is a dash."""
@@ -31,6 +33,7 @@ class Loopback:
 def loopback() -> Iterator[Loopback]:
     """Serve on a free port."""
     served = Loopback()
+    served.gate.set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -45,6 +48,7 @@ def loopback() -> Iterator[Loopback]:
                     "body": json.loads(sent) if sent else None,
                 }
             )
+            served.gate.wait()
             self.send_response(served.status)
             for name, value in {"Content-Type": "application/json", **served.headers}.items():
                 self.send_header(name, value)
@@ -65,6 +69,7 @@ def loopback() -> Iterator[Loopback]:
     try:
         yield served
     finally:
+        served.gate.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -6,6 +6,8 @@ import pytest
 
 from simulator.client import Simulator
 from tests.support.fleet import KEYS, Fleet, fleet
+from tests.support.loopback import Loopback, loopback
+from tests.support.vendors import answer_of
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +46,19 @@ def workers(redis_url: str, roles: str) -> Iterator[Fleet]:
     """A fleet over these roles, no worker started yet."""
     with fleet(redis_url, roles) as those:
         yield those
+
+
+@pytest.fixture
+def held(workers: Fleet) -> Iterator[Loopback]:
+    """The provider `held`, which answers no call before its gate is opened; the role `slow`."""
+    with loopback() as served:
+        served.answer(answer_of("openai-chat"))
+        served.gate.clear()
+        provider = (
+            f'held: {{adapter: openai-chat, model: m, api_key: k, base_url: "{served.url}/v1"}}'
+        )
+        text = workers.roles_file.read_text()
+        text = text.replace("providers:\n", f"providers:\n  {provider}\n")
+        workers.roles_file.write_text(text + "  slow: {chain: [held]}\n")
+        yield served
+        workers.stop()

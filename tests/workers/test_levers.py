@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import redis
 
 from simulator.client import Simulator
 from tests.support.fleet import Fleet, wait_for
+from tests.support.loopback import Loopback
 
 POOLS = ["threads", "prefork", "gevent"]
 ENQUEUE = "from tasks import complete\nfor _ in range({}): print(complete.delay({!r}, 'hi').id)"
@@ -37,32 +39,34 @@ def _operator(workers: Fleet) -> None:
     workers.environ["BREAKWATER_WHO"] = "ann"
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "pool", ["threads", *(pytest.param(each, marks=pytest.mark.long) for each in POOLS[1:])]
+)
 def test_a_paused_role_waits_and_the_others_run_on(
-    workers: Fleet, simulator: Simulator, client: Any, pool: str
+    workers: Fleet, held: Loopback, client: Any, pool: str
 ) -> None:
     """What runs finishes, nothing else is begun, by new workers neither; then all is answered."""
-    simulator.settings("claude", latency=3)
     workers.start(1, pool, 4)
-    ids = enqueue(workers, 10)
-    wait_for(lambda: simulator.in_flight("claude") == 4)
+    ids = enqueue(workers, 10, "slow")
+    wait_for(lambda: len(held.asked) == 4)
 
-    done = workers.command("breakwater", "pause", "clarifier", "--why", "the bill")
+    done = workers.command("breakwater", "pause", "slow", "--why", "the bill")
+    held.gate.set()
     wait_for(lambda: settled(client, ids) == 4, 20, workers.logs)
     workers.start(1, pool, 4)
     other = workers.run(ANSWER.format("planner")).strip()
-    (queue,) = [each for each in told(workers, "queues") if each["role"] == "clarifier"]
-    hits = len(simulator.hits("claude"))
-    resumed = workers.command("breakwater", "resume", "clarifier")
+    (queue,) = [each for each in told(workers, "queues") if each["role"] == "slow"]
+    asked = len(held.asked)
+    resumed = workers.command("breakwater", "resume", "slow")
 
-    assert (done.returncode, done.stdout) == (0, "role.clarifier paused\n")
+    assert (done.returncode, done.stdout) == (0, "role.slow paused\n")
     assert other == "gpt"
-    assert hits == 4
+    assert asked == 4
     assert (queue["depth"], queue["consumers"]) == (6, 2)
     assert (queue["paused"]["who"], queue["paused"]["why"]) == ("ann", "the bill")
-    assert resumed.stdout == "role.clarifier resumed\n"
+    assert resumed.stdout == "role.slow resumed\n"
     wait_for(lambda: settled(client, ids) == 10, 30, workers.logs)
-    assert len(simulator.hits("claude")) == 10
+    assert len(held.asked) == 10
 
 
 def test_a_pause_reaches_what_comes_by_the_common_queue(
@@ -82,25 +86,26 @@ def test_a_pause_reaches_what_comes_by_the_common_queue(
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_drained_worker_finishes_what_it_runs_and_ends(
-    workers: Fleet, simulator: Simulator, client: Any, pool: str
+    workers: Fleet, held: Loopback, client: Any, pool: str
 ) -> None:
     """However long it takes, its grace is another thing; what it has not begun is for others."""
-    simulator.settings("claude", latency=9)
-    workers.start(1, pool, 4, "--grace", "1")
-    ids = enqueue(workers, 10)
-    wait_for(lambda: simulator.in_flight("claude") == 4)
+    workers.start(1, pool, 4, "--grace", "0.1")
+    ids = enqueue(workers, 10, "slow")
+    wait_for(lambda: len(held.asked) == 4)
 
     done = workers.command("breakwater", "drain", "w0@test")
+    inspected = wait_for(lambda: told_by_inspect(workers), 20)
     (worker,) = told(workers, "workers")
-    inspected = wait_for(lambda: told_by_inspect(workers), 5)
+    ended_early = workers.workers[0].poll() is not None
+    held.gate.set()
     workers.workers[0].wait(30)
 
     assert (done.returncode, done.stdout) == (0, "w0@test draining\n")
-    assert worker["draining"]["who"] == "ann"
-    assert inspected == "ann"
+    assert (worker["draining"]["who"], inspected) == ("ann", "ann")
+    assert not ended_early
     assert workers.workers[0].returncode == 0
     assert settled(client, ids) == 4
-    assert client.llen("role.clarifier") == 6
+    assert client.llen("role.slow") == 6
     assert not client.exists("taken", "workers", "draining")
 
 
@@ -110,15 +115,16 @@ def told_by_inspect(workers: Fleet) -> str:
     return str(answer["drained_by"])
 
 
-def test_drain_waits_until_they_have_ended(workers: Fleet, simulator: Simulator) -> None:
+def test_drain_waits_until_they_have_ended(workers: Fleet, held: Loopback) -> None:
     """A deployment goes on when the old ones are gone."""
-    simulator.settings("claude", latency=2)
     workers.start(2, "threads", 2)
-    enqueue(workers, 4)
-    wait_for(lambda: simulator.in_flight("claude") == 4)
+    enqueue(workers, 4, "slow")
+    wait_for(lambda: len(held.asked) == 4)
+    threading.Timer(3, held.gate.set).start()
 
     workers.command("breakwater", "drain", "--all", "--wait")
 
+    assert held.gate.is_set()
     assert told(workers, "workers") == []
     assert [worker.wait(10) for worker in workers.workers] == [0, 0]
 
