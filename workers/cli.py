@@ -83,7 +83,7 @@ def breakwater(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """LLM completions through a fleet. Reads REDIS_URL and ROLES_FILE as the workers do."""
+    """Ask, watch and steer a fleet; reads REDIS_URL, ROLES_FILE and LEDGER_URL."""
 
 
 @cli.command()
@@ -144,7 +144,7 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(any(finding.level == "fault" for finding in findings))
 
 
-@cli.command()
+@cli.command(hidden=True)  # `make demo`; it needs a checkout
 def demo(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Leave real providers alone, keys or not.")

@@ -33,10 +33,10 @@ class Screen(TyperGroup):
     """A group whose help has room for all its commands on 24 lines."""
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
-        """Leave out of the help what installs nothing."""
+        """Leave out of the help what is wanted once; docs/commands.md tells of it."""
         params = super().get_params(ctx)
         for param in params:
-            if param.name == "show_completion":
+            if param.name in {"show_completion", "install_completion"}:
                 param.hidden = True  # type: ignore[attr-defined]
         return params
 

@@ -13,7 +13,7 @@ from tasks.ledger.drain import AT_ONCE, Drain
 from tasks.ledger.sums import DAY_MS
 from workers.console import at_utc, fail, group, out, seconds, usable_redis_url
 
-cli = group(no_args_is_help=True)
+cli = group(no_args_is_help=True, help="Keep the ledger: drain, import, prune.")
 
 
 @cli.command()

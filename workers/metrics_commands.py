@@ -17,7 +17,7 @@ from tasks.ledger.export import COLUMNS, export
 from tasks.ledger.summary import FOREVER_MS, GROUPS, OUTCOMES, Line, Where, summarise
 from workers.console import AsJson, err, group, moment_ms, out, print_json
 
-cli = group(no_args_is_help=True)
+cli = group(no_args_is_help=True, help="Sum up the ledger, or export it.")
 
 Provider = Annotated[str | None, typer.Option(help="Only of this provider.")]
 Model = Annotated[str | None, typer.Option(help="Only of this model.")]

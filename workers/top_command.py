@@ -27,10 +27,10 @@ TIMEOUT_S = 2.0
 
 def top() -> None:
     """
-    Watch the fleet: breakers, queues, rates, latencies, costs, the last events; q ends it.
+    Watch the whole fleet on one screen; q ends it.
 
-    Rates, percentiles and dollars an hour are those of the ledger's last five minutes
-    (LEDGER_URL). ok: of the calls; served by: who gave the answers.
+    Breakers, queues and the last events as they are; calls a minute, ok, p50, p95 and
+    dollars an hour are of the ledger's last five minutes (LEDGER_URL).
     """
     if not out.is_terminal or not sys.stdin.isatty():
         raise typer.BadParameter(
