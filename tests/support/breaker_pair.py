@@ -264,8 +264,12 @@ class Story(Pair):
             self.past.append(self.permits.pop(n % len(self.permits)))
 
     def renew_some(self, n: int) -> None:
-        """Leases of some running calls, and of one that is over, are renewed."""
-        self.renew(*(token for token, _ in self.permits[n % 3 :] + self.past[-1:]))
+        """Leases of the newest calls, a probe's that runs on among them, and of one that is over."""
+        if n % 2:
+            self.land_on_a_deadline(0)
+            self.ask(n)
+            self.now_us += n % self.model.numbers.lease_ms * 1000
+        self.renew(*(token for token, _ in self.permits[-1 - n % 3 :] + self.past[-1:]))
 
     def burst(self, n: int) -> None:
         """Calls fail until it opens, but for one or none."""
