@@ -112,6 +112,12 @@ def test_the_summary_is_what_the_providers_counted(
     assert {row["role"] for row in exported} == {"coder"}
 
 
+def opened(client: redis.Redis, workers: Fleet) -> bool:
+    """Ask claude, and tell whether that opened its breaker: Redis may be late on a loaded machine."""
+    workers.command("breakwater", "ask", "clarifier", "hi")
+    return client.hget("breaker:{claude}", "state") == "open"
+
+
 def test_why_tells_a_tasks_whole_way(
     redis_url: str, simulator: Simulator, client: redis.Redis
 ) -> None:
@@ -121,7 +127,7 @@ def test_why_tells_a_tasks_whole_way(
         workers.roles_file.write_text(text + "  three: {chain: [claude, gpt, gemini]}\n")
         workers.start()
         simulator.fault("claude", status=401)  # one is proof
-        workers.command("breakwater", "ask", "clarifier", "hi")
+        wait_for(lambda: opened(client, workers), 60)
         simulator.fault("gpt", status=429, retry_after=30)
         asked = workers.command("breakwater", "ask", "three", "hi", "--json")
         task_id = json.loads(asked.stdout)["task_id"]
