@@ -23,6 +23,7 @@ from tasks.errors import ConfigError
 from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload
 from tasks.queue import COMMON_QUEUE, app, queue_of
+from workers.exporter import Exporter, exporter
 from workers.log import set_up_logging
 from workers.reload import Reloader
 
@@ -34,14 +35,17 @@ EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
 _told: dict[str, list[str]] = {}  # the queues to consume, and not to
 _reloader: Reloader | None = None
 _drain: Drain | None = None
+_exporter: Exporter | None = None
 
 
 @signals.celeryd_init.connect(weak=False)
 def _check_roles(options: dict[str, Any], **_: Any) -> None:
+    global _exporter  # noqa: PLW0603 - one worker a process
     try:
         address()
         encryption.keys()
         settings = load_settings()
+        _exporter = exporter(settings)
     except ConfigError as faults:
         print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(EXIT_BAD_CONFIG)
@@ -80,6 +84,8 @@ def _start(sender: Any, **_: Any) -> None:
     _reloader.start()
     _drain = Drain(client(), _open_ledger)
     _drain.start()
+    if _exporter:
+        _exporter.start()
 
 
 def _open_ledger() -> "Database":
