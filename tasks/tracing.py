@@ -60,16 +60,24 @@ def use(tracing: Tracing) -> None:
     _now = tracing
 
 
-def publishing(
-    role: str, queue: str, task_id: str, headers: dict[str, Any]
-) -> AbstractContextManager[object]:
+def has_provider() -> bool:
     """
-    Span the sending of a task, and put the span's context into the message's headers.
+    Tell whether somebody has set up tracing in this process.
 
     Where opentelemetry is installed, redis-py has imported it; where it is not, this is a look.
     """
-    if "opentelemetry.trace" not in sys.modules:
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    return trace is not None and not isinstance(
+        trace.get_tracer_provider(), trace.ProxyTracerProvider
+    )
+
+
+def publishing(
+    role: str, queue: str, task_id: str, headers: dict[str, Any]
+) -> AbstractContextManager[object]:
+    """Span the sending of a task, and put the span's context into the message's headers."""
+    if not has_provider():
         return _NOTHING
-    from tasks.telemetry import publishing  # noqa: PLC0415 - as above
+    from tasks.telemetry import publishing  # noqa: PLC0415 - where it is installed
 
     return publishing(role, queue, task_id, headers)

@@ -19,8 +19,11 @@ from celery import signals
 
 from tasks.errors import ConfigError
 
-COUNTS = ("counter_*.db", "histogram_*.db")
-"""The files as prometheus_client names them."""
+KINDS = ("counter", "histogram")
+"""What prometheus_client has files for: `counter_NAME.db`."""
+RESERVED_BYTES = 512 * 1024
+"""Of each file, on the disk from the start; about 2,000 series. They are written as memory, and a
+disk that is full would end the process by SIGBUS."""
 
 
 class Slot:
@@ -35,7 +38,7 @@ class Slot:
         self.folder = folder
         self._number = number
         self._lock = lock
-        self._name = str(number)
+        self._take(str(number))
         signals.worker_process_init.connect(self._forked)
 
     def name(self) -> str:
@@ -43,7 +46,14 @@ class Slot:
         return self._name
 
     def _forked(self, **_: object) -> None:
-        self._name = f"{self._number}-{current_process().index}"
+        self._take(f"{self._number}-{current_process().index}")
+
+    def _take(self, name: str) -> None:
+        self._name = name
+        for kind in KINDS:
+            with (self.folder / f"{kind}_{name}.db").open("ab") as file:
+                if hasattr(os, "posix_fallocate"):  # not on a Mac
+                    os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
 
 
 def folder_for(port: int) -> Path:
@@ -75,7 +85,7 @@ def claim(folder: Path) -> Slot:
 def _first_free(folder: Path) -> Slot:
     there = [_try(path) for path in sorted(folder.glob("slot-*.lock"))]
     if not any(lock is None for lock in there):
-        for path in itertools.chain.from_iterable(map(folder.glob, COUNTS)):
+        for path in (path for kind in KINDS for path in folder.glob(f"{kind}_*.db")):
             path.unlink()
     for lock in there:
         if lock:

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from tasks import tracing
 from tasks.errors import ConfigError
 
@@ -27,8 +25,6 @@ PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """OTEL_EXPORTER_OTLP_PROTOCOL, and the exporter's name; the first is the default."""
 LAST_WORDS_S = 3.0
 """How long a worker that stops waits for a collector."""
-
-_log = structlog.get_logger("breakwater")
 
 
 class Otel:
@@ -94,24 +90,17 @@ def otel() -> Otel | None:
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     names = {signal: _names(signal) for signal in SIGNALS}
-    if _has_providers():
+    if tracing.has_provider():
         return Otel({})
     if not any(names.values()):
         return None
     try:
         import opentelemetry.sdk  # noqa: F401, PLC0415 - is it there?
     except ImportError:
-        _log.warning("otel.not_installed", what="pip install 'breakwater[otel]'")
+        told = "OTEL_* names an exporter, but there is none: pip install 'breakwater[otel]'"
+        print(told, file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return None
     return Otel({signal: [_exporter(signal, name) for name in names[signal]] for signal in SIGNALS})
-
-
-def _has_providers() -> bool:
-    """Tell whether somebody has set up tracing in this process already."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    return trace is not None and not isinstance(
-        trace.get_tracer_provider(), trace.ProxyTracerProvider
-    )
 
 
 def _names(signal: str) -> list[str]:

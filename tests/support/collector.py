@@ -29,6 +29,7 @@ class Span:
     attributes: dict[str, Any]
     events: list[tuple[str, dict[str, Any]]]
     is_error: bool
+    scope: str
     resource: dict[str, Any]
 
 
@@ -61,8 +62,7 @@ class Collector:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 about = _table(resource.resource.attributes)
                 for scope in resource.scope_spans:
-                    if scope.scope.name == "breakwater":
-                        self.spans += [_span(span, about) for span in scope.spans]
+                    self.spans += [_span(span, scope.scope.name, about) for span in scope.spans]
         else:
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 for scope in resource.scope_metrics:
@@ -83,7 +83,7 @@ class Collector:
         self._server.server_close()
 
 
-def _span(span: Sent, resource: dict[str, Any]) -> Span:
+def _span(span: Sent, scope: str, resource: dict[str, Any]) -> Span:
     return Span(
         name=span.name,
         kind=KINDS[span.kind],
@@ -94,6 +94,7 @@ def _span(span: Sent, resource: dict[str, Any]) -> Span:
         attributes=_table(span.attributes),
         events=[(event.name, _table(event.attributes)) for event in span.events],
         is_error=span.status.code == 2,
+        scope=scope,
         resource=resource,
     )
 

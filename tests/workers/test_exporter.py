@@ -256,6 +256,24 @@ def test_settings_that_cannot_be_stop_the_worker(
     assert said in workers.log()
 
 
+def test_a_full_disk_is_told_at_start(workers: Fleet) -> None:
+    """The files are written as memory, where a full disk would be a SIGBUS in the midst of work."""
+    code = (
+        "import resource, signal, sys; from celery.__main__ import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(main())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-A", "workers", "worker", "--pool", "solo"],
+        cwd=workers.folder, env=workers.environ, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 78
+    assert "cannot be used: File too large" in done.stderr
+
+
 def test_without_a_port_nothing_is_imported_for_it(workers: Fleet) -> None:
     """It costs memory and time only where it is wanted."""
     code = "import sys, workers; print('prometheus_client' in sys.modules)"

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -70,7 +71,9 @@ def test_one_trace_leads_from_the_producer_to_each_attempt(
 
     trace, task_id = traced(workers, f'complete.delay("coder", "{SECRET}")')
 
-    wait_for(lambda: len(collector.spans) >= 4, explain=workers.logs)
+    wait_for(lambda: len(collector.spans) >= 5, explain=workers.logs)
+    # None of an SDK's own: its tokens would count twice.
+    assert sorted(s.scope for s in collector.spans) == ["app", *["breakwater"] * 4]
     send, process = one(collector.named("send")), one(collector.named("process"))
     failed, answered = collector.named("chat")
     assert {span.trace for span in collector.spans} == {trace}
@@ -191,3 +194,26 @@ def test_an_exporter_that_is_none_stops_the_worker(
 
     assert workers.workers[0].wait(30) == 78
     assert said in workers.log()
+
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("opentelemetry.sdk"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_a_worker_without_the_extra_says_so_and_works(workers: Fleet, tmp_path: Path) -> None:
+    """A cluster may set the variables for everybody."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    workers.environ["PYTHONPATH"] = str(tmp_path)
+    workers.start()
+
+    workers.run('from tasks import complete; complete.delay("clarifier", "hi").get(timeout=30)')
+
+    assert "pip install 'breakwater[otel]'" in workers.log()
