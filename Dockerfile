@@ -5,13 +5,15 @@ COPY breaker breaker
 COPY tasks tasks
 COPY workers workers
 RUN python -m venv /opt/breakwater \
-    && /opt/breakwater/bin/pip install --no-cache-dir --quiet ".[postgres]"
+    && /opt/breakwater/bin/pip install --no-cache-dir --quiet ".[otel,postgres]"
 
 FROM python:3.13-slim
 RUN useradd --create-home --uid 10001 breakwater \
     && install --directory --owner breakwater /var/lib/breakwater # a volume takes its owner from here
 COPY --from=build /opt/breakwater /opt/breakwater
-ENV PATH=/opt/breakwater/bin:$PATH PYTHONUNBUFFERED=1 ROLES_FILE=/etc/breakwater/roles.yaml
+ENV PATH=/opt/breakwater/bin:$PATH PYTHONUNBUFFERED=1 ROLES_FILE=/etc/breakwater/roles.yaml \
+    METRICS_PORT=9464
+EXPOSE 9464
 WORKDIR /home/breakwater
 USER breakwater
 # Asks this container's own worker; a worker that consumes nothing does not answer.

@@ -12,10 +12,12 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from tasks import tracing
 from tasks.call import Call, bind
 from tasks.config import role_names
 from tasks.errors import BreakwaterError, UnknownRole, UnknownTask
 from tasks.queue import COMMON_QUEUE, QueueUnavailable, app, queue_of, shadow_name
+from tasks.tracing import publishing
 
 HEADER = "breakwater"
 """The message's header for what is ours: when it was enqueued, in ms."""
@@ -53,14 +55,15 @@ class Complete(Task):  # type: ignore[misc]
             options["queue"] = queue_for(call.role)
         options["task_id"] = options.get("task_id") or uuid()
         try:
-            return super().apply_async(
-                (call.role, as_json(call)),
-                chosen,
-                headers=headers,
-                argsrepr="(…)",
-                kwargsrepr="{…}",
-                **options,
-            )
+            with publishing(call.role, options["queue"], options["task_id"], headers):
+                return super().apply_async(
+                    (call.role, as_json(call)),
+                    chosen,
+                    headers=headers,
+                    argsrepr="(…)",
+                    kwargsrepr="{…}",
+                    **options,
+                )
         except (OperationalError, RedisError) as error:
             raise QueueUnavailable(
                 f"Redis did not take the task ({type(error).__name__}); enqueue it again, best "
@@ -111,7 +114,7 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     hand = Hand.of(self)
     if hand is None:
         return stored(self)
-    with hand:
+    with tracing.now().processing(self.request), hand:
         try:
             return hand.answer(args, kwargs)
         except Ignore:

@@ -59,6 +59,18 @@ class Queue:
     paused: Hold | None
     parked: Parked | None
 
+    @property
+    def matters(self) -> bool:
+        """Tell a queue of which something is to be said from one of a role that is long gone."""
+        return bool(
+            self.depth
+            or self.running
+            or self.delayed
+            or self.consumers
+            or self.paused
+            or self.parked
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:

@@ -12,7 +12,7 @@ from typing import Any
 from celery import Task, states
 from celery.exceptions import Ignore
 
-from tasks import runtime
+from tasks import observers, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.completion import HEADER
 from tasks.config import Role
@@ -213,6 +213,9 @@ class Hand:
         if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}):
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store
+        role = dead["role"] if dead else result["role"]
+        duration_s = (_now_ms() - self._enqueued_ms) / 1000
+        observers.settled(role, "failed" if dead else "succeeded", max(0.0, duration_s))
 
     def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from breaker import BreakerOpen
-from tasks import errors
+from breaker import BreakerOpen, Permit, SharedCircuitBreaker
+from tasks import errors, tracing
 from tasks.call import Call
-from tasks.config import Role, Target
+from tasks.config import ProviderSettings, Role, Target
 from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, ProviderError
 from tasks.ledger.attempt import RETRIED, Attempt
 from tasks.providers.base import Completion, Request, Usage
@@ -137,12 +137,18 @@ class _Walk:
             self.reject(place, target, "BreakerOpen", _why_refused(refused))
             return None
         begun = self._attempt(place, target, "WorkerLost", self._why_chosen(permit.state))
+        with tracing.now().calling(self._provider(target), begun):
+            return self._ask(target, breaker, permit, begun)
+
+    def _ask(
+        self, target: Target, breaker: SharedCircuitBreaker, permit: Permit, begun: Attempt
+    ) -> Completion | None:
         started = self.clock()
         try:
             completion = self._call(target, begun)
         except ProviderError as error:
             settle(breaker, permit, error)
-            self._failed(replace(begun, latency_ms=self._since_ms(started)), error)
+            self._failed(target, replace(begun, latency_ms=self._since_ms(started)), error)
             if not error.verdict.next_target:
                 raise
             return None
@@ -152,17 +158,19 @@ class _Walk:
         after = settle(breaker, permit, None)
         self.closed = after.state == "closed" and not after.held_for_s
         self._add(
+            target,
             replace(
                 begun, model=completion.model, outcome="succeeded", error=None,
                 latency_ms=self._since_ms(started), request_id=completion.request_id,
                 **self._spent(begun, completion.usage, completion.model),
-            )
+            ),
+            completion,
         )  # fmt: skip
         return completion
 
     def reject(self, place: int, target: Target, error: str, why: str) -> None:
         """Note a target that was passed over."""
-        self._add(replace(self._attempt(place, target, error, why), outcome="rejected"))
+        self._add(target, replace(self._attempt(place, target, error, why), outcome="rejected"))
 
     def verdict(self) -> Exception:
         """Say why the whole walk came to nothing."""
@@ -195,22 +203,21 @@ class _Walk:
             model=target.model,
             system=self.call.system if self.call.system is not None else self.role.system,
             params=settings.params_for(target, self.role, self.call.params),
-            timeout_s=min(
-                settings.providers[target.provider].timeout.total_s, self.deadline - self.clock()
-            ),
+            timeout_s=min(self._provider(target).timeout.total_s, self.deadline - self.clock()),
             before_sending=partial(self.account.calling, begun),
         )
 
-    def _failed(self, begun: Attempt, error: ProviderError) -> None:
+    def _failed(self, target: Target, begun: Attempt, error: ProviderError) -> None:
         self.last_error = error
         if error.verdict.heals:
             self.waits_s.append(error.retry_after_s or 0.0)
         self._add(
+            target,
             replace(
                 begun, error=type(error).__name__, status=error.status,
                 request_id=error.request_id,
                 **(self._spent(begun, Usage(**error.usage)) if error.usage else {}),
-            )
+            ),
         )  # fmt: skip
 
     def _spent(self, begun: Attempt, usage: Usage, *models: str) -> dict[str, Any]:
@@ -218,9 +225,13 @@ class _Walk:
         cost = prices.cost(begun.provider, (*models, begun.model), usage, begun.started_ms)
         return {"usage": usage, "cost": cost}
 
-    def _add(self, attempt: Attempt) -> None:
+    def _add(self, target: Target, attempt: Attempt, completion: Completion | None = None) -> None:
         self.attempts.append(attempt)
         self.account.add(attempt)
+        tracing.now().tell(self._provider(target), target.model, attempt, completion)
+
+    def _provider(self, target: Target) -> ProviderSettings:
+        return self.registry.settings.providers[target.provider]
 
     def _why_chosen(self, state: str) -> str:
         probe = ", probing whether it has recovered" if state == "half-open" else ""

@@ -23,7 +23,9 @@ from tasks.errors import ConfigError
 from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload
 from tasks.queue import COMMON_QUEUE, app, queue_of
+from workers.exporter import Exporter, exporter
 from workers.log import set_up_logging
+from workers.otel import Otel, otel
 from workers.reload import Reloader
 
 if TYPE_CHECKING:
@@ -34,14 +36,19 @@ EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
 _told: dict[str, list[str]] = {}  # the queues to consume, and not to
 _reloader: Reloader | None = None
 _drain: Drain | None = None
+_exporter: Exporter | None = None
+_otel: Otel | None = None
 
 
 @signals.celeryd_init.connect(weak=False)
 def _check_roles(options: dict[str, Any], **_: Any) -> None:
+    global _exporter, _otel  # noqa: PLW0603 - one worker a process
     try:
         address()
         encryption.keys()
         settings = load_settings()
+        _exporter = exporter(settings)
+        _otel = otel()
     except ConfigError as faults:
         print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(EXIT_BAD_CONFIG)
@@ -51,7 +58,16 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
     _consume(settings)
     preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
     if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
+        signals.worker_process_init.connect(_trace)
         gc.freeze()  # the children share these pages instead of copying 40 to 66 MB an SDK
+    else:
+        signals.worker_init.connect(_trace)
+
+
+def _trace(**_: Any) -> None:
+    """Export from this process, which runs tasks; its threads are made after the fork."""
+    if _otel:
+        _otel.start()
 
 
 def _names(options: dict[str, Any], option: str) -> list[str]:
@@ -80,6 +96,8 @@ def _start(sender: Any, **_: Any) -> None:
     _reloader.start()
     _drain = Drain(client(), _open_ledger)
     _drain.start()
+    if _exporter:
+        _exporter.start()
 
 
 def _open_ledger() -> "Database":
@@ -97,6 +115,8 @@ def _drain_the_rest(**_: Any) -> None:
 @signals.worker_process_shutdown.connect(weak=False)
 @signals.worker_shutdown.connect(weak=False)
 def _close(**_: Any) -> None:
+    if _otel:
+        _otel.stop()
     runtime.close()
 
 

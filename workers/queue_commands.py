@@ -89,20 +89,8 @@ def _look(fleet: Fleet) -> View:
     except ConfigError:  # what workers have said will do
         roles = frozenset()
     view = fleet.look(roles)
-    shown = [each for each in view.queues if each.role in roles or _matters(each)]
+    shown = [each for each in view.queues if each.role in roles or each.matters]
     return View(view.now_ms, shown, view.workers)
-
-
-def _matters(queue: Queue) -> bool:
-    """Tell a queue of which something is to be said from one of a role that is long gone."""
-    return bool(
-        queue.depth
-        or queue.running
-        or queue.delayed
-        or queue.consumers
-        or queue.paused
-        or queue.parked
-    )
 
 
 def _chosen(view: View, roles: list[str] | None, all_: bool) -> list[str]:

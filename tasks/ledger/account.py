@@ -8,6 +8,7 @@ result. The stream `ledger` takes them there, and a worker drains it into the da
 from collections.abc import Mapping
 from typing import Any
 
+from tasks import observers
 from tasks.delivery.lease import Lease
 from tasks.encryption import seal
 from tasks.ledger.attempt import Attempt
@@ -53,6 +54,7 @@ class Account:
         went_out, self._is_out = self._is_out, False
         if attempt.is_abandoned and not went_out:
             return
+        observers.attempted(self._task["role"], attempt)
         row = self._row(attempt)
         if not self._lease:
             self.rows.append(row)

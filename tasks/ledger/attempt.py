@@ -55,6 +55,11 @@ class Attempt:
         """Tell a call whose end nobody waited for."""
         return self.error in ABANDONED
 
+    @property
+    def told(self) -> str:
+        """The outcome as the ledger and the metrics tell it: what may have been paid apart."""
+        return "abandoned" if self.is_abandoned else self.outcome
+
     def as_dict(self) -> dict[str, Any]:
         """Return the attempt as the result's JSON object."""
         return {
@@ -80,7 +85,7 @@ class Attempt:
                 **task,
                 **self.as_dict(),
                 **self.usage.as_dict(),
-                "outcome": "abandoned" if self.is_abandoned else self.outcome,
+                "outcome": self.told,
                 "attempt": self.number,
                 "failover": int(self.place > 0),
                 "started_ms": self.started_ms,

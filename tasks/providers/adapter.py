@@ -128,7 +128,14 @@ class Adapter(ABC):
             _log.warning("provider.param_dropped", provider=self.name, param=name)
 
     def _completion(
-        self, *, text: str, model: str, reason: str | None, usage: Usage, request_id: str | None
+        self,
+        *,
+        text: str,
+        model: str,
+        reason: str | None,
+        usage: Usage,
+        request_id: str | None,
+        response_id: str | None,
     ) -> Completion:
         """
         Say what an answer is worth.
@@ -157,7 +164,7 @@ class Adapter(ABC):
             if finish in {"content_filter", "refusal"}:
                 raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
             raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
-        return Completion(text, model, finish, usage, request_id)
+        return Completion(text, model, finish, usage, request_id, response_id)
 
 
 def instructions(request: Request) -> str | None:

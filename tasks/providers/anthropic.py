@@ -71,6 +71,7 @@ class AnthropicProvider(Adapter):
                 reasoning_tokens=details.thinking_tokens if details else 0,
             ),
             request_id=answer._request_id,
+            response_id=answer.id,
         )
 
     def _models(self) -> Iterable[str]:

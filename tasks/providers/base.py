@@ -69,6 +69,8 @@ class Completion:
     usage: Usage
     request_id: str | None = None
     """The vendor's id of the request, None where it gave none."""
+    response_id: str | None = None
+    """The vendor's id of the answer, None where it gave none."""
 
 
 class Provider(Protocol):

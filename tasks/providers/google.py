@@ -99,6 +99,7 @@ class GoogleProvider(Adapter):
             reason=reason,
             usage=_usage(answer.usage_metadata),
             request_id=answer.response_id,
+            response_id=answer.response_id,
         )
 
     def _models(self) -> Iterable[str]:

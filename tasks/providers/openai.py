@@ -59,6 +59,7 @@ class OpenAIProvider(Adapter):
             reason=_reason(answer, refused=any(part.type == "refusal" for part in parts)),
             usage=_usage(answer.usage),
             request_id=answer._request_id,
+            response_id=answer.id,
         )
 
     def _models(self) -> Iterable[str]:

@@ -75,6 +75,7 @@ class OpenAIChatProvider(Adapter):
             reason="refusal" if choice.message.refusal else choice.finish_reason,
             usage=_usage(answer.usage),
             request_id=answer._request_id or answer.id,
+            response_id=answer.id,
         )
 
     def _models(self) -> Iterable[str]:

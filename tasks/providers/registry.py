@@ -18,6 +18,7 @@ from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBr
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
 from tasks.errors import BreakwaterError, ProviderError, ProviderTimeout
 from tasks.ledger.prices import PriceList
+from tasks.observers import TRANSITIONS
 from tasks.providers.base import Provider
 
 ADAPTERS = {
@@ -224,6 +225,7 @@ def _breaker(breakers: Breakers, name: str, rules: BreakerSettings) -> SharedCir
         open_max_s=rules.open_max_s,
         open_jitter=rules.open_jitter,
         stable_s=rules.stable_s,
+        listeners=(TRANSITIONS,),
     )
 
 

@@ -1,0 +1,35 @@
+"""The queries of the alert rules and of the dashboard."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus" / "rules.yml"
+DASHBOARD = DEPLOY / "grafana" / "breakwater.json"
+VARIABLES = {"$__rate_interval": "5m", "$provider": ".*", "$role": ".*"}
+"""What Grafana puts in."""
+
+
+def of_rules() -> dict[str, str]:
+    """Name each alert's query."""
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def of_dashboard() -> dict[str, str]:
+    """Name each panel's queries, with the variables filled in."""
+    panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return {
+        f"{panel['title']} {target['refId']}": _filled(target["expr"])
+        for panel in panels
+        for target in panel.get("targets", ())
+    }
+
+
+def _filled(query: str) -> str:
+    for name, value in VARIABLES.items():
+        query = query.replace(name, value)
+    return query

@@ -1,0 +1,44 @@
+"""Who is told, and what their errors change: nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tasks import observers
+from tasks.ledger.account import Account
+from tasks.ledger.attempt import Attempt
+
+
+@pytest.fixture
+def told() -> Iterator[list[tuple[str, Attempt]]]:
+    """What one observer is told, behind another that fails."""
+    seen: list[tuple[str, Attempt]] = []
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    observers.of_attempts += [fail, lambda role, attempt: seen.append((role, attempt))]
+    yield seen
+    del observers.of_attempts[-2:]
+
+
+def test_an_observers_error_is_nobody_elses(told: list[tuple[str, Attempt]]) -> None:
+    """The answer is paid for; the account is kept and the next one is told."""
+    attempt = Attempt("claude", "m", "succeeded")
+    account = Account({"task_id": "t", "role": "coder"})
+
+    account.add(attempt)
+
+    assert told == [("coder", attempt)]
+    assert len(account.rows) == 1
+
+
+def test_a_call_that_never_went_out_is_not_told(told: list[tuple[str, Attempt]]) -> None:
+    """As in the ledger: another delivery had begun, so there was no attempt."""
+    account = Account({"task_id": "t", "role": "coder"})
+
+    account.add(Attempt("claude", "m", "failed", "Superseded"))
+    account.calling(Attempt("claude", "m", "failed", "WorkerLost"))
+    account.add(Attempt("claude", "m", "failed", "Cancelled"))
+
+    assert [attempt.told for _, attempt in told] == ["abandoned"]

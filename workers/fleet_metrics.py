@@ -1,0 +1,95 @@
+"""What `/metrics` tells of the fleet: read from Redis at the scrape, within about a second."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+
+from tasks import runtime
+from tasks.connection import client
+from tasks.fleet import Fleet, View
+from workers import metrics
+from workers.metrics import Metric
+
+BOUND_S = 0.4
+"""For a connection, and for each answer; after the first failure nothing more is asked."""
+STATES = ("closed", "open", "half-open")
+FORCED = ("closed", "open")
+COUNTS = {
+    metrics.DEAD: b"dead", metrics.DUPLICATES: b"duplicates", metrics.RECOVERED: b"recovered",
+    metrics.SUPERSEDED: b"superseded",
+}  # fmt: skip
+"""By metric, the field of the hash `delivery`."""
+
+_Family = GaugeMetricFamily | CounterMetricFamily
+_Rows = Iterable[tuple[tuple[str, ...], float]]
+
+
+class FleetMetrics(Collector):
+    """Look at queues, workers, breakers and dead letters whenever somebody scrapes."""
+
+    def __init__(self) -> None:
+        self._client = client(connect_s=BOUND_S, answer_s=BOUND_S)
+        self._fleet = Fleet(self._client)
+
+    def collect(self) -> Iterator[_Family]:
+        """Tell what Redis tells; without it, only how this worker last saw the breakers."""
+        try:
+            told = list(self._asked())
+        except RedisError:
+            told = [_family(metrics.REDIS_UP, [((), 0)])]
+        yield from told
+        yield from _of_breakers()
+
+    def _asked(self) -> Iterator[_Family]:
+        now = runtime.runtime()
+        yield from _of_view(self._fleet.look(now.settings.roles), set(now.settings.roles))
+        pipe = self._client.pipeline(transaction=False)
+        pipe.hgetall("delivery")
+        pipe.xlen("dead")
+        pipe.xlen("ledger")
+        counts, dead, rows = cast("tuple[dict[bytes, bytes], int, int]", pipe.execute())
+        for metric, field in COUNTS.items():
+            yield _family(metric, [((), int(counts.get(field, 0)))])
+        yield _family(metrics.DEAD_KEPT, [((), dead)])
+        yield _family(metrics.LEDGER_ROWS, [((), rows)])
+        yield _family(metrics.REDIS_UP, [((), 1)])
+
+
+def _of_view(view: View, roles: set[str]) -> Iterator[_Family]:
+    queues = [queue for queue in view.queues if queue.role in roles or queue.matters]
+    for metric, value in (
+        (metrics.DEPTH, lambda queue: queue.depth),
+        (metrics.OLDEST_S, lambda queue: queue.oldest_s or 0),
+        (metrics.RUNNING, lambda queue: queue.running),
+        (metrics.DELAYED, lambda queue: queue.delayed),
+        (metrics.CONSUMERS, lambda queue: queue.consumers),
+        (metrics.PAUSED, lambda queue: queue.paused is not None),
+        (metrics.PARKED, lambda queue: queue.parked is not None),
+    ):
+        yield _family(metric, (((queue.name, queue.role), value(queue)) for queue in queues))
+    draining = sum(worker.draining is not None for worker in view.workers)
+    yield _family(metrics.WORKERS, [(("no",), len(view.workers) - draining), (("yes",), draining)])
+    yield _family(metrics.VERSIONS, [((), len(view.versions()))])
+
+
+def _of_breakers() -> Iterator[_Family]:
+    seen = runtime.runtime().breakers.peek_all()  # bounded too, and never an error
+    yield _family(
+        metrics.STATE, (((b.name, state), b.state == state) for b in seen for state in STATES)
+    )
+    yield _family(
+        metrics.FORCED, (((b.name, state), b.forced == state) for b in seen for state in FORCED)
+    )
+    yield _family(metrics.FAILURES, (((b.name,), b.failures) for b in seen))
+    yield _family(metrics.HELD_S, (((b.name,), b.held_for_s) for b in seen))
+
+
+def _family(metric: Metric, rows: _Rows) -> _Family:
+    kind: Any = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family: _Family = kind(metric.name, metric.help, labels=metric.labels)
+    for labels, value in rows:
+        family.add_metric(labels, float(value))
+    return family
