@@ -20,6 +20,9 @@ _OF_TARGETS = (
     metrics.INPUT, metrics.OUTPUT, metrics.CACHED, metrics.CACHE_WRITE, metrics.REASONING,
     metrics.COST, metrics.UNPRICED,
 )  # fmt: skip
+_TRANSITIONS = (
+    ("closed", "open"), ("open", "half-open"), ("half-open", "open"), ("half-open", "closed"),
+)  # fmt: skip
 
 
 class Counters:
@@ -27,7 +30,7 @@ class Counters:
     Count attempts, results and transitions in files that a scrape adds up.
 
     Args:
-        settings: Their roles are shown from the start, at 0: else a rate would miss the first.
+        settings: What they name is shown from the start, at 0: else a rate would miss the first.
         folder: Where the files are.
         name: Names this process's files, as no other living process's; asked at every count,
             because a fork changes it.
@@ -41,6 +44,9 @@ class Counters:
         self._adds: dict[tuple[str, ...], Callable[[float], None]] = {}
         self._roles = set(settings.roles)
         self._most_roles = len(self._roles) + MAX_ROLES
+        for provider in settings.providers:
+            for before, after in _TRANSITIONS:
+                self._adder(metrics.TRANSITIONS, provider, before, after)
         for role in settings.roles.values():
             for state in ("succeeded", "failed"):
                 self._adder(metrics.TASKS, role.name, state)
