@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DRAINER = "ledger:drainer"
 TURN_MS = 10_000
 EVERY_S = 1.0
+IDLE_EVERY_S = 3.0
 OTHERS_EVERY_S = 5.0
 AFTER_A_FAULT_S = 11.0
 """Longer than a turn: another worker, perhaps on another host, may reach the database."""
@@ -112,7 +113,9 @@ class Drain:
         if self._away and drained is not None:
             self._away = False
             _log.info("ledger.back", rows=drained)
-        return OTHERS_EVERY_S if drained is None else EVERY_S
+        if drained is None:
+            return OTHERS_EVERY_S
+        return EVERY_S if drained else IDLE_EVERY_S
 
     def _hand_on_spool(self) -> None:
         for path in spool.files():

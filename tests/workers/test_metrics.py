@@ -28,7 +28,7 @@ for result in results:
 """
 
 
-def roles_over(simulator: Simulator) -> str:
+def roles_over(simulator: Simulator, reset_s: float = 30) -> str:
     """Each role asks each provider for a model of its own, so that a hit tells its role."""
     adapters = {"claude": "anthropic", "gpt": "openai", "gemini": "google"}
     providers = ""
@@ -37,7 +37,7 @@ def roles_over(simulator: Simulator) -> str:
         given, answer = PRICES[name]
         providers += (
             f'  {name}: {{adapter: {adapter}, model: m, api_key: {KEYS[name]}, base_url: "{url}", '
-            "breaker: {reset_timeout_s: 2}, "
+            f"breaker: {{reset_timeout_s: {reset_s}}}, "
             f'prices: {{"*": {{input_tokens: {given}, output_tokens: {answer}}}}}}}\n'
         )
     roles = ""
@@ -72,7 +72,7 @@ def test_the_summary_is_what_the_providers_counted(
     simulator.script("claude", [{"status": 503, "first": 7}, {"kind": "no_text", "first": 3}])
     simulator.fault("gpt", status=429, retry_after=0.3, first=4)
     simulator.fault("gemini", status=500, first=4)
-    with fleet(redis_url, roles_over(simulator)) as workers:
+    with fleet(redis_url, roles_over(simulator, reset_s=2)) as workers:
         workers.start(2, "threads", 8)
         workers.run(ENQUEUE % list(ROLES), timeout_s=120)
         drained(client, workers)
