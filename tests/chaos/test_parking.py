@@ -63,9 +63,11 @@ def test_a_role_without_a_provider_waits_in_redis(
     ids = enqueue(workers, tasks)
     wait_for(lambda: client.hexists("parked", "role.coder"))
     before_mb = memory_mb(workers.workers[0].pid)
-    wait_for(lambda: parked_for_s(client) > 5.5)  # the few that are let through ask for more
+    window_s = reset_s / 2
+    # The few that are let through ask for more.
+    wait_for(lambda: parked_for_s(client) > window_s + 1.5, reset_s * 2)
     time.sleep(1)
-    rate = commands(client, 4) / 2
+    rate = commands(client, window_s) / 2
 
     beside = time.monotonic()
     others = enqueue(workers, 100, "other")
@@ -97,7 +99,7 @@ def test_a_role_without_a_provider_waits_in_redis(
     assert all(client.exists(f"celery-task-meta-{each}") for each in others)
     assert asked <= 32 + 5 + 2 * (was_down_s / reset_s + 1)
     assert grown_mb < 20
-    assert rate < 5
+    assert rate < (5 if window_s > 10 else 6)  # what comes every few seconds may come once more
     requeues = [
         len(json.loads(client.get(f"celery-task-meta-{each}"))["result"]["attempts"]) - 1
         for each in ids
