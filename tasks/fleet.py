@@ -2,7 +2,7 @@
 The fleet as an operator sees it, and the levers: pause, resume, drain.
 
 The keys are explained at the head of `delivery/scripts/delivery.lua`. A look is one script, cheap
-with a million waiting; workers tell of themselves every two seconds. Every `RedisError` comes out
+with a million waiting; workers tell of themselves every four seconds. Every `RedisError` comes out
 as it is.
 """
 
@@ -52,7 +52,7 @@ class Queue:
     oldest_s: float | None
     """How long the next to be taken has waited; None if nothing waits, or it does not say."""
     running: int
-    """In workers' hands, as these told within the last two seconds."""
+    """In workers' hands, as these told within the last four seconds."""
     delayed: int
     """Waiting outside until they are due."""
     consumers: int

@@ -1,5 +1,5 @@
 """
-What a worker says of itself every two seconds, for `breakwater queues`, `workers` and `doctor`.
+What a worker says of itself every four seconds, for `breakwater queues`, `workers` and `doctor`.
 
 In Redis, not by Celery's `inspect`: an answer to that takes a second to wait for, and a worker
 that is busy (`solo`) gives none.

@@ -33,7 +33,7 @@ def workers(as_json: AsJson = False) -> None:
     """
     Show each worker: what it runs, and by which roles file.
 
-    Workers tell this every two seconds; one that is killed is gone after twelve.
+    Workers tell this every four seconds; one that is killed is gone after twelve.
     """
     view = Fleet(client(usable_redis_url())).look()
     if as_json:

@@ -22,6 +22,8 @@ from tasks.delivery import spool
 from tasks.delivery.store import Store
 
 TEND_EVERY_S = 2.0
+SAY_EVERY = 2
+"""Only so many looks after deliveries apart a worker tells of itself."""
 BATCH_S = 0.02
 """Acknowledgements that come within this go out together."""
 AT_ONCE = 500
@@ -158,10 +160,13 @@ class Keeper:
 
     def _run(self) -> None:
         spooled = False
-        while not self.stopped:
+        for turn in itertools.count():
+            if self.stopped:
+                return
             ends_at = time.monotonic() + TEND_EVERY_S
             parked = self._tend()
-            self._try(self._say)
+            if turn % SAY_EVERY == 0:
+                self._try(self._say)
             if not spooled and (number := self._try(spool.replay, self._settle)) is not None:
                 spooled = True
                 if number:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DRAINER = "ledger:drainer"
 TURN_MS = 10_000
 EVERY_S = 1.0
-IDLE_EVERY_S = 3.0
+IDLE_EVERY_S = 4.0
 OTHERS_EVERY_S = 5.0
 AFTER_A_FAULT_S = 11.0
 """Longer than a turn: another worker, perhaps on another host, may reach the database."""

@@ -37,7 +37,7 @@ def commands(client: Any, for_s: float) -> float:
 @pytest.mark.parametrize(
     ("tasks", "down_s", "reset_s"),
     [
-        (200, 4, 8),
+        (200, 4, 16),
         pytest.param(100_000, 60, 30, marks=(pytest.mark.long, pytest.mark.timeout(3600))),
     ],
 )
@@ -62,8 +62,10 @@ def test_a_role_without_a_provider_waits_in_redis(
     alone_s = time.monotonic() - alone
     ids = enqueue(workers, tasks)
     wait_for(lambda: client.hexists("parked", "role.coder"))
+    wait_for(lambda: not client.xlen("ledger"), 30)  # its database is loaded with the first rows
     before_mb = memory_mb(workers.workers[0].pid)
-    window_s = reset_s / 2
+    # Each of seven things is done every 1 to 5 s: a short window counts one of each too many.
+    window_s = reset_s * 2 / 3
     # The few that are let through ask for more.
     wait_for(lambda: parked_for_s(client) > window_s + 1.5, reset_s * 2)
     time.sleep(1)
@@ -99,7 +101,7 @@ def test_a_role_without_a_provider_waits_in_redis(
     assert all(client.exists(f"celery-task-meta-{each}") for each in others)
     assert asked <= 32 + 5 + 2 * (was_down_s / reset_s + 1)
     assert grown_mb < 20
-    assert rate < (5 if window_s > 10 else 6)  # what comes every few seconds may come once more
+    assert rate < 5
     requeues = [
         len(json.loads(client.get(f"celery-task-meta-{each}"))["result"]["attempts"]) - 1
         for each in ids
