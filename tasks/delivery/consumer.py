@@ -11,7 +11,9 @@ from functools import partial
 from traceback import extract_tb
 from typing import Any
 
+import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.pidbox import Node
 from redis.exceptions import RedisError
 
 from tasks.delivery import envelope
@@ -23,9 +25,33 @@ INSIDE = "celery."
 SERVED_INSIDE = {"celery.accumulate"}
 """Of those; the others run tasks where nothing settles them, or for ever."""
 
+_log = structlog.get_logger("breakwater")
+
+
+class Commands(Node):
+    """
+    What carries out the commands for all workers, and listens on whatever comes.
+
+    After a command that fails, Celery unsubscribes and subscribes anew: what is published between
+    the two, a `cancel` say, is lost.
+    """
+
+    def handle_message(self, body: Any, message: Any = None) -> Any:
+        """Carry out a command; one that is none is told in the log."""
+        try:
+            return super().handle_message(body, message)  # type: ignore[no-untyped-call]
+        except (OSError, RedisError):
+            raise
+        except Exception as fault:  # noqa: BLE001 - kombu trusts what is published
+            _log.warning("command.refused", error=type(fault).__name__)
+
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """Celery's consumer, which no message can stop."""
+
+    def __init__(self, *args: Any, app: Any, **kwargs: Any) -> None:
+        app.control.mailbox.node_cls = Commands
+        super().__init__(*args, app=app, **kwargs)
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """Connect, sooner after an outage than Celery: it waits 2 s, 4 s, … up to half a minute."""
