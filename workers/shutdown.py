@@ -14,6 +14,8 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import structlog
@@ -52,7 +54,9 @@ class Shutdown:
     def __init__(self, worker: Any, grace_s: float) -> None:
         self._worker = worker
         self._grace_s = grace_s
-        self._begun, self._at_once = threading.Event(), threading.Event()
+        # Of all that wakes a thread, only this may be used in a signal handler that interrupts
+        # itself: two signals in a row, and an Event's lock is waited for by who holds it.
+        self._asked: SimpleQueue[bool] = SimpleQueue()
 
     def start(self) -> None:
         """Start the thread that a signal wakes."""
@@ -61,9 +65,7 @@ class Shutdown:
     def begin(self, *, at_once: bool) -> None:
         """Start the clock; at once, or a second time, it has run out."""
         runtime.runtime().keeper.close()
-        if at_once or self._begun.is_set():
-            self._at_once.set()
-        self._begun.set()
+        self._asked.put(at_once)
 
     def drain(self, who: str) -> None:
         """
@@ -85,8 +87,9 @@ class Shutdown:
         self._worker.consumer.call_soon(lambda: None)  # it looks when it wakes
 
     def _run(self) -> None:
-        self._begun.wait()
-        self._at_once.wait(self._grace_s)
+        if not self._asked.get():
+            with suppress(Empty):
+                self._asked.get(timeout=self._grace_s)
         self._hand_back()
         time.sleep(LAST_WORDS_S)
         os._exit(EX_OK)  # a thread that waits for Redis would keep the process for ever
@@ -121,6 +124,22 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
         runtime.runtime().keeper.start(lambda: about(instance), shutdown.drain)
         # Celery's own handler waits for the threads, and then doubles what they did.
         signal.signal(signal.SIGQUIT, quit_at_once)
+        _end_by_term(shutdown)
 
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(begin, weak=False)
+
+
+def _end_by_term(shutdown: Shutdown) -> None:
+    """Let Celery handle the first SIGTERM alone: it holds a lock, on which a second one hangs."""
+    first, begun = signal.getsignal(signal.SIGTERM), False
+
+    def end(number: int, frame: Any) -> None:
+        nonlocal begun
+        if begun:
+            shutdown.begin(at_once=False)
+        else:
+            begun = True
+            first(number, frame)  # type: ignore[misc,operator]
+
+    signal.signal(signal.SIGTERM, end)

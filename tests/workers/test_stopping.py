@@ -86,6 +86,25 @@ def test_what_cannot_be_finished_goes_back_at_once(
     assert len(lost) == 4
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_storm_of_signals_ends_it(
+    workers: Fleet, simulator: Simulator, client: Any, pool: str
+) -> None:
+    """One that interrupts the handling of another took the lock that the other held."""
+    simulator.settings("claude", latency=60)
+    workers.start(1, pool, 4, "--grace", "50")
+    enqueue(workers, 6)
+    wait_for(lambda: simulator.in_flight("claude") == 4)
+    (worker,) = workers.workers
+
+    ends_at = time.monotonic() + 1
+    while time.monotonic() < ends_at and worker.poll() is None:
+        worker.send_signal(signal.SIGTERM)
+
+    worker.wait(20)
+    assert (client.llen("role.clarifier"), client.exists("taken")) == (6, 0)
+
+
 def test_a_waiting_task_that_is_cancelled_is_never_paid_for(
     workers: Fleet, simulator: Simulator, client: Any
 ) -> None:
