@@ -27,12 +27,12 @@ for _ in range({number}):
 
 
 def roles_over(simulator: Simulator, **more: str) -> str:
-    """One role over one provider, so that every call is one of its hits."""
+    """One role over one provider, so that every call is one of its hits; one SDK to import."""
     extra = "".join(f"\n  {name}: {text}" for name, text in more.items())
     return f"""
 providers:
-  claude: {{adapter: anthropic, model: claude-haiku-5-5, api_key: k, base_url: "{simulator.url("claude")}"}}
-  gpt: {{adapter: openai, model: gpt-6-luna, api_key: k, base_url: "{simulator.url("gpt")}/v1"}}
+  claude: {{adapter: openai-chat, model: claude-haiku-5-5, api_key: k, base_url: "{simulator.url("claude")}/v1"}}
+  gpt: {{adapter: openai-chat, model: gpt-6-luna, api_key: k, base_url: "{simulator.url("gpt")}/v1"}}
 roles:
   coder: {{chain: [claude]}}
   other: {{chain: [gpt]}}{extra}

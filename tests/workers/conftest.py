@@ -9,6 +9,13 @@ from tests.support.fleet import KEYS, Fleet, fleet
 from tests.support.loopback import Loopback, loopback
 from tests.support.vendors import answer_of
 
+FOUR_ADAPTERS = {
+    "claude": "anthropic",
+    "gpt": "openai",
+    "local": "openai-chat",
+    "gemini": "google",
+}
+
 
 @pytest.fixture(scope="session")
 def _simulator_process() -> Iterator[Simulator]:
@@ -24,14 +31,30 @@ def simulator(_simulator_process: Simulator) -> Simulator:
 
 
 @pytest.fixture
-def roles(simulator: Simulator) -> str:
-    """Three roles a provider each, one over all, by all four adapters."""
+def adapters(request: pytest.FixtureRequest) -> dict[str, str]:
+    """
+    The same for all providers, if the test is not marked `four_adapters`.
+
+    Each SDK costs the start of each worker 0.5 to 1.2 s of CPU.
+    """
+    marked = request.node.get_closest_marker("four_adapters")
+    return FOUR_ADAPTERS if marked else dict.fromkeys(FOUR_ADAPTERS, "openai-chat")
+
+
+@pytest.fixture
+def roles(simulator: Simulator, adapters: dict[str, str]) -> str:
+    """A role a provider, and one over others."""
+    of = {
+        name: f"adapter: {adapter}, api_key: {KEYS[name]}, base_url: "
+        f'"{simulator.url(name)}{"/v1" if adapter.startswith("openai") else ""}"'
+        for name, adapter in adapters.items()
+    }
     return f"""
 providers:
-  claude: {{adapter: anthropic, model: claude-haiku-5-5, api_key: {KEYS["claude"]}, base_url: "{simulator.url("claude")}"}}
-  gpt: {{adapter: openai, model: gpt-6-luna, api_key: {KEYS["gpt"]}, base_url: "{simulator.url("gpt")}/v1"}}
-  local: {{adapter: openai-chat, model: qwen3, api_key: {KEYS["local"]}, base_url: "{simulator.url("local")}/v1"}}
-  gemini: {{adapter: google, model: gemini-3.8-flash, api_key: {KEYS["gemini"]}, base_url: "{simulator.url("gemini")}"}}
+  claude: {{{of["claude"]}, model: claude-haiku-5-5}}
+  gpt: {{{of["gpt"]}, model: gpt-6-luna}}
+  local: {{{of["local"]}, model: qwen3}}
+  gemini: {{{of["gemini"]}, model: gemini-3.8-flash}}
 params: {{max_output_tokens: 100}}
 roles:
   clarifier: {{chain: [claude], system: "be curious", params: {{max_output_tokens: 50}}}}

@@ -54,7 +54,7 @@ providers:
   dead: {{adapter: openai-chat, model: m, api_key: none, base_url: "{dead}/v1",
          timeout: {{connect_s: 1, total_s: 2}},
          breaker: {{fail_max: 5, reset_timeout_s: {reset_s}, success_threshold: 2}}}}
-  next: {{adapter: anthropic, model: m, api_key: k, base_url: "{simulator.url("next")}"}}
+  next: {{adapter: openai-chat, model: m, api_key: k, base_url: "{simulator.url("next")}/v1"}}
 roles:
   coder: {{chain: [dead, next]}}
 """

@@ -239,10 +239,7 @@ def test_the_breakers_go_by_the_new_rules(
     workers.start(1, "threads", 1)
     change(
         workers,
-        (
-            "{adapter: anthropic,",
-            "{adapter: anthropic, breaker: {fail_max: 2, reset_timeout_s: 600},",
-        ),
+        ("claude: {", "claude: {breaker: {fail_max: 2, reset_timeout_s: 600}, "),
     )
     assert workers.command("breakwater", "reload").returncode == 0
     simulator.fault("claude", status=503)

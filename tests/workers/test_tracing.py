@@ -12,6 +12,8 @@ from tests.support.collector import Collector, Span
 from tests.support.fleet import Fleet, fleet, wait_for
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.four_adapters
+
 SECRET = "PROMPT-THAT-NOBODY-MAY-SEE"
 TRACED = """
 import json, sys

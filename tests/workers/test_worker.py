@@ -18,6 +18,7 @@ print(json.dumps({role: result.get(timeout=30) for role, result in asked.items()
 """
 
 
+@pytest.mark.four_adapters
 @pytest.mark.parametrize("pool", ["threads", "prefork", "gevent", "solo"])
 def test_each_pool_serves_each_adapter(pool: str, workers: Fleet) -> None:
     """A producer in another directory gets its answer through each adapter, whatever the pool."""
@@ -252,6 +253,7 @@ def test_the_log_has_one_json_line_per_attempt(workers: Fleet, simulator: Simula
     assert {"task_id", "role", "model", "latency_ms", "level", "timestamp"} <= lines[1].keys()
 
 
+@pytest.mark.four_adapters
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_no_key_and_no_prompt_is_left_anywhere(
     pool: str, workers: Fleet, simulator: Simulator, redis_url: str
