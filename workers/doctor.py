@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 import breaker
 import tasks
@@ -24,7 +25,9 @@ from tasks import encryption
 from tasks.config import Settings, load_settings
 from tasks.connection import address, client, explain
 from tasks.errors import AuthenticationFailed, BreakwaterError, ConfigError, ModelNotFound
-from tasks.fleet import Fleet
+from tasks.fleet import Fleet, View
+from tasks.ledger import database
+from tasks.ledger.stream import LEDGER
 from tasks.providers.registry import Registry, preload
 from tasks.queue import queue_of
 
@@ -32,6 +35,8 @@ KEY_TIMEOUT_S = 10.0
 REDIS_TIMEOUT_S = 5.0
 SKEW_S = 1.0
 """Deadlines are told in the producer's time and kept in the worker's."""
+UNDRAINED_S = 60
+"""A row is drained within seconds while any worker reaches the database."""
 OLDEST_REDIS = (6, 2)
 CELERYS_OWN = (
     "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL",
@@ -48,6 +53,7 @@ NEEDED = (
     ("xadd", "operations", "*", "x", "x"), ("hincrby", "delayed:queues", "x", "1"),
     ("lindex", "role.x", "1"), ("hincrby", "delivery", "x", "1"),
     ("hset", "delivery:clock", "x", "x"),
+    ("xadd", "ledger", "*", "x", "x"), ("xdel", "ledger", "0-1"), ("set", "ledger:drainer", "x"),
     ("set", "celery-task-meta-x", "x"), ("sadd", "_kombu.binding.x", "x"),
     ("hset", "breaker:{x}", "x", "x"), ("xadd", "breaker:{x}:events", "*", "x", "x"),
     ("sadd", "breakers", "x"), ("multi",), ("evalsha", "x", "0"),
@@ -142,7 +148,9 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         yield from _eviction(info)
         yield _clock(server)
         yield from _orphans(server, settings)
-        yield from _fleet(server, settings)
+        view = Fleet(server).look()
+        yield from _fleet(view, settings)
+        yield from _ledger(server, view)
     except NoPermissionError:
         what, step = "this user may not look at the server", "allow it +info, +time, +scan, +llen"
         yield Finding("warning", "redis", what, step)
@@ -246,9 +254,8 @@ def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding
             )
 
 
-def _fleet(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+def _fleet(view: View, settings: Settings | None) -> Iterator[Finding]:
     """Tell whether the workers route by one roles file, by this one, and what an operator holds."""
-    view = Fleet(client).look()
     versions = view.versions()
     told = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
     if len(versions) > 1:
@@ -266,6 +273,27 @@ def _fleet(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
             what = f"paused by {queue.paused.who}, {queue.depth} prompts wait"
             step = f"`breakwater resume {queue.role or '--all'}`, when it is time"
             yield Finding("warning", f"queue {queue.name}", what, step)
+
+
+def _ledger(server: redis.Redis, view: View) -> Iterator[Finding]:
+    """Tell whether this host reaches the ledger, and all workers the same one."""
+    try:
+        yield Finding("ok", "ledger", database.reach())
+    except ConfigError as fault:
+        yield Finding("fault", "ledger", str(fault), "docs/ledger.md has the forms")
+    except SQLAlchemyError as error:
+        what = f"it cannot be reached: {type(error).__name__}"
+        yield Finding("warning", "ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
+    hosts = {worker.name.partition("@")[2] for worker in view.workers}
+    if database.is_a_file() and len(hosts) > 1:
+        what = f"a SQLite file is one host's, and workers run on {len(hosts)}: each drains its own"
+        yield Finding("warning", "ledger", what, "give all of them one PostgreSQL as LEDGER_URL")
+    for entry, _ in cast("list[tuple[bytes, Any]]", server.xrange(LEDGER, count=1)):
+        waits_s = view.now_ms // 1000 - int(entry.split(b"-")[0]) // 1000
+        if waits_s > UNDRAINED_S:
+            what = f"{server.xlen(LEDGER)} rows wait, the oldest for {waits_s} s"
+            step = "a worker that reaches the database drains them; or `breakwater ledger drain`"
+            yield Finding("warning", "ledger", what, step)
 
 
 def _encryption() -> Iterator[Finding]:

@@ -46,6 +46,26 @@ def ledger_url() -> str:
     return os.environ.get("LEDGER_URL") or DEFAULT_URL
 
 
+def is_a_file() -> bool:
+    """Tell whether LEDGER_URL names a SQLite file, which only one host's workers can share."""
+    return ledger_url().startswith("sqlite")
+
+
+def reach() -> str:
+    """
+    Connect to the ledger, make nothing, and return its URL without the password.
+
+    Raises:
+        ConfigError: LEDGER_URL cannot be used.
+        SQLAlchemyError: The database is away.
+    """
+    engine = _engine(ledger_url())
+    if not is_a_file():
+        engine.connect().close()
+    engine.dispose()
+    return engine.url.render_as_string(hide_password=True)
+
+
 class Database:
     """
     An open ledger, of the newest schema; a context manager that closes it.

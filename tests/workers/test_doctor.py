@@ -1,6 +1,7 @@
 """`breakwater doctor`: all that is wrong, each with what to do next."""
 
 import json
+import signal
 from typing import Any
 
 import redis
@@ -72,6 +73,36 @@ def test_every_fault_is_told_at_once(workers: Fleet) -> None:
     assert any(what.startswith("no connection: ") for what in faults)
     assert "hunter2" not in json.dumps(found)
     assert all(finding["next_step"] for finding in found if finding["level"] == "fault")
+
+
+def test_a_ledger_that_cannot_be_everybodys_is_a_warning(workers: Fleet, redis_url: str) -> None:
+    """Two hosts, each with a SQLite file of its own; and rows that nobody drains."""
+    workers.start(2)  # w0@test, w1@test
+    sound = examine(workers, 0)
+    server = redis.Redis.from_url(redis_url)
+    for worker in workers.workers:  # else they say again who they are, and drain
+        worker.send_signal(signal.SIGSTOP)
+    for id_, told in server.hgetall("workers").items():
+        server.hset("workers", id_, told.replace(b"w1@test", b"w1@elsewhere"))
+    server.xadd("ledger", {"row": "none"}, id="1-1")
+
+    found = [each["what"] for each in examine(workers, 0) if each["about"] == "ledger"]
+    for worker in workers.workers:
+        worker.send_signal(signal.SIGCONT)
+
+    assert about(sound, "ledger")["what"] == "sqlite:///ledger.db"
+    assert any("workers run on 2" in what for what in found)
+    assert any("1 rows wait" in what for what in found)
+
+
+def test_a_database_that_is_away_is_a_warning(workers: Fleet) -> None:
+    """Prompts are answered without it; the URL's password is not told."""
+    workers.environ["LEDGER_URL"] = "postgresql+psycopg://ann:hunter2@127.0.0.1:1/none"
+
+    found = examine(workers, 0)
+
+    assert about(found, "ledger")["level"] == "warning"
+    assert "hunter2" not in json.dumps(found)
 
 
 def test_a_server_that_evicts_is_a_warning(workers: Fleet, redis_url: str) -> None:
