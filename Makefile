@@ -20,7 +20,7 @@ demo: .venv/demo.stamp ## Watch a provider die and come back; needs no key and n
 	@$(BIN)/breakwater demo
 
 test: .venv/test.stamp ## Run the tests
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -q -m 'not long'
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -q -m 'not long'
 
 proof: .venv/test.stamp ## Run the long forms of the breaker's proofs
 	@$(BIN)/python -m pytest -q -m long tests/breaker

@@ -124,10 +124,10 @@ def _time(client: Any, pid: int) -> tuple[float, float]:
 def _commands(client: Any, _pid: int) -> float:
     """Return how many commands a task costs; what a script does inside is not one."""
     with client.monitor() as monitor:
-        number = sent = 0
+        number, sent = 0, 0
         for told in monitor.listen():
-            sent += told["client_type"] != "lua"
-            number += told["command"].startswith("PUBLISH celery-task-meta-")
+            sent += bool(told["client_type"] != "lua")
+            number += int(told["command"].startswith("PUBLISH celery-task-meta-"))
             if number == COUNTED:
                 return sent / number
     return 0.0
@@ -145,3 +145,7 @@ def _done(client: Any) -> int:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+if __name__ == "__main__":
+    main()

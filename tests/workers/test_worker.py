@@ -277,13 +277,15 @@ def test_no_key_and_no_prompt_is_left_anywhere(
             simulator.heal("gpt")
         printed = workers.run("""
 from tasks import complete
-for role in ("clarifier", "planner"):
-    for prompt in ("CANARY-PROMPT", [{"role": "user", "content": "CANARY-PROMPT"}]):
-        result = complete.delay(role, prompt, system="CANARY-PROMPT", deadline_s=3)
-        try:
-            print(result.get(timeout=30))
-        except Exception as error:
-            print(repr(error), error.args)
+for result in [
+    complete.delay(role, prompt, system="CANARY-PROMPT", deadline_s=3)
+    for role in ("clarifier", "planner")
+    for prompt in ("CANARY-PROMPT", [{"role": "user", "content": "CANARY-PROMPT"}])
+]:
+    try:
+        print(result.get(timeout=30))
+    except Exception as error:
+        print(repr(error), error.args)
 """)
         assert "CANARY" not in printed
         shared.delete("breaker:{claude}", "breaker:{gpt}")

@@ -1,0 +1,1 @@
+"""What this costs and how it compares, side by side in one run."""
