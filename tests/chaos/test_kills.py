@@ -39,7 +39,11 @@ LONG = (pytest.mark.long, pytest.mark.timeout(1800))
 def test_no_kill_loses_a_task(
     workers: Fleet, simulator: Simulator, client: Any, pool: str, tasks: int, for_s: float
 ) -> None:
-    """A worker is killed every 2 s; every id is accounted for."""
+    """
+    A worker is killed every 2 s; every id is accounted for.
+
+    A call in five meets a kill; with 5,000 tasks one or two meet five in a row, and are buried.
+    """
     seed = random.SystemRandom().randrange(10**6)
     simulator.settings("claude", latency="uniform:0.1:2.0")
     workers.start(3, pool, 8)
@@ -51,8 +55,7 @@ def test_no_kill_loses_a_task(
 
     found = account(client, simulator, ids)
     print(f"seed {seed}: {killer.kills} kills, {killer.in_flight} calls out at them; {found}")
-    assert found.lost == []
-    assert set(found.statuses) == {"SUCCESS"}
+    assert found.settled
     assert found.again <= killer.in_flight
     assert found.counted == found.shown
     # A kill in the microseconds between the note and the first byte counts one that was not paid.

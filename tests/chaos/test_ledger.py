@@ -68,13 +68,11 @@ def test_no_kill_loses_or_doubles_a_row(
     print(
         f"{killer.kills} kills, {len(hits)} hits, {Counter(c['outcome'] for c in calls)}; {found}"
     )
-    assert found.lost == []
+    assert found.settled
     assert Counter((call["task_id"], call["attempt"]) for call in calls).most_common(1)[0][1] == 1
     # Each result's call; and that of a worker that answered too late to settle it.
     buried = {letter["task_id"] for _, letter in client.xrange("dead")}
     assert {call["task_id"] for call in answered} == set(ids) - buried
-    # One whose workers were killed each time may have killed them: it is not tried for ever.
-    assert {letter["error"] for _, letter in client.xrange("dead")} <= {"WorkerLost"}
     # A kill in the microseconds between the note and the first byte leaves a row without a hit.
     assert len(hits) <= len(calls) <= len(hits) + max(1, killer.kills // 10)
     of_hit = {hit["request_id"]: hit for hit in hits}

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from simulator.client import Simulator
+from tasks.hand import MAX_LOST
 from tests.support.fleet import Fleet, wait_for
 
 ENQUEUE = """
@@ -57,13 +58,23 @@ class Account:
     counted: int
     """`duplicates`, as Redis counts them for the fleet."""
     shown: int
-    """`duplicates`, as the results show them."""
+    """`duplicates`, as the results show them; a buried task's letter shows each lost call."""
+    buried: list[int]
+    """Of each task that is a dead letter, the calls whose workers were lost."""
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether each task was answered, or cost as many workers as one may."""
+        answered = sum(self.statuses.values()) - len(self.buried)
+        expected = Counter(SUCCESS=answered, FAILURE=len(self.buried))
+        return not self.lost and self.statuses == expected and {*self.buried} <= {MAX_LOST}
 
     def __str__(self) -> str:
         """Say it in one line."""
         return (
             f"lost {len(self.lost)}, {dict(self.statuses)}, paid {self.paid}, "
-            f"again {self.again}, counted {self.counted}, shown {self.shown}"
+            f"again {self.again}, counted {self.counted}, shown {self.shown}, "
+            f"buried {len(self.buried)}"
         )
 
 
@@ -74,13 +85,17 @@ def account(client: Any, simulator: Simulator, ids: list[str], label: str = "cla
     paid = [hit for hit in simulator.hits(label) if hit["status"] in (200, None)]
     # A caller killed in the middle of sending has a body, and a hash, that no other call has.
     firsts = min(len({hit["body_sha256"] for hit in paid}), len(ids))
+    letters = [json.loads(letter.get("attempts", "[]")) for _, letter in client.xrange("dead")]
+    buried = [sum(call["error"] == "WorkerLost" for call in calls) for calls in letters]
     return Account(
         lost=[task_id for task_id, meta in metas.items() if not meta],
         statuses=Counter(meta["status"] for meta in known),
         paid=len(paid),
         again=len(paid) - firsts,
         counted=int(client.hget("delivery", "duplicates") or 0),
-        shown=sum(m["result"].get("duplicates", 0) for m in known if m["status"] == "SUCCESS"),
+        shown=sum(m["result"].get("duplicates", 0) for m in known if m["status"] == "SUCCESS")
+        + sum(calls - 1 for calls in buried),
+        buried=buried,
     )
 
 
