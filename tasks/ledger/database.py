@@ -33,6 +33,12 @@ VERSION = "SELECT version_num FROM alembic_version"
 DEFAULT_URL = "sqlite:///ledger.db"
 BUSY_S = 10.0
 """How long SQLite is waited for while another process writes."""
+LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 30_000}
+"""
+PostgreSQL's client, if LEDGER_URL says nothing else: s to connect, ms until a silent network is
+given up; without these two minutes and a quarter of an hour.
+Source: PostgreSQL's manual, "Parameter Key Words" of libpq.
+"""
 TRIES = 5
 """Two processes may add the first row of a day at the same moment."""
 MOST_KNOWN = 100_000
@@ -180,7 +186,9 @@ class Database:
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
-        engine = create_engine(parsed, pool_pre_ping=True)
+        patience = LIBPQ if parsed.drivername.endswith(("psycopg", "psycopg2")) else {}
+        known = {name: value for name, value in patience.items() if name not in parsed.query}
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=known)
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(
             "LEDGER_URL is no URL of a database; such are sqlite:////var/lib/breakwater/ledger.db "

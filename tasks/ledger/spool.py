@@ -34,8 +34,8 @@ def keep(rows: Iterable[str]) -> None:
 
 
 def files() -> list[Path]:
-    """Return the files there are, the oldest first."""
-    return sorted(folder().glob("ledger-*.jsonl"), key=lambda path: path.name)
+    """Return the files there are."""
+    return sorted(folder().glob("ledger-*.jsonl"))
 
 
 def rows_in(path: Path) -> Iterator[str]:
