@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from breaker import Breakers
 from simulator.client import Simulator
 from tasks.providers.base import Provider
 from tests.support.loopback import Loopback, loopback
@@ -18,6 +19,14 @@ Build = Callable[..., Provider]
 def adapter(request: pytest.FixtureRequest) -> str:
     """Each adapter in turn."""
     return str(request.param)
+
+
+@pytest.fixture
+def breakers(redis_url: str) -> Iterator[Breakers]:
+    """Breakers in an empty Redis."""
+    opened = Breakers.from_url(redis_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

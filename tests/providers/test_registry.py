@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,14 +59,6 @@ def settings(*names: str, **roles: list[str]) -> Settings:
         providers={n: ProviderSettings(n, own, f"{n}-1", breaker=rules) for n in names},
         roles={r: Role(r, tuple(Target(n, f"{n}-1") for n in c)) for r, c in roles.items()},
     )
-
-
-@pytest.fixture
-def breakers(redis_url: str) -> Iterator[Breakers]:
-    """Breakers in an empty Redis."""
-    opened = Breakers.from_url(redis_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(autouse=True)

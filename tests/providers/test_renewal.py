@@ -3,7 +3,6 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,13 +41,6 @@ def settings(*providers: ProviderSettings) -> Settings:
         providers={each.name: each for each in providers},
         roles={"coder": Role("coder", tuple(Target(p.name, p.model) for p in providers))},
     )
-
-
-@pytest.fixture
-def breakers(redis_url: str) -> Iterator[Breakers]:
-    opened = Breakers.from_url(redis_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(autouse=True)

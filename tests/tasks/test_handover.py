@@ -9,8 +9,8 @@ from tasks.config.document import MAX_BYTES
 from tasks.config.handover import VERSION, Handover, version_of
 
 
-def in_child(look: Callable[[], bool]) -> bool:
-    """Tell whether it holds in a forked child."""
+def fork(look: Callable[[], bool]) -> int:
+    """Look in a child; return its pid."""
     pid = os.fork()
     if pid == 0:
         held = False
@@ -18,7 +18,16 @@ def in_child(look: Callable[[], bool]) -> bool:
             held = look()
         finally:
             os._exit(0 if held else 1)
+    return pid
+
+
+def held_in(pid: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def in_child(look: Callable[[], bool]) -> bool:
+    """Tell whether it holds in a forked child."""
+    return held_in(fork(look))
 
 
 @pytest.mark.parametrize("content", [b"roles: {}", b"x" * MAX_BYTES], ids=["small", "largest"])
@@ -42,17 +51,11 @@ def test_it_reaches_a_child_that_was_there_before() -> None:
         os.read(told, 1)
         return handover.newer("0" * VERSION) == b"new"
 
-    pid = os.fork()
-    if pid == 0:
-        held = False
-        try:
-            held = look()
-        finally:
-            os._exit(0 if held else 1)
+    child = fork(look)
     handover.lay_down(b"new")
     os.write(tell, b"!")
 
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert held_in(child)
 
 
 def test_the_parent_hands_nothing_to_itself() -> None:

@@ -1,0 +1,74 @@
+"""Signals come when they like: also while one is being handled."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from workers import shutdown
+from workers.shutdown import Shutdown
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """The process's keeper notes here that it was closed."""
+    noted: list[bool] = []
+    keeper = SimpleNamespace(close=lambda: noted.append(True))
+    monkeypatch.setattr(shutdown.runtime, "runtime", lambda: SimpleNamespace(keeper=keeper))
+    return noted
+
+
+@pytest.fixture
+def _term() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_may_interrupt_the_handling_of_another_at_any_line(closed: list[bool]) -> None:
+    """A lock that the interrupted one holds would be waited for until the end of days."""
+    ending = Shutdown(worker=None, grace_s=60)
+    nested = False
+
+    def interrupt(*_: Any) -> Any:
+        nonlocal nested
+        if not nested:
+            nested = True
+            ending.begin(at_once=False)
+            nested = False
+        return interrupt
+
+    def handle() -> None:
+        sys.settrace(interrupt)
+        ending.begin(at_once=False)
+
+    handling = threading.Thread(target=handle, daemon=True)
+    handling.start()
+    handling.join(5)
+
+    assert not handling.is_alive()
+    assert len(closed) > 2
+
+
+@pytest.mark.usefixtures("_term")
+def test_celery_handles_the_first_sigterm_alone(closed: list[bool]) -> None:
+    """It holds a lock meanwhile; whatever comes then is ours."""
+    handled: list[int] = []
+
+    def celerys(number: int, _frame: Any) -> None:
+        handled.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, celerys)
+    shutdown._end_by_term(Shutdown(worker=None, grace_s=60))
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    assert handled == [signal.SIGTERM]
+    assert len(closed) == 2
