@@ -127,7 +127,7 @@ def _messages(prompt: object) -> tuple[Message, ...]:
             f"the prompt is a {type(prompt).__name__}; it must be a string or a list of messages"
         )
     messages = tuple(_message(at, item) for at, item in enumerate(prompt))
-    if not any(m.content.strip() for m in messages if m.role == "user"):
+    if not any(m.text.strip() for m in messages if m.role == "user"):
         raise InvalidPrompt("the prompt is empty; at least one user message must say something")
     return messages
 
@@ -169,7 +169,7 @@ def _part(where: str, part: object) -> str:
 
 
 def _check_size(messages: Sequence[Message], options: Mapping[str, Any]) -> None:
-    texts = [message.content for message in messages]
+    texts = [message.text for message in messages]
     if not options and sum(len(text) + 1 for text in texts) < MAX_BYTES // 12:
         return  # a character is at most twelve bytes of JSON
     size = len(json.dumps([texts, dict(options)]))

@@ -22,6 +22,8 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── ModelNotFound        404
     │   ├── ContextWindowExceeded
     │   ├── ContentFiltered
+    │   ├── SchemaViolated       the answer is not what the schema asks for, also when asked again
+    │   ├── UnsupportedInput     this target cannot take an image, a document, a tool, a schema
     │   ├── InvalidRequest       any other 4xx: the prompt is at fault
     │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
     ├── WorkerLost               it cost several workers their lives; it is not given to another
@@ -237,6 +239,18 @@ class ContextWindowExceeded(ProviderError):
 
 class ContentFiltered(ProviderError):
     """The provider refuses the prompt or the answer; another may not."""
+
+    verdict = _PROMPT_HERE
+
+
+class SchemaViolated(ProviderError):
+    """The answer does not satisfy the task's schema; another target's may."""
+
+    verdict = _PROMPT_HERE
+
+
+class UnsupportedInput(ProviderError):
+    """The target cannot take what the task holds: an image, a document, tools, a schema."""
 
     verdict = _PROMPT_HERE
 

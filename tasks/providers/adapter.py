@@ -169,14 +169,14 @@ class Adapter(ABC):
 
 def instructions(request: Request) -> str | None:
     """Join the request's system prompt and the system messages of its conversation."""
-    said = [request.system, *(m.content for m in request.messages if m.role == "system")]
+    said = [request.system, *(m.text for m in request.messages if m.role == "system")]
     return "\n\n".join(part for part in said if part) or None
 
 
 def turns(request: Request) -> list[dict[str, Any]]:
     """Return the conversation without its system messages, as three of four vendors take it."""
     return [
-        {"role": message.role, "content": message.content}
+        {"role": message.role, "content": message.text}
         for message in request.messages
         if message.role != "system"
     ]
