@@ -37,7 +37,6 @@ FEATURES: Mapping[str, Mapping[str, str]] = {
     "schema with optional properties": {},
     "schema that holds itself": {"anthropic": REFUSED},
     "schema with a map": {"anthropic": REFUSED},
-    "schema of a list": {"openai": REFUSED},
     "schema in a stream": {},
     "image by URL": {},
     "image as bytes": {},
