@@ -39,7 +39,8 @@ from tasks.providers.base import (
     Usage,
 )
 from tasks.providers.hearing import Hearing
-from tasks.providers.transport import Transport, terms
+from tasks.providers.terms import terms
+from tasks.providers.transport import Transport
 from tasks.providers.vendor_errors import translated
 
 CHECK_S = 10.0
