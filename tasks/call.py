@@ -19,7 +19,7 @@ OPTIONS = ("system", "params", "metadata", "deadline_s", "schema", "tools", "str
 MAX_BYTES = 8 * 1024 * 1024
 """Of prompt and options as JSON; as a message it is a third larger, and less than is taken."""
 LONGEST_S = 10 * 365 * 86400
-LATER = {"schema", "tools", "stream"}  # names kept; refused until they work, never ignored
+LATER = {"schema", "tools"}  # names kept; refused until they work, never ignored
 SPEAKERS = ("user", "assistant", "system")
 ROLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -35,6 +35,7 @@ class Call:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float | None = None
     """Seconds from the moment of enqueueing; None means the role's own."""
+    stream: bool = False
 
     @classmethod
     def of(cls, role: object, prompt: object, options: Mapping[str, Any]) -> "Call":
@@ -68,6 +69,7 @@ class Call:
             params=options.get("params") or {},
             metadata=options.get("metadata") or {},
             deadline_s=options.get("deadline_s"),
+            stream=options.get("stream") or False,
         )
 
 

@@ -17,7 +17,7 @@ from tasks.call import Call
 from tasks.config import ProviderSettings, Role, Target
 from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, ProviderError
 from tasks.ledger.attempt import RETRIED, Attempt
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.base import Completion, Delta, Request, Usage
 from tasks.providers.registry import Registry, settle
 
 Clock = Callable[[], float]
@@ -34,6 +34,19 @@ class Account(Protocol):
 
     def add(self, attempt: Attempt) -> None:
         """Note an attempt that is over."""
+
+
+class Listener(Protocol):
+    """Who hears an answer while it comes."""
+
+    has_begun: bool
+    """Whether anything was heard of the answer that runs."""
+
+    def delta(self, delta: Delta) -> None:
+        """Hear the next piece of it."""
+
+    def restart(self, provider: str, error: str) -> None:
+        """Hear that it broke off: what was heard of it is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ def route(
     account: Account,
     deadline: float,
     earlier: Sequence[dict[str, Any]] = (),
+    listener: Listener | None = None,
     clock: Clock = time.monotonic,
 ) -> Routed:
     """
@@ -80,6 +94,7 @@ def route(
         deadline: When the task must be done, on `clock`.
         earlier: Attempts of earlier walks for this task, as in the result; a target that refused
             this very prompt is not asked again.
+        listener: Hears the answer while it comes; None: nobody does, and it is not streamed.
 
     Raises:
         NothingAvailable: Every target is down or held back; try again later.
@@ -87,7 +102,7 @@ def route(
         ChainExhausted: Every target refused this prompt; waiting will not help.
         DeadlineExceeded: The deadline passed on the way.
     """
-    walk = _Walk(call, role, registry, account, deadline, clock)
+    walk = _Walk(call, role, registry, account, deadline, clock, listener)
     try:
         for place, target in enumerate(role.chain):
             if refusal := _refused_before(target, earlier):
@@ -111,6 +126,7 @@ class _Walk:
         account: Account,
         deadline: float,
         clock: Clock,
+        listener: Listener | None,
     ) -> None:
         self.call = call
         self.role = role
@@ -118,6 +134,8 @@ class _Walk:
         self.account = account
         self.deadline = deadline
         self.clock = clock
+        self.listener = listener
+        self.first_token_at: float | None = None
         self.attempts: list[Attempt] = []
         self.waits_s: list[float] = []
         self.last_error: ProviderError | None = None
@@ -144,12 +162,13 @@ class _Walk:
         self, target: Target, breaker: SharedCircuitBreaker, permit: Permit, begun: Attempt
     ) -> Completion | None:
         started = self.clock()
+        self.first_token_at = None
         try:
             completion = self._call(target, begun)
         except ProviderError as error:
             settle(breaker, permit, error)
-            self._failed(target, replace(begun, latency_ms=self._since_ms(started)), error)
-            if not error.verdict.next_target:
+            self._failed(target, replace(begun, **self._times(started)), error)
+            if not error.verdict.next_target or not self._may_go_on(target, error):
                 raise
             return None
         except BaseException as error:
@@ -161,7 +180,7 @@ class _Walk:
             target,
             replace(
                 begun, model=completion.model, outcome="succeeded", error=None,
-                latency_ms=self._since_ms(started), request_id=completion.request_id,
+                request_id=completion.request_id, **self._times(started),
                 **self._spent(begun, completion.usage, completion.model),
             ),
             completion,
@@ -198,14 +217,32 @@ class _Walk:
 
     def _request(self, target: Target, begun: Attempt) -> Request:
         settings = self.registry.settings
+        timeout = self._provider(target).timeout
         return Request(
             messages=self.call.messages,
             model=target.model,
             system=self.call.system if self.call.system is not None else self.role.system,
             params=settings.params_for(target, self.role, self.call.params),
-            timeout_s=min(self._provider(target).timeout.total_s, self.deadline - self.clock()),
+            timeout_s=min(timeout.total_s, self.deadline - self.clock()),
+            on_delta=self._hear if self.listener else None,
+            first_token_s=timeout.first_token_s,
+            between_tokens_s=timeout.between_tokens_s,
             before_sending=partial(self.account.calling, begun),
         )
+
+    def _hear(self, delta: Delta) -> None:
+        if self.first_token_at is None:
+            self.first_token_at = self.clock()
+        if self.listener:
+            self.listener.delta(delta)
+
+    def _may_go_on(self, target: Target, error: ProviderError) -> bool:
+        """Take back what was heard of an answer that broke off, if the role allows it."""
+        if not self.listener or not self.listener.has_begun:
+            return True
+        if self.role.stream_restart:
+            self.listener.restart(target.provider, type(error).__name__)
+        return self.role.stream_restart
 
     def _failed(self, target: Target, begun: Attempt, error: ProviderError) -> None:
         self.last_error = error
@@ -240,8 +277,12 @@ class _Walk:
         before = self.attempts[-1]
         return f"after {before.provider}: {before.error}{probe}"
 
-    def _since_ms(self, started: float) -> int:
-        return round((self.clock() - started) * 1000)
+    def _times(self, started: float) -> dict[str, Any]:
+        first_token_ms = None
+        if self.first_token_at is not None:
+            first_token_ms = round((self.first_token_at - started) * 1000)
+        latency_ms = round((self.clock() - started) * 1000)
+        return {"latency_ms": latency_ms, "first_token_ms": first_token_ms}
 
 
 def _why_refused(refused: BreakerOpen) -> str:

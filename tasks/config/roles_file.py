@@ -39,7 +39,12 @@ _DAY_S = 86_400
 _MAX_DEPTH = 50  # roles that continue with one another
 
 _PROVIDER = {"model": TEXT, "api_key": API_KEY, "base_url": BASE_URL, "prompt_cache": FLAG}
-_TIMEOUT = {"connect_s": seconds(600), "total_s": seconds(_DAY_S)}
+_TIMEOUT = {
+    "connect_s": seconds(600),
+    "total_s": seconds(_DAY_S),
+    "first_token_s": seconds(_DAY_S),
+    "between_tokens_s": seconds(_DAY_S),
+}
 _BREAKER = {
     "fail_max": whole(1, 10_000),
     "reset_timeout_s": seconds(_DAY_S),
@@ -55,7 +60,7 @@ _PRICES = {
     kind: number(0, 100_000, "of US dollars per million tokens ")
     for kind in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
 }
-_ROLE = {"system": TEXT, "deadline_s": seconds(30 * _DAY_S)}
+_ROLE = {"system": TEXT, "deadline_s": seconds(30 * _DAY_S), "stream_restart": FLAG}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
 _TOP_KEYS = ("providers", "params", "default_provider", "roles")

@@ -23,10 +23,14 @@ DEADLINE_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """How long a call may take to connect, and in all."""
+    """How long a call may take to connect, and in all; a stream also to say something."""
 
     connect_s: float = 5.0
     total_s: float = 120.0
+    first_token_s: float | None = None
+    """To a stream's first delta; None: as long as the whole call."""
+    between_tokens_s: float | None = 30.0
+    """From one delta of a stream to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Role:
     params: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float = DEADLINE_S
     """From enqueue to the last moment an answer is of use."""
+    stream_restart: bool = True
+    """A stream that breaks after its first token begins anew with the next target, and says so."""
 
 
 @dataclass(frozen=True, slots=True)
