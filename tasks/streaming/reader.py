@@ -15,8 +15,6 @@ from celery.exceptions import TimeoutError as WaitedTooLong
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
-from tasks.connection import async_client, heals
-from tasks.delivery.store import RESULT
 from tasks.encryption import opened
 from tasks.errors import BreakwaterError
 from tasks.queue import QueueUnavailable, app
@@ -60,6 +58,8 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Read in this event loop, over a connection of its own."""
+        from tasks.connection import async_client  # noqa: PLC0415 - who only enqueues has no log
+
         steps = self._steps()
         reply: Any = None
         async with async_client() as client:
@@ -108,6 +108,7 @@ class _Reader:
 
     def __init__(self, task_id: str, after: str | None, timeout_s: float | None) -> None:
         self._task_id = task_id
+        self._result = app.backend.get_key_for_task(task_id)
         self._last = after or "0"
         self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         # Who goes on from somewhere has read what came before.
@@ -120,12 +121,12 @@ class _Reader:
             entries = yield from self._ask("xread", self._look())
             result = None
             if not entries:  # it may have one without a stream that says so
-                result = yield from self._ask("get", {"name": RESULT + self._task_id})
+                result = yield from self._ask("get", {"name": self._result})
                 entries = result and (yield from self._ask("xread", self._look(block=False)))
             for entry_id, event, data in _read(entries):
                 self._last = entry_id
                 if event == END:
-                    result = yield from self._ask("get", {"name": RESULT + self._task_id})
+                    result = yield from self._ask("get", {"name": self._result})
                     yield from self._end(result)
                     return
                 if told := Event.of(entry_id, event, json.loads(opened(data))):
@@ -147,6 +148,8 @@ class _Reader:
         return {**look, "block": max(1, round(left_s * 1000))}
 
     def _ask(self, name: str, how: dict[str, Any]) -> Generator[Any, Any, Any]:
+        from tasks.connection import heals  # noqa: PLC0415 - as above
+
         gives_up_at = time.monotonic() + PATIENCE_S
         while isinstance(reply := (yield name, how), RedisError):
             if not heals(reply) or time.monotonic() > gives_up_at:
