@@ -2,5 +2,6 @@
 
 from tasks.completion import complete
 from tasks.queue import app
+from tasks.streaming.reader import stream
 
-__all__ = ["app", "complete"]
+__all__ = ["app", "complete", "stream"]
