@@ -73,3 +73,30 @@ def test_a_task_whose_answers_all_break_the_schema_fails(
     states = json.loads(workers.command("breakwater", "breakers", "--json").stdout)
     assert all((s["state"], s["failures"]) == ("closed", 0) for s in states)
     assert "CANARY" not in workers.logs()
+
+
+def test_who_violated_twice_is_not_asked_again_after_a_kill(
+    workers: Fleet, simulator: Simulator
+) -> None:
+    """The next worker knows of both calls, and asks only whose answer the first one never heard."""
+    workers.start()
+    simulator.settings("local", answer=BAD)
+    simulator.settings("claude", answer=GOOD, latency=60)
+    workers.run(ASK.replace(".get(timeout=40)", "").replace("json.dumps(result)", "1"))
+    wait_for(lambda: simulator.in_flight("claude"), 20, workers.logs)
+
+    workers.workers[0].kill()
+    simulator.settings("claude", answer=GOOD)
+    workers.start()
+
+    result = json.loads(workers.run(ASK))
+    assert (result["data"], result["provider"]) == ({"n": 1}, "claude")
+    assert [(a["provider"], a["error"]) for a in result["attempts"]] == [
+        ("local", "SchemaViolated"),
+        ("local", "SchemaViolated"),
+        ("claude", "WorkerLost"),
+        ("local", "SchemaViolated"),
+        ("claude", None),
+    ]
+    assert result["attempts"][3]["outcome"] == "rejected"
+    assert [len(simulator.hits(name)) for name in ("local", "claude")] == [2, 2]
