@@ -274,6 +274,7 @@ class Hand:
         if not self._lease or self._lease.repeats >= MAX_REPEATS:
             return False
         self._lease.repeats += 1
+        self._attempts += self._lease.failed
         log.warning("repeat", task_id=self._task.request.id, error=type(fault).__name__)
         delay_s = _jitter_s(self._lease.repeats, self._left_s(call, role))
         self._put_back(call, delay_ms=round(delay_s * 1000) + 1)

@@ -69,6 +69,7 @@ class Lease:
 
     Attributes:
         attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
+        failed: Calls of this delivery that have failed, as in the result.
         duplicates: How many of those were followed by another call.
         lost: How many workers were lost on this task.
         repeats: How often it was repeated after a fault of ours.
@@ -90,6 +91,8 @@ class Lease:
         self.duplicates = int(fields.get("duplicates", 0))
         self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
         self.attempts: list[dict[str, Any]] = json.loads(fields.get("attempts", "[]"))
+        self.attempts += [json.loads(line) for line in fields.get("failed", "").splitlines()]
+        self.failed: list[dict[str, Any]] = []
         for line in fields.get("lost_calls", "").splitlines():
             call = json.loads(opened(line))
             self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
@@ -133,13 +136,26 @@ class Lease:
         """Note that the call was answered; Redis is told with the result."""
         self._rows.append(CALL + row)
 
-    def failed(self, row: str, *, paid: bool) -> None:
-        """Note that the call has failed; `paid` if it may have to be paid all the same."""
+    def fail(self, row: str, attempt: dict[str, Any] | None) -> None:
+        """
+        Note that the call has failed.
+
+        Args:
+            attempt: As in the result; None if nobody waited for its end, so that it may have to be
+                paid all the same.
+        """
         self._rows.append(CALL + row)
+        self.failed += [attempt] if attempt else []
+        told = json.dumps(attempt) if attempt else ""
         with suppress(RedisError):
             patiently(
                 lambda: self._store.call(
-                    self._task_id, self.fence, numbered=self.numbered, rows=self._rows, paid=paid
+                    self._task_id,
+                    self.fence,
+                    numbered=self.numbered,
+                    rows=self._rows,
+                    paid=not attempt,
+                    failed=told,
                 ),
                 1.0,
             )

@@ -144,6 +144,7 @@ class Store:
         numbered: int,
         rows: Sequence[str] = (),
         paid: bool = False,
+        failed: str = "",
     ) -> int:
         """
         Note that a call goes out, or that it has come to an end.
@@ -153,12 +154,14 @@ class Store:
             numbered: How many attempts have a number.
             rows: Of attempts, for the ledger.
             paid: It ended without an answer, and may have to be paid.
+            failed: The attempt as JSON, for whoever runs the task if this worker is lost.
 
         Returns:
             How many calls of this task were repeated without need to know their end; -1 if
             another delivery has begun: then the call must not go out.
         """
-        return int(self._run("call", [f"task:{task_id}"], fence, call, int(paid), numbered, *rows))
+        given = (fence, call, int(paid), numbered, failed, *rows)
+        return int(self._run("call", [f"task:{task_id}"], *given))
 
     def settle(  # noqa: PLR0913 - a result and all that ends with it
         self,

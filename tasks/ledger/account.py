@@ -63,7 +63,7 @@ class Account:
         elif attempt.outcome == "succeeded":
             self._lease.answered(row)  # which is told with the result
         else:
-            self._lease.failed(row, paid=attempt.is_abandoned)
+            self._lease.fail(row, None if attempt.is_abandoned else attempt.as_dict())
 
     def _row(self, attempt: Attempt) -> str:
         return seal(attempt.row(self._task))

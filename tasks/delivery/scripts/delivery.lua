@@ -11,6 +11,7 @@
 --     tag                the delivery that runs it, while one does
 --     calling            the call whose answer is awaited: its row for the ledger, if it is lost
 --     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
+--     failed             attempts of a walk that has not come to its end, a line each (JSON)
 --     numbered           how many attempts have a number
 --     unknown            how many of them no other call has followed yet
 --     duplicates         how many another call has followed: those may have been paid twice
