@@ -12,6 +12,7 @@ from typing import Any
 from celery import Task, states
 from celery.exceptions import Ignore
 
+from tasks import cache as responses
 from tasks import observers, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.completion import HEADER
@@ -63,6 +64,7 @@ class Hand:
         self._attempts = list(lease.attempts) if lease else []
         self._enqueued_ms = (lease and lease.enqueued_ms) or self._carried_ms()
         self._queued_ms = max(0, self._started_ms - self._enqueued_ms)
+        self._keep_s = 0  # how long the answer is kept for the same call
 
     @classmethod
     def of(cls, task: Task) -> "Hand | None":
@@ -112,7 +114,7 @@ class Hand:
             self._put_back(call, delay_ms=REMOVED_MS)
             raise Ignore("its role was removed; it waits in the role's queue")
         try:
-            routed = self._route(call, role)
+            routed = self._shared(call, role) or self._route(call, role)
         except NothingAvailable as nothing:
             self._attempts += [attempt.as_dict() for attempt in nothing.attempts]
             self._wait(call, role, nothing)
@@ -127,6 +129,26 @@ class Hand:
         else:
             return self._succeed(call, routed)
         raise Ignore("the task waits in Redis")
+
+    def _shared(self, call: Call, role: Role) -> Routed | None:
+        """
+        Return the answer that another task got to this very call; None: make it.
+
+        Raises:
+            Awaited: Another one is making it; this task waits in Redis.
+        """
+        if not self._lease or not role.cache:
+            return None
+        if (left_s := self._left_s(call, role)) <= 0:
+            raise self._too_late(call)
+        digest = responses.digest(call, role, self._now.settings)
+        if (answer := self._lease.share(digest, round(left_s * 1000) + 1)) is None:
+            self._keep_s = role.cache.ttl_s if self._lease.owns else 0
+            return None
+        account = Account(self._known(call), self._lease)
+        routed = responses.found(answer, number=account.number(), waited=self._lease.waited)
+        account.add(routed.attempts[-1])
+        return routed
 
     def _route(self, call: Call, role: Role) -> Routed:
         if self._left_s(call, role) <= 0:
@@ -177,8 +199,9 @@ class Hand:
         if self._lease and self._lease.duplicates:
             result["duplicates"] = self._lease.duplicates
         opens = self._queue(call.role) if routed.closed else ""
+        keep = responses.kept(result["task_id"], routed, self._keep_s) if self._keep_s else {}
         try:
-            self._settle(result, states.SUCCESS, opens=opens)
+            self._settle(result, states.SUCCESS, opens=opens, **keep)
         except ResultTooLarge as error:
             self._fail(error)
             raise
@@ -198,7 +221,13 @@ class Hand:
         self._settle(error, states.FAILURE, dead=dead)
 
     def _settle(
-        self, result: Any, state: str, *, opens: str = "", dead: Mapping[str, str] | None = None
+        self,
+        result: Any,
+        state: str,
+        *,
+        opens: str = "",
+        dead: Mapping[str, str] | None = None,
+        **keep: Any,
     ) -> None:
         if not self._lease:
             return
@@ -210,7 +239,7 @@ class Hand:
                 f"prompt; a smaller max_output_tokens gives a shorter answer",
                 {"attempts": result["attempts"]},
             )
-        if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}):
+        if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}, **keep):
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store
         role = dead["role"] if dead else result["role"]

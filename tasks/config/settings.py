@@ -82,6 +82,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """That equal calls of a role share an answer."""
+
+    ttl_s: int
+    """How long an answer is kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
     """What a task names: the targets to try in order, and how to ask them."""
 
@@ -91,6 +99,8 @@ class Role:
     params: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float = DEADLINE_S
     """From enqueue to the last moment an answer is of use."""
+    cache: CacheSettings | None = None
+    """None: every call is made."""
 
 
 @dataclass(frozen=True, slots=True)
