@@ -255,9 +255,9 @@ class _RolesFile(Checker):
         }
 
     def _cache(self, entries: Mapping[str, Node], where: str) -> CacheSettings | None:
-        given = self.section(entries, where, "cache", _CACHE)
-        if "cache" in entries and entries["cache"].value == {}:
-            self.faults.add(entries["cache"].line, at(where, "cache"), "ttl_s is missing")
+        given, node = self.section(entries, where, "cache", _CACHE), entries.get("cache")
+        if node and isinstance(node.value, dict) and "ttl_s" not in node.value:
+            self.faults.add(node.line, at(where, "cache"), "ttl_s is missing")
         return CacheSettings(**given) if given else None
 
     def _links(
