@@ -12,9 +12,12 @@ from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
 
+from tasks import tracing
 from tasks.call import Call
 from tasks.config import Role, Settings, Target
+from tasks.delivery.lease import Lease
 from tasks.encryption import fingerprint, opened, seal
+from tasks.ledger.account import Account
 from tasks.ledger.attempt import Attempt
 from tasks.ledger.prices import Cost
 from tasks.providers.base import Completion, ToolCall, Usage
@@ -28,6 +31,33 @@ WORTH_KEEPING = frozenset({"stop", "tool_calls"})
 """How a whole and good answer ends."""
 NOT_KEPT_S = 60
 """How long nobody waits for the same call again, when its answer turned out not worth keeping."""
+
+
+def shared(
+    call: Call, role: Role, settings: Settings, lease: Lease, account: Account, left_s: float
+) -> Routed | None:
+    """
+    Return the answer that another task got to this very call; None: make it.
+
+    Args:
+        role: One that shares.
+        lease: Of the task; it knows afterwards whether others wait for its answer.
+        account: Told of the attempt that was not needed.
+        left_s: How long the task has to wait at most.
+
+    Raises:
+        Awaited: Another one is making it; this task waits in Redis.
+        Superseded, Cancelled: As of `Lease.share`.
+    """
+    keep_s = role.cache.ttl_s if role.cache else 0
+    answer = lease.share(digest(call, role, settings), round(left_s * 1000) + 1, keep_s)
+    if answer is None:
+        return None
+    routed = found(answer, number=account.number(), waited=lease.waited)
+    (attempt,) = routed.attempts
+    account.add(attempt)
+    tracing.now().tell(settings.providers[attempt.provider], attempt.model, attempt, None)
+    return routed
 
 
 def digest(call: Call, role: Role, settings: Settings) -> str:

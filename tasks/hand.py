@@ -64,7 +64,6 @@ class Hand:
         self._attempts = list(lease.attempts) if lease else []
         self._enqueued_ms = (lease and lease.enqueued_ms) or self._carried_ms()
         self._queued_ms = max(0, self._started_ms - self._enqueued_ms)
-        self._keep_s = 0  # how long the answer is kept for the same call
 
     @classmethod
     def of(cls, task: Task) -> "Hand | None":
@@ -141,14 +140,8 @@ class Hand:
             return None
         if (left_s := self._left_s(call, role)) <= 0:
             raise self._too_late(call)
-        digest = responses.digest(call, role, self._now.settings)
-        if (answer := self._lease.share(digest, round(left_s * 1000) + 1)) is None:
-            self._keep_s = role.cache.ttl_s if self._lease.owns else 0
-            return None
         account = Account(self._known(call), self._lease)
-        routed = responses.found(answer, number=account.number(), waited=self._lease.waited)
-        account.add(routed.attempts[-1])
-        return routed
+        return responses.shared(call, role, self._now.settings, self._lease, account, left_s)
 
     def _route(self, call: Call, role: Role) -> Routed:
         if self._left_s(call, role) <= 0:
@@ -199,7 +192,8 @@ class Hand:
         if self._lease and self._lease.duplicates:
             result["duplicates"] = self._lease.duplicates
         opens = self._queue(call.role) if routed.closed else ""
-        keep = responses.kept(result["task_id"], routed, self._keep_s) if self._keep_s else {}
+        keep_s = self._lease.keep_s if self._lease else 0
+        keep = responses.kept(self._task.request.id, routed, keep_s) if keep_s else {}
         try:
             self._settle(result, states.SUCCESS, opens=opens, **keep)
         except ResultTooLarge as error:

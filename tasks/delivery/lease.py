@@ -79,7 +79,7 @@ class Lease:
         enqueued_ms: When it was given a second life; None if it was not.
         numbered: How many attempts have a number.
         waited: It has waited for the answer to another task's call.
-        owns: The same calls wait for the answer to its own.
+        keep_s: How long its answer is kept for the same calls, which wait for it; 0: it is not.
     """
 
     def __init__(self, store: Store, task_id: str, tag: str, begun: Begun) -> None:
@@ -98,16 +98,17 @@ class Lease:
             self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
         self.numbered = int(fields.get("numbered", 0))
         self.waited = "aside" in fields
-        self.owns = False
+        self.keep_s = 0
         self._rows: list[str] = []  # that Redis has not taken yet
 
-    def share(self, digest: str, wait_ms: int) -> str | None:
+    def share(self, digest: str, wait_ms: int, keep_s: int) -> str | None:
         """
         Ask for the answer to a call, before making it; None: there is none, make it.
 
         Args:
             digest: Of all that the answer depends on.
             wait_ms: How long the task has to wait at most.
+            keep_s: How long an answer is kept.
 
         Raises:
             Awaited: Another task makes this call; this one waits in Redis.
@@ -126,7 +127,7 @@ class Lease:
             raise Awaited("another task makes this call; this one waits for its answer")
         if told == "gone":
             raise Superseded("this delivery has the task no more")
-        self.owns = told == "own"
+        self.keep_s = keep_s if told == "own" else 0
         return answer or None
 
     def calling(self, call: str, number: int) -> None:

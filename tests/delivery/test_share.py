@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from tasks.delivery.store import LEASE_MS, Begun
 from tests.delivery.conftest import QUEUE, Bench
 
-ASIDE_MS = 15_000
+ASIDE_MS, LONGEST_ASIDE_MS = 15_000, 300_000
 CALL = "d" * 64
+WAITING = f"flight:{CALL}:waiting"
 
 
 def begin(bench: Bench, task_id: str) -> tuple[Begun, str]:
@@ -82,6 +85,15 @@ def test_an_owner_that_asks_again_is_the_owner(bench: Bench) -> None:
     _, owner, tag = ask(bench, "a")
 
     assert share(bench, owner, tag, "a") == ("own", "")
+
+
+def test_an_older_fence_asks_for_nothing(bench: Bench) -> None:
+    """The same delivery has begun again, since our answer was lost; the newest number counts."""
+    begun, tag = begin(bench, "a")
+    newer = bench.begin(tag, "a")
+
+    assert share(bench, begun, tag, "a") == ("gone", "")
+    assert share(bench, newer, tag, "a") == ("own", "")
 
 
 def test_a_task_that_was_put_away_is_not_put_away_twice(bench: Bench) -> None:
@@ -181,7 +193,9 @@ def test_an_owner_that_lives_is_waited_for_any_time(bench: Bench) -> None:
     for _ in range(4):
         bench.pass_tended(ASIDE_MS, tag)
         assert again(bench, "b") == ("waits", "")
-    assert bench.redis.zcard(f"flight:{CALL}:waiting") == 1
+    assert bench.redis.zcard(WAITING) == 1
+    assert bench.redis.pttl(WAITING) > 0
+    assert not bench.redis.hexists("task:b", "lost")
 
 
 def test_an_owner_that_waits_for_a_provider_holds_up_nobody(bench: Bench) -> None:
@@ -192,6 +206,7 @@ def test_an_owner_that_waits_for_a_provider_holds_up_nobody(bench: Bench) -> Non
     bench.pass_tended(ASIDE_MS)
 
     assert again(bench, "b") == ("own", "")
+    assert not bench.redis.exists(WAITING)
     bench.pass_tended(600_000, *bench.redis.hkeys("taken"))
     assert again(bench, "a") == ("waits", "")
 
@@ -234,6 +249,21 @@ def test_a_deadline_is_waited_for_no_longer(bench: Bench) -> None:
     assert woken(bench) == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("others", "aside_ms"), [(700, 15_000), (2_000, 40_000), (20_000, 300_000)]
+)
+def test_of_thousands_that_wait_few_look_at_a_time(
+    bench: Bench, others: int, aside_ms: int
+) -> None:
+    """They are woken when there is an answer; looking for it is for the case that nobody wakes them."""
+    ask(bench, "a")
+    bench.redis.zadd(WAITING, dict.fromkeys(map(str, range(others)), 0))
+
+    _, _, tag = ask(bench, "b")
+
+    assert bench.redis.zscore("delayed", tag) == bench.ms + aside_ms
+
+
 def test_thousands_are_woken_in_steps(bench: Bench) -> None:
     """A hundred by the settlement, then as many by each that has the answer; none is left over."""
     _, owner, tag = ask(bench, "a")
@@ -241,29 +271,47 @@ def test_thousands_are_woken_in_steps(bench: Bench) -> None:
         ask(bench, f"b{number}")
 
     bench.settle(owner, tag, "a", keep_s=60, answer="sealed")
-    steps = []
+    left = [bench.redis.zcard(WAITING)]
+    begun = []
     while batch := bench.take(100):
-        steps.append(len(batch))
         for tag, task_id in batch:
-            begun = bench.begin(tag, task_id)
-            assert share(bench, begun, tag, task_id) == ("cached", "sealed")
-            bench.settle(begun, tag, task_id)
+            begun.append((bench.begin(tag, task_id), tag, task_id))
+            assert share(bench, *begun[-1]) == ("cached", "sealed")
+            left.append(bench.redis.zcard(WAITING))
+    for each in begun:
+        bench.settle(*each)
 
-    assert sum(steps) == 350
-    assert not bench.redis.exists("delayed", f"flight:{CALL}:waiting")
+    assert left[:5] == [250, 150, 50, 0, 0]
+    assert len(begun) == 350
+    assert not bench.redis.exists("delayed", WAITING)
 
 
 def test_a_clock_that_steps_back_keeps_nobody_waiting(bench: Bench) -> None:
     """Though nobody wakes them: the owner waits for a provider."""
     _, owner, tag = ask(bench, "a")
-    ask(bench, "b")
+    _, _, aside = ask(bench, "b")
     bench.wait(owner, tag, "a", delay_ms=600_000)
     bench.tick(-3600_000)
 
-    bench.pass_tended(ASIDE_MS + 4000)
+    bench.store.tend([])
+    dues = [bench.redis.zscore(key, aside) for key in ("delayed", "flights")]
+    bench.pass_tended(LONGEST_ASIDE_MS + 4000)
 
+    assert dues == [bench.ms - 4000] * 2
     assert again(bench, "b") == ("own", "")
-    bench.pass_tended(4000)
+
+
+def test_what_is_due_is_watched_until_it_is_taken(bench: Bench) -> None:
+    """The clock may step back before any worker has looked."""
+    ask(bench, "a")
+    _, _, aside = ask(bench, "b")
+
+    bench.pass_tended(ASIDE_MS + 2000)
+    watched = bench.redis.zscore("flights", aside)
+    bench.take()
+    bench.store.tend([])
+
+    assert watched
     assert not bench.redis.exists("flights")
 
 
@@ -303,7 +351,7 @@ def test_an_answer_whose_settlement_was_repeated_is_kept_once(bench: Bench) -> N
     """Our answer was lost: the second time changes nothing."""
     _, owner, tag = ask(bench, "a")
 
-    told = [bench.settle(owner, tag, "a", keep_s=60, answer="sealed") for _ in range(2)]
+    told = [bench.settle(owner, tag, "a", keep_s=1, answer="sealed") for _ in range(2)]
 
     assert told == ["settled", "settled"]
     assert bench.redis.get(f"cache:{CALL}") == b"sealed"

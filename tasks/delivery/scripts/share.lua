@@ -25,7 +25,9 @@ if not flyer or flyer == id then
 end
 
 local now, entry = now_ms(), redis.call('HGET', TAKEN, tag)
-local due = now + math.min(ASIDE_MS, tonumber(ARGV[5]))
+local others = redis.call('ZCOUNT', flight .. ':waiting', '-inf', '+inf')
+local aside_ms = math.min(math.max(ASIDE_MS, others * APART_MS), LONGEST_ASIDE_MS)
+local due = now + math.min(aside_ms, tonumber(ARGV[5]))
 redis.call('HSET', task, 'aside', queue_of((parts(entry))) .. '\n' .. tag)
 redis.call('ZADD', flight .. ':waiting', now, id)
 redis.call('PEXPIRE', flight .. ':waiting', TASK_LIVES_MS)

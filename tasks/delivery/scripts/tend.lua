@@ -30,9 +30,9 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '(' .. now + lease_ms, '
 end
 
 -- Nor does a task wait longer for another's answer.
-for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '(' .. now + ASIDE_MS, '+inf', 'LIMIT', 0, 1000)) do
-  redis.call('ZADD', 'flights', now + ASIDE_MS, tag)
-  redis.call('ZADD', DELAYED, 'XX', now + ASIDE_MS, tag)
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '(' .. now + LONGEST_ASIDE_MS, '+inf', 'LIMIT', 0, 1000)) do
+  redis.call('ZADD', 'flights', now + LONGEST_ASIDE_MS, tag)
+  redis.call('ZADD', DELAYED, 'XX', now + LONGEST_ASIDE_MS, tag)
 end
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '-inf', now, 'LIMIT', 0, 100)) do
   if redis.call('HEXISTS', MESSAGES, tag) == 0 then redis.call('ZREM', 'flights', tag) end
