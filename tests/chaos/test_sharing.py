@@ -16,11 +16,12 @@ from simulator.client import Simulator
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
 from tasks.ledger.summary import Where, summarise
-from tests.support.chaos import kill, roles_over
+from tests.support.chaos import Killer, kill, roles_over
 from tests.support.fleet import Fleet, fleet, wait_for
 from tests.support.ports import free_port
 from tests.support.scrape import scrape
 
+LONG = (pytest.mark.long, pytest.mark.timeout(300))
 CACHED = "{chain: [claude], cache: {ttl_s: 600}}"
 NOTHING = dict.fromkeys(
     (
@@ -82,7 +83,9 @@ def waiting(client: Any) -> int:
     return sum(client.zcard(key) for key in client.keys("flight:*:waiting"))
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork", "gevent"])
+@pytest.mark.parametrize(
+    "pool", ["threads", *(pytest.param(pool, marks=LONG) for pool in ("prefork", "gevent"))]
+)
 def test_fifty_equal_prompts_are_one_call(
     workers: Fleet, simulator: Simulator, client: Any, ledger: str, pool: str
 ) -> None:
@@ -140,9 +143,10 @@ def test_nobody_waits_with_a_slot_in_its_hands(
 
     assert meta["status"] == "SUCCESS"
     assert simulator.in_flight("claude") == 1
+    kill(workers, 0)  # or the end of the test would wait for the call
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=LONG)])
 def test_a_killed_owner_loses_nobody_the_answer(
     workers: Fleet, simulator: Simulator, client: Any, ledger: str, pool: str
 ) -> None:
@@ -256,6 +260,7 @@ def test_a_deadline_ends_the_wait(workers: Fleet, simulator: Simulator, client: 
 
     assert meta["result"]["exc_type"] == "DeadlineExceeded"
     assert len(simulator.hits("claude")) == 1
+    kill(workers, 0)  # or the end of the test would wait for the call
 
 
 def test_a_kept_answer_is_given_until_its_time_is_over(
@@ -277,16 +282,48 @@ def test_a_kept_answer_is_given_until_its_time_is_over(
 
 def test_what_differs_is_not_shared(workers: Fleet, simulator: Simulator, client: Any) -> None:
     """Another prompt, parameter, system prompt or role is a call of its own; whose task it is, not."""
+    simulator.settings("claude", latency=1)
     workers.start(1, "threads", 8)
-    options: list[dict[str, Any]] = [
-        {}, {"prompt": "ho"}, {"params": {"max_output_tokens": 7}}, {"system": "be brief"},
-        {"role": "twin"},
-    ]  # fmt: skip
-    for _ in range(2):
-        ids = [each for how in options for each in enqueue(workers, 2, **how)]
-        results(client, workers, ids)
 
-    assert len(simulator.hits("claude")) == len(options)
+    ids = workers.run("""
+from tasks import complete
+for number in range(3):
+    metadata = {"number": number}
+    print(complete.delay("shared", "hi", metadata=metadata).id)
+    print(complete.delay("shared", "ho", metadata=metadata).id)
+    print(complete.delay("shared", "hi", metadata=metadata, params={"max_output_tokens": 7}).id)
+    print(complete.delay("shared", "hi", metadata=metadata, system="be brief").id)
+    print(complete.delay("twin", "hi", metadata=metadata).id)
+""").split()
+
+    metas = results(client, workers, ids)
+    assert Counter(meta["status"] for meta in metas) == {"SUCCESS": 15}
+    assert len(simulator.hits("claude")) == 5
+    assert max(hit["in_flight"] for hit in simulator.hits("claude")) == 5
+
+
+def test_no_kill_loses_a_task_that_shares(
+    workers: Fleet, simulator: Simulator, client: Any
+) -> None:
+    """A worker is killed every 2 s, owner or not, while answers expire: all are answered."""
+    simulator.settings("claude", latency="uniform:2.0:5.0")
+    workers.start(3, "threads", 4)
+    ids = workers.run("""
+from tasks import complete
+for number in range(120):
+    print(complete.delay("brief", f"prompt {number % 6}").id)
+""").split()
+
+    killer = Killer(workers, simulator, "threads", seed=len(ids))
+    killer.run(6, concurrency=4)
+
+    metas = results(client, workers, ids, 120)
+    hits = len(simulator.hits("claude"))
+    print(f"{killer.kills} kills, {killer.in_flight} calls out at them, {hits} hits")
+    assert Counter(meta["status"] for meta in metas) == {"SUCCESS": 120}
+    assert killer.in_flight > 0
+    assert 6 <= hits < 60
+    wait_for(lambda: not client.keys("flight*"), 30, lambda: str(client.keys("flight*")))
 
 
 def test_a_role_without_a_cache_shares_nothing(
@@ -312,8 +349,10 @@ def test_answers_that_are_not_whole_are_not_kept(
     metas = results(client, workers, enqueue(workers, 10), 15)
 
     assert {meta["result"]["finish_reason"] for meta in metas} == {"length"}
-    assert len(simulator.hits("claude")) == 10
-    assert max(hit["in_flight"] for hit in simulator.hits("claude")) > 3
+    first, second, *others = simulator.hits("claude")
+    assert len(others) == 8
+    assert second["started_at_ms"] > first["ended_at_ms"]
+    assert max(hit["in_flight"] for hit in others) > 3
 
 
 def test_with_keys_nothing_that_is_kept_can_be_read(
