@@ -54,6 +54,7 @@ NEEDED = (
     ("lindex", "role.x", "1"), ("hincrby", "delivery", "x", "1"),
     ("hset", "delivery:clock", "x", "x"),
     ("xadd", "ledger", "*", "x", "x"), ("xdel", "ledger", "0-1"), ("set", "ledger:drainer", "x"),
+    ("set", "cache:x", "x"), ("set", "flight:x", "x"), ("zadd", "flights", "1", "x"),
     ("set", "celery-task-meta-x", "x"), ("sadd", "_kombu.binding.x", "x"),
     ("hset", "breaker:{x}", "x", "x"), ("xadd", "breaker:{x}:events", "*", "x", "x"),
     ("sadd", "breakers", "x"), ("multi",), ("evalsha", "x", "0"),
