@@ -41,6 +41,7 @@ Source: ai.google.dev/gemini-api/docs/thought-signatures.
 _ANY = types.FunctionCallingConfigMode.ANY
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
 _DOCUMENTS = frozenset({"application/pdf"})
+_OBJECT = {"type", "properties", "required", "additionalProperties", "title", "description"}
 _A = TypeVar("_A")
 
 
@@ -237,11 +238,13 @@ class GoogleProvider(Adapter):
 
 
 def _declaration(tool: Tool) -> types.FunctionDeclaration:
+    whole = parameters(tool)
+    takes_nothing = whole.keys() <= _OBJECT and not whole["properties"]
     return types.FunctionDeclaration(
         name=tool.name,
         description=tool.description or None,
-        # None for a tool that takes nothing: Gemini refuses an object without properties.
-        parameters_json_schema=parameters(tool) if tool.parameters.get("properties") else None,
+        # Gemini refuses an object without properties.
+        parameters_json_schema=None if takes_nothing else whole,
     )
 
 
