@@ -147,6 +147,7 @@ def test_a_cancelled_task_that_waits_wakes_nobody(bench: Bench) -> None:
         ask(bench, task_id)
 
     bench.store.settle("b", '"cancelled"', expires_s=60)
+    assert bench.redis.zscore(WAITING, "b") is None
     before = woken(bench)
     bench.settle(owner, tag, "a", keep_s=60, answer="sealed")
 
