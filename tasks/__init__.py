@@ -2,5 +2,6 @@
 
 from tasks.completion import complete
 from tasks.queue import app
+from tasks.workflows import workflow
 
-__all__ = ["app", "complete"]
+__all__ = ["app", "complete", "workflow"]

@@ -31,6 +31,7 @@ from tasks.config.settings import (
     Target,
     Timeout,
 )
+from tasks.config.workflows_section import definitions
 
 ADAPTERS = ("anthropic", "openai", "openai-chat", "google")
 _CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -58,7 +59,7 @@ _PRICES = {
 _ROLE = {"system": TEXT, "deadline_s": seconds(30 * _DAY_S)}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
-_TOP_KEYS = ("providers", "params", "default_provider", "roles")
+_TOP_KEYS = ("providers", "params", "default_provider", "roles", "workflows")
 _PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker", "prices")
 _ROLE_KEYS = ("chain", *_ROLE, "params")
 
@@ -111,9 +112,12 @@ class _RolesFile(Checker):
             for name, node in self._named("providers", top, root).items()
         }
         default = self.known_name("provider", top, "", "default_provider", providers)
+        roles = self._named("roles", top, root)
+        if "workflows" in top:
+            definitions(top["workflows"], roles, self.faults)
         return Settings(
             providers=providers,
-            roles=self._roles(self._named("roles", top, root), providers, default),
+            roles=self._roles(roles, providers, default),
             params=self._params(top, ""),
             default_provider=default,
             source=source,
