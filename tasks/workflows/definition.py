@@ -199,7 +199,7 @@ class _Check:
         stage, contains, equals = (until.get(key) for key in UNTIL_KEYS)
         if "stage" in until and stage not in inside:
             hint = nearest(str(stage)[:60], inside)
-            there = f"the loop has {', '.join(inside)}{hint}"
+            there = f"the loop has {', '.join(inside) or 'none'}{hint}"
             self._fault((*path, "stage"), f"unknown stage {str(stage)[:60]!r}; {there}")
         if (contains is None) == (equals is None):
             self._fault(path, "needs either contains or equals")
