@@ -6,11 +6,12 @@ The worker checks it with the whole file; a producer, who has no keys, reads thi
 
 import os
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tasks.config import role_names, roles_path
-from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes
+from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes, stamp
 from tasks.config.settings import NAME
 from tasks.workflows.definition import Definition, read, shown
 
@@ -33,12 +34,18 @@ def load(environ: Mapping[str, str] = os.environ) -> dict[str, Definition]:
         ConfigError: Listing every fault of this section, by line.
     """
     path = roles_path(environ)
-    if path is None:
-        return {}
-    faults = _ItsFaults(Path(path))
-    top = parse(read_bytes(path), path, environ, faults).value
+    return {} if path is None else dict(_load(path, stamp(path), tuple(environ.items())))
+
+
+@lru_cache(maxsize=4)
+def _load(
+    path: Path, _stamp: tuple[int, ...], environ: tuple[tuple[str, str], ...]
+) -> Mapping[str, Definition]:
+    """Read them; what was read is kept for as long as file and environment are the same."""
+    faults = _ItsFaults(path)
+    top = parse(read_bytes(path), path, dict(environ), faults).value
     node = top.get(SECTION) if isinstance(top, dict) else None
-    found = definitions(node, role_names(environ), faults) if node else {}
+    found = definitions(node, role_names(dict(environ)), faults) if node else {}
     faults.raise_if_any()
     return found
 

@@ -81,6 +81,7 @@ class Advance:
         self._store = store
         self._run = run
         self._who = f"{socket.gethostname()}:{os.getpid()}"
+        self._refused = ""
 
     def go_on(self, turn: str, answer: Any, *, again: bool) -> None:
         """
@@ -90,26 +91,32 @@ class Advance:
             UnknownRun: There is no such run any more.
             RedisError: Redis is away; asking again does no harm.
         """
-        while (seen := self._store.look(self._run)).state not in OVER:
+        before: Snapshot | None = None
+        while (seen := self._look()).state not in OVER:
             try:
-                definition = self._store.definition(self._run)
-                place = current(definition, seen.entries)
-                if not isinstance(place, Place):
-                    self._finish(seen, place)
-                elif place.state in {"none", "pending"}:
-                    self._begin(seen, place)
-                elif place.state == "running":
-                    mine = answer if place.turn.key == turn else None
-                    if self._end(seen, definition, place, mine, again=again) == ENQUEUED:
-                        return
-                else:  # a resumption that was cut short
-                    self._fail(seen, BreakwaterError(f"stage {place.stage.name!r} {place.state}"))
+                if self._refused and before and seen.fields == before.fields:
+                    raise RuntimeError(f"run {self._run} cannot go on: {self._refused}")
+                before, self._refused = seen, ""
+                if self._is_out(seen, turn, answer, again=again):
+                    return
             except (RedisError, OperationalError, UnknownRun):
                 raise
             except Exception as fault:  # such as a key that is not here: shown, and can be resumed
                 self._fail(seen, fault)
                 raise
-        self._tell_if_cancelled(seen, turn)
+
+    def _is_out(self, seen: Snapshot, turn: str, answer: Any, *, again: bool) -> bool:
+        """Do one thing; tell whether a stage's task is out, so that nothing is left to be done."""
+        definition = self._store.definition(self._run)
+        place = current(definition, seen.entries)
+        if not isinstance(place, Place):
+            self._finish(seen, place)
+        elif place.state == "running":
+            mine = answer if place.turn.key == turn else None
+            return self._end(seen, definition, place, mine, again=again) == ENQUEUED
+        else:
+            self._begin(seen, place)
+        return False
 
     def _begin(self, seen: Snapshot, place: Place) -> None:
         """Begin a turn; its task is enqueued when it is found running."""
@@ -137,7 +144,7 @@ class Advance:
                     return ENDED
             return ENQUEUED
         if state == states.SUCCESS:
-            self._succeed(seen, place, outcome)
+            self._succeed(place, outcome)
         else:
             self._stop(place, outcome)
         return ENDED
@@ -172,11 +179,10 @@ class Advance:
         }
         return self._store.answers(self._run, keys)
 
-    def _succeed(self, seen: Snapshot, place: Place, result: Mapping[str, Any]) -> None:
+    def _succeed(self, place: Place, result: Mapping[str, Any]) -> None:
         known = facts.of_answer(result, judged(place, result))
         key = place.turn.key
-        if self._move([Move(key, "running", "succeeded", known)], {key: dict(result)}):
-            self._log(seen, {**place.facts, **known, "state": "succeeded"}, key)
+        self._move([Move(key, "running", "succeeded", known)], {key: dict(result)})
 
     def _stop(self, place: Place, error: Exception) -> None:
         """End a turn, and the run with it, that failed or was cancelled."""
@@ -184,9 +190,7 @@ class Advance:
         known = {} if to == "cancelled" else facts.of_error(error)
         key = place.turn.key
         moves = [Move(key, "running", to, known), Move(RUN, "running", to, _named(error, to))]
-        if self._move(moves, {"error": told(error)}):
-            seen = self._store.look(self._run)
-            self._log(seen, {**place.facts, **known, "state": to}, key)
+        self._move(moves, {"error": told(error)})
 
     def _finish(self, seen: Snapshot, used_up: Loop | None) -> None:
         if used_up is None:
@@ -208,22 +212,20 @@ class Advance:
         moves.append(Move(RUN, seen.state, "failed", _named(error, "failed")))
         self._move(moves, {"error": told(error)})
 
-    def _move(self, moves: list[Move], says: Mapping[str, Any] | None = None) -> bool:
-        """Move; whoever was quicker has been here, and we look again."""
-        return not self._store.move(self._run, moves, self._who, says)
+    def _move(self, moves: list[Move], says: Mapping[str, Any] | None = None) -> None:
+        """Move; if it is refused somebody was quicker, and we look again."""
+        self._refused = self._store.move(self._run, moves, self._who, says)
 
-    def _tell_if_cancelled(self, seen: Snapshot, turn: str) -> None:
-        """Write the line of a stage that somebody cancelled who has no log of ours."""
-        known = seen.turns.get(turn)
-        if known and known["state"] == "cancelled":
-            self._log(seen, known, turn)
-
-    def _log(self, seen: Snapshot, known: Mapping[str, Any], key: str) -> None:
+    def _look(self) -> Snapshot:
+        """Read the run, and write the line of each stage that has ended and has none yet."""
         import structlog  # noqa: PLC0415 - producers import this module, and have no log
 
-        if self._store.tells(self._run, key):
-            line = facts.line(seen.name, self._run, known)
-            structlog.get_logger("breakwater").info("stage", **line)
+        seen = self._store.look(self._run)
+        for key in seen.untold:
+            if self._store.tells(self._run, key):
+                line = facts.line(seen.name, self._run, seen.turns[key])
+                structlog.get_logger("breakwater").info("stage", **line)
+        return seen
 
 
 def outcome_of(task_id: str) -> tuple[str, Any]:

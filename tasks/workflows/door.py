@@ -6,8 +6,8 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks.config import role_names
-from tasks.errors import InvalidPrompt, UnknownWorkflow, nearest
+from tasks.config import NAME, role_names
+from tasks.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nearest
 from tasks.operations import whoami
 from tasks.queue import QueueUnavailable, app
 from tasks.workflows.advance import step
@@ -38,11 +38,14 @@ class Workflow:
 
         Raises:
             InvalidPrompt: The input is no text, or blank.
+            InvalidOption: The `run_id` cannot be one.
             QueueUnavailable: Redis refuses, or does not answer; `details` has the `run_id`.
         """
         if not isinstance(given, str) or not given.strip():
             raise InvalidPrompt("the input of a workflow must be a text that says something")
         run = Run(run_id or str(uuid4()))
+        if not NAME.fullmatch(run.id):
+            raise InvalidOption(f"{run.id[:80]!r} cannot be a run_id; allowed is {NAME.pattern}")
         turns = first_turns(self.definition)
         try:
             Store(app.backend.client).start(run.id, self.definition, given, turns, whoami())

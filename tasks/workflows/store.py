@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import redis
 
+from tasks.config import NAME
 from tasks.encryption import opened, seal
 from tasks.errors import UnknownRun
 from tasks.workflows.course import Entries, Entry, Turn
@@ -76,6 +77,15 @@ class Snapshot:
             Entry(Turn(facts["stage"], facts["round"], facts["try"]), facts["state"], facts)
             for facts in self.turns.values()
         )
+
+    @property
+    def untold(self) -> list[str]:
+        """The turns that have ended, and whose end is not in the log yet."""
+        return [
+            key
+            for key, facts in self.turns.items()
+            if facts["state"] in OVER and TOLD + key not in self.fields
+        ]
 
     def running(self) -> dict[str, dict[str, Any]]:
         """Return the turns whose tasks are out."""
@@ -147,7 +157,9 @@ class Store:
         Raises:
             UnknownRun: There is none of this id, or it was too long ago.
         """
-        fields = cast("dict[Any, Any]", self.client.hgetall(keys_of(run)[0]))
+        fields: dict[Any, Any] = {}
+        if NAME.fullmatch(run):  # else it may be the name of another key
+            fields = cast("dict[Any, Any]", self.client.hgetall(keys_of(run)[0]))
         if not fields:
             raise UnknownRun(
                 f"no run {run[:80]!r}; `breakwater workflows` lists those of the last 60 days"

@@ -12,11 +12,13 @@ from tests.support.servers import Process, Tls, sentinels
 
 ROUND = """
 from celery import chord
-from tasks import app, complete
+from tasks import app, complete, workflow
+from tasks.workflows import Stage
 result = complete.delay("planner", "hi")
 assert result.get(timeout=30)["text"]
 body = chord([complete.s("planner", "a"), complete.s("coder", "b")])(complete.s("reviewer"))
 assert body.get(timeout=30)["provider"] == "gemini"
+assert workflow([Stage("only", "coder", "{input}")]).delay("hi").get(timeout=30)["text"]
 waiting = complete.apply_async(("planner", "later"), countdown=300)
 waiting.cancel()
 assert app.control.inspect(timeout=2).active_queues()

@@ -106,8 +106,7 @@ def hits(simulator: Simulator) -> dict[str, int]:
 
 
 def stage_lines(fleet: Fleet) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in fleet.logs().splitlines() if '"event": "stage"' in line]
-    return found
+    return [json.loads(line) for line in fleet.logs().splitlines() if '"event": "stage"' in line]
 
 
 def idle(server: Any) -> bool:
@@ -138,6 +137,22 @@ def test_four_roles_work_on_one_feature_until_it_is_approved(
     ]  # fmt: skip
     assert hits(simulator) == {"clarify": 1, "plan": 1, "code": 2, "review": 2}
     assert result["cost_usd"] is None  # of a server of one's own nobody knows the price
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_each_pool_runs_them(echo: Fleet, simulator: Simulator, server: Any, pool: str) -> None:
+    """Also to the end of a cancellation by the stage's task."""
+    echo.start(1, pool, 4)
+    (run,) = begin(echo)
+    assert do(echo, run, "get(timeout=30)")["text"] == "Review: Plan: x Answers: x"
+    simulator.settings("gpt", answer="echo", latency=60)
+    (stopped,) = begin(echo)
+    wait_for(lambda: simulator.in_flight("gpt"))
+    task_id = json.loads(server.hget(f"workflow:{stopped}", "turn:plan:1:1"))["task_id"]
+
+    echo.run(f"from tasks import app; app.AsyncResult({task_id!r}).cancel()")
+
+    wait_until(server, echo, stopped, "cancelled")
 
 
 def test_each_end_of_a_stage_is_one_line_that_says_nothing_of_a_prompt(echo: Fleet) -> None:
