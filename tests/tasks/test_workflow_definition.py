@@ -209,6 +209,20 @@ def roles_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_the_example_in_the_docs_is_a_workflow(roles_file: Path) -> None:
+    """As it stands there."""
+    page = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    four = "".join(f"  {role}: {{chain: [local]}}\n" for role in ("clarifier", "planner"))
+    text = FILE.partition("workflows:")[0].replace("roles:\n", f"roles:\n{four}") + example
+    roles_file.write_text(text.replace("${NOT_SET_HERE}", "k"))
+
+    assert set(load_settings().roles) == {"clarifier", "planner", "coder", "reviewer"}
+    assert [stage.name for stage in workflow("feature").definition.each()] == [
+        "clarify", "plan", "code", "review",
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("roles_file")
 def test_a_producer_reads_the_workflows_without_keys() -> None:
     """The variables of their own section are put in; those of the providers need not be there."""
