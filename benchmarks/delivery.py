@@ -115,10 +115,10 @@ def _run(name: str, client: Any, environ: dict[str, str], measure: Callable[[Any
 
 def _time(client: Any, pid: int) -> tuple[float, float]:
     """Return ms of the worker's CPU a task, and tasks a second."""
-    number, cpu_s, started = TASKS - _done(client), _cpu_s(pid), time.perf_counter()
+    number, before_s, started = TASKS - _done(client), cpu_s(pid), time.perf_counter()
     _wait(client, TASKS)
     took_s = time.perf_counter() - started
-    return (_cpu_s(pid) - cpu_s) * 1000 / number, number / took_s
+    return (cpu_s(pid) - before_s) * 1000 / number, number / took_s
 
 
 def _commands(client: Any, _pid: int) -> float:
@@ -142,7 +142,8 @@ def _done(client: Any) -> int:
     return int(client.info("keyspace").get("db0", {}).get("expires", 0))
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Return the CPU that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 

@@ -2,6 +2,7 @@
 
 from tasks.completion import complete
 from tasks.queue import app
+from tasks.streaming.reader import stream
 from tasks.workflows import workflow
 
-__all__ = ["app", "complete", "workflow"]
+__all__ = ["app", "complete", "stream", "workflow"]

@@ -5,7 +5,12 @@ How everybody here reaches Redis: the delivery, the results, the commands, the b
 refusals mean in words that say what to do. docs/redis.md has the server's side.
 """
 
+from typing import Any
+
 import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -63,6 +68,30 @@ def client(
             max_connections=MAX_CONNECTIONS,
         )
     )
+
+
+def async_client() -> redis.asyncio.Redis:
+    """
+    Build a client for one event loop, that waits as `client` does; close it with `async with`.
+
+    Raises:
+        ConfigError: REDIS_URL cannot be used.
+    """
+    where = address()
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S,
+        "retry": AsyncRetry(NoBackoff(), 0), **where.options,
+    }  # fmt: skip
+    kind = getattr(redis.asyncio.connection, where.connection_class.__name__, None)
+    if kind is not None:
+        pool = redis.asyncio.ConnectionPool(connection_class=kind, **options)
+        return redis.asyncio.Redis.from_pool(pool)
+    if where.shown.startswith("sentinels"):
+        options["ssl"] = True
+    asking = {"socket_timeout": CONNECT_S, **where.sentinel_options}
+    asked: Any = redis.asyncio.Sentinel(where.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    found: redis.asyncio.Redis = asked.master_for(where.master, **options)
+    return found
 
 
 def shown() -> str:

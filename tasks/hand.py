@@ -33,6 +33,7 @@ from tasks.ledger.account import Account
 from tasks.ledger.attempt import log
 from tasks.queue import COMMON_QUEUE, queue_of, role_in
 from tasks.routing import NothingAvailable, Routed, route
+from tasks.streaming.writer import Writer
 
 MAX_WAIT_S = 60.0
 """A waiting task looks again at least this often."""
@@ -58,6 +59,7 @@ class Hand:
         self._task = task
         self._lease = lease
         self._tag = tag
+        self._stream: Writer | None = None
         self._now = runtime.runtime()
         self._started_ms = _now_ms()
         self._attempts = list(lease.attempts) if lease else []
@@ -104,7 +106,7 @@ class Hand:
             if self._lease and self._lease.lost >= MAX_LOST:
                 raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
             call = Call.of(*bind(args, kwargs))
-            role = None if self._was_removed(call.role) else self._now.settings.role(call.role)
+            role = None if self._was_removed(call.role) else self._role(call)
         except Exception as error:
             self._fail(error)
             raise
@@ -128,9 +130,36 @@ class Hand:
             return self._succeed(call, routed)
         raise Ignore("the task waits in Redis")
 
+    def _role(self, call: Call) -> Role:
+        role = self._now.settings.role(call.role)
+        self._now.settings.check_params(role, call.params)
+        return role
+
+    def _open_stream(self, role: Role) -> None:
+        """
+        Begin to tell what the task says, and take back what a lost worker left half said.
+
+        Raises:
+            WorkerLost: It left something, and the role does not begin anew.
+        """
+        if not self._lease:
+            return
+        lease, task_id = self._lease, self._task.request.id
+        self._stream = Writer(self._now.teller, task_id, lease.fence, lease.told)
+        if lease.telling and not role.stream_restart:
+            raise WorkerLost(
+                f"its worker was lost in the middle of its stream, and role {role.name!r} does not "
+                f"begin one anew (stream_restart)",
+                {"attempts": self._attempts},
+            )
+        if lease.telling:
+            self._stream.restart("", WorkerLost.__name__)
+
     def _route(self, call: Call, role: Role) -> Routed:
         if self._left_s(call, role) <= 0:
             raise self._too_late(call)
+        if call.stream:
+            self._open_stream(role)
         account = Account(self._known(call), self._lease)
         try:
             return route(
@@ -140,6 +169,7 @@ class Hand:
                 account=account,
                 deadline=time.monotonic() + self._left_s(call, role),
                 earlier=self._attempts,
+                listener=self._stream,
             )
         finally:
             if account.rows:
@@ -162,8 +192,8 @@ class Hand:
             "task_id": self._task.request.id,
             "role": call.role,
             "text": completion.text,
-            "data": None,
-            "tool_calls": [],
+            "data": completion.data,
+            "tool_calls": [call.as_dict() for call in completion.tool_calls],
             "provider": routed.target.provider,
             "model": completion.model,
             "finish_reason": completion.finish_reason,
@@ -210,6 +240,8 @@ class Hand:
                 f"prompt; a smaller max_output_tokens gives a shorter answer",
                 {"attempts": result["attempts"]},
             )
+        if self._stream:
+            self._stream.finish()
         if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}):
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store

@@ -12,13 +12,22 @@ from functools import partial
 from typing import Any, Protocol
 
 from breaker import BreakerOpen, Permit, SharedCircuitBreaker
-from tasks import errors, tracing
+from tasks import tracing
 from tasks.call import Call
 from tasks.config import ProviderSettings, Role, Target
-from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, ProviderError
-from tasks.ledger.attempt import RETRIED, Attempt
-from tasks.providers.base import Completion, Request, Usage
+from tasks.correction import Violation
+from tasks.errors import (
+    BreakwaterError,
+    ChainExhausted,
+    DeadlineExceeded,
+    ProviderError,
+    UnsupportedInput,
+)
+from tasks.ledger.attempt import Attempt
+from tasks.providers.base import Completion, Delta, Request, Usage
 from tasks.providers.registry import Registry, settle
+from tasks.refusals import refused_before
+from tasks.schema import shape_of
 
 Clock = Callable[[], float]
 
@@ -34,6 +43,19 @@ class Account(Protocol):
 
     def add(self, attempt: Attempt) -> None:
         """Note an attempt that is over."""
+
+
+class Listener(Protocol):
+    """Who hears an answer while it comes."""
+
+    has_begun: bool
+    """Whether anything was heard of the answer that runs."""
+
+    def delta(self, delta: Delta) -> None:
+        """Hear the next piece of it."""
+
+    def restart(self, provider: str, error: str) -> None:
+        """Hear that it broke off: what was heard of it is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,7 @@ def route(
     account: Account,
     deadline: float,
     earlier: Sequence[dict[str, Any]] = (),
+    listener: Listener | None = None,
     clock: Clock = time.monotonic,
 ) -> Routed:
     """
@@ -80,6 +103,7 @@ def route(
         deadline: When the task must be done, on `clock`.
         earlier: Attempts of earlier walks for this task, as in the result; a target that refused
             this very prompt is not asked again.
+        listener: Hears the answer while it comes; None: nobody does, and it is not streamed.
 
     Raises:
         NothingAvailable: Every target is down or held back; try again later.
@@ -87,11 +111,13 @@ def route(
         ChainExhausted: Every target refused this prompt; waiting will not help.
         DeadlineExceeded: The deadline passed on the way.
     """
-    walk = _Walk(call, role, registry, account, deadline, clock)
+    walk = _Walk(call, role, registry, account, deadline, clock, listener)
     try:
         for place, target in enumerate(role.chain):
-            if refusal := _refused_before(target, earlier):
+            if refusal := refused_before(target, earlier):
                 walk.reject(place, target, refusal, f"refused this prompt before: {refusal}")
+            elif lack := walk.lack(target):
+                walk.reject(place, target, UnsupportedInput.__name__, lack)
             elif completion := walk.ask(place, target):
                 return Routed(completion, target, walk.attempts, walk.closed)
         raise walk.verdict()
@@ -111,6 +137,7 @@ class _Walk:
         account: Account,
         deadline: float,
         clock: Clock,
+        listener: Listener | None,
     ) -> None:
         self.call = call
         self.role = role
@@ -118,13 +145,31 @@ class _Walk:
         self.account = account
         self.deadline = deadline
         self.clock = clock
+        self.listener = listener
+        self.first_token_at: float | None = None
         self.attempts: list[Attempt] = []
         self.waits_s: list[float] = []
         self.last_error: ProviderError | None = None
         self.closed = False
+        self.media = call.media
+        self.shape = None if call.schema is None else shape_of(call.schema)
+        self.violation: Violation | None = None
+
+    def lack(self, target: Target) -> str:
+        """Say which of the prompt's media the target cannot take; nothing if it takes all."""
+        missing = sorted(self.media - self._provider(target).media)
+        return f"takes no {' and no '.join(missing)}; see inputs in the roles file" * bool(missing)
 
     def ask(self, place: int, target: Target) -> Completion | None:
-        """Admit, call, record. Return the completion, or None to go on to the next target."""
+        """Ask, once more after an answer that can be mended; None to go on to the next target."""
+        completion = self._try(place, target, None)
+        if self.violation and self.violation.can_be_mended:
+            completion = self._try(place, target, self.violation)
+        return completion
+
+    def _try(self, place: int, target: Target, mending: Violation | None) -> Completion | None:
+        """Admit, call, record. Return the completion, or None if it came to nothing."""
+        self.violation = None
         if self.clock() >= self.deadline:
             raise DeadlineExceeded(
                 f"the deadline of the task passed before {target.provider!r} could be asked"
@@ -136,20 +181,27 @@ class _Walk:
             self.waits_s.append(refused.retry_in_s)
             self.reject(place, target, "BreakerOpen", _why_refused(refused))
             return None
-        begun = self._attempt(place, target, "WorkerLost", self._why_chosen(permit.state))
+        why = self._why_chosen(permit.state, mending)
+        begun = self._attempt(place, target, "WorkerLost", why)
         with tracing.now().calling(self._provider(target), begun):
-            return self._ask(target, breaker, permit, begun)
+            return self._ask(target, breaker, permit, begun, mending)
 
     def _ask(
-        self, target: Target, breaker: SharedCircuitBreaker, permit: Permit, begun: Attempt
+        self,
+        target: Target,
+        breaker: SharedCircuitBreaker,
+        permit: Permit,
+        begun: Attempt,
+        mending: Violation | None,
     ) -> Completion | None:
         started = self.clock()
+        self.first_token_at = None
         try:
-            completion = self._call(target, begun)
+            completion = self._judged(target, self._call(target, begun, mending))
         except ProviderError as error:
             settle(breaker, permit, error)
-            self._failed(target, replace(begun, latency_ms=self._since_ms(started)), error)
-            if not error.verdict.next_target:
+            self._failed(target, replace(begun, **self._times(started)), error)
+            if not error.verdict.next_target or not self._may_go_on(target, error):
                 raise
             return None
         except BaseException as error:
@@ -161,7 +213,7 @@ class _Walk:
             target,
             replace(
                 begun, model=completion.model, outcome="succeeded", error=None,
-                latency_ms=self._since_ms(started), request_id=completion.request_id,
+                request_id=completion.request_id, **self._times(started),
                 **self._spent(begun, completion.usage, completion.model),
             ),
             completion,
@@ -176,11 +228,17 @@ class _Walk:
         """Say why the whole walk came to nothing."""
         if self.waits_s:
             return NothingAvailable(self.attempts, min(self.waits_s))
-        if len({attempt.error for attempt in self.attempts}) == 1 and self.last_error:
+        met = {attempt.error for attempt in self.attempts}
+        if met == {UnsupportedInput.__name__}:
+            return UnsupportedInput(
+                f"no target of role {self.role.name!r} can take this prompt: "
+                + ", ".join(f"{a.provider}: {a.why}" for a in self.attempts)
+            )
+        if len(met) == 1 and self.last_error:
             return self.last_error
+        refusals = dict.fromkeys(f"{a.provider}: {a.error}" for a in self.attempts)
         return ChainExhausted(
-            f"no target of role {self.role.name!r} takes this prompt: "
-            + ", ".join(f"{a.provider}: {a.error}" for a in self.attempts)
+            f"no target of role {self.role.name!r} takes this prompt: {', '.join(refusals)}"
         )
 
     def _attempt(self, place: int, target: Target, error: str, why: str) -> Attempt:
@@ -189,36 +247,77 @@ class _Walk:
             number=self.account.number(), place=place, started_ms=time.time_ns() // 1_000_000,
         )  # fmt: skip
 
-    def _call(self, target: Target, begun: Attempt) -> Completion:
+    def _call(self, target: Target, begun: Attempt, mending: Violation | None) -> Completion:
         provider = self.registry.provider(target.provider)
         request = self._request(target, begun)
+        if mending:
+            request = replace(request, messages=mending.correction(request.messages))
         if not getattr(provider, "tells_before_sending", False):
             request.before_sending()
         return provider.complete(request)
 
+    def _judged(self, target: Target, completion: Completion) -> Completion:
+        """Return the completion with its data, if a schema asks for some."""
+        if self.shape is None or completion.tool_calls:
+            return completion
+        reading = self.shape.read(completion.text)
+        if not reading.fault:
+            return replace(completion, data=reading.data)
+        self.violation = Violation(completion, reading)
+        raise self.violation.error(target.provider)
+
     def _request(self, target: Target, begun: Attempt) -> Request:
         settings = self.registry.settings
+        timeout = self._provider(target).timeout
         return Request(
             messages=self.call.messages,
             model=target.model,
             system=self.call.system if self.call.system is not None else self.role.system,
             params=settings.params_for(target, self.role, self.call.params),
-            timeout_s=min(self._provider(target).timeout.total_s, self.deadline - self.clock()),
+            timeout_s=min(timeout.total_s, self.deadline - self.clock()),
+            schema=self.call.schema,
+            tools=self.call.tools,
+            tool_choice=self.call.tool_choice,
+            on_delta=self._hear if self.listener else None,
+            first_token_s=timeout.first_token_s,
+            between_tokens_s=timeout.between_tokens_s,
             before_sending=partial(self.account.calling, begun),
         )
+
+    def _hear(self, delta: Delta) -> None:
+        if self.first_token_at is None:
+            self.first_token_at = self.clock()
+        if self.listener:
+            self.listener.delta(delta)
+
+    def _may_go_on(self, target: Target, error: ProviderError) -> bool:
+        """Take back what was heard of an answer that broke off, if the role allows it."""
+        if not self.listener or not self.listener.has_begun:
+            return True
+        if self.role.stream_restart:
+            self.listener.restart(target.provider, type(error).__name__)
+        return self.role.stream_restart
 
     def _failed(self, target: Target, begun: Attempt, error: ProviderError) -> None:
         self.last_error = error
         if error.verdict.heals:
             self.waits_s.append(error.retry_after_s or 0.0)
+        answered_by = [self.violation.completion.model] if self.violation else []
+        usage = Usage(**error.usage) if error.usage else None
         self._add(
             target,
             replace(
                 begun, error=type(error).__name__, status=error.status,
-                request_id=error.request_id,
-                **(self._spent(begun, Usage(**error.usage)) if error.usage else {}),
+                request_id=error.request_id, why=begun.why + self._detail(error),
+                **(self._spent(begun, usage, *answered_by) if usage else {}),
             ),
         )  # fmt: skip
+
+    def _detail(self, error: ProviderError) -> str:
+        """Say more of an error that may differ from answer to answer."""
+        if self.violation:
+            return f"; the answer {self.violation.reading.fault}"
+        return f"; {error}" if isinstance(error, UnsupportedInput) else ""
 
     def _spent(self, begun: Attempt, usage: Usage, *models: str) -> dict[str, Any]:
         prices = self.registry.prices
@@ -233,15 +332,21 @@ class _Walk:
     def _provider(self, target: Target) -> ProviderSettings:
         return self.registry.settings.providers[target.provider]
 
-    def _why_chosen(self, state: str) -> str:
+    def _why_chosen(self, state: str, mending: Violation | None) -> str:
         probe = ", probing whether it has recovered" if state == "half-open" else ""
+        if mending:
+            return f"asked again, with what is wrong with its answer{probe}"
         if not self.attempts:
             return "first of the chain" + probe
         before = self.attempts[-1]
         return f"after {before.provider}: {before.error}{probe}"
 
-    def _since_ms(self, started: float) -> int:
-        return round((self.clock() - started) * 1000)
+    def _times(self, started: float) -> dict[str, Any]:
+        first_token_ms = None
+        if self.first_token_at is not None:
+            first_token_ms = round((self.first_token_at - started) * 1000)
+        latency_ms = round((self.clock() - started) * 1000)
+        return {"latency_ms": latency_ms, "first_token_ms": first_token_ms}
 
 
 def _why_refused(refused: BreakerOpen) -> str:
@@ -249,20 +354,3 @@ def _why_refused(refused: BreakerOpen) -> str:
         return "forced open by an operator"
     reason = f" ({refused.reason})" if refused.reason else ""
     return f"{refused.state}{reason}, ask again in {refused.retry_in_s:.1f} s"
-
-
-def _refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> str | None:
-    """Name the error by which this target refused this very prompt, if it did."""
-    for attempt in reversed(earlier):
-        if attempt["error"] == RETRIED:  # by hand, after something was mended
-            return None
-        if (attempt["provider"], attempt["model"]) == (target.provider, target.model):
-            kind = getattr(errors, attempt.get("error") or "", None)
-            if (
-                attempt["outcome"] == "failed"
-                and isinstance(kind, type)
-                and issubclass(kind, ProviderError)
-                and not kind.verdict.heals
-            ):
-                return kind.__name__
-    return None

@@ -22,6 +22,7 @@ from tasks.delivery.store import Store
 from tasks.errors import ConfigError
 from tasks.parking import Parking
 from tasks.providers.registry import Registry
+from tasks.streaming.writer import Teller
 
 if TYPE_CHECKING:
     from tasks.config.handover import Handover
@@ -35,26 +36,29 @@ class Runtime:
     Settings, breakers, providers and deliveries, wired together.
 
     A task takes hold of one when it begins, and ends with it; other settings make another, over the
-    same breakers and the same keeper.
+    same breakers, the same keeper and the same teller.
     """
 
-    def __init__(self, registry: Registry, breakers: Breakers, keeper: Keeper) -> None:
+    def __init__(
+        self, registry: Registry, breakers: Breakers, keeper: Keeper, teller: Teller
+    ) -> None:
         self.settings = registry.settings
         self.registry = registry
         self.breakers = breakers
         self.keeper = keeper
+        self.teller = teller
         self.parking = Parking(registry.settings, registry, keeper.store)
 
     @classmethod
     def over(cls, settings: Settings, breakers: Breakers, client: redis.Redis) -> "Runtime":
         """Build the first one of a process."""
         keeper = Keeper(Store(client), _abort, _watch)
-        return cls(Registry(settings, breakers), breakers, keeper)
+        return cls(Registry(settings, breakers), breakers, keeper, Teller(keeper.store))
 
     def renewed(self, settings: Settings) -> "Runtime":
         """Build one for other settings; clients of which these say the same are kept."""
         registry = Registry(settings, self.breakers, before=self.registry)
-        return Runtime(registry, self.breakers, self.keeper)
+        return Runtime(registry, self.breakers, self.keeper, self.teller)
 
     def close(self) -> None:
         """Give back what is in hand and close every connection; running calls end as Cancelled."""

@@ -74,13 +74,16 @@ class Lease:
         repeats: How often it was repeated after a fault of ours.
         enqueued_ms: When it was given a second life; None if it was not.
         numbered: How many attempts have a number.
+        fence: Of this delivery.
+        told: How many batches were told on its stream.
+        telling: Whether the last of them was of an answer that did not come to its end.
     """
 
     def __init__(self, store: Store, task_id: str, tag: str, begun: Begun) -> None:
         self._store = store
         self._task_id = task_id
         self._tag = tag
-        self._fence = begun.fence
+        self.fence = begun.fence
         fields = begun.task
         self.lost = int(fields.get("lost", 0))
         self.repeats = int(fields.get("repeats", 0))
@@ -91,6 +94,8 @@ class Lease:
             call = json.loads(opened(line))
             self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
         self.numbered = int(fields.get("numbered", 0))
+        self.told = int(fields.get("told", 0))
+        self.telling = fields.get("telling") == "1"
         self._rows: list[str] = []  # that Redis has not taken yet
 
     def calling(self, call: str, number: int) -> None:
@@ -109,7 +114,7 @@ class Lease:
         try:
             told = patiently(
                 lambda: self._store.call(
-                    self._task_id, self._fence, call=call, numbered=number, rows=self._rows
+                    self._task_id, self.fence, call=call, numbered=number, rows=self._rows
                 )
             )
         except RedisError as error:
@@ -134,7 +139,7 @@ class Lease:
         with suppress(RedisError):
             patiently(
                 lambda: self._store.call(
-                    self._task_id, self._fence, numbered=self.numbered, rows=self._rows, paid=paid
+                    self._task_id, self.fence, numbered=self.numbered, rows=self._rows, paid=paid
                 ),
                 1.0,
             )
@@ -152,7 +157,7 @@ class Lease:
             dead: The fields of a dead letter; empty if it is none.
         """
         settlement: dict[str, Any] = {
-            "meta": meta, "fence": self._fence, "tag": self._tag,
+            "meta": meta, "fence": self.fence, "tag": self._tag,
             "expires_s": expires_s, "opens": opens, "numbered": self.numbered,
             "rows": self._rows, "dead": dict(dead),
         }  # fmt: skip
@@ -188,7 +193,7 @@ class Lease:
     def _wait(self, attempts: str, queue: str, how: Mapping[str, Any]) -> int:
         return patiently(
             lambda: self._store.wait(
-                self._task_id, fence=self._fence, tag=self._tag,
+                self._task_id, fence=self.fence, tag=self._tag,
                 attempts=attempts, repeats=self.repeats, numbered=self.numbered,
                 rows=self._rows, queue=queue, **how,
             )

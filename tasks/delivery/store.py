@@ -27,6 +27,7 @@ RESULT = "celery-task-meta-"
 SCRIPTS = (
     "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
     "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record",
+    "stream",
 )  # fmt: skip
 
 

@@ -37,6 +37,8 @@ class Attempt:
     status: int | None = None
     """The HTTP status of the error, None where there was none."""
     latency_ms: int = 0
+    first_token_ms: int | None = None
+    """To the first delta; None for a call that was not streamed, or said nothing."""
     why: str = ""
     """Why this target was chosen or passed over, in words."""
     number: int = 0
@@ -89,6 +91,7 @@ class Attempt:
                 "attempt": self.number,
                 "failover": int(self.place > 0),
                 "started_ms": self.started_ms,
+                "first_token_ms": self.first_token_ms,
                 "price_source": self.cost.source,
                 "price_version": self.cost.version,
                 "request_id": self.request_id,

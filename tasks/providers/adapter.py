@@ -5,10 +5,16 @@ An adapter is one vendor's request and one vendor's answer; everything else is h
 four stay comparable side by side.
 """
 
+import json
 import logging
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from base64 import b64decode
+from collections.abc import Container, Iterable, Mapping
+from hashlib import sha256
+from mimetypes import guess_extension
+from typing import Any, ClassVar, NamedTuple, NoReturn
+from uuid import uuid4
 
 import httpx2
 import structlog
@@ -20,19 +26,43 @@ from tasks.errors import (
     GarbledAnswer,
     ProviderError,
     TruncatedAnswer,
+    UnsupportedInput,
 )
-from tasks.providers.base import Completion, FinishReason, Request, Usage
-from tasks.providers.transport import Transport, before_sending
+from tasks.providers.base import (
+    Completion,
+    FinishReason,
+    Media,
+    Message,
+    Request,
+    Tool,
+    ToolCall,
+    Usage,
+)
+from tasks.providers.hearing import Hearing
+from tasks.providers.transport import Transport, terms
 from tasks.providers.vendor_errors import translated
 
 CHECK_S = 10.0
 """How long `check` waits for the list of models."""
+
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 # At DEBUG the SDKs log whole requests, prompts included; at INFO a line per request.
 for _sdk in ("anthropic", "openai", "google_genai", "httpx2", "httpcore2"):
     logging.getLogger(_sdk).setLevel(logging.WARNING)
 
 _log = structlog.get_logger()
+
+
+class Called(NamedTuple):
+    """A tool call as a vendor writes it."""
+
+    id: str | None
+    name: str | None
+    arguments: object
+    """JSON text, or what it says."""
+    signature: str | None = None
 
 
 class Adapter(ABC):
@@ -75,6 +105,15 @@ class Adapter(ABC):
         """Send the request through the SDK; whatever it raises is translated."""
 
     @abstractmethod
+    def _listen(self, request: Request, hearing: Hearing) -> Any:
+        """
+        Ask for a stream, tell its pieces on, and return the answer they make.
+
+        The stream is closed whatever happens. One that ended before its terminal event makes an
+        answer without a finish reason: the SDKs take a clean cut for the end.
+        """
+
+    @abstractmethod
     def _read(self, answer: Any, request: Request) -> Completion:
         """Read the SDK's answer; an attribute that is missing or of another type is garbled."""
 
@@ -84,10 +123,13 @@ class Adapter(ABC):
 
     def complete(self, request: Request) -> Completion:
         """Ask the provider and wait for the whole answer; see `Provider.complete`."""
+        hearing = Hearing(request.on_delta, request) if request.on_delta else None
         try:
-            with before_sending(request.before_sending):
-                answer = self._ask(request)
-        except Exception as error:  # noqa: BLE001 - an SDK raises what it likes
+            with terms(request.before_sending, hearing.pace if hearing else None):
+                answer = self._listen(request, hearing) if hearing else self._ask(request)
+        except Exception as error:
+            if hearing and error is hearing.broke:
+                raise
             # From None: the SDK's error holds the key and the prompt, and a traceback shows it.
             raise translated(self.name, error) from None
         try:
@@ -107,6 +149,27 @@ class Adapter(ABC):
     def close(self) -> None:
         """Close the connections; calls in flight end as Cancelled."""
         self._transport.close()
+
+    def _refuse(self, what: str) -> NoReturn:
+        """Give up before anything is sent; the next target may take it."""
+        raise UnsupportedInput(f"{self.name}: {what}")
+
+    def _check(self, media: Media, kinds: Container[str], said: str) -> None:
+        """Refuse bytes of a type to which the vendor would answer 400."""
+        if media.data is not None and media.media_type not in kinds:
+            self._refuse(f"{media.kind} of type {media.media_type}; it takes {said}")
+
+    def _bytes(self, media: Media) -> bytes:
+        try:
+            return b64decode(media.data or "", validate=True)
+        except ValueError:
+            self._refuse(f"{media.kind} that is not base64")
+
+    def _only_text(self, message: Message) -> str:
+        """Return a turn's text where the vendor takes nothing else."""
+        if any(isinstance(part, Media) for part in message.parts):
+            self._refuse(f"it takes no image or document in a turn of {message.role}")
+        return message.text
 
     def _params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Map our parameters; what the vendor does not take is dropped with one warning."""
@@ -136,13 +199,14 @@ class Adapter(ABC):
         usage: Usage,
         request_id: str | None,
         response_id: str | None,
+        called: Iterable[Called] = (),
     ) -> Completion:
         """
         Say what an answer is worth.
 
-        | the vendor says  | with text | without |
+        | the vendor says  | with text or tool calls | without |
         |---|---|---|
-        | stop, tool_calls | success | GarbledAnswer: an empty answer is none |
+        | stop, tool_calls | success; with calls, `tool_calls` | GarbledAnswer: that is no answer |
         | length           | success, `length` | ContextWindowExceeded: no room to say anything |
         | content_filter, refusal | success, so named | ContentFiltered |
         | nothing          | TruncatedAnswer | TruncatedAnswer |
@@ -154,7 +218,10 @@ class Adapter(ABC):
         finish = self.FINISH.get(reason, "stop")
         if not isinstance(finish, str):
             raise finish(f"{self.name}: the model failed to answer ({finish.__name__})", **paid)
-        if not text.strip():
+        calls = self._calls(called, cut=finish == "length", paid=paid)
+        if calls and finish == "stop":  # Google and Responses have no word of their own for it
+            finish = "tool_calls"
+        if not text.strip() and not calls:
             if finish == "length":
                 raise ContextWindowExceeded(
                     f"{self.name}: max_output_tokens or the window was spent before the first word"
@@ -164,7 +231,30 @@ class Adapter(ABC):
             if finish in {"content_filter", "refusal"}:
                 raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
             raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
-        return Completion(text, model, finish, usage, request_id, response_id)
+        return Completion(text, model, finish, usage, request_id, response_id, calls)
+
+    def _calls(
+        self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]
+    ) -> tuple[ToolCall, ...]:
+        calls = []
+        for call in called:
+            arguments = _object(call.arguments)
+            if arguments is not None and call.name:
+                id_ = call.id or f"call_{uuid4().hex[:24]}"
+                calls.append(ToolCall(id_, call.name, arguments, call.signature))
+            elif not cut:  # a call that the length cut off in its middle is none
+                what = f"{self.name}: the arguments of a tool call are no JSON object"
+                raise GarbledAnswer(what, **paid)
+        return tuple(calls)
+
+
+def _object(arguments: object) -> Mapping[str, Any] | None:
+    """Read a tool call's arguments; a tool that takes none may be called with no text at all."""
+    try:
+        read = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None
 
 
 def instructions(request: Request) -> str | None:
@@ -173,10 +263,23 @@ def instructions(request: Request) -> str | None:
     return "\n\n".join(part for part in said if part) or None
 
 
-def turns(request: Request) -> list[dict[str, Any]]:
-    """Return the conversation without its system messages, as three of four vendors take it."""
-    return [
-        {"role": message.role, "content": message.text}
-        for message in request.messages
-        if message.role != "system"
-    ]
+def call_id(given: str | None) -> str:
+    """Return a tool call's id as every vendor takes it, also where another vendor gave it."""
+    if given and _CALL_ID.fullmatch(given):
+        return given
+    return f"call_{sha256((given or '').encode()).hexdigest()[:24]}"
+
+
+def parameters(tool: Tool) -> dict[str, Any]:
+    """Return a tool's JSON Schema, whole also where it has no parameters."""
+    return {"type": "object", "properties": {}, **tool.parameters}
+
+
+def data_url(media: Media) -> str:
+    """Write bytes as OpenAI takes them."""
+    return f"data:{media.media_type};base64,{media.data}"
+
+
+def file_name(media: Media) -> str:
+    """Return a document's name, or one that tells its type as OpenAI wants it."""
+    return media.name or f"document{guess_extension(media.media_type or '') or ''}"

@@ -1,15 +1,29 @@
 """OpenAI's Responses API, through `openai`."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import httpx2
 import openai
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseStreamEvent
 
 from tasks.config import ProviderSettings
-from tasks.providers.adapter import CHECK_S, Adapter, instructions, turns
-from tasks.providers.base import Completion, Request, Usage
+from tasks.errors import TruncatedAnswer
+from tasks.providers.adapter import (
+    CHECK_S,
+    IMAGES,
+    Adapter,
+    Called,
+    call_id,
+    data_url,
+    file_name,
+    instructions,
+)
+from tasks.providers.base import Completion, Media, Message, Request, Usage
+from tasks.providers.hearing import Hearing
+from tasks.providers.openai_forms import cache_key, choice, function, json_schema
+from tasks.providers.schemas import is_object
 from tasks.providers.vendor_errors import from_body
 
 
@@ -31,22 +45,104 @@ class OpenAIProvider(Adapter):
     }
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+        self._prompt_cache = settings.prompt_cache
         self._client = openai.OpenAI(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip
 
     def _ask(self, request: Request) -> Response:
-        body = {**self._params(request.params), "input": turns(request)}
+        answer: Response = self._client.responses.create(**self._body(request))
+        return answer
+
+    def _listen(self, request: Request, hearing: Hearing) -> Response:
+        with self._client.responses.create(**self._body(request), stream=True) as stream:
+            answer = self._heard(stream, hearing)
+            answer._request_id = stream.response.headers.get("x-request-id")
+            return answer
+
+    def _heard(self, stream: Iterable[ResponseStreamEvent], hearing: Hearing) -> Response:
+        """Return the whole response, which the terminal event brings once more."""
+        answer: Response | None = None
+        calls: dict[int, int] = {}  # by item: which of the calls it is
+        for event in stream:
+            match event.type:
+                case "response.output_text.delta":
+                    hearing.text(event.delta)
+                case "response.output_item.added" if event.item.type == "function_call":
+                    calls[event.output_index] = len(calls)
+                    hearing.call(len(calls) - 1, event.item.call_id, event.item.name)
+                case "response.function_call_arguments.delta":
+                    hearing.call(calls[event.output_index], arguments=event.delta)
+                case "response.completed" | "response.incomplete" | "response.failed":
+                    answer = event.response
+                case "error":  # yielded, not raised
+                    raise from_body(self.name, {"error": event.to_dict()})
+                case other if other.endswith(".delta"):  # reasoning, a refusal
+                    hearing.sign()
+        if answer is None:
+            raise TruncatedAnswer("the stream ended before its last event")
+        return answer
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body = self._params(request.params)
+        body["model"], body["timeout"] = request.model, request.timeout_s
+        body["store"] = False  # else OpenAI keeps the prompt for 30 days or more
+        body["input"] = list(self._items(request))
         if system := instructions(request):
             body["instructions"] = system
-        answer: Response = self._client.responses.create(
-            model=request.model,
-            store=False,  # else OpenAI keeps the prompt for 30 days or more
-            timeout=request.timeout_s,
-            **body,
-        )
-        return answer
+        if request.tools:
+            body["tools"] = [{"type": "function", **function(tool)} for tool in request.tools]
+            if request.tool_choice != "auto":
+                named = {"type": "function", "name": request.tool_choice}
+                body["tool_choice"] = choice(request.tool_choice, named)
+        if request.schema is not None:
+            shape = json_schema(request.schema)
+            if not is_object(shape["schema"]):
+                self._refuse("it takes a schema of an object only")
+            body["text"] = {"format": {"type": "json_schema", **shape}}
+        if self._prompt_cache and (key := cache_key(request)):
+            body["prompt_cache_key"] = key
+        return body
+
+    def _items(self, request: Request) -> Iterator[dict[str, Any]]:
+        for message in request.messages:
+            if message.role == "tool":
+                yield {
+                    "type": "function_call_output",
+                    "call_id": call_id(message.tool_call_id),
+                    "output": self._content(message),
+                }
+            elif message.role != "system":
+                if message.content or not message.tool_calls:
+                    yield {"role": message.role, "content": self._content(message)}
+                for call in message.tool_calls:
+                    yield {
+                        "type": "function_call", "call_id": call_id(call.id), "name": call.name,
+                        "arguments": json.dumps(dict(call.arguments)),
+                    }  # fmt: skip
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+        if isinstance(message.content, str):
+            return message.content
+        if message.role == "assistant":
+            return self._only_text(message)
+        return [
+            {"type": "input_text", "text": part} if isinstance(part, str) else self._media(part)
+            for part in message.parts
+        ]
+
+    def _media(self, media: Media) -> dict[str, Any]:
+        if media.kind == "image":
+            self._check(media, IMAGES, "PNG, JPEG, WebP and GIF")
+            return {
+                "type": "input_image", "image_url": media.url or data_url(media), "detail": "auto"
+            }  # fmt: skip
+        if media.url is not None:
+            return {"type": "input_file", "file_url": media.url}
+        return {
+            "type": "input_file", "filename": file_name(media), "file_data": data_url(media)
+        }  # fmt: skip
 
     def _read(self, answer: Response, request: Request) -> Completion:
         if answer.error is not None:  # status "failed", in an answer with HTTP status 200
@@ -60,6 +156,11 @@ class OpenAIProvider(Adapter):
             usage=_usage(answer.usage),
             request_id=answer._request_id,
             response_id=answer.id,
+            called=[
+                Called(item.call_id, item.name, item.arguments)
+                for item in answer.output
+                if item.type == "function_call"
+            ],
         )
 
     def _models(self) -> Iterable[str]:

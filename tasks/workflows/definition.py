@@ -7,11 +7,13 @@ fault is told with its path, such as `(2, "loop", "stages", 1, "prompt")`.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.call import OPTIONS, Call
+from tasks.call import Call
 from tasks.errors import BadTask, InvalidOption, InvalidWorkflow, nearest
+from tasks.options import OPTIONS, as_they_travel
 from tasks.workflows.template import INPUT, BadTemplate, Reference, parse
 
 STAGE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -45,9 +47,8 @@ class Stage:
     def __init__(self, name: str, role: str, prompt: str, **options: Any) -> None:
         for key, value in (("name", name), ("role", role), ("prompt", prompt)):
             object.__setattr__(self, key, value)
-        schema = options.get("schema")
-        if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
-            options["schema"] = schema.model_json_schema()  # a pydantic model does not travel
+        with suppress(InvalidOption):  # told with all other faults, by `Definition.of`
+            options = as_they_travel(options)
         object.__setattr__(self, "options", options)
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@
 --     lost               workers lost on it
 --     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
 --     enqueued_ms        set when a dead letter is given a second life
+--     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
+-- stream:ID              stream  what a streamed task says while it runs (`tasks/streaming/events.py`)
 -- delayed                zset    delivery tag -> ms at which its message goes to its list again
 -- delayed:messages       hash    as `taken`
 -- delayed:queues         hash    queue -> how many of those are its own

@@ -19,6 +19,7 @@ if ARGV[8] == '0' then let_go(task) end -- with a row its call has come to an en
 redis.call('SET', result, ARGV[4], 'EX', ARGV[5])
 redis.call('PUBLISH', result, ARGV[4])
 redis.call('DEL', task)
+if redis.call('EXISTS', 'stream:' .. id) == 1 then redis.call('XADD', 'stream:' .. id, '*', 'event', 'end', 'data', '') end
 if #ARGV > last then
   bury(id, redis.call('HGET', TAKEN, tag), {'numbered', ARGV[7], unpack(ARGV, last + 1)}, now, ARGV[4])
 end

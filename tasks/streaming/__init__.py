@@ -1,0 +1,1 @@
+"""Streams: what a task's provider says, read while the task runs."""

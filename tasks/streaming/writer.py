@@ -1,0 +1,193 @@
+"""
+What a streamed task tells while a worker runs it, on its way to Redis.
+
+The thread that reads the provider's stream never waits for Redis: it puts deltas down, and one
+thread sends those of all the process's tasks together, once in 20 ms; only a task's first goes at
+once. While Redis is away they gather, up to the size that a result may have.
+"""
+
+import json
+import threading
+import time
+
+import structlog
+from redis.exceptions import NoScriptError, RedisError
+
+from tasks.call import MAX_BYTES
+from tasks.delivery.store import Store
+from tasks.encryption import seal
+from tasks.providers.base import Delta, TextDelta
+from tasks.streaming.events import RESTART, TEXT, TOOL_CALL, key_of
+
+BATCH_S = 0.02
+"""Deltas that come within this go out together."""
+AWAY_S = 0.2
+"""How long Redis is left alone when it has not answered."""
+FINISH_S = 5.0
+"""How long a task that is done waits for its last deltas to be out."""
+LIVES_MS = 3_600_000
+"""How long a stream is kept after the last thing that was told."""
+
+_log = structlog.get_logger("breakwater")
+
+Batch = tuple[int, list[str]]
+
+
+class Writer:
+    """
+    The stream of one task, while this process runs it.
+
+    Args:
+        teller: Sends what is written.
+        task_id: The task's.
+        fence: Of this delivery; whoever has an older one is not heard.
+        told: How many batches the task's earlier deliveries have sent.
+    """
+
+    def __init__(self, teller: "Teller", task_id: str, fence: str, told: int) -> None:
+        self._teller = teller
+        self.task_id = task_id
+        self.fence = fence
+        self._number = told
+        self._lock = threading.Lock()
+        self._events: list[tuple[str, dict[str, object]]] = []
+        self._unsent: Batch | None = None  # until Redis has said that it has it
+        self._size = 0
+        self._is_over = self._is_full = False
+        self._empty = threading.Event()
+        self._empty.set()
+        self.has_begun = False
+        """Whether anything of the answer that runs was written."""
+
+    def delta(self, delta: Delta) -> None:
+        """Write the next piece of the answer."""
+        first = not self.has_begun
+        self.has_begun = True
+        with self._lock:
+            if isinstance(delta, TextDelta):
+                self._add_text(delta.text)
+            else:
+                self._size += len(delta.arguments)
+                data = {"index": delta.index, "id": delta.id, "name": delta.name}
+                self._events.append((TOOL_CALL, {**data, "arguments": delta.arguments}))
+            if self._size > MAX_BYTES:  # and so is the result, which is refused
+                self._is_full = True
+                self._events.clear()
+        self._teller.has_news(self, at_once=first)
+
+    def restart(self, provider: str, error: str) -> None:
+        """Take back what was told of this answer, if it was."""
+        with self._lock:
+            self.has_begun, self._size, self._is_full = False, 0, False
+            self._events = [(RESTART, {"provider": provider, "error": error})]
+        self._teller.has_news(self, at_once=True)
+
+    def finish(self) -> None:
+        """Wait until all is out, or Redis has had its time: who reads sees it in the result."""
+        if not self._empty.wait(FINISH_S):
+            _log.warning("stream.unfinished", task_id=self.task_id)
+        self._is_over = True
+
+    def batch(self) -> Batch | None:
+        """Return what to send next; the same as before, if nobody said that it has arrived."""
+        with self._lock:
+            if self._unsent is None and self._events:
+                self._number += 1
+                words = [word for kind, data in self._events for word in (kind, _sealed(data))]
+                self._unsent, self._events = (self._number, words), []
+            if self._unsent is None or self._is_over:
+                self._empty.set()
+                return None
+            return self._unsent
+
+    def sent(self, *, is_heard: bool) -> None:
+        """Note that a batch has arrived; nobody listens to a delivery that is too late."""
+        with self._lock:
+            self._unsent = None
+            self._is_over = self._is_over or not is_heard
+            if not self._events or self._is_over:
+                self._empty.set()
+                return
+        self._teller.has_news(self)
+
+    def is_dirty(self) -> None:
+        """Note that there is something to send."""
+        self._empty.clear()
+
+    def _add_text(self, text: str) -> None:
+        self._size += len(text)
+        if self._events and self._events[-1][0] == TEXT:
+            last = self._events[-1][1]
+            last["text"] = f"{last['text']}{text}"
+        else:
+            self._events.append((TEXT, {"text": text}))
+
+
+class Teller:
+    """
+    The thread that sends what all tasks of the process write.
+
+    Args:
+        store: Has the script, and the client.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._script = store.script("stream")
+        self._dirty: set[Writer] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._at_once = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def has_news(self, writer: Writer, *, at_once: bool = False) -> None:
+        """Send what was written, soon or at once."""
+        with self._lock:
+            writer.is_dirty()
+            self._dirty.add(writer)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
+                self._thread.start()
+        if at_once:
+            self._at_once.set()
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            self._at_once.wait(BATCH_S)
+            self._at_once.clear()
+            with self._lock:
+                due, self._dirty = self._dirty, set()
+            try:
+                self._send([(writer, batch) for writer in due if (batch := writer.batch())])
+            except Exception as fault:  # noqa: BLE001 - whatever it is, others have to be heard
+                if not isinstance(fault, RedisError):
+                    _log.exception("stream.fault")
+                time.sleep(AWAY_S)
+                for writer in due:
+                    self.has_news(writer)
+
+    def _send(self, batches: list[tuple[Writer, Batch]]) -> None:
+        if not batches:
+            return
+        pipe = self._store.client.pipeline(transaction=False)
+        for writer, (number, words) in batches:
+            keys = f"task:{writer.task_id}", key_of(writer.task_id)
+            pipe.evalsha(self._script.sha, 2, *keys, writer.fence, number, LIVES_MS, *words)
+        refused: Exception | None = None
+        for (writer, _), told in zip(batches, pipe.execute(raise_on_error=False), strict=True):
+            if isinstance(told, Exception):
+                refused = told
+                self.has_news(writer)
+            else:
+                writer.sent(is_heard=told == 1)
+        if isinstance(refused, NoScriptError):  # Redis was restarted
+            self._store.client.script_load(self._script.script)
+        elif refused:
+            raise refused
+
+
+def _sealed(data: dict[str, object]) -> str:
+    return seal(json.dumps(data, separators=(",", ":")))

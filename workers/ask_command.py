@@ -1,0 +1,157 @@
+"""`breakwater ask`: one prompt, asked by hand."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from celery.exceptions import TimeoutError as NoAnswer
+from celery.result import AsyncResult
+
+from tasks import app, complete, stream
+from tasks.completion import queue_for
+from tasks.connection import client
+from tasks.errors import BreakwaterError, UnknownRole
+from tasks.streaming.events import Event
+from workers.console import AsJson, err, fail, out, print_json, refuse, usable_redis_url
+
+HINT_AFTER_S = 3.0
+"""An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
+GRACE_S = 2.0
+"""The worker tells why a deadline passed; wait for its word a little longer than that."""
+REDIS_TIMEOUT_S = 2.0
+
+
+def ask(
+    role: Annotated[str, typer.Argument(help="A role of roles.yaml.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask; `-` reads standard input.")],
+    system: Annotated[str | None, typer.Option(help="Instead of the role's own.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Over the role's, such as temperature=0; repeat."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until the question lapses.")
+    ] = 120,
+    streamed: Annotated[
+        bool, typer.Option("--stream", help="Show the answer while it comes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enqueue a prompt, wait, show the answer and its way."""
+    _reach_redis()
+    text = sys.stdin.read() if prompt == "-" else prompt
+    options: dict[str, Any] = {"params": _params(param or []), "deadline_s": timeout}
+    options |= {"stream": True} if streamed else {}
+    options |= {} if system is None else {"system": system}
+    result = complete.apply_async((role, text), options)
+    try:
+        wait = _tell if streamed else _wait
+        answer = wait(result, queue_for(role), timeout, as_json)
+    except BreakwaterError as error:
+        if as_json:
+            print_json({"error": type(error).__name__, "message": str(error), **error.details})
+        _show_way(error.attempts)
+        (refuse if isinstance(error, UnknownRole) else fail)(f"{type(error).__name__}: {error}")
+    if as_json:
+        if not streamed:
+            print_json(answer)
+        return
+    if not streamed:
+        out.print(answer["text"], markup=False, soft_wrap=True)
+    _show_way(answer["attempts"])
+
+
+def _reach_redis() -> None:
+    """Ask Redis before Celery does, which would try for 20 s and end with a traceback."""
+    with client(usable_redis_url(), connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S) as reached:
+        reached.ping()
+
+
+def _params(pairs: list[str]) -> dict[str, Any]:
+    params = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE, such as temperature=0")
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value  # a word, such as reasoning_effort=low
+    return params
+
+
+def _wait(result: AsyncResult, queue: str, timeout_s: float, _json: bool) -> dict[str, Any]:
+    """Wait for the answer; if it takes long, say whether anybody is listening at all."""
+    hint_after_s = min(HINT_AFTER_S, timeout_s)
+    try:
+        return _answer(result, hint_after_s)
+    except NoAnswer:
+        heard = _hint(queue)
+    try:
+        return _answer(result, timeout_s - hint_after_s + GRACE_S)
+    except NoAnswer:
+        whose = "its worker has not answered" if heard else "no worker has taken it"
+        fail(f"no answer within {timeout_s:g} s: {whose} (task {result.id})")
+
+
+def _tell(result: AsyncResult, queue: str, timeout_s: float, as_json: bool) -> dict[str, Any]:
+    """Show the answer while it comes, or as JSON each event on a line; return the result."""
+    hint_after_s = min(HINT_AFTER_S, timeout_s)
+    last, answer, heard = None, None, True
+    for within_s in (hint_after_s, timeout_s - hint_after_s + GRACE_S):
+        try:
+            for event in stream(result, after=last, timeout=within_s):
+                last = event.id
+                answer = event.result or answer
+                _show(event, as_json)
+            return answer or {}
+        except NoAnswer:
+            heard = heard and (last is not None or _hint(queue))
+    whose = "its worker has not come to the end" if heard else "no worker has taken it"
+    return fail(f"no whole answer within {timeout_s:g} s: {whose} (task {result.id})")
+
+
+def _show(event: Event, as_json: bool) -> None:
+    if as_json:
+        shown = {name: value for name, value in asdict(event).items() if value not in (None, "")}
+        out.print(json.dumps(shown), soft_wrap=True, markup=False)
+    elif event.type == "restart":
+        out.print()
+        who = event.provider or "its worker"
+        err.print(f"{who}: {event.error}; the answer begins anew", style="yellow", markup=False)
+    else:
+        ends = "\n" if event.type == "end" else ""
+        out.print(event.text, end=ends, markup=False, soft_wrap=True)
+
+
+def _hint(queue: str) -> bool:
+    """Tell whether anybody consumes the queue; if not, say what to do."""
+    heard = _is_consumed(queue)
+    if not heard:
+        err.print(
+            f"no worker consumes the queue {queue} now; start one: celery -A workers worker",
+            style="yellow",
+        )
+    return heard
+
+
+def _answer(result: AsyncResult, timeout_s: float) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = result.get(timeout=timeout_s)
+    except RuntimeError:  # Celery's word for results it cannot reach any more
+        fail(f"Redis went away while task {result.id} was waited for")
+    return answer
+
+
+def _is_consumed(queue: str) -> bool:
+    consumed = app.control.inspect(timeout=1).active_queues() or {}
+    return any(each["name"] == queue for queues in consumed.values() for each in queues)
+
+
+def _show_way(attempts: list[dict[str, Any]]) -> None:
+    for tried in attempts:
+        what = tried["error"] or f"{tried['latency_ms']} ms"
+        line = f"{tried['provider']} ({tried['model']}): {tried['outcome']}, {what}; {tried['why']}"
+        err.print(line, style="dim", markup=False)
