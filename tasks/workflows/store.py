@@ -9,7 +9,7 @@ as it is.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, cast
 
@@ -92,6 +92,16 @@ class Snapshot:
         return {key: facts for key, facts in self.turns.items() if facts["state"] == "running"}
 
 
+@cache
+def packaged() -> tuple[str, str]:
+    """Read the scripts, start and move, each whole: what they share stands in front."""
+    folder = files("tasks.workflows") / "scripts"
+    shared, start, move = (
+        (folder / f"{name}.lua").read_text() for name in ("workflow", "start", "move")
+    )
+    return shared + start, shared + move
+
+
 class Store:
     """
     Runs in Redis.
@@ -102,12 +112,7 @@ class Store:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        folder = files("tasks.workflows") / "scripts"
-        shared = (folder / "workflow.lua").read_text()
-        self._start, self._move = (
-            client.register_script(shared + (folder / f"{name}.lua").read_text())
-            for name in ("start", "move")
-        )
+        self._start, self._move = map(client.register_script, packaged())
 
     def start(
         self,

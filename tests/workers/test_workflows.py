@@ -35,6 +35,15 @@ workflows:
     - loop: {until: {stage: code, contains: NEVER}, at_most: 2, stages: [
         {name: code, role: coder, prompt: "{input}{code}"}]}
     - {name: review, role: reviewer, prompt: "{code}"}
+  judged:
+    - {name: plan, role: planner, prompt: "{input}", schema: {type: object, properties: {title: {type: string}}}}
+    - loop:
+        until: {stage: review, equals: {ok: true}}
+        at_most: 3
+        stages:
+          - {name: code, role: coder, prompt: "{plan.data.title} <{review.data.why}>"}
+          - {name: review, role: reviewer, prompt: "{code}", schema: {type: object, required: [ok]}}
+    - {name: told, role: clarifier, prompt: "{review.data.missing}"}
   to-fail:
     - loop: {until: {stage: code, contains: NEVER}, at_most: 2, or_fail: true, stages: [
         {name: code, role: coder, prompt: "{input}{code}"}]}
@@ -53,7 +62,7 @@ def echo(workers: Fleet, simulator: Simulator) -> Fleet:
 
 @pytest.fixture
 def server(redis_url: str) -> Any:
-    return redis.Redis.from_url(redis_url, decode_responses=True)
+    return redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=30)
 
 
 def begin(fleet: Fleet, name: str = "straight", number: int = 1, given: str = "x") -> list[str]:
@@ -137,6 +146,30 @@ def test_four_roles_work_on_one_feature_until_it_is_approved(
     ]  # fmt: skip
     assert hits(simulator) == {"clarify": 1, "plan": 1, "code": 2, "review": 2}
     assert result["cost_usd"] is None  # of a server of one's own nobody knows the price
+
+
+def test_data_ends_a_loop_and_goes_into_prompts_field_by_field(
+    echo: Fleet, simulator: Simulator
+) -> None:
+    """A field that an answer does not have fails the stage that asks for it."""
+    simulator.settings("gpt", answer='{"title": "Login"}')
+    simulator.settings("gemini", answers=['{"ok": false, "why": "untested"}', '{"ok": true}'])
+    echo.start()
+    (run,) = begin(echo, "judged")
+
+    error = do(echo, run, "get(timeout=30)")
+    shown = do(echo, run, "state()")
+
+    assert error == [
+        "InvalidPrompt", "{review.data.missing}: the data of stage 'review' has no 'missing'",
+    ]  # fmt: skip
+    assert [(each["stage"], each["state"], each["until"]) for each in shown["stages"]] == [
+        ("plan", "succeeded", None),
+        ("code", "succeeded", None), ("review", "succeeded", "unsatisfied"),
+        ("code", "succeeded", None), ("review", "succeeded", "satisfied"),
+        ("told", "failed", None),
+    ]  # fmt: skip
+    assert hits(simulator) == {"clarify": 0, "plan": 1, "code": 2, "review": 2}
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent"])
@@ -414,6 +447,23 @@ def test_a_cancellation_that_races_with_a_step_has_the_last_word_or_comes_too_la
     for run, (state, seen) in at_once.items():
         assert "running" not in seen.values()
         assert (state_of(server, run), turns(server, run)) == (state, seen)
+
+
+def test_runs_end_though_redis_was_silent_for_a_while(
+    echo: Fleet, simulator: Simulator, server: Any
+) -> None:
+    """Longer than anybody waits for its answer; no stage is paid for twice."""
+    for label in KEYS:
+        simulator.settings(label, answer="echo", latency="uniform:0.1:0.5")
+    echo.start(2, "threads", 8)
+    runs = begin(echo, number=10)
+    wait_for(lambda: len(simulator.hits("gpt")) > 2)
+
+    server.client_pause(7000, all=True)
+
+    for run in runs:
+        wait_until(server, echo, run, "succeeded", 60)
+    assert hits(simulator) == dict.fromkeys(SERVED, 10)
 
 
 def test_twenty_runs_at_once_are_each_their_own(
