@@ -120,6 +120,18 @@ def test_a_step_is_done_whole_or_not_at_all(store: Store) -> None:
     assert store.said("r", KEY) is None
 
 
+def test_a_turn_is_prepared_and_begun_in_one_step(store: Store) -> None:
+    """As that of a loop's next round is; what is told of it in both is kept."""
+    put(store, "running")
+    moves = [
+        Move(KEY, "none", "pending", about(1)), Move(KEY, "pending", "running", {"task_id": "t"}),
+    ]  # fmt: skip
+
+    assert store.move("r", moves, "test") == ""
+    facts = store.look("r").turns[KEY]
+    assert (facts["state"], facts["role"], facts["task_id"]) == ("running", "coder", "t")
+
+
 def test_a_run_is_begun_once(store: Store) -> None:
     """The second of the same id changes nothing."""
     turns = [(STAGE, Turn("code"))]
