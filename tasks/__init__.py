@@ -3,5 +3,6 @@
 from tasks.completion import complete
 from tasks.queue import app
 from tasks.streaming.reader import stream
+from tasks.workflows import workflow
 
-__all__ = ["app", "complete", "stream"]
+__all__ = ["app", "complete", "stream", "workflow"]

@@ -130,7 +130,7 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return hand.answer(args, kwargs)
         except Ignore:
-            self.backend.tell_chord_if_cancelled(self.request)
+            self.backend.tell_if_cancelled(self.request)
             raise
 
 
@@ -139,7 +139,7 @@ def stored(task: Task) -> dict[str, Any]:
     meta = task.backend.get_task_meta(task.request.id)
     task.request.settled = True
     if meta["status"] == states.REVOKED:
-        task.backend.tell_chord_if_cancelled(task.request)
+        task.backend.tell_if_cancelled(task.request)
         raise Ignore("the task was cancelled")
     if isinstance(meta["result"], Exception):
         raise meta["result"]

@@ -8,7 +8,9 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── InvalidPrompt
     │   ├── InvalidOption
     │   ├── InvalidMessage       not one that Celery's producers write
-    │   └── UnknownTask
+    │   ├── UnknownTask
+    │   ├── UnknownWorkflow
+    │   └── InvalidWorkflow      lists every fault
     ├── ProviderError            one call to one target failed; the verdict says what follows
     │   ├── Overloaded           503, 529
     │   ├── ServerError          any other 5xx
@@ -27,6 +29,8 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── InvalidRequest       any other 4xx: the prompt is at fault
     │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
     ├── WorkerLost               it cost several workers their lives; it is not given to another
+    ├── UnknownRun               of a workflow
+    ├── LoopExhausted            a workflow's loop was used up, and was to fail then
     ├── ResultTooLarge           the answer is larger than Redis should keep
     ├── ChainExhausted           every target was tried, and none of their errors can heal
     └── DeadlineExceeded         the task's deadline passed before any target answered
@@ -128,6 +132,22 @@ class InvalidMessage(BadTask):
 
 class UnknownTask(BadTask):
     """A message names a task that the workers do not have."""
+
+
+class InvalidWorkflow(BadTask):
+    """A workflow's definition has faults; the message lists every one."""
+
+
+class UnknownWorkflow(BadTask):
+    """No such workflow in the roles file."""
+
+
+class UnknownRun(BreakwaterError):
+    """No such run of a workflow, or it was too long ago."""
+
+
+class LoopExhausted(BreakwaterError):
+    """A workflow's loop was used up, what it waited for was never so, and it was to fail then."""
 
 
 class ProviderError(BreakwaterError):

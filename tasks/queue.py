@@ -17,6 +17,8 @@ from tasks.cancel import App
 from tasks.errors import BreakwaterError
 
 COMMON_QUEUE = "celery"
+STEP = "workflow"
+"""The name of the task that stands behind each stage of a workflow."""
 RESULT_EXPIRES_S = 24 * 3600
 ANSWER_S = 2.0
 
@@ -40,7 +42,7 @@ app = App(
     # Our transport and our backend go by REDIS_URL, so that Celery has no password to tell.
     broker="redis://",
     backend="tasks.delivery.backend:Backend+redis://",
-    include=["tasks.completion"],
+    include=["tasks.completion", "tasks.workflows.advance"],
 )
 app.conf.update(
     broker_transport="tasks.delivery.transport:Transport",

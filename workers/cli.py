@@ -22,6 +22,7 @@ from workers import (
     top_command,
     why_command,
     worker_commands,
+    workflow_commands,
 )  # fmt: skip
 from workers.console import (
     AsJson,
@@ -37,12 +38,14 @@ cli.add_typer(breaker_commands.cli, name="breakers")
 cli.add_typer(dead_letter_commands.cli, name="dead")
 cli.add_typer(ledger_commands.cli, name="ledger")
 cli.add_typer(metrics_commands.cli, name="metrics")
+cli.add_typer(workflow_commands.cli, name="workflow")
 for command in (
     queue_commands.queues, queue_commands.pause, queue_commands.resume,
     worker_commands.workers, worker_commands.drain, worker_commands.reload,
     operation_commands.operations, why_command.why, top_command.top, ask_command.ask,
 ):  # fmt: skip
     cli.command()(command)
+cli.command(hidden=True)(workflow_commands.workflows)  # what `workflow` alone does, too
 
 
 def main() -> None:
@@ -65,7 +68,7 @@ def _version(wanted: bool) -> None:
 @cli.callback()
 def breakwater(
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, hidden=True)
     ] = False,
 ) -> None:
     """Ask, watch and steer a fleet; reads REDIS_URL, ROLES_FILE and LEDGER_URL."""

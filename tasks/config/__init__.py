@@ -34,6 +34,7 @@ __all__ = [
     "load_settings",
     "provider_names",
     "role_names",
+    "roles_path",
 ]
 
 # Producers import this package too, and YAML and pydantic cost 60 ms: the functions that need
@@ -47,7 +48,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         ConfigError: Listing every fault, by line.
     """
-    path = _roles_path(environ)
+    path = roles_path(environ)
     if path is None:
         from tasks.config import detection  # noqa: PLC0415
 
@@ -78,7 +79,7 @@ def provider_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | 
 
 
 def _names(key: str, environ: Mapping[str, str]) -> frozenset[str] | None:
-    path = _roles_path(environ)
+    path = roles_path(environ)
     if path is None:
         return None
     from tasks.config import document  # noqa: PLC0415
@@ -86,7 +87,8 @@ def _names(key: str, environ: Mapping[str, str]) -> frozenset[str] | None:
     return document.keys_of(path, key, document.stamp(path))
 
 
-def _roles_path(environ: Mapping[str, str]) -> Path | None:
+def roles_path(environ: Mapping[str, str]) -> Path | None:
+    """Return where the roles file is to be; None if there is none."""
     if named := environ.get("ROLES_FILE"):
         return Path(named)
     default = Path("roles.yaml")

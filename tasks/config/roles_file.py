@@ -33,6 +33,7 @@ from tasks.config.settings import (
     Target,
     Timeout,
 )
+from tasks.config.workflows_section import definitions
 
 ADAPTERS = ("anthropic", "openai", "openai-chat", "google")
 _CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -77,7 +78,7 @@ _ROLE = {
 _CACHE = {"ttl_s": whole(1, 30 * _DAY_S)}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
-_TOP_KEYS = ("providers", "params", "default_provider", "roles")
+_TOP_KEYS = ("providers", "params", "default_provider", "roles", "workflows")
 _PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker", "prices")
 _ROLE_KEYS = ("chain", *_ROLE, "params", "cache")
 
@@ -130,9 +131,12 @@ class _RolesFile(Checker):
             for name, node in self._named("providers", top, root).items()
         }
         default = self.known_name("provider", top, "", "default_provider", providers)
+        roles = self._named("roles", top, root)
+        if "workflows" in top:
+            definitions(top["workflows"], roles, self.faults)
         settings = Settings(
             providers=providers,
-            roles=self._roles(self._named("roles", top, root), providers, default),
+            roles=self._roles(roles, providers, default),
             params=self._params(top, ""),
             default_provider=default,
             source=source,

@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import OperationalError
 from redis.connection import ConnectionPool
 from redis.exceptions import RedisError
 
@@ -20,6 +21,7 @@ from tasks import encryption
 from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, heals, shown
 from tasks.delivery.lease import patiently
 from tasks.delivery.store import Store
+from tasks.queue import STEP
 
 PATIENCE_S = 60.0
 CLAIM_S = 7.0
@@ -97,9 +99,18 @@ class Backend(RedisBackend):  # type: ignore[misc]
             time.sleep(CLAIM_S)
             patiently(count, PATIENCE_S)
 
-    def tell_chord_if_cancelled(self, request: Any) -> None:
-        """Let a chord fail of which this part was cancelled; it would wait for it for ever."""
-        if not request.chord:
+    def mark_as_revoked(
+        self, task_id: str, reason: str = "", request: Any = None, **how: Any
+    ) -> None:
+        """Tell the chord, as Celery does, and the workflow of which this task is a stage."""
+        super().mark_as_revoked(task_id, reason, request, **how)
+        for behind in _steps(request):
+            with suppress(OperationalError):  # a run is found again by `Run.resume`
+                self.app.signature(behind).apply_async()
+
+    def tell_if_cancelled(self, request: Any) -> None:
+        """Let a chord or a workflow end that waits for this task, which was cancelled."""
+        if not request.chord and not _steps(request):
             return
 
         def tell() -> None:
@@ -134,3 +145,8 @@ class Backend(RedisBackend):  # type: ignore[misc]
     def as_uri(self, include_password: bool = False) -> str:
         """Return what is shown of REDIS_URL; there is no password in it."""
         return shown()
+
+
+def _steps(request: Any) -> list[Any]:
+    """Return what stands behind a stage of a workflow, should it fail; empty for other tasks."""
+    return [each for each in getattr(request, "errbacks", None) or [] if each["task"] == STEP]

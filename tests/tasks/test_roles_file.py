@@ -205,7 +205,7 @@ FAULTS = {
     "a: *b": "1: found undefined alias 'b'",
     "a: 1\nb: \x07": "2: a character that YAML does not allow",
     "[" * 5000: "1: nested too deeply",
-    "- a": "1: a list is not a mapping with the keys providers, params, default_provider, roles",
+    "- a": "1: a list is not a mapping with the keys providers, params, default_provider, roles, workflows",
     f"{CLAUDE}\n{CODER}\nroles: {{}}": "3: roles: given twice, first in line 2",
     f"{CLAUDE}\n{CODER}\n[a]: 1": "3: a key must be a word, not a list or a mapping",
     f"{CLAUDE}\n{CODER}\n<<: 3": "3: '<<' needs a mapping, or a list of mappings",
@@ -235,7 +235,7 @@ FAULTS = {
     f"{CLAUDE}\nroles: {{}}": "2: roles: an empty mapping is not a mapping of names to roles",
     f"{CODER}\nproviders: 3": "2: providers: 3 is not a mapping of names to providers",
     f"{CLAUDE}\n{CODER}\nrole: 3": (
-        "3: unknown key 'role'; allowed are providers, params, default_provider, roles "
+        "3: unknown key 'role'; allowed are providers, params, default_provider, roles, workflows "
         "(did you mean 'roles'?)"
     ),
     f"{CLAUDE}\n{CODER}\nbudget: 3": f"3: 'budget' {PACING}",

@@ -102,7 +102,7 @@ for task_id in ("body", "task", "limit", "bomb"):
 
     assert printed.splitlines() == [
         "InvalidMessage its body cannot be decoded: DecodeError",
-        "UnknownTask unknown task 'complet'; there is complete (did you mean 'complete'?)",
+        "UnknownTask unknown task 'complet'; there is complete, workflow (did you mean 'complete'?)",
         "InvalidMessage its header 'timelimit' does not fit: a str that Celery cannot use",
         "InvalidMessage its body is not whole, or has more than 16777216 bytes when decompressed",
     ]

@@ -13,11 +13,13 @@ from tests.support.servers import Process, Tls, sentinels
 ROUND = """
 import asyncio
 from celery import chord
-from tasks import app, complete, stream
+from tasks import app, complete, stream, workflow
+from tasks.workflows import Stage
 result = complete.delay("planner", "hi")
 assert result.get(timeout=30)["text"]
 body = chord([complete.s("planner", "a"), complete.s("coder", "b")])(complete.s("reviewer"))
 assert body.get(timeout=30)["provider"] == "gemini"
+assert workflow([Stage("only", "coder", "{input}")]).delay("hi").get(timeout=30)["text"]
 equal = [complete.delay("shared", "hi").get(timeout=30) for _ in range(2)]
 assert [each["attempts"][0]["outcome"] for each in equal] == ["succeeded", "cached"]
 streamed = complete.apply_async(("planner", "hi"), {"stream": True})

@@ -1,0 +1,96 @@
+"""`workflow`: the way to a workflow of the roles file or of code, and back to a run."""
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from tasks.config import NAME, role_names
+from tasks.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nearest
+from tasks.operations import whoami
+from tasks.queue import QueueUnavailable, app
+from tasks.workflows.advance import step
+from tasks.workflows.course import first_turns
+from tasks.workflows.definition import Definition, Loop, Stage
+from tasks.workflows.run import Run
+from tasks.workflows.store import Store
+
+
+class Workflow:
+    """
+    A workflow, ready to be run.
+
+    Args:
+        definition: What it goes by; a run keeps its own copy.
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+
+    def delay(self, given: str, *, run_id: str | None = None) -> Run:
+        """
+        Begin a run.
+
+        Args:
+            given: What its prompts call `{input}`.
+            run_id: Its own, made here if None; the same id is one run, however often it is begun.
+
+        Raises:
+            InvalidPrompt: The input is no text, or blank.
+            InvalidOption: The `run_id` cannot be one.
+            QueueUnavailable: Redis refuses, or does not answer; `details` has the `run_id`.
+        """
+        if not isinstance(given, str) or not given.strip():
+            raise InvalidPrompt("the input of a workflow must be a text that says something")
+        run = Run(run_id or str(uuid4()))
+        if not NAME.fullmatch(run.id):
+            raise InvalidOption(f"{run.id[:80]!r} cannot be a run_id; allowed is {NAME.pattern}")
+        turns = first_turns(self.definition)
+        try:
+            Store(app.backend.client).start(run.id, self.definition, given, turns, whoami())
+            step.apply_async(kwargs={"run": run.id})
+        except (OperationalError, RedisError) as error:
+            raise QueueUnavailable(
+                f"the run was not begun: {type(error).__name__}; begin it again under the same "
+                f"run_id {run.id!r}, once Redis answers",
+                {"run_id": run.id},
+            ) from error
+        return run
+
+
+class Workflows:
+    """What `workflow` is: called with a name or with stages, it gives a `Workflow`."""
+
+    def __call__(self, what: str | Sequence[Stage | Loop], *, name: str = "") -> Workflow:
+        """
+        Find a workflow of the roles file by its name, or make one of stages.
+
+        Args:
+            name: What runs of these stages are called.
+
+        Raises:
+            UnknownWorkflow: The roles file has none of this name.
+            InvalidWorkflow: The stages have faults; all of them are listed.
+            ConfigError: The roles file's workflows have faults.
+        """
+        if isinstance(what, str):
+            return Workflow(_of_roles_file(what))
+        return Workflow(Definition.of(name, what, role_names()))
+
+    def run(self, run_id: str) -> Run:
+        """Take up a run; whether there is one is told when it is looked at."""
+        return Run(run_id)
+
+
+workflow = Workflows()
+
+
+def _of_roles_file(name: str) -> Definition:
+    from tasks.config import workflows_section  # noqa: PLC0415 - it reads YAML
+
+    known = workflows_section.load()
+    if name not in known:
+        there = f"there are {', '.join(sorted(known))}" if known else "the roles file has none"
+        raise UnknownWorkflow(f"unknown workflow {name[:80]!r}; {there}{nearest(name, known)}")
+    return known[name]
