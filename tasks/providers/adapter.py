@@ -5,10 +5,12 @@ An adapter is one vendor's request and one vendor's answer; everything else is h
 four stay comparable side by side.
 """
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+from uuid import uuid4
 
 import httpx2
 import structlog
@@ -21,8 +23,9 @@ from tasks.errors import (
     ProviderError,
     TruncatedAnswer,
 )
-from tasks.providers.base import Completion, FinishReason, Request, Usage
-from tasks.providers.transport import Transport, before_sending
+from tasks.providers.base import Completion, FinishReason, Request, ToolCall, Usage
+from tasks.providers.hearing import Hearing
+from tasks.providers.transport import Transport, terms
 from tasks.providers.vendor_errors import translated
 
 CHECK_S = 10.0
@@ -33,6 +36,16 @@ for _sdk in ("anthropic", "openai", "google_genai", "httpx2", "httpcore2"):
     logging.getLogger(_sdk).setLevel(logging.WARNING)
 
 _log = structlog.get_logger()
+
+
+class Called(NamedTuple):
+    """A tool call as a vendor writes it."""
+
+    id: str | None
+    name: str | None
+    arguments: object
+    """JSON text, or what it says."""
+    signature: str | None = None
 
 
 class Adapter(ABC):
@@ -75,6 +88,15 @@ class Adapter(ABC):
         """Send the request through the SDK; whatever it raises is translated."""
 
     @abstractmethod
+    def _listen(self, request: Request, hearing: Hearing) -> Any:
+        """
+        Ask for a stream, tell its pieces on, and return the answer they make.
+
+        The stream is closed whatever happens. One that ended before its terminal event makes an
+        answer without a finish reason: the SDKs take a clean cut for the end.
+        """
+
+    @abstractmethod
     def _read(self, answer: Any, request: Request) -> Completion:
         """Read the SDK's answer; an attribute that is missing or of another type is garbled."""
 
@@ -84,10 +106,13 @@ class Adapter(ABC):
 
     def complete(self, request: Request) -> Completion:
         """Ask the provider and wait for the whole answer; see `Provider.complete`."""
+        hearing = Hearing(request.on_delta, request) if request.on_delta else None
         try:
-            with before_sending(request.before_sending):
-                answer = self._ask(request)
-        except Exception as error:  # noqa: BLE001 - an SDK raises what it likes
+            with terms(request.before_sending, hearing.pace if hearing else None):
+                answer = self._listen(request, hearing) if hearing else self._ask(request)
+        except Exception as error:
+            if hearing and error is hearing.broke:
+                raise
             # From None: the SDK's error holds the key and the prompt, and a traceback shows it.
             raise translated(self.name, error) from None
         try:
@@ -136,13 +161,14 @@ class Adapter(ABC):
         usage: Usage,
         request_id: str | None,
         response_id: str | None,
+        called: Iterable[Called] = (),
     ) -> Completion:
         """
         Say what an answer is worth.
 
-        | the vendor says  | with text | without |
+        | the vendor says  | with text or tool calls | without |
         |---|---|---|
-        | stop, tool_calls | success | GarbledAnswer: an empty answer is none |
+        | stop, tool_calls | success; with calls, `tool_calls` | GarbledAnswer: that is no answer |
         | length           | success, `length` | ContextWindowExceeded: no room to say anything |
         | content_filter, refusal | success, so named | ContentFiltered |
         | nothing          | TruncatedAnswer | TruncatedAnswer |
@@ -154,7 +180,10 @@ class Adapter(ABC):
         finish = self.FINISH.get(reason, "stop")
         if not isinstance(finish, str):
             raise finish(f"{self.name}: the model failed to answer ({finish.__name__})", **paid)
-        if not text.strip():
+        calls = self._calls(called, cut=finish == "length", paid=paid)
+        if calls and finish == "stop":  # Google and Responses have no word of their own for it
+            finish = "tool_calls"
+        if not text.strip() and not calls:
             if finish == "length":
                 raise ContextWindowExceeded(
                     f"{self.name}: max_output_tokens or the window was spent before the first word"
@@ -164,7 +193,30 @@ class Adapter(ABC):
             if finish in {"content_filter", "refusal"}:
                 raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
             raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
-        return Completion(text, model, finish, usage, request_id, response_id)
+        return Completion(text, model, finish, usage, request_id, response_id, calls)
+
+    def _calls(
+        self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]
+    ) -> tuple[ToolCall, ...]:
+        calls = []
+        for call in called:
+            arguments = _object(call.arguments)
+            if arguments is not None and call.name:
+                id_ = call.id or f"call_{uuid4().hex[:24]}"
+                calls.append(ToolCall(id_, call.name, arguments, call.signature))
+            elif not cut:  # a call that the length cut off in its middle is none
+                what = f"{self.name}: the arguments of a tool call are no JSON object"
+                raise GarbledAnswer(what, **paid)
+        return tuple(calls)
+
+
+def _object(arguments: object) -> Mapping[str, Any] | None:
+    """Read a tool call's arguments; a tool that takes none may be called with no text at all."""
+    try:
+        read = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None
 
 
 def instructions(request: Request) -> str | None:

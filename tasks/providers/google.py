@@ -1,17 +1,21 @@
 """Google's Gemini API (`generate_content`), through `google-genai`."""
 
+import json
 import math
+from base64 import b64encode
 from collections.abc import Iterable
-from typing import ClassVar
+from contextlib import closing
+from typing import Any, ClassVar
 
 import httpx2
 from google import genai
 from google.genai import types
 
 from tasks.config import ProviderSettings
-from tasks.errors import GarbledAnswer
-from tasks.providers.adapter import CHECK_S, Adapter, instructions, turns
+from tasks.errors import GarbledAnswer, TruncatedAnswer
+from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
 from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.hearing import Hearing
 
 SERVER_TIMEOUT_S = 10
 """
@@ -63,16 +67,25 @@ class GoogleProvider(Adapter):
         )  # fmt: skip
 
     def _ask(self, request: Request) -> types.GenerateContentResponse:
-        return self._client.models.generate_content(
-            model=request.model,
-            contents=[
+        return self._client.models.generate_content(**self._body(request))
+
+    def _listen(self, request: Request, hearing: Hearing) -> types.GenerateContentResponse:
+        # Nothing is sent before the first chunk is asked for, and only closing ends it early.
+        stream: Any = self._client.models.generate_content_stream(**self._body(request))
+        with closing(stream):
+            return _heard(stream, hearing)
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        return {
+            "model": request.model,
+            "contents": [
                 types.Content(
                     role="model" if turn["role"] == "assistant" else "user",
                     parts=[types.Part(text=turn["content"])],
                 )
                 for turn in turns(request)
             ],
-            config=types.GenerateContentConfig(
+            "config": types.GenerateContentConfig(
                 **self._params(request.params),
                 system_instruction=instructions(request),
                 # Both could make several billed calls of one.
@@ -80,10 +93,10 @@ class GoogleProvider(Adapter):
                 automatic_continuation=False,
                 http_options=_in_time(request.timeout_s),
             ),
-        )
+        }
 
     def _read(self, answer: types.GenerateContentResponse, request: Request) -> Completion:
-        text, reason = "", None
+        text, reason, parts = "", None, []
         if answer.candidates:
             candidate = answer.candidates[0]
             parts = (candidate.content.parts if candidate.content else None) or []
@@ -100,6 +113,7 @@ class GoogleProvider(Adapter):
             usage=_usage(answer.usage_metadata),
             request_id=answer.response_id,
             response_id=answer.response_id,
+            called=[_called(part, part.function_call) for part in parts if part.function_call],
         )
 
     def _models(self) -> Iterable[str]:
@@ -109,6 +123,44 @@ class GoogleProvider(Adapter):
             )
         )
         return ((model.name or "").removeprefix("models/") for model in listed)
+
+
+def _called(part: types.Part, call: types.FunctionCall) -> Called:
+    signature = b64encode(part.thought_signature).decode() if part.thought_signature else None
+    return Called(call.id, call.name, call.args or {}, signature)
+
+
+def _heard(
+    stream: Iterable[types.GenerateContentResponse], hearing: Hearing
+) -> types.GenerateContentResponse:
+    """Put the chunks together to what a plain call would have answered."""
+    answer: types.GenerateContentResponse | None = None
+    parts: list[types.Part] = []
+    reason = usage = None
+    for answer in stream:
+        usage = answer.usage_metadata or usage  # every chunk counts; the last has it all
+        for candidate in (answer.candidates or ())[:1]:
+            reason = candidate.finish_reason or reason
+            for part in (candidate.content.parts if candidate.content else None) or ():
+                parts.append(part)
+                _tell(part, sum(bool(p.function_call) for p in parts) - 1, hearing)
+    if answer is None:
+        raise TruncatedAnswer("the stream ended before it began")
+    if parts or reason:
+        content = types.Content(role="model", parts=parts)
+        answer.candidates = [types.Candidate(content=content, finish_reason=reason)]
+    answer.usage_metadata = usage
+    return answer
+
+
+def _tell(part: types.Part, call: int, hearing: Hearing) -> None:
+    if part.function_call:
+        told = part.function_call
+        hearing.call(call, told.id, told.name, json.dumps(told.args or {}))
+    elif part.text and not part.thought:
+        hearing.text(part.text)
+    else:
+        hearing.sign()
 
 
 def _usage(used: types.GenerateContentResponseUsageMetadata | None) -> Usage:

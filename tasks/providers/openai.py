@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 import httpx2
 import openai
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseStreamEvent
 
 from tasks.config import ProviderSettings
-from tasks.providers.adapter import CHECK_S, Adapter, instructions, turns
+from tasks.errors import TruncatedAnswer
+from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
 from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.hearing import Hearing
 from tasks.providers.vendor_errors import from_body
 
 
@@ -37,16 +39,45 @@ class OpenAIProvider(Adapter):
         )  # fmt: skip
 
     def _ask(self, request: Request) -> Response:
-        body = {**self._params(request.params), "input": turns(request)}
+        answer: Response = self._client.responses.create(**self._body(request))
+        return answer
+
+    def _listen(self, request: Request, hearing: Hearing) -> Response:
+        with self._client.responses.create(**self._body(request), stream=True) as stream:
+            answer = self._heard(stream, hearing)
+            answer._request_id = stream.response.headers.get("x-request-id")
+            return answer
+
+    def _heard(self, stream: Iterable[ResponseStreamEvent], hearing: Hearing) -> Response:
+        """Return the whole response, which the terminal event brings once more."""
+        answer: Response | None = None
+        calls: dict[int, int] = {}  # by item: which of the calls it is
+        for event in stream:
+            match event.type:
+                case "response.output_text.delta":
+                    hearing.text(event.delta)
+                case "response.output_item.added" if event.item.type == "function_call":
+                    calls[event.output_index] = len(calls)
+                    hearing.call(len(calls) - 1, event.item.call_id, event.item.name)
+                case "response.function_call_arguments.delta":
+                    hearing.call(calls[event.output_index], arguments=event.delta)
+                case "response.completed" | "response.incomplete" | "response.failed":
+                    answer = event.response
+                case "error":  # yielded, not raised
+                    raise from_body(self.name, {"error": event.to_dict()})
+                case other if other.endswith(".delta"):  # reasoning, a refusal
+                    hearing.sign()
+        if answer is None:
+            raise TruncatedAnswer("the stream ended before its last event")
+        return answer
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {**self._params(request.params), "input": turns(request)}
+        body["model"], body["timeout"] = request.model, request.timeout_s
+        body["store"] = False  # else OpenAI keeps the prompt for 30 days or more
         if system := instructions(request):
             body["instructions"] = system
-        answer: Response = self._client.responses.create(
-            model=request.model,
-            store=False,  # else OpenAI keeps the prompt for 30 days or more
-            timeout=request.timeout_s,
-            **body,
-        )
-        return answer
+        return body
 
     def _read(self, answer: Response, request: Request) -> Completion:
         if answer.error is not None:  # status "failed", in an answer with HTTP status 200
@@ -60,6 +91,11 @@ class OpenAIProvider(Adapter):
             usage=_usage(answer.usage),
             request_id=answer._request_id,
             response_id=answer.id,
+            called=[
+                Called(item.call_id, item.name, item.arguments)
+                for item in answer.output
+                if item.type == "function_call"
+            ],
         )
 
     def _models(self) -> Iterable[str]:

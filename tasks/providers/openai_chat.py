@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tasks.config import ProviderSettings
-from tasks.providers.adapter import CHECK_S, Adapter, instructions, turns
+from tasks.errors import TruncatedAnswer
+from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
 from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.hearing import Hearing
 from tasks.providers.vendor_errors import from_body
 
 
@@ -47,7 +49,20 @@ class OpenAIChatProvider(Adapter):
         )  # fmt: skip
 
     def _ask(self, request: Request) -> ChatCompletion:
+        answer: ChatCompletion = self._client.chat.completions.create(**self._body(request))
+        return answer
+
+    def _listen(self, request: Request, hearing: Hearing) -> ChatCompletion:
+        body = self._body(request)
+        body["stream_options"] = {"include_usage": True}  # else a stream is not counted
+        with self._client.chat.completions.create(**body, stream=True) as stream:
+            answer = _heard(stream, hearing)
+            answer._request_id = stream.response.headers.get("x-request-id")
+            return answer
+
+    def _body(self, request: Request) -> dict[str, Any]:
         body = self._params(request.params)
+        body["model"], body["timeout"] = request.model, request.timeout_s
         if self._official:
             # The new name, which OpenAI's reasoning models insist on and others do not know.
             if "max_tokens" in body:
@@ -56,10 +71,7 @@ class OpenAIChatProvider(Adapter):
         system = instructions(request)
         first = [{"role": "system", "content": system}] if system else []
         body["messages"] = [*first, *turns(request)]
-        answer: ChatCompletion = self._client.chat.completions.create(
-            model=request.model, timeout=request.timeout_s, **body
-        )
-        return answer
+        return body
 
     def _read(self, answer: ChatCompletion, request: Request) -> Completion:
         if isinstance(error := getattr(answer, "error", None), dict):  # OpenRouter, with status 200
@@ -76,6 +88,11 @@ class OpenAIChatProvider(Adapter):
             usage=_usage(answer.usage),
             request_id=answer._request_id or answer.id,
             response_id=answer.id,
+            called=[
+                Called(call.id, call.function.name, call.function.arguments)
+                for call in choice.message.tool_calls or ()
+                if hasattr(call, "function")  # the other kind is a custom tool, never offered
+            ],
         )
 
     def _models(self) -> Iterable[str]:
@@ -93,3 +110,43 @@ def _usage(used: Any) -> Usage:
         cache_write_tokens=read.cache_write_tokens or 0 if read else 0,
         reasoning_tokens=wrote.reasoning_tokens or 0 if wrote else 0,
     )
+
+
+def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> ChatCompletion:
+    """Put the chunks together to what a plain call would have answered."""
+    head: ChatCompletionChunk | None = None
+    message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": "", "tool_calls": []}
+    reason = usage = None
+    for chunk in stream:
+        head = head or chunk
+        usage = chunk.usage or usage
+        for choice in chunk.choices[:1]:  # none in the chunk that counts
+            reason = choice.finish_reason or reason
+            _extend(message, choice.delta, hearing)
+    if head is None:
+        raise TruncatedAnswer("the stream ended before it began")
+    choices = [{"index": 0, "message": message, "finish_reason": reason}]
+    return ChatCompletion.construct(
+        id=head.id, model=head.model, choices=choices, usage=usage and usage.to_dict()
+    )
+
+
+def _extend(message: dict[str, Any], delta: Any, hearing: Hearing) -> None:
+    message["content"] += delta.content or ""
+    message["refusal"] += delta.refusal or ""
+    hearing.text(delta.content)
+    for piece in delta.tool_calls or ():
+        calls = message["tool_calls"]
+        if piece.index >= len(calls):
+            calls.append(
+                {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+            )
+        call, told = calls[piece.index], piece.function
+        call["id"] = piece.id or call["id"]
+        call["function"]["name"] += told.name or ""
+        call["function"]["arguments"] += told.arguments or ""
+        hearing.call(piece.index, piece.id, told.name, told.arguments or "")
+    if (
+        delta.refusal or delta.model_extra
+    ):  # vLLM, DeepSeek and OpenRouter put their reasoning there
+        hearing.sign()

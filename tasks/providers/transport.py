@@ -7,10 +7,12 @@ are per read, so that an answer which trickles in outlives any of them. Here a c
 checked out in O(1), there is no upper bound (the worker's concurrency is one), and every read and
 write is given what is left of the *whole call*: the request's read timeout counts as its total,
 from connecting to the last byte. Connecting has a shorter one of its own. Only the resolver is
-out of reach: it has the system's timeouts.
+out of reach: it has the system's timeouts. A stream may have a pace beside its total: each read
+waits for the earlier of the two, and keep-alives, which move neither, do not prolong it.
 """
 
 import functools
+import math
 import os
 import socket
 import ssl
@@ -25,7 +27,7 @@ from typing import Any, TypeVar
 import httpcore2
 import httpx2
 
-from tasks.errors import Cancelled, TruncatedAnswer
+from tasks.errors import Cancelled, ProviderTimeout, TruncatedAnswer
 
 IDLE_S = 60.0
 """How long an unused connection is kept."""
@@ -45,21 +47,62 @@ if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS
 T = TypeVar("T")
 
 
-class _BeforeSending(threading.local):
-    step: Callable[[], None] | None = None
+class Pace:
+    """
+    When a streamed call has to be heard of next; whoever reads the stream moves it.
+
+    Args:
+        first_s: How long after the call's begin; None: no bound but the whole call's.
+        between_s: How long after each `heard`; None likewise.
+    """
+
+    def __init__(self, first_s: float | None, between_s: float | None) -> None:
+        self._within_s = first_s
+        self._between_s = between_s
+        self.due_at = math.inf
+
+    def begin(self) -> None:
+        """Start the clock; the transport does."""
+        self._wait()
+
+    def heard(self) -> None:
+        """Wait for the next sign of life from now on."""
+        self._within_s = self._between_s
+        self._wait()
+
+    def _wait(self) -> None:
+        self.due_at = math.inf if self._within_s is None else time.monotonic() + self._within_s
+
+    def raise_if_late(self) -> None:
+        if time.monotonic() >= self.due_at:
+            raise ProviderTimeout(f"no token within {self._within_s:g} s")
 
 
-_before_sending = _BeforeSending()
+class _Terms(threading.local):
+    """What this thread's next calls are held to."""
+
+    before_sending: Callable[[], None] | None = None
+    pace: Pace | None = None
+
+
+_terms = _Terms()
 
 
 @contextmanager
-def before_sending(step: Callable[[], None]) -> Iterator[None]:
-    """Have a step taken right before this thread's next request goes out; it may refuse."""
-    _before_sending.step = step
+def terms(before_sending: Callable[[], None] | None, pace: Pace | None = None) -> Iterator[None]:
+    """
+    Hold this thread's calls to terms of their own.
+
+    Args:
+        before_sending: Taken right before a request goes out; it may refuse.
+        pace: How fast a stream has to come; None: within the call's time.
+    """
+    outer = _terms.before_sending, _terms.pace
+    _terms.before_sending, _terms.pace = before_sending, pace
     try:
         yield
     finally:
-        _before_sending.step = None
+        _terms.before_sending, _terms.pace = outer
 
 
 def abort(thread_id: int) -> bool:
@@ -188,11 +231,15 @@ class _Call:
         self.ends_at = time.monotonic() + total_s
         self.aborted = False
         self.done = False
-        self.before_sending = _before_sending.step
+        self.before_sending = _terms.before_sending
+        self.pace = _terms.pace
+        if self.pace:
+            self.pace.begin()
 
     def left_s(self, timed_out: type[Exception]) -> float:
         self.raise_if_aborted()
-        left_s = self.ends_at - time.monotonic()
+        ends_at = min(self.ends_at, self.pace.due_at) if self.pace else self.ends_at
+        left_s = ends_at - time.monotonic()
         if left_s <= 0:
             raise timed_out("the call's total time is over")
         return left_s
@@ -267,8 +314,10 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
     def _in_time(self, operation: Callable[[float], T], timed_out: type[Exception]) -> T:
         try:
             return operation(self.call.left_s(timed_out))
-        except Exception:
+        except Exception as error:
             self.call.raise_if_aborted()
+            if self.call.pace and isinstance(error, timed_out):
+                self.call.pace.raise_if_late()
             raise
 
     def get_extra_info(self, info: str) -> Any:

@@ -150,16 +150,31 @@ def translated(provider: str, error: Exception) -> ProviderError:
             limit into a connection error.
     """
     for cause in _causes(error):
-        if isinstance(cause, ProviderError):  # raised by our transport, under the SDK
-            return type(cause)(f"{provider}: {cause}", cause.details)
-        if isinstance(response := getattr(cause, "response", None), httpx2.Response):
-            return _from_response(provider, response)
-        if isinstance(cause, json.JSONDecodeError):
-            return _from_bad_json(provider, cause.doc)
-        for raised, meant, says in _RAISED:
-            if isinstance(cause, raised):
-                return meant(f"{provider}: {says} ({type(cause).__name__})")
+        if isinstance(cause, ProviderError):
+            return _ours(provider, cause)
+        if known := _known(provider, cause):
+            return known
     return GarbledAnswer(f"{provider}: the answer could not be read ({type(error).__name__})")
+
+
+def _ours(provider: str, error: ProviderError) -> ProviderError:
+    """Put the name to what our transport raised under the SDK; an adapter has done so."""
+    if str(error).startswith(provider):
+        return error
+    return type(error)(f"{provider}: {error}", error.details)
+
+
+def _known(provider: str, cause: BaseException) -> ProviderError | None:
+    if event := _event(cause):
+        return _from(provider, event, _status(event), {})
+    if isinstance(response := getattr(cause, "response", None), httpx2.Response):
+        return _from_response(provider, response)
+    if isinstance(cause, json.JSONDecodeError):
+        return _from_bad_json(provider, cause.doc)
+    for raised, meant, says in _RAISED:
+        if isinstance(cause, raised):
+            return meant(f"{provider}: {says} ({type(cause).__name__})")
+    return None
 
 
 def from_body(provider: str, body: object, status: int | None = None) -> ProviderError:
@@ -173,6 +188,25 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__
+
+
+def _event(error: BaseException) -> dict[str, Any] | None:
+    """Find what an error event in a stream said; its HTTP status was 200 long before."""
+    response = getattr(error, "response", None)
+    if isinstance(response, httpx2.Response) and not response.is_success:
+        return None
+    # anthropic keeps the whole event, openai the inner object (and no response), google a dict.
+    said = getattr(error, "body", None) or getattr(error, "details", None)
+    if not isinstance(said, dict):
+        return None
+    if isinstance(said.get("error"), dict):
+        return said
+    return {"error": said} if response is None else None
+
+
+def _status(event: dict[str, Any]) -> int | None:
+    code = event["error"].get("code")
+    return code if isinstance(code, int) else None
 
 
 def _from_response(provider: str, response: httpx2.Response) -> ProviderError:

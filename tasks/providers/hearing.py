@@ -1,0 +1,50 @@
+"""What a streamed answer passes through on its way: told on piece by piece, and paced."""
+
+from collections.abc import Callable
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from tasks.providers.base import Delta, Request, TextDelta, ToolCallDelta
+from tasks.providers.transport import Pace
+
+
+class Hearing:
+    """
+    Who listens to one stream.
+
+    Args:
+        tell: The request's `on_delta`.
+        request: Whose pace holds.
+    """
+
+    def __init__(self, tell: Callable[[Delta], None], request: Request) -> None:
+        self._tell = tell
+        self.pace = Pace(request.first_token_s, request.between_tokens_s)
+        self.broke: Exception | None = None
+        """What the listener raised: none of the provider's business."""
+
+    def text(self, piece: str | None) -> None:
+        """Tell the next piece of text on."""
+        if piece:
+            self._hand(TextDelta(piece))
+
+    def call(
+        self, index: int, id_: str | None = None, name: str | None = None, arguments: str = ""
+    ) -> None:
+        """Tell the next piece of a tool call on."""
+        if id_ or name or arguments:
+            self._hand(ToolCallDelta(index, id_, name, arguments))
+
+    def sign(self) -> None:
+        """Note a sign of life that is no text: reasoning, a refusal."""
+        self.pace.heard()
+
+    def _hand(self, delta: Delta) -> None:
+        try:
+            self._tell(delta)
+        except SoftTimeLimitExceeded:
+            raise  # the task's time is over wherever it strikes; not the listener's
+        except Exception as error:
+            self.broke = error
+            raise
+        self.pace.heard()  # afterwards, so that a slow listener is not the provider's fault
