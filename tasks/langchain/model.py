@@ -197,7 +197,7 @@ class ChatBreakwater(BaseChatModel):
         given = {k: v for k, v in given.items() if v is not None and k not in LANGCHAINS_OWN}
         for name in given:
             if name not in OPTIONS:
-                hint = nearest(name, OPTIONS) or "; the role says which model is asked"
+                hint = "; the role says which it is" if name == "model" else nearest(name, OPTIONS)
                 raise InvalidOption(f"unknown option {name[:40]!r}{hint}")
         if stop is not None:
             given["stop"] = stop

@@ -54,20 +54,12 @@ def house(redis_server: str, adapters: dict[str, str]) -> Iterator[House]:
     """A simulator, and a worker over it."""
     client: Any = redis.Redis.from_url(redis_server, decode_responses=True)
     client.flushall()
-    with Simulator.start() as simulator:
-        with fleet(redis_server, roles_over(simulator, adapters)) as workers:
-            workers.start(1, "threads", 32)
-            yield House(simulator, workers, client)
-
-
-@pytest.fixture(autouse=True)
-def _producer(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process asks; it knows where Redis and the roles are, and no key."""
-    monkeypatch.setenv("REDIS_URL", house.workers.environ["REDIS_URL"])
-    monkeypatch.setenv("ROLES_FILE", house.workers.environ["ROLES_FILE"])
-    app.backend.__dict__.pop("client", None)
-    yield
-    app.backend.__dict__.pop("client", None)
+    with (
+        Simulator.start() as simulator,
+        fleet(redis_server, roles_over(simulator, adapters)) as workers,
+    ):
+        workers.start(1, "threads", 32)
+        yield House(simulator, workers, client)
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +68,18 @@ def vcr_config() -> dict[str, Any]:
     return {"ignore_localhost": True}
 
 
-@pytest.fixture(autouse=True)
-def simulator(house: House) -> Simulator:
-    """Healthy, with an empty log; no breaker remembers anything."""
+@pytest.fixture
+def simulator(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """
+    Healthy, with an empty log; no breaker remembers anything.
+
+    This process asks: it knows where Redis and the roles are, and no key.
+    """
+    monkeypatch.setenv("REDIS_URL", house.workers.environ["REDIS_URL"])
+    monkeypatch.setenv("ROLES_FILE", house.workers.environ["ROLES_FILE"])
+    app.backend.__dict__.pop("client", None)
     house.simulator.reset()
     for key in house.redis.scan_iter("breaker:{*"):
         house.redis.delete(key)
-    return house.simulator
+    yield house.simulator
+    app.backend.__dict__.pop("client", None)

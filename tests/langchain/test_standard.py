@@ -11,8 +11,9 @@ from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from simulator.client import Simulator
 from tasks.langchain import ChatBreakwater
-from tests.langchain.conftest import ADAPTERS, House
+from tests.langchain.conftest import ADAPTERS
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -54,9 +55,9 @@ class Standard(ChatModelIntegrationTests):
     role = ""
 
     @pytest.fixture(autouse=True)
-    def _real(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _real(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ask a real worker; the suite's pictures and papers are here, not on the net."""
-        self.house = house
+        self.simulator = simulator
         monkeypatch.setattr("langchain_tests.integration_tests.chat_models.httpx.get", downloaded)
 
     @property
@@ -111,7 +112,7 @@ class Standard(ChatModelIntegrationTests):
         return self._used(stream, input_tokens=50, cache_write_tokens=40)
 
     def _used(self, stream: bool, **usage: int) -> AIMessage:
-        self.house.simulator.settings(self.role, usage=usage)
+        self.simulator.settings(self.role, usage=usage)
         model = ChatBreakwater(role=self.role)
         if not stream:
             return model.invoke("hi")
