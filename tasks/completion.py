@@ -16,6 +16,8 @@ from tasks import tracing
 from tasks.call import Call, bind
 from tasks.config import role_names
 from tasks.errors import BreakwaterError, UnknownRole, UnknownTask
+from tasks.messages import as_json
+from tasks.options import as_they_travel
 from tasks.queue import COMMON_QUEUE, QueueUnavailable, app, queue_of, shadow_name
 from tasks.tracing import publishing
 
@@ -46,7 +48,7 @@ class Complete(Task):  # type: ignore[misc]
             BadTask: The role, the prompt or an option is at fault; nothing was queued.
             QueueUnavailable: Redis refuses, or does not answer within 5 s.
         """
-        role, prompt, chosen = bind(args or (), kwargs or {})
+        role, prompt, chosen = bind(args or (), as_they_travel(kwargs or {}))
         call = Call.of(role, prompt, chosen)
         headers = dict(options.pop("headers", None) or {})
         headers.setdefault(HEADER, {"enqueued_ms": time.time_ns() // 1_000_000})
@@ -57,7 +59,7 @@ class Complete(Task):  # type: ignore[misc]
         try:
             with publishing(call.role, options["queue"], options["task_id"], headers):
                 return super().apply_async(
-                    (call.role, as_json(call)),
+                    (call.role, as_json(call.messages)),
                     chosen,
                     headers=headers,
                     argsrepr="(…)",
@@ -70,6 +72,12 @@ class Complete(Task):  # type: ignore[misc]
                 f"under the same task_id {options['task_id']!r}, once Redis answers",
                 {"task_id": options["task_id"]},
             ) from error
+
+    def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **given: Any) -> Any:
+        """Make a signature, for a canvas, whose later stages are queued without `apply_async`."""
+        return super().signature(args, as_they_travel(kwargs or {}), *more, **given)
+
+    subtask = signature
 
     def starmap(self, it: Iterable[Any]) -> group:
         """Make a group of many calls, a tuple of arguments each: every one is settled by itself."""
@@ -91,11 +99,15 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
     Args:
         role: A role of the roles file.
-        prompt: A string, or a list of messages `{"role": …, "content": …}`.
+        prompt: A string, or a list of messages `{"role": …, "content": …}`; docs/completions.md.
         system: Instead of the role's own system prompt.
         params: Parameters over the role's, such as `{"temperature": 0}`.
         metadata: A JSON object that is kept with the task.
         deadline_s: Seconds from enqueueing until the task gives up; the role's own if absent.
+        schema: The JSON Schema, or the pydantic model, that the answer must satisfy.
+        tools: Functions that the model may ask to have called, `{"name", "description",
+            "parameters"}`; `tool_choice`: `auto`, `none`, `required`, or the name of one.
+        stream: Whether to tell the answer while it comes.
 
     Returns:
         The result object: text, provider, usage, attempts and so on.
@@ -162,10 +174,3 @@ def queue_for(role: str) -> str:
     if role not in known:
         raise UnknownRole.named(role, known, "the roles file")
     return queue_of(role)
-
-
-def as_json(call: Call) -> Any:
-    """Return the prompt as it travels: a plain string where it is one."""
-    if len(call.messages) == 1 and call.messages[0].role == "user":
-        return call.messages[0].content
-    return [{"role": m.role, "content": m.content} for m in call.messages]

@@ -37,14 +37,16 @@ def test_text_parts_are_joined() -> None:
         (" \n\t", "the prompt is empty"),
         ([], "the prompt is empty"),
         ([{"role": "system", "content": "be brief"}], "at least one user message"),
+        ([{"role": "user", "content": []}], "at least one user message"),
         (None, "the prompt is a NoneType"),
         (b"bytes", "the prompt is a bytes"),
         ({"text": "x"}, "the prompt is a dict"),
         (["hi"], "message 0 of the prompt is a str"),
-        ([{"role": "robot", "content": "x"}], "one of user, assistant, system"),
+        ([{"role": "robot", "content": "x"}], "one of user, assistant, system, tool"),
+        ([{"role": [], "content": "x"}], "one of user, assistant, system, tool"),
         ([{"role": "user", "content": 3}], "content of type int"),
         ([{"role": "user", "content": "x", "name": "y"}], "unknown keys ['name']"),
-        ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], "not text"),
+        ([{"role": "user", "content": [{"type": "sound"}]}], "part 0 of message 0 of the prompt"),
         ("\ud800", "cannot be written as UTF-8"),
     ],
 )
@@ -68,8 +70,7 @@ def test_a_prompt_that_cannot_be_asked_is_refused(prompt: object, message: str) 
         ({"metadata": {"a": float("inf")}}, "metadata cannot be written as JSON"),
         ({"params": "hot"}, "params is a str"),
         ({"params": {"temprature": 1}}, "temperature"),
-        ({"stream": True}, "option 'stream' does not work yet"),
-        ({"schema": {"type": "object"}}, "option 'schema' does not work yet"),
+        ({"stream": 1}, "stream is a int; it must be true or false"),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(options: dict[str, object], message: str) -> None:
@@ -111,6 +112,22 @@ def test_a_prompt_in_the_role_s_place_is_not_repeated() -> None:
         ([{"role": "user", "content": "x" * 1000}] * (MAX_BYTES // 1000 + 1), {}),
         ("x", {"system": "x" * MAX_BYTES}),
         ("x", {"metadata": {"x": "x" * MAX_BYTES}}),
+        ("x", {"tools": [{"name": "f", "description": "x" * MAX_BYTES}]}),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "image",
+                            "data": "AAAA" * (MAX_BYTES // 4),
+                            "media_type": "image/png",
+                        }
+                    ],
+                }
+            ],
+            {},
+        ),
     ],
 )
 def test_a_prompt_that_is_too_large_is_refused(prompt: object, options: dict[str, object]) -> None:

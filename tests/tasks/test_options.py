@@ -1,0 +1,187 @@
+"""The options `schema`, `tools` and `tool_choice` at the door."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tasks import complete
+from tasks.call import Call
+from tasks.errors import InvalidOption
+from tasks.providers.base import Tool
+
+CANARY = "CANARY-PROMPT"
+WEATHER = {
+    "name": "weather",
+    "description": "What the sky does",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+class Unwritable(BaseModel):
+    act: Callable[[], None]
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(InvalidOption) as raised:
+        Call.of("coder", "hi", options)
+    assert CANARY not in repr(raised.value)
+    return str(raised.value)
+
+
+def test_tools_and_a_choice_are_taken() -> None:
+    """As the adapters get them."""
+    call = Call.of("coder", "hi", {"tools": [WEATHER, {"name": "now"}], "tool_choice": "weather"})
+
+    assert call.tools == (Tool(**WEATHER), Tool("now"))  # type: ignore[arg-type]
+    assert call.tool_choice == "weather"
+
+
+def test_without_a_choice_the_model_chooses() -> None:
+    """Among all tools, or none."""
+    assert Call.of("coder", "hi", {"tools": [WEATHER]}).tool_choice == "auto"
+
+
+def test_a_schema_is_taken_as_it_is() -> None:
+    """A copy of it: what the caller does with his own later changes nothing."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+    call = Call.of("coder", "hi", {"schema": schema})
+    schema["type"] = "array"
+
+    assert call.schema == {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def test_a_pydantic_model_is_taken_as_its_schema() -> None:
+    """At the producer, which has it."""
+    assert Call.of("coder", "hi", {"schema": City}).schema == City.model_json_schema()
+
+
+def test_no_model_class_stays_in_a_signature() -> None:
+    """The later stages of a canvas are queued as JSON, by a worker that has no such class."""
+    for signature in (
+        complete.s("coder", "hi", schema=City),
+        complete.si("coder", "hi", schema=City),
+        complete.signature(("coder", "hi"), {"schema": City}),
+        complete.subtask(args=("coder", "hi"), kwargs={"schema": City}),
+    ):
+        assert json.loads(json.dumps(signature))["kwargs"]["schema"] == City.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (dict, "the class dict is no pydantic model"),
+        (Unwritable, "the class Unwritable has no JSON Schema (PydanticInvalidForJsonSchema)"),
+    ],
+)
+def test_a_class_that_has_no_schema_is_refused(model: type, message: str) -> None:
+    """By its name, before anything is queued."""
+    assert message in refused(schema=model)
+    with pytest.raises(InvalidOption, match="schema: the class"):
+        complete.s("coder", "hi", schema=model)
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ([], "schema is a list; it must be an object"),
+        (True, "schema is a bool; it must be an object"),
+        ({"type": CANARY}, "schema is no JSON Schema: at /type: it breaks 'anyOf'"),
+        ({"properties": {"a": {"minimum": "x"}}}, "at /properties/a/minimum: it breaks 'type'"),
+        ({"pattern": "["}, "at /pattern: it breaks 'format'"),
+        ({"$schema": "http://a.b/c"}, "names no draft that is known"),
+        ({"$schema": 3}, "names no draft that is known"),
+        ({"$ref": "#/$defs/a"}, "a $ref leads to no schema"),
+        ({"properties": {"a": {"$ref": "#/$defs/a"}}}, "a $ref leads to no schema"),
+        ({"properties": {"a": {"$ref": "http://127.0.0.1:9/a"}}}, "a $ref leads to no schema"),
+        ({"$id": "http://[", "$ref": "#"}, "a $ref leads to no schema"),
+        ({"enum": [3], "$ref": "#/enum/0"}, "at the top: it breaks 'type'"),
+        ({"$ref": "#"}, "it refers to itself without an end"),
+        ({"default": float("inf")}, "schema cannot be written as JSON"),
+        (json.loads('{"not":' * 70 + "{}" + "}" * 70), "schema nests deeper than 64"),
+    ],
+)  # fmt: skip
+def test_what_is_no_schema_is_refused(schema: Any, message: str) -> None:
+    """With place and rule, as an answer's faults are told."""
+    assert message in refused(schema=schema)
+
+
+@pytest.mark.parametrize(
+    "draft", ["http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2019-09/schema"]
+)  # fmt: skip
+def test_older_drafts_are_taken(draft: str) -> None:
+    """If the schema names one."""
+    schema = {"$schema": draft, "definitions": {"a": {"type": "string"}}, "$ref": "#/definitions/a"}
+
+    assert Call.of("coder", "hi", {"schema": schema}).schema == schema
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        (CANARY, "tools[1]: it is a str"),
+        ({"name": f"{CANARY}!"}, "tools[1]: it has no valid name; allowed is [A-Za-z0-9_-]{1,64}"),
+        ({"name": "x" * 65}, "tools[1]: it has no valid name"),
+        ({}, "tools[1]: it has no valid name"),
+        ({"name": "auto"}, "'auto' cannot be a tool's name"),
+        ({"name": "weather"}, "tools[1]: there is a tool 'weather' already"),
+        ({"name": "f", "description": 3}, "its description is a int"),
+        ({"name": "f", "description": "\ud800"}, "lone surrogate"),
+        ({"name": "f", "strict": True}, "unknown keys ['strict']"),
+        ({"name": "f", "parameters": []}, "its parameters: it is a list"),
+        ({"name": "f", "parameters": City}, "give its JSON Schema (model_json_schema())"),
+        ({"name": "f", "parameters": {"type": "array"}}, "the schema of an object"),
+        ({"name": "f", "parameters": {"type": "object", "required": 3}}, "at /required: it breaks 'type'"),
+    ],
+)  # fmt: skip
+def test_a_tool_that_no_vendor_takes_is_refused(tool: Any, message: str) -> None:
+    """With its place in the list."""
+    assert message in refused(tools=[WEATHER, tool])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tools": WEATHER}, "tools is a dict; it must be a list"),
+        ({"tool_choice": "auto"}, "tool_choice needs tools"),
+        ({"tools": [], "tool_choice": "auto"}, "tool_choice needs tools"),
+        ({"tools": [WEATHER], "tool_choice": "wether"}, "one of auto, none, required, weather (did you"),
+        ({"tools": [WEATHER], "tool_choice": 3}, "tool_choice is a int"),
+    ],
+)  # fmt: skip
+def test_a_choice_that_is_none_is_refused(options: dict[str, Any], message: str) -> None:
+    """With the choices there are."""
+    assert message in refused(**options)
+
+
+def test_faults_of_all_options_are_told_together() -> None:
+    """Also of those that hang together."""
+    told = refused(schema=[], tools=[{}, {}], tool_choice="x", stream="yes")
+
+    assert told.count(";") >= 4
+    for part in ("schema is", "tools[0]", "tools[1]", "tool_choice is 'x'", "stream is a str"):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tools": [WEATHER], "tool_choice": "required", "stream": True},
+        {"schema": City, "params": {"temperature": 0}, "deadline_s": 3},
+    ],
+)
+def test_the_options_that_travel_are_those_that_were_given(options: dict[str, Any]) -> None:
+    """A worker that checks them again reads the very same call."""
+    call = Call.of("coder", "hi", options)
+
+    sent = json.loads(json.dumps(complete.s("coder", "hi", **options)))["kwargs"]
+
+    assert Call.of("coder", "hi", sent) == call
