@@ -34,10 +34,22 @@ class Listener:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew: in the child of a fork the thread is not there, nor is who held the lock."""
+        """Begin with nobody, and with a lock that nobody holds."""
         self._lock = threading.Lock()
         self._waiting: dict[int, AsyncResult] = {}
         self._listens = False
+        self._has_heard = False
+
+    def after_fork(self) -> None:
+        """
+        Begin anew in a child: the thread is not there, nor whoever held Celery's locks.
+
+        Celery sees to its own after a fork of multiprocessing's, but not of the system's.
+        """
+        if self._has_heard:
+            app._after_fork()
+            app.backend.result_consumer._after_fork()
+        self.restart()
 
     def hear(self, result: AsyncResult) -> "Future[None]":
         """
@@ -55,6 +67,7 @@ class Listener:
         result.on_ready.then(tell)
         with self._lock:
             self._waiting[id(result)] = result
+            self._has_heard = True
             if not self._listens:
                 self._listens = True
                 threading.Thread(target=self._listen, name="listener", daemon=True).start()
@@ -102,4 +115,4 @@ class Listener:
 
 
 listener = Listener()
-os.register_at_fork(after_in_child=listener.restart)
+os.register_at_fork(after_in_child=listener.after_fork)

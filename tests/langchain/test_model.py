@@ -33,21 +33,21 @@ pytestmark = pytest.mark.usefixtures("simulator")
 Ask = Callable[..., Any]
 
 
-def _stream(model: ChatBreakwater, prompt: str, **how: Any) -> AIMessage:
+def _stream(model: ChatBreakwater, prompt: str, /, **how: Any) -> AIMessage:
     chunks = list(model.stream(prompt, **how))
     return sum(chunks[1:], chunks[0])
 
 
-async def _astream(model: ChatBreakwater, prompt: str, **how: Any) -> AIMessage:
+async def _astream(model: ChatBreakwater, prompt: str, /, **how: Any) -> AIMessage:
     chunks = [chunk async for chunk in model.astream(prompt, **how)]
     return sum(chunks[1:], chunks[0])
 
 
 WAYS: dict[str, Ask] = {
-    "invoke": lambda model, *what, **how: model.invoke(*what, **how),
-    "ainvoke": lambda model, *what, **how: asyncio.run(model.ainvoke(*what, **how)),
+    "invoke": lambda model, prompt, /, **how: model.invoke(prompt, **how),
+    "ainvoke": lambda model, prompt, /, **how: asyncio.run(model.ainvoke(prompt, **how)),
     "stream": _stream,
-    "astream": lambda model, *what, **how: asyncio.run(_astream(model, *what, **how)),
+    "astream": lambda model, prompt, /, **how: asyncio.run(_astream(model, prompt, **how)),
 }
 
 
@@ -181,7 +181,7 @@ async def test_a_coroutine_that_is_cancelled_ends_its_call(way: str, simulator: 
     asked.cancel()
 
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        print("GOT", await asked)
     await _until(lambda: not simulator.in_flight("local"))
     assert simulator.hits("local")[0]["client_gone"]
     assert simulator.hits("gpt") == []
