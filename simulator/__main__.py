@@ -75,13 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     settings = _command(commands, "set", "say how a healthy label answers")
     settings.add_argument("label")
     for field in fields(Settings):
-        flag = f"--{field.name.replace('_', '-')}"
-        if field.name in ("keys", "models"):
+        flag, named = f"--{field.name.replace('_', '-')}", str(field.type)
+        if field.name in ("usage", "tool_calls"):
+            settings.add_argument(flag, type=json.loads, help="JSON, as in the control API")
+        elif "tuple" in named:
             settings.add_argument(flag, nargs="*")
-        elif field.name == "usage":
-            settings.add_argument(flag, type=json.loads, help="JSON object of token counts")
+        elif named == "bool":
+            settings.add_argument(flag, action=argparse.BooleanOptionalAction)
         else:
-            settings.add_argument(flag, type=float if field.name == "interval_s" else str)
+            numbers: dict[str, Any] = {"float": float, "int": int}
+            settings.add_argument(flag, type=numbers.get(named, str))
 
     _command(commands, "heal", "end the faults of a label").add_argument("label")
     _command(commands, "reset", "forget faults, settings and hits")

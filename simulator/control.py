@@ -64,7 +64,7 @@ class Control:
         self._labels[label].set_faults([Fault.read(_object(each)) for each in orders])
 
     def _set(self, label: str, order: Any) -> None:
-        self._labels[label].settings = Settings.read(_object(order))
+        self._labels[label].set(Settings.read(_object(order)))
 
     async def _reset(self) -> None:
         for name in list(self._labels):

@@ -1,13 +1,14 @@
 """How a composed reply reaches the client: whole, paced, or broken on purpose."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from simulator.connection import Connection
 
 LINGER_S = 0.05
 """Lets half an answer arrive before the reset, which discards what is not sent yet."""
+PING_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,10 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     parts: list[bytes]
+    opening: int = 0
+    """How many of the parts come before the first token."""
+    ping: bytes = b""
+    """What keeps it alive while nothing is said; empty if nothing can."""
 
     @classmethod
     def plain(cls, status: int, headers: Mapping[str, str], body: bytes) -> "Reply":
@@ -24,30 +29,48 @@ class Reply:
         return cls(status, {**headers, "content-length": str(len(body))}, [body])
 
     @classmethod
-    def stream(cls, headers: Mapping[str, str], events: list[bytes]) -> "Reply":
+    def stream(
+        cls, headers: Mapping[str, str], events: list[bytes], opening: int, ping: bytes
+    ) -> "Reply":
         """Build the reply that comes in chunks."""
         kind = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
-        chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
-        return cls(200, {**headers, **kind}, [*chunks, b"0\r\n\r\n"])
+        chunks = [_chunk(event) for event in events]
+        return cls(200, {**headers, **kind}, [*chunks, b"0\r\n\r\n"], opening, _chunk(ping))
+
+    @property
+    def half(self) -> "Reply":
+        """The reply up to its middle: half of the events, or half of the body."""
+        if len(self.parts) > 1:
+            return replace(self, parts=self.parts[: (len(self.parts) - 1) // 2])
+        return replace(self, parts=[self.parts[0][: len(self.parts[0]) // 2]])
 
 
-async def deliver(
-    reply: Reply, kind: str | None, byte_interval_s: float, part_interval_s: float, to: Connection
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a reply goes out."""
+
+    byte_interval_s: float
+    """Between the bytes of a trickle."""
+    interval_s: float = 0.0
+    """Between the events of a stream."""
+    first_token_s: float = 0.0
+    """From its opening to the first event after it."""
+
+
+async def deliver(reply: Reply, kind: str | None, pace: Pace, to: Connection) -> None:
     """
     Send a reply, or break it as the fault's `kind` says.
 
     Args:
         reply: What to send.
         kind: One of `faults.DELIVERIES`; all others are sent whole.
-        byte_interval_s: Between the bytes of a trickle.
-        part_interval_s: Between the events of a stream.
+        pace: How fast.
         to: The client's connection.
     """
     whole = b"".join(reply.parts)
     match kind:
         case "hang":
-            await asyncio.get_running_loop().create_future()
+            await _silence()
         case "reset":
             to.reset()
         case "reset_midway" | "truncate":
@@ -55,17 +78,38 @@ async def deliver(
             await asyncio.sleep(LINGER_S)
             (to.reset if kind == "reset_midway" else to.close)()
         case "trickle":
-            await _pace(
-                reply, (whole[at : at + 1] for at in range(len(whole))), byte_interval_s, to
-            )
-        case _ if part_interval_s and len(reply.parts) > 1:
-            await _pace(reply, reply.parts, part_interval_s, to)
+            to.send_head(reply.status, reply.headers)
+            for at in range(len(whole)):
+                await asyncio.sleep(pace.byte_interval_s)
+                to.send_raw(whole[at : at + 1])
+        case "stall" | "stall_pings":
+            await _send(reply.half, pace, to)
+            await _silence(reply.ping if kind == "stall_pings" else b"", to)
         case _:
-            to.send_head(reply.status, reply.headers, whole)
+            await _send(reply, pace, to)
 
 
-async def _pace(reply: Reply, parts: Iterable[bytes], interval_s: float, to: Connection) -> None:
+async def _send(reply: Reply, pace: Pace, to: Connection) -> None:
+    """Send a reply whole, or its events at their pace."""
+    if not reply.ping or not (pace.interval_s or pace.first_token_s):
+        to.send_head(reply.status, reply.headers, b"".join(reply.parts))
+        return
     to.send_head(reply.status, reply.headers)
-    for part in parts:
-        await asyncio.sleep(interval_s)
+    for at, part in enumerate(reply.parts):
+        if at == reply.opening:
+            await asyncio.sleep(pace.first_token_s or pace.interval_s)
+        elif at > reply.opening or not pace.first_token_s:
+            await asyncio.sleep(pace.interval_s)
         to.send_raw(part)
+
+
+async def _silence(ping: bytes = b"", to: Connection | None = None) -> None:
+    """Say nothing until the client leaves, or nothing but pings."""
+    while ping and to:
+        await asyncio.sleep(PING_INTERVAL_S)
+        to.send_raw(ping)
+    await asyncio.get_running_loop().create_future()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -30,6 +30,8 @@ DELIVERIES = {
     "reset_midway": "reset the connection in the middle of the answer",
     "truncate": "close in the middle of the answer, against its length",
     "cut": "end the answer cleanly in its middle: half a JSON text, a stream without its end",
+    "stall": "send half of a stream's events, then nothing more, with the connection open",
+    "stall_pings": "the same, but with what keeps a stream alive every 50 ms",
     "stream_error": "end a stream with an error event; a plain call gets that error as its answer",
 }
 ANSWERS = frozenset({"refusal", "content_filter", "length", "no_text"})

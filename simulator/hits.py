@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from simulator.wires.asked import Summary
+
 
 @dataclass(slots=True)
 class Hit:
@@ -21,7 +23,7 @@ class Hit:
     label: str
     wire: str
     call: str
-    """`generate`, `models`, or `unknown` for a path no vendor has."""
+    """`generate`, `models`, `caches`, or `unknown` for a path no vendor has."""
     key_last4: str
     started_at_ms: float
     """Epoch, in milliseconds with microseconds as fraction."""
@@ -41,6 +43,8 @@ class Hit:
     """The client left before its answer was sent."""
     input_tokens: int = 0
     output_tokens: int = 0
+    asked: Summary | None = None
+    """None if it is no request for an answer, or one that no vendor could read."""
 
     @property
     def request_id(self) -> str:

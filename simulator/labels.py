@@ -14,7 +14,11 @@ from simulator.faults import (
     check_number,
     draw_latency,
 )
-from simulator.wires.base import FINISHES, Usage
+from simulator.prompt_cache import CachedContents, PrefixCache
+from simulator.wires.answer import FINISHES, Usage
+
+LISTS = ("answers", "tool_calls", "keys", "models")
+NUMBERS = ("interval_s", "first_token_s", "prompt_cache_min_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +27,23 @@ class Settings:
 
     answer: str | None = None
     """The text to say; `echo` says the last user text; None names the label and a digest of it."""
+    answers: tuple[str, ...] = ()
+    """One for each answer without calls, in order; the last stays. `answer` is for the others."""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """`name` and `arguments` of the tools to call, but after a tool's result."""
     finish: str = "stop"
     latency: float | str | None = None
     """Before the answer, in the forms of `Fault.latency`."""
     interval_s: float = 0.0
     """Between the events of a stream."""
+    first_token_s: float = 0.0
+    """From a stream's head and opening to the first event that tells of the answer."""
+    media: bool = True
+    """Images and documents are taken."""
+    prompt_cache: bool = False
+    """Prompts are remembered, and counted as cached when they come again."""
+    prompt_cache_min_tokens: int = 0
+    """What is shorter is not cached."""
     usage: Mapping[str, int] = field(default_factory=dict)
     """Counts of `Usage` to report; the others are estimated from lengths."""
     keys: tuple[str, ...] | None = None
@@ -44,13 +60,16 @@ class Settings:
             BadOrder: Naming the field, the value and what is allowed.
         """
         check_names("setting", order, [f.name for f in fields(cls)])
-        lists = {name: tuple(order[name]) for name in ("keys", "models") if order.get(name)}
+        lists = {name: tuple(order[name]) for name in LISTS if order.get(name)}
         settings = cls(**{**order, **lists})
         if settings.finish not in FINISHES:
             raise BadOrder(f"finish {settings.finish!r} is not of {', '.join(FINISHES)}")
         check_names("usage", settings.usage, [f.name for f in fields(Usage)])
-        for name, value in (("interval_s", settings.interval_s), *settings.usage.items()):
+        numbers = {name: getattr(settings, name) for name in NUMBERS}
+        for name, value in {**numbers, **settings.usage}.items():
             check_number(name, value)
+        for call in settings.tool_calls:
+            _check_call(call)
         draw_latency(settings.latency, random.Random(0))
         return settings
 
@@ -63,6 +82,20 @@ class Label:
         self.settings = Settings()
         self.faults: list[Playing] = []
         self.random = random.Random(name)
+        self.prefixes = PrefixCache()
+        self.contents = CachedContents()
+        self._said = 0
+
+    def set(self, settings: Settings) -> None:
+        """Replace the settings; `answers` begin with their first."""
+        self.settings, self._said = settings, 0
+
+    def next_text(self) -> str | None:
+        """Return the text ordered for this answer, None if it is free."""
+        if not (answers := self.settings.answers):
+            return self.settings.answer or None
+        self._said += 1
+        return answers[min(self._said, len(answers)) - 1]
 
     def set_faults(self, faults: list[Fault]) -> None:
         """Replace the faults; their clocks start now."""
@@ -89,3 +122,10 @@ class Labels(dict[str, Label]):
         """Create the label."""
         self[name] = Label(name)
         return self[name]
+
+
+def _check_call(call: object) -> None:
+    fields = call if isinstance(call, Mapping) else {}
+    check_names("tool call", fields, ["name", "arguments"])
+    if not isinstance(fields.get("name"), str) or not isinstance(fields.get("arguments", {}), dict):
+        raise BadOrder(f"a tool call needs a name, and an object of arguments: {call!r}")

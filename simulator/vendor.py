@@ -4,20 +4,21 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from simulator.answers import answer_of
 from simulator.connection import JSON, Connection, Request, json_bytes
-from simulator.delivery import Reply, deliver
+from simulator.delivery import Pace, Reply, deliver
 from simulator.faults import BODIES, Fault, draw_latency, retry_after_headers
 from simulator.hits import Hit, HitLog
 from simulator.labels import Label, Labels
 from simulator.wires import find_wire
-from simulator.wires.base import FINISHES, Answer, Asked, Rejected, Usage, Wire
+from simulator.wires.answer import Answer
+from simulator.wires.asked import Asked
+from simulator.wires.base import Rejected, Wire
 
 HEALTHY = Fault()
-REFUSAL = "I can't help with that."
 REQUESTS_PER_MINUTE = 4_000
 """Told in the rate-limit headers; nothing is limited unless a fault says so."""
 
@@ -65,16 +66,16 @@ class _Call:
             await asyncio.sleep(draw_latency(latency, self.label.random))
         if fault.kind not in ("hang", "reset"):
             self.hit.status = reply.status
-        await deliver(reply, fault.kind, fault.interval_s, settings.interval_s, connection)
+        pace = Pace(fault.interval_s, settings.interval_s, settings.first_token_s)
+        await deliver(reply, fault.kind, pace, connection)
 
     def _compose(self, request: Request, body: bytes) -> Reply:
         """Reply with the fault if it is one of content, else as the vendor would."""
         asked, rejected = None, None
         try:
-            # Read even where a fault follows, so that the log tells the model.
+            # Read even where a fault follows, so that the log tells the model and what was asked.
             if self.hit.call == "generate":
-                asked = self.wire.read(request, _json_object(body))
-                self.hit.model, self.hit.stream = asked.model, asked.stream
+                asked = self._read(request, _json_object(body))
         except Rejected as refusal:
             rejected = refusal
         if fault := self._faulty(streams=asked is not None and asked.stream):
@@ -82,9 +83,27 @@ class _Call:
         try:
             if rejected:
                 raise rejected
+            if self.hit.call == "caches":
+                return self._caches(request, body)
             return self._healthy(asked)
         except Rejected as refusal:
             return self._error(refusal.kind, refusal.message)
+
+    def _read(self, request: Request, body: dict[str, Any]) -> Asked:
+        held_tokens = 0
+        if self.wire.name == "google" and body.get("cachedContent"):
+            body, held_tokens = self.label.contents.opened(body)
+        asked = replace(self.wire.read(request, body), held_tokens=held_tokens)
+        self.hit.model, self.hit.stream, self.hit.asked = asked.model, asked.stream, asked.summary
+        return asked
+
+    def _caches(self, request: Request, body: bytes) -> Reply:
+        self.wire.check_key(self.key, self.label.settings.keys)
+        created = _json_object(body) if request.method == "POST" else {}
+        self.hit.model = str(created.get("model", "")).removeprefix("models/")
+        name = f"cachedContents/{request.path.rpartition('/')[2]}"
+        least_tokens = self.label.settings.prompt_cache_min_tokens
+        return self._plain(self.label.contents.ask(request.method, name, created, least_tokens))
 
     def _faulty(self, *, streams: bool) -> Reply | None:
         fault = self.fault
@@ -105,39 +124,33 @@ class _Call:
             raise Rejected("model_not_found", "Not found")
         if settings.models is not None and asked.model not in settings.models:
             raise Rejected("model_not_found")
-        answer = self._answer(asked)
-        if not asked.stream:
-            reply = self._plain(self.wire.plain(answer))
-            if self.fault.kind == "cut":
-                whole = reply.parts[0]
-                return Reply.plain(200, {**self._headers(), **JSON}, whole[: len(whole) // 2])
-            return reply
+        if asked.media and not settings.media:
+            raise Rejected("invalid", self.wire.blind)
+        answer = answer_of(self.label, self.wire, self.fault.kind, asked, self.hit.seq)
+        usage = answer.usage
+        self.hit.input_tokens, self.hit.output_tokens = usage.input_tokens, usage.output_tokens
+        return self._streamed(answer) if asked.stream else self._whole(answer)
+
+    def _whole(self, answer: Answer) -> Reply:
+        reply = self._plain(self.wire.plain(answer))
+        if self.fault.kind == "cut":
+            whole = reply.parts[0]
+            return Reply.plain(200, {**self._headers(), **JSON}, whole[: len(whole) // 2])
+        return reply
+
+    def _streamed(self, answer: Answer) -> Reply:
         events = self.wire.events(answer)
         if self.fault.kind in ("cut", "stream_error"):
             del events[len(events) // 2 :]
         if self.fault.kind == "stream_error" and self.fault.error_kind:
             events += self.wire.error_events(self.wire.errors[self.fault.error_kind], answer)
-        return Reply.stream(self._headers(), events)
-
-    def _answer(self, asked: Asked) -> Answer:
-        settings, kind = self.label.settings, self.fault.kind
-        finish = kind if kind in FINISHES else settings.finish
-        if kind == "content_filtered":
-            finish = "content_filter"
-        digest = hashlib.sha256(asked.text.encode()).hexdigest()[:8]
-        usual = REFUSAL if finish == "refusal" else f"[{self.label.name}] answer to {digest}"
-        text = asked.text if settings.answer == "echo" else settings.answer or usual
-        if kind == "no_text" or finish == "content_filter":
-            text = ""
-        usage = _usage(asked, text, settings.usage)
-        self.hit.input_tokens, self.hit.output_tokens = usage.input_tokens, usage.output_tokens
-        return Answer(self.hit.seq, int(time.time()), asked, text, finish, usage)
+        return Reply.stream(self._headers(), events, self.wire.opening, self.wire.ping)
 
     def _error(
         self, kind: str | None, message: str | None = None, status: int | None = None
     ) -> Reply:
         row = self.wire.errors[kind or "server_error"]
-        words = message or row.message.replace("{model}", self.hit.model or "unknown")
+        words = (message or row.message).replace("{model}", self.hit.model or "unknown")
         # OpenAI repeats a wrong key with all but its ends masked: a trap for logs, so kept.
         words = words.replace("{key}", f"{self.key[:7]}{'*' * 12}{self.key[-4:]}")
         error = replace(row, status=status or row.status, message=words)
@@ -173,13 +186,3 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Rejected("invalid", "We could not parse the JSON body of your request.")
     return value
-
-
-def _usage(asked: Asked, text: str, given: Mapping[str, int]) -> Usage:
-    """Estimate four characters a token, and add what the settings say."""
-    cached = given.get("cached_input_tokens", 0) + given.get("cache_write_tokens", 0)
-    estimated = {
-        "input_tokens": asked.size // 4 + 1 + cached,
-        "output_tokens": len(text) // 4 + 1 + given.get("reasoning_tokens", 0),
-    }
-    return Usage(**{**estimated, **given})

@@ -6,34 +6,31 @@ Source: the types and error classes of the anthropic SDK 2.11, and bodies quoted
 sampling parameters.
 """
 
+import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from simulator.connection import Request
-from simulator.wires.base import (
-    Answer,
-    Asked,
-    Error,
-    Rejected,
-    Wire,
-    conversation,
-    first_tool,
-    sse,
-    text_of,
-)
+from simulator.wires.answer import Answer, Call
+from simulator.wires.anthropic_request import read
+from simulator.wires.asked import Asked
+from simulator.wires.base import Error, Wire, sse
 
 STOP_REASONS = {
     "stop": "end_turn", "length": "max_tokens", "refusal": "refusal",
     "content_filter": "refusal", "tool_calls": "tool_use",
 }  # fmt: skip
-SAMPLING_ENDED = "2026-10-21"
 
 
 class Anthropic(Wire):
     """`POST …/v1/messages`."""
 
     name = "anthropic"
+    blind: ClassVar = "messages: image and document blocks are not supported by {model}"
+    opening = 1
+    ping = sse({"type": "ping"}, "ping")
+    marks_cache = True
     errors: ClassVar = {
         "invalid": Error(400, "invalid_request_error", "messages: invalid request"),
         "context_window": Error(
@@ -80,28 +77,20 @@ class Anthropic(Wire):
 
     def read(self, request: Request, body: dict[str, Any]) -> Asked:
         """Read a messages request."""
-        version = request.headers.get("anthropic-version")
-        if not version:
-            raise Rejected("invalid", "anthropic-version: header is required")
-        for name in ("model", "max_tokens"):
-            if name not in body:
-                raise Rejected("invalid", f"{name}: Field required")
-        for name in ("temperature", "top_p", "top_k"):
-            if name in body and version >= SAMPLING_ENDED:
-                raise Rejected("invalid", f"{name}: Extra inputs are not permitted")
-        last, size = conversation(body.get("messages"), "messages")
-        size += len(text_of(body.get("system")))
-        tool = first_tool(body.get("tools"))
-        return Asked(str(body["model"]), last, size, bool(body.get("stream")), tool)
+        return read(request, body)
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a message."""
         content: list[dict[str, Any]] = []
+        if answer.thought:
+            signed = base64.b64encode(answer.thought.encode()).decode()
+            block = {"type": "thinking", "thinking": answer.thought, "signature": signed}
+            content.append(block)
         if answer.text:
             content.append({"type": "text", "text": answer.text})
-        if answer.finish == "tool_calls":
-            call = {"id": f"toolu_{answer.seq:024d}", "name": answer.asked.tool, "input": {}}
-            content.append({"type": "tool_use", **call})
+        for call in answer.calls:
+            said = {"name": call.name, "input": call.arguments}
+            content.append({"type": "tool_use", "id": f"toolu_{call.id}", **said})
         return {
             "id": f"msg_{answer.seq:024d}", "type": "message", "role": "assistant",
             "model": answer.asked.model, "content": content, **_stop(answer),
@@ -116,11 +105,9 @@ class Anthropic(Wire):
             "usage": {**message["usage"], "output_tokens": 1},
         }  # fmt: skip
         steps: list[dict[str, Any]] = [{"type": "message_start", "message": opening}]
+        calls = iter(answer.calls)
         for index, block in enumerate(message["content"]):
-            begun, deltas = block, [{"type": "input_json_delta", "partial_json": "{}"}]
-            if block["type"] == "text":
-                begun = {**block, "text": ""}
-                deltas = [{"type": "text_delta", "text": piece} for piece in answer.pieces()]
+            begun, deltas = _block(block, answer, calls)
             at = {"index": index}
             steps.append({"type": "content_block_start", **at, "content_block": begun})
             steps += [{"type": "content_block_delta", **at, "delta": delta} for delta in deltas]
@@ -161,6 +148,22 @@ class Anthropic(Wire):
             "anthropic-ratelimit-requests-remaining": str(remaining),
             "anthropic-ratelimit-requests-reset": reset,
         }
+
+
+def _block(
+    block: dict[str, Any], answer: Answer, calls: Iterator[Call]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a block as it begins in a stream, and its deltas."""
+    if block["type"] == "text":
+        said = [{"type": "text_delta", "text": piece} for piece in answer.pieces()]
+        return {**block, "text": ""}, said
+    if block["type"] == "tool_use":
+        parts = ["", *next(calls).pieces()]  # the first one is always empty
+        said = [{"type": "input_json_delta", "partial_json": part} for part in parts]
+        return {**block, "input": {}}, said
+    said = [{"type": "thinking_delta", "thinking": piece} for piece in answer.thoughts()]
+    said.append({"type": "signature_delta", "signature": block["signature"]})
+    return {**block, "thinking": "", "signature": ""}, said
 
 
 def _stop(answer: Answer) -> dict[str, Any]:

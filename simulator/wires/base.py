@@ -5,15 +5,14 @@ The four of them (one a file beside this one) differ in words and shapes alone; 
 and the log know only what stands here.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from simulator.connection import Request, json_bytes
-
-FINISHES = ("stop", "length", "tool_calls", "refusal", "content_filter")
+from simulator.wires.answer import Answer
+from simulator.wires.asked import Asked
 
 # What a bare `status` means: the kind whose body is sent with it.
 STATUS_KINDS = {
@@ -49,55 +48,20 @@ class Rejected(Exception):  # noqa: N818 - an answer to give, not a fault of thi
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request asks, in words common to all wires."""
-
-    model: str
-    text: str
-    """The last user turn's text."""
-    size: int
-    """Characters of all input."""
-    stream: bool
-    tool: str = "tool"
-    """The name of the first tool offered, which an answer that finishes so calls."""
-    usage_event: bool = True
-    """Chat Completions alone sends a stream's usage only if asked to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens; input counts cached and written ones, output counts reasoning."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What to say; `text` may be empty, `finish` is one of `FINISHES`, `seq` makes its id."""
-
-    seq: int
-    created_s: int
-    asked: Asked
-    text: str
-    finish: str
-    usage: Usage
-
-    def pieces(self) -> list[str]:
-        """Split the text as a stream would: word by word."""
-        return re.findall(r"\S+\s*", self.text)
-
-
 class Wire(ABC):
     """One wire format."""
 
     name: ClassVar[str]
     errors: ClassVar[Mapping[str, Error]]
     """Every one of `ERROR_KINDS`; Google alone has no `content_filtered`."""
+    blind: ClassVar[str]
+    """The words of a model that takes no images or documents; `{model}` as in an error."""
+    opening: ClassVar[int] = 0
+    """How many of a stream's events tell nothing of the answer yet."""
+    ping: ClassVar[bytes] = b": keep-alive\n\n"
+    """What keeps a silent stream alive: a comment, or an event of the vendor's own."""
+    marks_cache: ClassVar[bool] = False
+    """A prefix is cached where the request marks it, and writing it is counted."""
 
     @abstractmethod
     def read(self, request: Request, body: dict[str, Any]) -> Asked:
@@ -153,42 +117,3 @@ def sse(data: object, event: str | None = None, end: bytes = b"\n\n") -> bytes:
     """Write one server-sent event."""
     head = b"event: " + event.encode() + b"\n" if event else b""
     return head + b"data: " + json_bytes(data) + end
-
-
-def first_tool(tools: object) -> str:
-    """Return the name of the first tool, in whichever vendor's nesting."""
-    while isinstance(tools, list) and tools:
-        tools = tools[0]
-    if not isinstance(tools, dict):
-        return "tool"
-    nested = tools.get("function", tools.get("functionDeclarations"))
-    return first_tool(nested) if nested else str(tools.get("name", "tool"))
-
-
-def text_of(content: object) -> str:
-    """Join the text of a message's content: a string, or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return ""
-
-
-def conversation(messages: object, name: str) -> tuple[str, int]:
-    """
-    Return the last user text and the characters of all messages.
-
-    Raises:
-        Rejected: If there is no message, or something else than messages.
-    """
-    if not isinstance(messages, list) or not messages:
-        raise Rejected("invalid", f"{name}: at least one message is required")
-    last, size = "", 0
-    for message in messages:
-        if not isinstance(message, dict):
-            raise Rejected("invalid", f"{name}: each message must be an object")
-        text = text_of(message.get("content", message.get("parts")))
-        size += len(text)
-        if message.get("role", "user") == "user":
-            last = text
-    return last, size

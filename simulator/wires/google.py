@@ -6,22 +6,16 @@ RooCodeInc/Roo-Code#3883, key: continuedev/continue#10748, model: wwardaww/gnome
 A prompt that is blocked is an answer without candidates here, not an error.
 """
 
+import base64
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from simulator.connection import Request
-from simulator.wires.base import (
-    Answer,
-    Asked,
-    Error,
-    Rejected,
-    Wire,
-    conversation,
-    first_tool,
-    sse,
-    text_of,
-)
+from simulator.wires.answer import Answer
+from simulator.wires.asked import Asked
+from simulator.wires.base import Error, Rejected, Wire, sse
+from simulator.wires.google_request import read
 
 TYPE = "type.googleapis.com/google.rpc."
 SERVICE = "generativelanguage.googleapis.com"
@@ -51,6 +45,7 @@ class Google(Wire):
     """`POST …/models/{model}:generateContent` and `:streamGenerateContent?alt=sse`."""
 
     name = "google"
+    blind: ClassVar = "Image input modality is not enabled for models/{model}"
     errors: ClassVar = {
         "invalid": Error(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
         "context_window": Error(
@@ -98,25 +93,23 @@ class Google(Wire):
     }  # fmt: skip
 
     def read(self, request: Request, body: dict[str, Any]) -> Asked:
-        """Read a generateContent request; the model and the method stand in the path."""
-        model, _, method = request.path.rpartition("/")[2].partition(":")
-        last, size = conversation(body.get("contents"), "contents")
-        system = body.get("systemInstruction")
-        if isinstance(system, dict):
-            size += len(text_of(system.get("parts")))
-        stream = method == "streamGenerateContent"
-        return Asked(model, last, size, stream, first_tool(body.get("tools")))
+        """Read a generateContent request."""
+        return read(request, body)
 
     def plain(self, answer: Answer) -> dict[str, Any]:
         """Return a GenerateContentResponse."""
-        return self._part(answer, answer.text, last=True)
+        parts = [*_thoughts([answer.thought]), *_texts(answer, [answer.text]), *_calls(answer)]
+        return self._response(answer, parts, last=True)
 
     def events(self, answer: Answer) -> list[bytes]:
-        """Return one response a piece; the last one has the finish reason."""
-        pieces = answer.pieces() or [""]
-        parts = [self._part(answer, piece, last=False) for piece in pieces[:-1]]
-        parts.append(self._part(answer, pieces[-1], last=True))
-        return [sse(part, end=b"\r\n\r\n") for part in parts]
+        """Return one response a part; the last one has the finish reason. A call comes whole."""
+        parts = [
+            *_thoughts(answer.thoughts()), *_texts(answer, answer.pieces()), *_calls(answer)
+        ]  # fmt: skip
+        each = [[part] for part in parts] or [[]]
+        last = len(each) - 1
+        responses = [self._response(answer, p, last=at == last) for at, p in enumerate(each)]
+        return [sse(response, end=b"\r\n\r\n") for response in responses]
 
     def error_body(self, error: Error, request_id: str, retry_s: float | None) -> dict[str, Any]:
         """Return a google.rpc.Status with its details."""
@@ -162,7 +155,9 @@ class Google(Wire):
             raise Rejected("permission")
         super().check_key(key, accepted)
 
-    def _part(self, answer: Answer, text: str, *, last: bool) -> dict[str, Any]:
+    def _response(
+        self, answer: Answer, parts: list[dict[str, Any]], *, last: bool
+    ) -> dict[str, Any]:
         usage = answer.usage
         said: dict[str, Any] = {
             "usageMetadata": {
@@ -177,14 +172,24 @@ class Google(Wire):
         }
         if answer.finish == "content_filter":
             return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, **said}
-        parts: list[dict[str, Any]] = []
-        if text and answer.finish != "refusal":
-            parts.append({"text": text})
         candidate: dict[str, Any] = {"index": 0}
         if last:
             candidate["finishReason"] = FINISH_REASONS[answer.finish]
-            if answer.finish == "tool_calls":
-                parts.append({"functionCall": {"name": answer.asked.tool, "args": {}}})
         if parts:
             candidate["content"] = {"role": "model", "parts": parts}
         return {"candidates": [candidate], **said}
+
+
+def _thoughts(said: list[str]) -> list[dict[str, Any]]:
+    return [{"text": piece, "thought": True} for piece in said if piece]
+
+
+def _texts(answer: Answer, said: list[str]) -> list[dict[str, Any]]:
+    return [{"text": piece} for piece in said if piece and answer.finish != "refusal"]
+
+
+def _calls(answer: Answer) -> list[dict[str, Any]]:
+    """Return the calls; the first of them carries the signature, as Gemini 3 sends it."""
+    parts = [{"functionCall": {"name": c.name, "args": c.arguments}} for c in answer.calls]
+    signed = base64.b64encode(f"thought of {answer.seq}".encode()).decode()
+    return [{**parts[0], "thoughtSignature": signed}, *parts[1:]] if parts else []

@@ -1,26 +1,26 @@
 """
-OpenAI's two APIs: Responses and Chat Completions.
+What OpenAI's two APIs share, Responses and Chat Completions: errors, models, headers, schemas.
 
 Source: the types of the openai SDK 3.52, and bodies quoted in public issues (overload:
 Wei-Shaw/sub2api#6631, rate: feder-cr/invisible_playwright_mcp#109, quota: OpenHands#998, filter:
 BeehiveInnovations/pal-mcp-server#178).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
-from simulator.connection import Request
-from simulator.wires.base import (
-    Answer,
-    Asked,
-    Error,
-    Rejected,
-    Wire,
-    conversation,
-    first_tool,
-    sse,
-    text_of,
+from simulator.schemas import fault_at_openai
+from simulator.wires.asked import Tool
+from simulator.wires.base import Error, Rejected, Wire
+from simulator.wires.reading import (
+    IMAGE_TYPES,
+    check_choice,
+    check_data_url,
+    check_url,
+    inner,
+    tool,
 )
 
 INVALID = "invalid_request_error"
@@ -115,224 +115,77 @@ class OpenAI(Wire):
         }
 
 
-class Chat(OpenAI):
-    """`POST …/chat/completions`, which every OpenAI-compatible server speaks."""
+def read_tool(said: dict[str, Any], where: str) -> Tool:
+    """
+    Read a function offered; a strict one needs a schema of the strict kind.
 
-    name = "openai-chat"
-
-    def read(self, request: Request, body: dict[str, Any]) -> Asked:
-        """Read a chat completions request."""
-        if not body.get("model"):
-            raise Rejected("invalid", "you must provide a model parameter")
-        last, size = conversation(body.get("messages"), "messages")
-        options = body.get("stream_options")
-        return Asked(
-            str(body["model"]), last, size, bool(body.get("stream")),
-            first_tool(body.get("tools")),
-            isinstance(options, dict) and bool(options.get("include_usage")),
-        )  # fmt: skip
-
-    def plain(self, answer: Answer) -> dict[str, Any]:
-        """Return a chat.completion."""
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-        if answer.finish == "refusal":
-            message |= {"content": None, "refusal": answer.text}
-        if answer.finish == "tool_calls":
-            message["tool_calls"] = [_tool_call(answer)]
-        choice: dict[str, Any] = {"index": 0, "message": message}
-        choice["finish_reason"] = _finish_reason(answer)
-        return {**_chat(answer, "chat.completion"), "choices": [choice], "usage": _usage(answer)}
-
-    def events(self, answer: Answer) -> list[bytes]:
-        """Return the chunks, the usage if asked for, and [DONE]."""
-        part = "refusal" if answer.finish == "refusal" else "content"
-        deltas: list[dict[str, Any]] = [{"role": "assistant", part: ""}]
-        deltas += [{part: piece} for piece in answer.pieces()]
-        if answer.finish == "tool_calls":
-            deltas.append({"tool_calls": [{"index": 0, **_tool_call(answer)}]})
-        choices: list[list[dict[str, Any]]] = [
-            [{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas
-        ]
-        choices.append([{"index": 0, "delta": {}, "finish_reason": _finish_reason(answer)}])
-        head = _chat(answer, "chat.completion.chunk")
-        events = [sse({**head, "choices": choice}) for choice in choices]
-        if answer.asked.usage_event:
-            events.append(sse({**head, "choices": [], "usage": _usage(answer)}))
-        return [*events, b"data: [DONE]\n\n"]
-
-    def error_events(self, error: Error, answer: Answer) -> list[bytes]:
-        """Return a chunk that is an error."""
-        return [sse(self.error_body(error, "", None))]
+    Raises:
+        Rejected: If OpenAI would refuse it.
+    """
+    offered = tool(said.get("name"), said.get("parameters"), where)
+    if said.get("strict") and (fault := fault_at_openai(offered.schema, strict=True)):
+        raise Rejected("invalid", f"Invalid schema for function '{offered.name}': {fault}")
+    return offered
 
 
-class Responses(OpenAI):
-    """`POST …/responses`."""
+def read_choice(said: object, tools: tuple[Tool, ...]) -> str | None:
+    """
+    Read the choice among tools: a word, or the object that names one.
 
-    name = "openai"
-    errors: ClassVar = {
-        **ERRORS,
-        "context_window": Error(
-            400, INVALID,
-            "Your input exceeds the context window of this model. Please adjust your input and "
-            "try again.",
-            "context_length_exceeded",
-        ),
-        "content_filtered": Error(
-            400, INVALID,
-            "Invalid prompt: your prompt was flagged as potentially violating our usage policy. "
-            "Please try again with a different prompt: "
-            "https://platform.openai.com/docs/guides/reasoning#advice-on-prompting",
-            "invalid_prompt",
-        ),
-    }  # fmt: skip
-
-    def read(self, request: Request, body: dict[str, Any]) -> Asked:
-        """Read a Responses request; its input is a string or a list of items."""
-        if not body.get("model"):
-            raise Rejected("invalid", "Missing required parameter: 'model'.")
-        if "stop" in body:
-            raise Rejected("invalid", "Unknown parameter: 'stop'.")
-        asked = body.get("input")
-        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-        last, size = conversation(messages, "input")
-        size += len(text_of(body.get("instructions")))
-        tool = first_tool(body.get("tools"))
-        return Asked(str(body["model"]), last, size, bool(body.get("stream")), tool)
-
-    def plain(self, answer: Answer) -> dict[str, Any]:
-        """Return a response."""
-        status, why = {
-            "length": ("incomplete", {"reason": "max_output_tokens"}),
-            "content_filter": ("incomplete", {"reason": "content_filter"}),
-        }.get(answer.finish, ("completed", None))
-        output = [_message(answer, status)] if answer.text else []
-        if answer.finish == "tool_calls":
-            call = {"name": answer.asked.tool, "arguments": "{}", "status": "completed"}
-            ids = {"id": f"fc_{answer.seq:048d}", "call_id": f"call_{answer.seq:024d}"}
-            output.append({"type": "function_call", **ids, **call})
-        return {
-            "id": f"resp_{answer.seq:048d}", "object": "response", "created_at": answer.created_s,
-            "status": status, "model": answer.asked.model, "error": None, "incomplete_details": why,
-            "instructions": None, "output": output, "parallel_tool_calls": True,
-            "tool_choice": "auto", "tools": [], "store": False, "usage": _response_usage(answer),
-        }  # fmt: skip
-
-    def events(self, answer: Answer) -> list[bytes]:
-        """Return response.created … response.completed or incomplete."""
-        final = self.plain(answer)
-        steps = self._opening(final)
-        for index, item in enumerate(final["output"]):
-            inner = _call_steps if item["type"] == "function_call" else _message_steps
-            empty: dict[str, Any] = {"arguments": ""} if inner is _call_steps else {"content": []}
-            begun = {**item, "status": "in_progress", **empty}
-            steps.append(
-                {"type": "response.output_item.added", "output_index": index, "item": begun}
-            )
-            steps += inner(item, index, answer)
-            steps.append({"type": "response.output_item.done", "output_index": index, "item": item})
-        steps.append({"type": f"response.{final['status']}", "response": final})
-        return _numbered(steps)
-
-    def error_events(self, error: Error, answer: Answer) -> list[bytes]:
-        """Return an `error` event, then response.failed."""
-        body = self.error_body(error, "", None)
-        reason = {"code": error.code or "server_error", "message": error.message}
-        failed = {**self.plain(answer), "status": "failed", "error": reason, "output": []}
-        return _numbered(
-            [{"type": "error", **body}, {"type": "response.failed", "response": failed}], first=90
-        )
-
-    def _opening(self, final: dict[str, Any]) -> list[dict[str, Any]]:
-        begun = {**final, "status": "in_progress", "output": [], "usage": None}
-        begun["incomplete_details"] = None
-        return [{"type": f"response.{x}", "response": begun} for x in ("created", "in_progress")]
+    Raises:
+        Rejected: If there is no such tool.
+    """
+    named = inner(said)
+    choice = said if isinstance(said, str) else inner(named.get("function", named)).get("name")
+    check_choice(choice, tools)
+    return choice
 
 
-def _finish_reason(answer: Answer) -> str:
-    return "stop" if answer.finish == "refusal" else answer.finish
+def check_schema(said: dict[str, Any]) -> None:
+    """
+    Refuse a schema of an answer as OpenAI does; `said` has name, schema and strict.
+
+    Raises:
+        Rejected: In OpenAI's words.
+    """
+    name = said.get("name")
+    if not name:
+        raise Rejected("invalid", "Missing required parameter: 'response_format.name'.")
+    if fault := fault_at_openai(said.get("schema"), strict=bool(said.get("strict"))):
+        raise Rejected("invalid", f"Invalid schema for response_format '{name}': {fault}")
 
 
-def _tool_call(answer: Answer) -> dict[str, Any]:
-    function = {"name": answer.asked.tool, "arguments": "{}"}
-    return {"id": f"call_{answer.seq:024d}", "type": "function", "function": function}
+def prefix(key: object, tools: object, systems: list[str]) -> tuple[tuple[object, bool], ...]:
+    """Return the one prefix that is cached, unasked: tools and instructions, by the key given."""
+    return (([key, tools, systems], True),) if tools or any(systems) else ()
 
 
-def _chat(answer: Answer, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{answer.seq:029d}",
-        "object": kind,
-        "created": answer.created_s,
-        "model": answer.asked.model,
-    }
+def speaks(role: object) -> str:
+    """Return the speaker in common words; `system` and `developer` are `system`."""
+    return "system" if role in ("system", "developer") else str(role or "user")
 
 
-def _usage(answer: Answer) -> dict[str, Any]:
-    usage = answer.usage
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cached_input_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-        },
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }
+def check_image(url: object, where: str) -> None:
+    """
+    Refuse an image that is neither at a web address nor in a data URL.
+
+    Raises:
+        Rejected: Naming the place.
+    """
+    if str(url).startswith("data:"):
+        check_data_url(url, where, IMAGE_TYPES)
+    else:
+        check_url(url, where)
 
 
-def _response_usage(answer: Answer) -> dict[str, Any]:
-    usage = answer.usage
-    return {
-        "input_tokens": usage.input_tokens,
-        "input_tokens_details": {
-            "cached_tokens": usage.cached_input_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-        },
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }
+def check_arguments(arguments: object, where: str) -> None:
+    """
+    Refuse a call in the history whose arguments are no JSON text.
 
-
-def _message(answer: Answer, status: str) -> dict[str, Any]:
-    part: dict[str, Any] = {"type": "output_text", "text": answer.text, "annotations": []}
-    if answer.finish == "refusal":
-        part = {"type": "refusal", "refusal": answer.text}
-    return {
-        "type": "message", "id": f"msg_{answer.seq:048d}", "role": "assistant", "status": status,
-        "content": [part],
-    }  # fmt: skip
-
-
-def _message_steps(item: dict[str, Any], index: int, answer: Answer) -> list[dict[str, Any]]:
-    (part,) = item["content"]
-    kind = part["type"]
-    field = "refusal" if kind == "refusal" else "text"
-    logprobs: dict[str, Any] = {} if kind == "refusal" else {"logprobs": []}
-    at = {"item_id": item["id"], "output_index": index, "content_index": 0}
-    deltas = [
-        {"type": f"response.{kind}.delta", **at, "delta": piece, **logprobs}
-        for piece in answer.pieces()
-    ]
-    return [
-        {"type": "response.content_part.added", **at, "part": {**part, field: ""}},
-        *deltas,
-        {"type": f"response.{kind}.done", **at, field: part[field], **logprobs},
-        {"type": "response.content_part.done", **at, "part": part},
-    ]
-
-
-def _call_steps(item: dict[str, Any], index: int, _answer: Answer) -> list[dict[str, Any]]:
-    at = {"item_id": item["id"], "output_index": index}
-    kind = "response.function_call_arguments"
-    return [
-        {"type": f"{kind}.delta", **at, "delta": item["arguments"]},
-        {"type": f"{kind}.done", **at, "name": item["name"], "arguments": item["arguments"]},
-    ]
-
-
-def _numbered(steps: list[dict[str, Any]], first: int = 0) -> list[bytes]:
-    return [
-        sse({**step, "sequence_number": number}, step["type"])
-        for number, step in enumerate(steps, first)
-    ]
+    Raises:
+        Rejected: Naming the place.
+    """
+    try:
+        json.loads(arguments if isinstance(arguments, str) else "")
+    except ValueError:
+        raise Rejected("invalid", f"Invalid '{where}': expected a string of valid JSON.") from None

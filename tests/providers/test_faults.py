@@ -20,6 +20,8 @@ FAULTS = {
     "gateway_timeout": ("ProviderTimeout", 504, TRIPS),
     "hang": ("ProviderTimeout", None, TRIPS),
     "trickle": ("ProviderTimeout", None, TRIPS),
+    "stall": ("ProviderTimeout", None, TRIPS),
+    "stall_pings": ("ProviderTimeout", None, TRIPS),
     "reset": ("ConnectionFailed", None, TRIPS),
     "reset_early": ("ConnectionFailed", None, TRIPS),
     "reset_midway": ("ConnectionFailed", None, TRIPS),
@@ -47,6 +49,7 @@ FAULTS = {
 }
 """By kind: our class, its status (None: none, or the vendors differ), and DESIGN's verdict."""
 
+SLOW = {"hang", "trickle", "stall", "stall_pings"}
 SUCCESSES = {"length", "refusal"}  # see test_answers
 VERDICTS = {  # trips, trips at once, next target
     TRIPS: (True, False, True),
@@ -70,7 +73,7 @@ def test_each_fault_becomes_the_error_with_the_right_verdict(
     name, status, verdict = FAULTS[kind]
     provider = build(adapter, simulator.url(label))
     simulator.fault(label, kind)
-    total_s = 0.5 if kind in {"hang", "trickle"} else 20
+    total_s = 0.5 if kind in SLOW else 20
 
     with pytest.raises(ProviderError) as caught:
         provider.complete(request(timeout_s=total_s))

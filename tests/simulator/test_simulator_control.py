@@ -215,7 +215,8 @@ def test_the_command_line_orders_and_shows(sim: Simulator) -> None:
     assert (ordered.returncode, ordered.stderr) == (0, "")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "20")
     assert (shown["for_s"], shown["struck"]) == (30, 1)
-    assert healed.json()["content"][0]["text"] == "hello"
+    assert [block["type"] for block in healed.json()["content"]] == ["thinking", "text"]
+    assert healed.json()["content"][1]["text"] == "hello"
     assert [hit["status"] for hit in log] == [503, 200]
     assert sim.hits() == []
     assert (wrong.returncode, "unknown kind 'hnag'" in wrong.stderr) == (1, True)

@@ -123,7 +123,7 @@ def chat_caller(url: str, key: str = KEY, timeout_s: float = 10, *, tools: bool 
             usage = chunk.usage or usage
             for choice in chunk.choices:
                 texts.append(choice.delta.content or choice.delta.refusal or "")
-                calls += [call.function.name for call in choice.delta.tool_calls or []]
+                calls += [c.function.name for c in choice.delta.tool_calls or [] if c.id]
                 finish = choice.finish_reason or finish
         return Answer("".join(texts), finish, usage, *calls)
 

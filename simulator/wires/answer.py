@@ -1,0 +1,77 @@
+"""What a label answers, in words common to all wires; each wire writes it in its own."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.wires.asked import Asked
+
+FINISHES = ("stop", "length", "tool_calls", "refusal", "content_filter")
+THOUGHT = "Weighing what was asked."
+"""What a label that counts reasoning tokens tells of its reasoning."""
+PIECE = 16
+"""Characters of a stream's longest piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens; input counts cached and written ones, output counts reasoning."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a tool; `id` is told by all wires but Google's, each with its own prefix."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def json(self) -> str:
+        """The arguments as the JSON text that a model writes."""
+        return json.dumps(self.arguments)
+
+    def pieces(self) -> list[str]:
+        """Split that text as a stream would: in three or more, where it has three characters."""
+        text = self.json
+        size = min(PIECE, max(1, len(text) // 3))
+        return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to say; `text` may be empty, `finish` is one of `FINISHES`, `seq` makes its id."""
+
+    seq: int
+    created_s: int
+    asked: Asked
+    text: str
+    finish: str
+    usage: Usage
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def thought(self) -> str:
+        """What was reasoned, which no reader may take for text; empty where nothing was."""
+        return THOUGHT if self.usage.reasoning_tokens else ""
+
+    def pieces(self) -> list[str]:
+        """Split the text as a stream would: word by word, and long words again."""
+        return pieces(self.text)
+
+    def thoughts(self) -> list[str]:
+        """Split the reasoning in the same way."""
+        return pieces(self.thought)
+
+
+def pieces(text: str) -> list[str]:
+    """Split a text into words with the space after them, none longer than a piece."""
+    return re.findall(rf"\s*\S{{1,{PIECE}}}\s*", text)

@@ -1,0 +1,120 @@
+"""What a request asks, in words common to all wires; each wire's reader fills it in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that the request offers; `schema` is that of its arguments."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of the conversation, or one item where the vendor has items."""
+
+    role: str
+    """`user`, `assistant` or `tool`, whatever the vendor calls them."""
+    text: str = ""
+    images: int = 0
+    documents: int = 0
+    calls: tuple[str, ...] = ()
+    """What later results name: the calls' ids, at Google the tools' names."""
+    results: tuple[str, ...] = ()
+    """The calls whose results it brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """How to answer, in the words of the request; None is not said."""
+
+    effort: str | int | None = None
+    """A word, or Google's budget in tokens."""
+    stop: Sequence[str] | None = None
+    seed: int | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was asked, for the log: counts, names and numbers, never what was said."""
+
+    turns: int
+    """Those of one speaker in a row are one; system messages are none."""
+    images: int
+    documents: int
+    tools: tuple[str, ...]
+    tool_choice: str | None
+    """`auto`, `none`, `required` or a tool's name; None if nothing is said."""
+    tool_results: int
+    schema: bool
+    strict: bool | None
+    """As said beside the schema, which OpenAI alone knows."""
+    effort: str | int | None
+    stop: Sequence[str] | None
+    seed: int | None
+    temperature: float | None
+    max_output_tokens: int | None
+    prompt_cache: str | bool
+    """Anthropic: whether anything is marked; OpenAI's key, Google's name; False if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request for an answer."""
+
+    model: str
+    size: int
+    """Characters of all input."""
+    stream: bool
+    turns: tuple[Turn, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    schema: Mapping[str, Any] | None = None
+    """What the answer shall satisfy."""
+    strict: bool | None = None
+    params: Params = field(default_factory=Params)
+    prompt_cache: str | bool = False
+    prefix: tuple[tuple[object, bool], ...] = ()
+    """The prompt's blocks in order, and whether a cached prefix may end with each."""
+    held_tokens: int = 0
+    """Those of the cached content that it names, which Google alone has."""
+    usage_event: bool = True
+    """Chat Completions alone sends a stream's usage only if asked to."""
+
+    @property
+    def text(self) -> str:
+        """The last thing that the user said."""
+        said = (turn.text for turn in reversed(self.turns) if turn.role == "user" and turn.text)
+        return next(said, "")
+
+    @property
+    def media(self) -> int:
+        """How many images and documents there are."""
+        return sum(turn.images + turn.documents for turn in self.turns)
+
+    @property
+    def summary(self) -> Summary:
+        """What the log tells of it."""
+        return Summary(
+            turns=sum(1 for _ in groupby(self.turns, key=lambda turn: turn.role)),
+            images=sum(turn.images for turn in self.turns),
+            documents=sum(turn.documents for turn in self.turns),
+            tools=tuple(tool.name for tool in self.tools),
+            tool_choice=self.tool_choice,
+            tool_results=sum(len(turn.results) for turn in self.turns),
+            schema=self.schema is not None,
+            strict=self.strict,
+            effort=self.params.effort,
+            stop=self.params.stop,
+            seed=self.params.seed,
+            temperature=self.params.temperature,
+            max_output_tokens=self.params.max_output_tokens,
+            prompt_cache=self.prompt_cache,
+        )
