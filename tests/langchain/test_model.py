@@ -181,7 +181,7 @@ async def test_a_coroutine_that_is_cancelled_ends_its_call(way: str, simulator: 
     asked.cancel()
 
     with pytest.raises(asyncio.CancelledError):
-        print("GOT", await asked)
+        await asked
     await _until(lambda: not simulator.in_flight("local"))
     assert simulator.hits("local")[0]["client_gone"]
     assert simulator.hits("gpt") == []
