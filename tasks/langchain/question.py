@@ -9,6 +9,7 @@ can be cancelled whether or not Redis has it already.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Generator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,7 @@ class Question:
             BreakwaterError: The task failed, was cancelled, took too long, or was not taken.
         """
         try:
-            self._enqueue()
-            listener.hear(self._result).result(self._timeout_s)
+            self._ask().result(self._timeout_s)
         except TimeoutError:
             return self._late()
         except BreakwaterError:  # it was not taken: there is nothing to cancel
@@ -91,8 +91,7 @@ class Question:
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                await asyncio.to_thread(self._enqueue)
-                await asyncio.wrap_future(await asyncio.to_thread(listener.hear, self._result))
+                await asyncio.wrap_future(await asyncio.to_thread(self._ask))
         except TimeoutError:
             return await asyncio.to_thread(self._late)
         except asyncio.CancelledError:
@@ -149,6 +148,10 @@ class Question:
             if not over:
                 self._cancel_aside()
             raise
+
+    def _ask(self) -> "Future[None]":
+        self._enqueue()
+        return listener.hear(self._result)
 
     def _enqueue(self, **more: Any) -> None:
         complete.apply_async(

@@ -146,8 +146,7 @@ async def test_who_waits_in_an_event_loop_holds_no_thread(simulator: Simulator) 
     model = ChatBreakwater(role="local")
 
     asked = [asyncio.create_task(model.ainvoke(f"hi {n}")) for n in range(200)]
-    while simulator.in_flight("local") < 32:
-        await asyncio.sleep(0.02)
+    await _until(lambda: len(listener._waiting) == 200)
     heard = sum(thread.name == "listener" for thread in threading.enumerate())
     busy = threading.active_count()
     answers = await asyncio.gather(*asked)
