@@ -6,6 +6,7 @@ signatures and caching, and messages quoted in public issues (signature:
 nanbingxyz/5ire#405, cached content: langchain-ai/langchain-google#978).
 """
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +27,8 @@ from simulator.wires.reading import (
 )
 
 CHOICES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
+AS_SENT = ("args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema")
+"""What is the caller's own below."""
 NOT_NEXT = (
     "Please ensure that function response turn comes immediately after a function call turn. "
     "(contents[{at}]: {ids})"
@@ -50,6 +53,7 @@ def read(request: Request, body: dict[str, Any]) -> Asked:
     Raises:
         Rejected: If Google would refuse it.
     """
+    body = camel(body)
     model, _, method = request.path.rpartition("/")[2].partition(":")
     turns = tuple(
         _turn(content, at) for at, content in enumerate(messages(body.get("contents"), "contents"))
@@ -70,6 +74,16 @@ def read(request: Request, body: dict[str, Any]) -> Asked:
         _choice(body, tools), _schema(config), None, _params(config),
         str(body.get("cachedContent") or "") or False, prefix,
     )  # fmt: skip
+
+
+def camel(value: Any) -> Any:
+    """Write all names in camel case: Google reads both, and its SDK sends a mixture."""
+    if isinstance(value, list):
+        return [camel(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    named = {re.sub("_([a-z])", lambda m: m[1].upper(), name): each for name, each in value.items()}
+    return {name: each if name in AS_SENT else camel(each) for name, each in named.items()}
 
 
 def _turn(content: dict[str, Any], at: int) -> Turn:

@@ -7,9 +7,13 @@ four stay comparable side by side.
 
 import json
 import logging
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from base64 import b64decode
+from collections.abc import Container, Iterable, Mapping
+from hashlib import sha256
+from mimetypes import guess_extension
+from typing import Any, ClassVar, NamedTuple, NoReturn
 from uuid import uuid4
 
 import httpx2
@@ -22,14 +26,27 @@ from tasks.errors import (
     GarbledAnswer,
     ProviderError,
     TruncatedAnswer,
+    UnsupportedInput,
 )
-from tasks.providers.base import Completion, FinishReason, Request, ToolCall, Usage
+from tasks.providers.base import (
+    Completion,
+    FinishReason,
+    Media,
+    Message,
+    Request,
+    Tool,
+    ToolCall,
+    Usage,
+)
 from tasks.providers.hearing import Hearing
 from tasks.providers.transport import Transport, terms
 from tasks.providers.vendor_errors import translated
 
 CHECK_S = 10.0
 """How long `check` waits for the list of models."""
+
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 # At DEBUG the SDKs log whole requests, prompts included; at INFO a line per request.
 for _sdk in ("anthropic", "openai", "google_genai", "httpx2", "httpcore2"):
@@ -133,6 +150,27 @@ class Adapter(ABC):
         """Close the connections; calls in flight end as Cancelled."""
         self._transport.close()
 
+    def _refuse(self, what: str) -> NoReturn:
+        """Give up before anything is sent; the next target may take it."""
+        raise UnsupportedInput(f"{self.name}: {what}")
+
+    def _check(self, media: Media, kinds: Container[str], said: str) -> None:
+        """Refuse bytes of a type to which the vendor would answer 400."""
+        if media.data is not None and media.media_type not in kinds:
+            self._refuse(f"{media.kind} of type {media.media_type}; it takes {said}")
+
+    def _bytes(self, media: Media) -> bytes:
+        try:
+            return b64decode(media.data or "", validate=True)
+        except ValueError:
+            self._refuse(f"{media.kind} that is not base64")
+
+    def _only_text(self, message: Message) -> str:
+        """Return a turn's text where the vendor takes nothing else."""
+        if any(isinstance(part, Media) for part in message.parts):
+            self._refuse(f"it takes no image or document in a turn of {message.role}")
+        return message.text
+
     def _params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Map our parameters; what the vendor does not take is dropped with one warning."""
         mapped: dict[str, Any] = {}
@@ -225,10 +263,23 @@ def instructions(request: Request) -> str | None:
     return "\n\n".join(part for part in said if part) or None
 
 
-def turns(request: Request) -> list[dict[str, Any]]:
-    """Return the conversation without its system messages, as three of four vendors take it."""
-    return [
-        {"role": message.role, "content": message.text}
-        for message in request.messages
-        if message.role != "system"
-    ]
+def call_id(given: str | None) -> str:
+    """Return a tool call's id as every vendor takes it, also where another vendor gave it."""
+    if given and _CALL_ID.fullmatch(given):
+        return given
+    return f"call_{sha256((given or '').encode()).hexdigest()[:24]}"
+
+
+def parameters(tool: Tool) -> dict[str, Any]:
+    """Return a tool's JSON Schema, whole also where it has no parameters."""
+    return {"type": "object", "properties": {}, **tool.parameters}
+
+
+def data_url(media: Media) -> str:
+    """Write bytes as OpenAI takes them."""
+    return f"data:{media.media_type};base64,{media.data}"
+
+
+def file_name(media: Media) -> str:
+    """Return a document's name, or one that tells its type as OpenAI wants it."""
+    return media.name or f"document{guess_extension(media.media_type or '') or ''}"

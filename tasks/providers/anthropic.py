@@ -1,6 +1,6 @@
 """Anthropic's Messages API, through `anthropic`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import anthropic
@@ -9,12 +9,26 @@ from anthropic.types import Message, RawMessageStreamEvent
 
 from tasks.config import ProviderSettings
 from tasks.errors import TruncatedAnswer
-from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.adapter import (
+    CHECK_S,
+    IMAGES,
+    Adapter,
+    Called,
+    call_id,
+    instructions,
+    parameters,
+)
+from tasks.providers.base import Completion, Media, Request, Tool, Usage
+from tasks.providers.base import Message as Turn
 from tasks.providers.hearing import Hearing
+from tasks.providers.schemas import Unsayable, closed
 
 MAX_TOKENS = 4096
 """The API insists on a bound; this is taken where nobody gave `max_output_tokens`."""
+
+
+_CHOICES = {"none": {"type": "none"}, "required": {"type": "any"}}
+_DOCUMENTS = frozenset({"application/pdf"})
 
 
 class AnthropicProvider(Adapter):
@@ -58,12 +72,76 @@ class AnthropicProvider(Adapter):
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
         body["model"], body["timeout"] = request.model, request.timeout_s
-        body["messages"] = turns(request)
+        body["messages"] = list(self._messages(request))
         if system := instructions(request):
             body["system"] = system
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            if request.tool_choice != "auto":
+                body["tool_choice"] = _CHOICES.get(
+                    request.tool_choice, {"type": "tool", "name": request.tool_choice}
+                )
+        if request.schema is not None:
+            body.setdefault("output_config", {})["format"] = {
+                "type": "json_schema", "schema": self._schema(request.schema),
+            }  # fmt: skip
         if self._prompt_cache:
-            body["cache_control"] = {"type": "ephemeral"}
+            _cache(body)
         return body
+
+    def _messages(self, request: Request) -> Iterator[dict[str, Any]]:
+        results: list[dict[str, Any]] = []
+        for message in request.messages:
+            if message.role == "tool":
+                results.append(
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": call_id(message.tool_call_id),
+                        "content": self._content(message),
+                    }
+                )
+                if len(results) == 1:  # all results of a turn go into one, the list filled below
+                    yield {"role": "user", "content": results}
+            elif message.role != "system":
+                results = []
+                yield {"role": message.role, "content": self._content(message)}
+
+    def _content(self, message: Turn) -> str | list[dict[str, Any]]:
+        if isinstance(message.content, str) and not message.tool_calls:
+            return message.content
+        if message.role == "assistant":
+            self._only_text(message)
+        said = [part for part in message.parts if part != ""]  # the API refuses empty ones
+        blocks = [
+            {"type": "text", "text": part} if isinstance(part, str) else self._media(part)
+            for part in said
+        ]
+        return blocks + [
+            {"type": "tool_use", "id": call_id(call.id), "name": call.name,
+             "input": dict(call.arguments)}
+            for call in message.tool_calls
+        ]  # fmt: skip
+
+    def _media(self, media: Media) -> dict[str, Any]:
+        source: dict[str, Any]
+        if media.url is not None:
+            source = {"type": "url", "url": media.url}
+        elif media.kind == "document" and (media.media_type or "").startswith("text/"):
+            text = self._bytes(media).decode(errors="replace")
+            source = {"type": "text", "media_type": "text/plain", "data": text}
+        else:
+            kinds = IMAGES if media.kind == "image" else _DOCUMENTS
+            self._check(media, kinds, "PNG, JPEG, WebP, GIF; PDF and text")
+            source = {"type": "base64", "media_type": media.media_type, "data": media.data}
+        named = {"title": media.name} if media.kind == "document" and media.name else {}
+        return {"type": media.kind, "source": source, **named}
+
+    def _schema(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return anthropic.transform_schema(closed(schema))
+        except (Unsayable, ValueError) as error:
+            why = error if isinstance(error, Unsayable) else "it allows anything somewhere"
+            self._refuse(f"it does not take the schema: {why}")
 
     def _read(self, answer: Message, request: Request) -> Completion:
         used = answer.usage
@@ -91,6 +169,29 @@ class AnthropicProvider(Adapter):
 
     def _models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(limit=1000, timeout=CHECK_S))
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    told = {"name": tool.name, "input_schema": parameters(tool)}
+    return {**told, "description": tool.description} if tool.description else told
+
+
+def _cache(body: dict[str, Any]) -> None:
+    """
+    Mark what later calls will begin with.
+
+    Tools and system prompt are the same for all tasks of a role, so they end with a mark of their
+    own. The top-level mark goes to the last block, the prompt itself: nobody asks the same again,
+    and writing costs a quarter more than reading plainly. Only a conversation gets it, since its
+    next turn begins with this one.
+    """
+    mark = {"type": "ephemeral"}
+    if "system" in body:  # tools come before it, and are cached along
+        body["system"] = [{"type": "text", "text": body["system"], "cache_control": mark}]
+    elif "tools" in body:
+        body["tools"][-1]["cache_control"] = mark
+    if any(message["role"] == "assistant" for message in body["messages"]):
+        body["cache_control"] = mark
 
 
 def _heard(stream: Iterable[RawMessageStreamEvent], hearing: Hearing) -> Message:

@@ -2,20 +2,25 @@
 
 import json
 import math
-from base64 import b64encode
-from collections.abc import Iterable
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Any, ClassVar
+from dataclasses import replace
+from mimetypes import guess_type
+from typing import Any, ClassVar, TypeVar
 
 import httpx2
 from google import genai
-from google.genai import types
+from google.genai import errors, types
 
 from tasks.config import ProviderSettings
 from tasks.errors import GarbledAnswer, TruncatedAnswer
-from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, parameters
+from tasks.providers.base import Completion, Media, Message, Request, Tool, Usage
+from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.hearing import Hearing
+from tasks.providers.transport import terms
 
 SERVER_TIMEOUT_S = 10
 """
@@ -23,6 +28,20 @@ The shortest deadline the API accepts in X-Server-Timeout; to a shorter one it a
 
 Source: "Minimum allowed deadline is 10s", github.com/livekit/agents/issues/3723.
 """
+
+
+CREATE_S = 5.0
+"""How long creating a cache may take, and no more than a quarter of the call's time."""
+UNSIGNED = b"skip_thought_signature_validator"
+"""
+Stands for the signature of a call that Gemini did not make; without one it answers 400.
+
+Source: ai.google.dev/gemini-api/docs/thought-signatures.
+"""
+_ANY = types.FunctionCallingConfigMode.ANY
+_IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
+_DOCUMENTS = frozenset({"application/pdf"})
+_A = TypeVar("_A")
 
 
 class GoogleProvider(Adapter):
@@ -56,6 +75,7 @@ class GoogleProvider(Adapter):
     }  # fmt: skip
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+        self._prompt_cache = settings.prompt_cache
         self._client = genai.Client(
             api_key=key,
             vertexai=False,
@@ -65,35 +85,126 @@ class GoogleProvider(Adapter):
                 retry_options=types.HttpRetryOptions(attempts=1),
             ),
         )  # fmt: skip
+        self._caches = Caches(self._client)
 
     def _ask(self, request: Request) -> types.GenerateContentResponse:
-        return self._client.models.generate_content(**self._body(request))
+        return self._cached(request, lambda body: self._client.models.generate_content(**body))
 
     def _listen(self, request: Request, hearing: Hearing) -> types.GenerateContentResponse:
-        # Nothing is sent before the first chunk is asked for, and only closing ends it early.
-        stream: Any = self._client.models.generate_content_stream(**self._body(request))
-        with closing(stream):
-            return _heard(stream, hearing)
+        def listen(body: dict[str, Any]) -> types.GenerateContentResponse:
+            # Nothing is sent before the first chunk is asked for, and only closing ends it early.
+            stream: Any = self._client.models.generate_content_stream(**body)
+            with closing(stream):
+                return _heard(stream, hearing)
 
-    def _body(self, request: Request) -> dict[str, Any]:
+        return self._cached(request, listen)
+
+    def _cached(self, request: Request, ask: Callable[[dict[str, Any]], _A]) -> _A:
+        """Ask with the prefix's cache, if there is one; without it, if Google forgot it."""
+        if not self._prompt_cache:
+            return ask(self._body(request))
+        began = time.monotonic()
+        prefix = Prefix(request.model, *self._stable(request))
+        # No pace of the stream's, and little of the call's time.
+        with terms(request.before_sending):
+            name = self._caches.name_for(prefix, _in_time(min(CREATE_S, request.timeout_s / 4)))
+        left_s = max(0.001, request.timeout_s - (time.monotonic() - began))
+        request = replace(request, timeout_s=left_s)
+        if name is None:
+            return ask(self._body(request))
+        try:
+            return ask(self._body(request, name))
+        except errors.ClientError as error:
+            if not _is_forgotten(error):
+                raise
+        self._caches.forget(name)
+        return ask(self._body(request))
+
+    def _stable(
+        self, request: Request
+    ) -> tuple[str | None, list[Any] | None, types.ToolConfig | None]:
+        """Return what many requests have in common: system prompt, tools, and which to call."""
+        if not request.tools:
+            return instructions(request), None, None
+        tools = [types.Tool(function_declarations=[_declaration(tool) for tool in request.tools])]
+        return instructions(request), tools, _tool_config(request.tool_choice)
+
+    def _body(self, request: Request, cache: str | None = None) -> dict[str, Any]:
+        system, tools, tool_config = (None, None, None) if cache else self._stable(request)
+        shape: dict[str, Any] = {}
+        if request.schema is not None:
+            shape["response_mime_type"] = "application/json"
+            shape["response_json_schema"] = dict(request.schema)
         return {
             "model": request.model,
-            "contents": [
-                types.Content(
-                    role="model" if turn["role"] == "assistant" else "user",
-                    parts=[types.Part(text=turn["content"])],
-                )
-                for turn in turns(request)
-            ],
+            "contents": list(self._contents(request)),
             "config": types.GenerateContentConfig(
                 **self._params(request.params),
-                system_instruction=instructions(request),
+                **shape,
+                system_instruction=system,
+                tools=tools,
+                tool_config=tool_config,
+                cached_content=cache,
                 # Both could make several billed calls of one.
                 automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
                 automatic_continuation=False,
                 http_options=_in_time(request.timeout_s),
             ),
         }
+
+    def _contents(self, request: Request) -> Iterator[types.Content]:
+        results: list[types.Part] = []
+        for message in request.messages:
+            if message.role == "tool":
+                results.append(self._result(message))
+                continue
+            if results:  # as many in one turn as there were calls in the one before
+                yield types.Content(role="user", parts=results)
+                results = []
+            if message.role == "assistant":
+                yield types.Content(role="model", parts=self._said(message))
+            elif message.role == "user":
+                parts = [
+                    types.Part(text=part) if isinstance(part, str) else self._media(part)
+                    for part in message.parts
+                ]
+                yield types.Content(role="user", parts=parts)
+        if results:
+            yield types.Content(role="user", parts=results)
+
+    def _said(self, message: Message) -> list[types.Part]:
+        text = self._only_text(message)
+        parts = [types.Part(text=text)] if text or not message.tool_calls else []
+        for number, call in enumerate(message.tool_calls):
+            signature = b64decode(call.signature) if call.signature else None
+            parts.append(
+                types.Part(
+                    function_call=types.FunctionCall(
+                        id=call.id, name=call.name, args=dict(call.arguments)
+                    ),
+                    # Gemini signs the first call of a turn, and insists on it there alone.
+                    thought_signature=signature or (UNSIGNED if number == 0 else None),
+                )
+            )
+        return parts
+
+    def _result(self, message: Message) -> types.Part:
+        returned = {"output": self._only_text(message)}
+        return types.Part(
+            function_response=types.FunctionResponse(
+                id=message.tool_call_id, name=message.name, response=returned
+            )
+        )
+
+    def _media(self, media: Media) -> types.Part:
+        if media.url is not None:
+            kind = media.media_type or guess_type(media.url.partition("?")[0])[0]
+            return types.Part(file_data=types.FileData(file_uri=media.url, mime_type=kind))
+        if media.kind == "image" or not (media.media_type or "").startswith("text/"):
+            kinds = _IMAGES if media.kind == "image" else _DOCUMENTS
+            self._check(media, kinds, "PNG, JPEG, WebP, HEIC; PDF and text")
+        blob = types.Blob(data=self._bytes(media), mime_type=media.media_type)
+        return types.Part(inline_data=blob)
 
     def _read(self, answer: types.GenerateContentResponse, request: Request) -> Completion:
         text, reason, parts = "", None, []
@@ -123,6 +234,31 @@ class GoogleProvider(Adapter):
             )
         )
         return ((model.name or "").removeprefix("models/") for model in listed)
+
+
+def _declaration(tool: Tool) -> types.FunctionDeclaration:
+    return types.FunctionDeclaration(
+        name=tool.name,
+        description=tool.description or None,
+        # None for a tool that takes nothing: Gemini refuses an object without properties.
+        parameters_json_schema=parameters(tool) if tool.parameters.get("properties") else None,
+    )
+
+
+def _tool_config(choice: str) -> types.ToolConfig | None:
+    if choice == "auto":
+        return None
+    mode = types.FunctionCallingConfigMode.NONE if choice == "none" else _ANY
+    named = None if choice in {"none", "required"} else [choice]
+    return types.ToolConfig(
+        function_calling_config=types.FunctionCallingConfig(mode=mode, allowed_function_names=named)
+    )
+
+
+def _is_forgotten(error: errors.ClientError) -> bool:
+    """Tell whether a request failed for its cache: unknown, expired, or another account's."""
+    status = getattr(error.response, "status_code", 200)  # 200: in a stream, so after its begin
+    return status in {403, 404} or (status == 400 and "ached content" in str(error.message))
 
 
 def _called(part: types.Part, call: types.FunctionCall) -> Called:

@@ -1,6 +1,7 @@
 """OpenAI's Responses API, through `openai`."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import httpx2
@@ -9,9 +10,20 @@ from openai.types.responses import Response, ResponseStreamEvent
 
 from tasks.config import ProviderSettings
 from tasks.errors import TruncatedAnswer
-from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.adapter import (
+    CHECK_S,
+    IMAGES,
+    Adapter,
+    Called,
+    call_id,
+    data_url,
+    file_name,
+    instructions,
+)
+from tasks.providers.base import Completion, Media, Message, Request, Usage
 from tasks.providers.hearing import Hearing
+from tasks.providers.openai_forms import cache_key, choice, function, json_schema
+from tasks.providers.schemas import is_object
 from tasks.providers.vendor_errors import from_body
 
 
@@ -33,6 +45,7 @@ class OpenAIProvider(Adapter):
     }
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+        self._prompt_cache = settings.prompt_cache
         self._client = openai.OpenAI(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
@@ -72,12 +85,64 @@ class OpenAIProvider(Adapter):
         return answer
 
     def _body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] = {**self._params(request.params), "input": turns(request)}
+        body = self._params(request.params)
         body["model"], body["timeout"] = request.model, request.timeout_s
         body["store"] = False  # else OpenAI keeps the prompt for 30 days or more
+        body["input"] = list(self._items(request))
         if system := instructions(request):
             body["instructions"] = system
+        if request.tools:
+            body["tools"] = [{"type": "function", **function(tool)} for tool in request.tools]
+            if request.tool_choice != "auto":
+                named = {"type": "function", "name": request.tool_choice}
+                body["tool_choice"] = choice(request.tool_choice, named)
+        if request.schema is not None:
+            shape = json_schema(request.schema)
+            if not is_object(shape["schema"]):
+                self._refuse("it takes a schema of an object only")
+            body["text"] = {"format": {"type": "json_schema", **shape}}
+        if self._prompt_cache and (key := cache_key(request)):
+            body["prompt_cache_key"] = key
         return body
+
+    def _items(self, request: Request) -> Iterator[dict[str, Any]]:
+        for message in request.messages:
+            if message.role == "tool":
+                yield {
+                    "type": "function_call_output",
+                    "call_id": call_id(message.tool_call_id),
+                    "output": self._content(message),
+                }
+            elif message.role != "system":
+                if message.content or not message.tool_calls:
+                    yield {"role": message.role, "content": self._content(message)}
+                for call in message.tool_calls:
+                    yield {
+                        "type": "function_call", "call_id": call_id(call.id), "name": call.name,
+                        "arguments": json.dumps(dict(call.arguments)),
+                    }  # fmt: skip
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+        if isinstance(message.content, str):
+            return message.content
+        if message.role == "assistant":
+            return self._only_text(message)
+        return [
+            {"type": "input_text", "text": part} if isinstance(part, str) else self._media(part)
+            for part in message.parts
+        ]
+
+    def _media(self, media: Media) -> dict[str, Any]:
+        if media.kind == "image":
+            self._check(media, IMAGES, "PNG, JPEG, WebP and GIF")
+            return {
+                "type": "input_image", "image_url": media.url or data_url(media), "detail": "auto"
+            }  # fmt: skip
+        if media.url is not None:
+            return {"type": "input_file", "file_url": media.url}
+        return {
+            "type": "input_file", "filename": file_name(media), "file_data": data_url(media)
+        }  # fmt: skip
 
     def _read(self, answer: Response, request: Request) -> Completion:
         if answer.error is not None:  # status "failed", in an answer with HTTP status 200

@@ -4,7 +4,8 @@ OpenAI's Chat Completions API, through `openai`: what every compatible server sp
 vLLM, Ollama, llama.cpp, Azure, OpenRouter and OpenAI itself.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import httpx2
@@ -13,10 +14,24 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tasks.config import ProviderSettings
 from tasks.errors import TruncatedAnswer
-from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, turns
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.adapter import (
+    CHECK_S,
+    IMAGES,
+    Adapter,
+    Called,
+    call_id,
+    data_url,
+    file_name,
+    instructions,
+    parameters,
+)
+from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall, Usage
 from tasks.providers.hearing import Hearing
+from tasks.providers.openai_forms import cache_key, choice, function, json_schema
+from tasks.providers.schemas import is_object
 from tasks.providers.vendor_errors import from_body
+
+_DOCUMENTS = frozenset({"application/pdf"})
 
 
 class OpenAIChatProvider(Adapter):
@@ -43,6 +58,7 @@ class OpenAIChatProvider(Adapter):
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         host = httpx2.URL(self.base_url).host
         self._official = host.endswith((".openai.com", ".azure.com"))
+        self._prompt_cache = settings.prompt_cache
         self._client = openai.OpenAI(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
@@ -68,10 +84,60 @@ class OpenAIChatProvider(Adapter):
             if "max_tokens" in body:
                 body["max_completion_tokens"] = body.pop("max_tokens")
             body["store"] = False
-        system = instructions(request)
-        first = [{"role": "system", "content": system}] if system else []
-        body["messages"] = [*first, *turns(request)]
+            if self._prompt_cache and (key := cache_key(request)):
+                body["prompt_cache_key"] = key
+        body["messages"] = list(self._messages(request))
+        if request.tools:
+            body["tools"] = [self._tool(tool) for tool in request.tools]
+            if request.tool_choice != "auto":
+                named = {"type": "function", "function": {"name": request.tool_choice}}
+                body["tool_choice"] = choice(request.tool_choice, named)
+        if request.schema is not None:
+            shape = json_schema(request.schema)
+            if self._official and not is_object(shape["schema"]):
+                self._refuse("it takes a schema of an object only")
+            body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
+
+    def _tool(self, tool: Tool) -> dict[str, Any]:
+        told = function(tool)
+        if not self._official:  # others may not know the word, and take it for false
+            told = {**told, "parameters": parameters(tool)}
+            del told["strict"]
+        return {"type": "function", "function": told}
+
+    def _messages(self, request: Request) -> Iterator[dict[str, Any]]:
+        if system := instructions(request):
+            yield {"role": "system", "content": system}
+        for message in request.messages:
+            if message.role == "tool":
+                id_ = call_id(message.tool_call_id)
+                yield {"role": "tool", "tool_call_id": id_, "content": self._only_text(message)}
+            elif message.role == "assistant":
+                told: dict[str, Any] = {"role": "assistant", "content": self._only_text(message)}
+                if message.tool_calls:
+                    told["tool_calls"] = [_call(call) for call in message.tool_calls]
+                yield told
+            elif message.role == "user":
+                yield {"role": "user", "content": self._content(message)}
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+        if isinstance(message.content, str):
+            return message.content
+        return [
+            {"type": "text", "text": part} if isinstance(part, str) else self._media(part)
+            for part in message.parts
+        ]
+
+    def _media(self, media: Media) -> dict[str, Any]:
+        if media.kind == "image":
+            self._check(media, IMAGES, "PNG, JPEG, WebP and GIF")
+            return {"type": "image_url", "image_url": {"url": media.url or data_url(media)}}
+        if media.url is not None:
+            self._refuse("Chat Completions takes no document by URL; send its bytes")
+        self._check(media, _DOCUMENTS, "PDF")
+        file = {"filename": file_name(media), "file_data": data_url(media)}
+        return {"type": "file", "file": file}
 
     def _read(self, answer: ChatCompletion, request: Request) -> Completion:
         if isinstance(error := getattr(answer, "error", None), dict):  # OpenRouter, with status 200
@@ -112,6 +178,11 @@ def _usage(used: Any) -> Usage:
     )
 
 
+def _call(call: ToolCall) -> dict[str, Any]:
+    called = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
+    return {"type": "function", "id": call_id(call.id), "function": called}
+
+
 def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> ChatCompletion:
     """Put the chunks together to what a plain call would have answered."""
     head: ChatCompletionChunk | None = None
@@ -120,9 +191,9 @@ def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> ChatCompl
     for chunk in stream:
         head = head or chunk
         usage = chunk.usage or usage
-        for choice in chunk.choices[:1]:  # none in the chunk that counts
-            reason = choice.finish_reason or reason
-            _extend(message, choice.delta, hearing)
+        for told in chunk.choices[:1]:  # none in the chunk that counts
+            reason = told.finish_reason or reason
+            _extend(message, told.delta, hearing)
     if head is None:
         raise TruncatedAnswer("the stream ended before it began")
     choices = [{"index": 0, "message": message, "finish_reason": reason}]

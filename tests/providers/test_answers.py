@@ -1,5 +1,6 @@
 """What a good answer brings, and which answers with status 200 are none."""
 
+import json
 from typing import Any
 
 import pytest
@@ -227,3 +228,75 @@ def test_a_server_that_does_not_count_is_no_error(server: Loopback, build: Build
 
     assert completion.usage == Usage()
     assert completion.request_id == "chatcmpl-1"
+
+
+def called(adapter: str, arguments: str = '{"a": 1}', finish: str = "") -> dict[str, Any]:
+    """Return an answer that calls a tool and says nothing."""
+    answer = answer_of(adapter, None, finish)
+    if adapter == "anthropic":
+        answer["content"] = [
+            {"type": "tool_use", "id": "c_1", "name": "add", "input": json.loads(arguments)}
+        ]
+    elif adapter == "openai":
+        answer["output"] = [
+            {"type": "function_call", "id": "fc", "call_id": "c_1", "name": "add",
+             "arguments": arguments},
+        ]  # fmt: skip
+    elif adapter == "openai-chat":
+        answer["choices"][0]["message"]["tool_calls"] = [
+            {"id": "c_1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+        ]
+    else:
+        answer["candidates"][0]["content"]["parts"] = [
+            {"functionCall": {"name": "add", "args": json.loads(arguments)},
+             "thoughtSignature": "c2lnbmVk"},
+        ]  # fmt: skip
+    return answer
+
+
+def test_an_answer_of_calls_alone_is_a_success(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """Whatever the vendor calls its end; Gemini gives no id, and signs its calls."""
+    server.answer(called(adapter))
+
+    completion = build(adapter, server.url).complete(request())
+
+    assert (completion.text, completion.finish_reason) == ("", "tool_calls")
+    (call,) = completion.tool_calls
+    assert (call.name, call.arguments) == ("add", {"a": 1})
+    assert call.id == "c_1" if adapter != "google" else call.id.startswith("call_")
+    assert call.signature == ("c2lnbmVk" if adapter == "google" else None)
+
+
+@pytest.mark.parametrize("adapter", ["openai", "openai-chat"])
+@pytest.mark.parametrize("arguments", ['{"a": 1', "[1]", "null", "add 1"])
+def test_arguments_that_are_no_json_object_are_garbled(
+    arguments: str, adapter: str, server: Loopback, build: Build
+) -> None:
+    """What calls the tool must not have to guess; and what was paid is counted."""
+    server.answer(called(adapter, arguments))
+
+    with pytest.raises(errors.GarbledAnswer, match="no JSON object") as caught:
+        build(adapter, server.url).complete(request())
+
+    assert caught.value.usage == {**Usage(3, 5).as_dict()}
+
+
+@pytest.mark.parametrize("adapter", ["openai", "openai-chat"])
+def test_a_tool_without_parameters_may_be_called_with_nothing(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """Some compatible servers write no arguments at all."""
+    server.answer(called(adapter, ""))
+
+    assert build(adapter, server.url).complete(request()).tool_calls[0].arguments == {}
+
+
+@pytest.mark.parametrize("adapter", ["openai", "openai-chat"])
+def test_a_call_cut_off_by_the_length_is_none(adapter: str, server: Loopback, build: Build) -> None:
+    """Half a call must not be made; it is the budget that was too small, not the provider."""
+    server.answer(called(adapter, '{"a": 1', LENGTH[adapter]))
+
+    with pytest.raises(errors.ContextWindowExceeded):
+        build(adapter, server.url).complete(request())

@@ -1,5 +1,6 @@
 """What goes out: each vendor's request, from ours."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from structlog.testing import capture_logs
 from tasks.config import PARAMS
 from tasks.config.params import NOT_TAKEN
 from tasks.providers.adapter import Adapter
-from tasks.providers.base import Message, Request
+from tasks.providers.base import Message, Request, Tool
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import KEY, answer_of
@@ -17,6 +18,7 @@ ALL = {
     "max_output_tokens": 50, "temperature": 0.5, "top_p": 0.9,
     "stop": ["END"], "seed": 7, "reasoning_effort": "high",
 }  # fmt: skip
+TOOL = Tool("now")
 TALK = [
     Message("system", "be kind"),
     Message("user", "one"),
@@ -148,26 +150,82 @@ def test_every_effort_has_a_word_at_every_vendor(
     assert sent.lower() == nearest.get((adapter, effort), effort)
 
 
-def test_prompt_cache_asks_anthropic_to_cache(server: Loopback, build: Build) -> None:
-    """The other vendors cache without being asked."""
+MARK = {"type": "ephemeral"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "system", "tools", "marked"),
+    [
+        ([Message("user", "one")], "be brief", [TOOL], {"system"}),
+        ([Message("user", "one")], None, [TOOL], {"tools"}),
+        ([Message("user", "one")], None, [], set()),
+        (TALK, None, [TOOL], {"system", "prompt"}),
+    ],
+)
+def test_claude_is_told_to_cache_what_later_calls_begin_with(
+    messages: list[Message], system: str | None, tools: list[Tool], marked: set[str],
+    server: Loopback, build: Build,
+) -> None:  # fmt: skip
+    """The stable prefix; the prompt itself only where a next turn will begin with it."""
     server.answer(answer_of("anthropic"))
+    provider = build("anthropic", server.url, prompt_cache=True)
 
-    build("anthropic", server.url, prompt_cache=True).complete(Request(TALK, "m-1"))
+    provider.complete(Request(messages, "m-1", system, tools=tools))
 
-    assert server.asked[0]["body"]["cache_control"] == {"type": "ephemeral"}
+    sent = server.asked[0]["body"]
+    found = {
+        "system": [block["cache_control"] for block in sent.get("system", ())],
+        "tools": [tool["cache_control"] for tool in sent.get("tools", ()) if len(tool) > 2],
+        "prompt": [sent["cache_control"]] if "cache_control" in sent else [],
+    }
+    assert found == {name: [MARK] if name in marked else [] for name in found}
+
+
+def test_openai_is_told_which_prompts_begin_alike(server: Loopback, build: Build) -> None:
+    """A key for each stable prefix, which says nothing of it; none where nothing is stable."""
+    server.answer(answer_of("openai"))
+    provider = build("openai", server.url, prompt_cache=True)
+
+    for system, tools in [("be brief", []), ("be brief", []), ("be long", []), (None, [TOOL])]:
+        provider.complete(Request([Message("user", "one")], "m-1", system, tools=tools))
+    provider.complete(Request([Message("user", "one")], "m-1"))
+
+    keys = [asked["body"].get("prompt_cache_key") for asked in server.asked]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+    assert keys[4] is None
+    assert all(re.fullmatch(r"[0-9a-f]{32}", key) for key in keys[:4])
+
+
+@pytest.mark.parametrize("adapter", ["openai", "openai-chat", "google"])
+def test_nothing_is_said_of_caches_unless_asked_to(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """Nor does a compatible server get a word that only OpenAI knows."""
+    server.answer(answer_of(adapter))
+    asked = Request(TALK, "m-1", "be brief" * 3000)
+
+    build(adapter, server.url).complete(asked)
+    server.answer(answer_of("openai-chat"))
+    build("openai-chat", server.url, prompt_cache=True).complete(asked)
+
+    assert len(server.asked) == 2
+    assert all("cache" not in str(one["body"]) for one in server.asked)
 
 
 def test_openai_itself_is_asked_in_its_newer_words(server: Loopback, build: Build) -> None:
     """`max_completion_tokens`, which only OpenAI and Azure know, and nothing stored."""
-    provider: Any = build("openai-chat", "https://api.openai.com")
-    asked: dict[str, Any] = {}
-    provider._client.chat.completions.create = lambda **body: asked.update(body)
+    provider: Any = build("openai-chat", "https://api.openai.com", prompt_cache=True)
 
-    provider._ask(Request(TALK, "m-1", params={"max_output_tokens": 50}))
+    asked = provider._body(
+        Request(TALK, "m-1", params={"max_output_tokens": 50}, tools=[TOOL], tool_choice="none")
+    )
 
     assert asked["max_completion_tokens"] == 50
     assert asked["store"] is False
     assert "max_tokens" not in asked
+    assert asked["prompt_cache_key"]
+    assert asked["tools"][0]["function"]["strict"] is True
 
 
 def test_gemini_is_never_told_less_than_the_ten_seconds_it_accepts(

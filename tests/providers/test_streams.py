@@ -13,7 +13,7 @@ from tasks import errors
 from tasks.errors import ProviderError
 from tasks.providers.base import Delta, TextDelta
 from tests.providers.conftest import Build
-from tests.providers.test_faults import FAULTS
+from tests.providers.test_faults import FAULTS, SLOW
 from tests.providers.test_transport import in_flight, listening, wait_until
 from tests.support.vendors import request
 
@@ -114,11 +114,13 @@ def test_each_fault_in_a_stream_is_the_same_error_as_in_a_plain_call(
     provider = build(adapter, simulator.url(label))
     simulator.fault(label, kind)
     names = {FAULTS[kind][0]}
+    if (kind, adapter) == ("stall_pings", "google"):
+        names = {"GarbledAnswer"}  # its SDK takes a comment for broken JSON
     if kind in {"html", "garbage", "empty", "wrong_shape"}:
         names.add("TruncatedAnswer")  # no event at all looks like a stream that was cut at once
 
     with pytest.raises(ProviderError) as caught:
-        provider.complete(request(timeout_s=0.5 if kind == "hang" else 20, on_delta=lambda _: None))
+        provider.complete(request(timeout_s=0.5 if kind in SLOW else 20, on_delta=lambda _: None))
 
     assert type(caught.value).__name__ in names
     assert str(caught.value).startswith(f"my-{adapter}")

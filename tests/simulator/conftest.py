@@ -6,6 +6,7 @@ import pytest
 
 from simulator.client import Simulator
 from tests.support.vendor_sdks import CALLERS, Caller
+from tests.support.vendor_talks import TALKS, Talk
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,9 @@ def call(sim: Simulator, wire: str) -> Callable[..., Caller]:
         return CALLERS[wire](sim.url(label), **options)
 
     return build
+
+
+@pytest.fixture
+def talk(sim: Simulator, wire: str) -> Talk:
+    """Ask the label `it` through the SDK of this wire."""
+    return TALKS[wire](sim.url("it"))

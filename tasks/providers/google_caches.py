@@ -1,0 +1,109 @@
+"""
+Explicit caches at Google: one per stable prefix, kept by name until shortly before it expires.
+
+Short prefixes are left to Gemini's implicit caching, which needs nothing and costs nothing. A cache
+only ever saves money: whatever goes wrong with one, the call goes out without it.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from google import genai
+from google.genai import types
+
+from tasks.errors import Cancelled
+
+MIN_CHARS = 16_384
+"""4,096 tokens, the most that any Gemini asks a cache to have, at four characters each."""
+KEPT_S = 600
+"""How long Google keeps it; storage is billed by the hour."""
+RENEWED_S = 30
+"""So long before its end a cache is no longer used, and a new one made."""
+RETRY_S = 300.0
+"""How long nothing is tried for a prefix that could not be cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What many requests begin with; a request with a cache must not say it again."""
+
+    model: str
+    system_instruction: str | None
+    tools: list[types.Tool] | None
+    tool_config: types.ToolConfig | None
+
+    def text(self) -> str:
+        """Return all of it, the same for the same prefix."""
+        said = [tool.model_dump_json(exclude_none=True) for tool in self.tools or ()]
+        config = self.tool_config.model_dump_json(exclude_none=True) if self.tool_config else None
+        return json.dumps([self.model, self.system_instruction, said, config])
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    name: str | None
+    """None: it is being made, or could not be."""
+    until: float
+
+
+class Caches:
+    """
+    The caches of one process.
+
+    Args:
+        client: Whose they are.
+        now: The clock, in seconds.
+    """
+
+    def __init__(self, client: genai.Client, now: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._now = now
+        self._lock = threading.Lock()
+        self._held: dict[str, _Held] = {}
+
+    def name_for(self, prefix: Prefix, options: types.HttpOptions) -> str | None:
+        """
+        Return the name of the prefix's cache, made now if there is none; None: go without.
+
+        Only one thread makes it; the others do without meanwhile.
+        """
+        text = prefix.text()
+        if len(text) < MIN_CHARS:
+            return None
+        key = sha256(text.encode()).hexdigest()
+        with self._lock:
+            now = self._now()
+            self._held = {k: held for k, held in self._held.items() if held.until > now}
+            if key in self._held:
+                return self._held[key].name
+            self._held[key] = _Held(None, now + RETRY_S)
+        name = self._make(prefix, options)
+        if name:
+            with self._lock:
+                self._held[key] = _Held(name, now + KEPT_S - RENEWED_S)
+        return name
+
+    def forget(self, name: str) -> None:
+        """Drop a cache that Google no longer knows; the next call makes a new one."""
+        with self._lock:
+            self._held = {k: held for k, held in self._held.items() if held.name != name}
+
+    def _make(self, prefix: Prefix, options: types.HttpOptions) -> str | None:
+        config = types.CreateCachedContentConfig(
+            system_instruction=prefix.system_instruction,
+            tools=prefix.tools,
+            tool_config=prefix.tool_config,
+            ttl=f"{KEPT_S}s",
+            http_options=options,
+        )
+        try:
+            return self._client.caches.create(model=prefix.model, config=config).name
+        except (Cancelled, SoftTimeLimitExceeded):
+            raise
+        except Exception:  # noqa: BLE001 - see the module: no failure of a cache is a call's
+            return None

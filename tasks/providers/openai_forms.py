@@ -1,0 +1,52 @@
+"""What OpenAI's two APIs say alike: tools, schemas, and the key of a cached prompt."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from tasks.providers.adapter import instructions, parameters
+from tasks.providers.base import Request, Tool
+from tasks.providers.schemas import rooted, strict
+
+NAME = "answer"
+"""Of a response's schema; the API insists on one."""
+
+
+def function(tool: Tool) -> dict[str, Any]:
+    """
+    Describe a tool.
+
+    `strict` is always said: Responses takes it for true, and refuses what does not fit.
+    """
+    whole = parameters(tool)
+    fitting = strict(whole)
+    told = {"name": tool.name, "parameters": fitting or whole, "strict": fitting is not None}
+    return {**told, "description": tool.description} if tool.description else told
+
+
+def choice(ours: str, named: dict[str, Any]) -> str | dict[str, Any]:
+    """Say which tool to call; `named` is the form for one of them."""
+    return ours if ours in {"none", "required"} else named
+
+
+def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the shape of the answer, strictly where strict mode can say it."""
+    whole = rooted(schema)
+    fitting = strict(whole)
+    return {"name": NAME, "schema": fitting or whole, "strict": fitting is not None}
+
+
+def cache_key(request: Request) -> str | None:
+    """
+    Return the same key for the same stable prefix, so that its calls meet one cache.
+
+    Returns:
+        A digest; None where nothing is stable: one key for all would crowd a single machine.
+    """
+    tools = [(tool.name, tool.description, dict(tool.parameters)) for tool in request.tools]
+    system = instructions(request)
+    if not (system or tools):
+        return None
+    prefix = json.dumps([request.model, system, tools], sort_keys=True, default=str)
+    return sha256(prefix.encode()).hexdigest()[:32]

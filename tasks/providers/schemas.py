@@ -1,0 +1,240 @@
+"""
+JSON Schemas as the vendors take them, without changing what they mean.
+
+No vendor takes all of JSON Schema, and what it does not take it answers with a 400. So each schema
+is looked at before it is sent: what can be said in the vendor's subset is, what cannot is asked for
+loosely (OpenAI) or refused here, so that the next target gets it (Anthropic). Whoever asked
+validates the answer against the schema as it was written.
+
+Sources: the "supported schemas" sections of OpenAI's and Anthropic's pages on structured outputs,
+and `anthropic.transform_schema`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+_NOTES = frozenset({"title", "description"})
+_STRICT = _NOTES | {
+    "type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems",
+    "enum", "const", "anyOf", "$ref", "$defs", "definitions", "pattern", "format", "multipleOf",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+}  # fmt: skip
+"""The keywords of OpenAI's strict mode."""
+_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+)
+STRICT_DEPTH = 10
+"""Objects within objects, in OpenAI's strict mode."""
+STRICT_CHARS = 100_000
+"""Of the whole schema as JSON; OpenAI allows 120,000 in its names and 5,000 properties."""
+OPTIONAL, UNIONS = 24, 16
+"""How many optional properties and unions Anthropic takes."""
+
+
+class Unsayable(ValueError):  # noqa: N818 - not a failure: it is asked for otherwise, or elsewhere
+    """The vendor's subset cannot say what the schema means."""
+
+
+def rooted(schema: Mapping[str, Any]) -> Schema:
+    """Return the schema with its root spelled out, where that is a reference into itself."""
+    root = dict(schema)
+    while "$ref" in root and root["$ref"] != "#":
+        root = {**_resolved(schema, root.pop("$ref")), **root}
+    return root
+
+
+def is_object(schema: Mapping[str, Any]) -> bool:
+    """Tell whether the root is an object, on which OpenAI insists."""
+    return schema.get("type") == "object" and "anyOf" not in schema
+
+
+def strict(schema: Mapping[str, Any]) -> Schema | None:
+    """
+    Return the schema for OpenAI's strict mode.
+
+    Returns:
+        The same schema with every object closed; None where strict mode has no words for it.
+    """
+    if not is_object(schema) or len(json.dumps(schema)) > STRICT_CHARS:
+        return None
+    try:
+        return _strict(schema, 0)
+    except Unsayable:
+        return None
+
+
+def _strict(node: Any, depth: int) -> Schema:
+    if not isinstance(node, Mapping) or not node.keys() <= _STRICT or depth > STRICT_DEPTH:
+        raise Unsayable
+    if "$ref" in node:
+        return _strict_reference(node)
+    if "type" not in node and "anyOf" not in node:
+        raise Unsayable
+    if not all(isinstance(value, str | int | float | None) for value in node.get("enum", ())):
+        raise Unsayable
+    if ("array" in _types(node)) != ("items" in node) or node.get("format", "date") not in _FORMATS:
+        raise Unsayable
+    said = {**node, **(_strict_object(node) if "object" in _types(node) else {})}
+    return said | {name: _strict_below(name, said[name], depth) for name in _BELOW & said.keys()}
+
+
+def _strict_object(node: Mapping[str, Any]) -> Schema:
+    properties = node.get("properties", {})
+    if node.get("additionalProperties", "properties" not in node) is not False:
+        raise Unsayable  # it has properties of any name
+    if {*node.get("required", ())} != properties.keys():  # strict mode knows no optional ones
+        raise Unsayable
+    return {
+        "properties": properties, "required": list(properties), "additionalProperties": False
+    }  # fmt: skip
+
+
+_BELOW = {"properties", "items", "anyOf", "$defs", "definitions"}
+"""The keywords that hold further schemas."""
+
+
+def _strict_below(keyword: str, held: Any, depth: int) -> Any:
+    if keyword == "items":
+        return _strict(held, depth)
+    if keyword == "anyOf":
+        return [_strict(one, depth) for one in held]
+    deeper = depth + (keyword == "properties")
+    return {name: _strict(one, deeper) for name, one in held.items()}
+
+
+def _strict_reference(node: Mapping[str, Any]) -> Schema:
+    """Keep what pydantic notes beside a reference, which strict mode wants to stand alone."""
+    if not str(node["$ref"]).startswith("#") or not node.keys() <= _NOTES | {"$ref"}:
+        raise Unsayable
+    notes = {name: node[name] for name in _NOTES & node.keys()}
+    return {"anyOf": [{"$ref": node["$ref"]}], **notes} if notes else dict(node)
+
+
+def closed(schema: Mapping[str, Any]) -> Schema:
+    """
+    Return the schema in the forms that `anthropic.transform_schema` reads.
+
+    Raises:
+        Unsayable: Closing its objects, on which Anthropic insists, would change what they mean, or
+            it holds what Anthropic refuses: recursion, too many optional properties or unions.
+    """
+    said = _closed(rooted(schema))
+    _refuse_recursion(said)
+    nodes = list(_nodes(said))
+    optional = sum(
+        len({*node.get("properties", ())} - {*node.get("required", ())}) for node in nodes
+    )
+    if optional > OPTIONAL or sum("anyOf" in node for node in nodes) > UNIONS:
+        raise Unsayable("it has more optional properties or unions than the vendor takes")
+    return said
+
+
+def _closed(node: Any) -> Schema:
+    if not isinstance(node, Mapping):
+        raise Unsayable("it allows anything somewhere")
+    said = {name: node[name] for name in node if name not in {"$schema", "$id", "definitions"}}
+    if "definitions" in node:
+        said["$defs"] = {**node["definitions"], **node.get("$defs", {})}
+    if "$ref" in said:
+        said["$ref"] = _reference(said["$ref"])
+    if isinstance(said.get("type"), list):
+        kinds = said.pop("type")
+        apart = {name: said.pop(name) for name in [*said] if name not in _NOTES | {"$defs"}}
+        said["anyOf"] = [{"type": kind, **_of_kind(kind, apart)} for kind in kinds]
+    _refuse_open(said)
+    for name in ("properties", "$defs"):
+        if name in said:
+            said[name] = {key: _closed(one) for key, one in said[name].items()}
+    if "items" in said:
+        said["items"] = _closed(said["items"])
+    for name in ("anyOf", "oneOf", "allOf"):
+        if name in said:
+            said[name] = [_closed(one) for one in said[name]]
+    return said
+
+
+def _refuse_open(node: Schema) -> None:
+    """Refuse objects that would mean something else once nothing may be added to them."""
+    if "object" in _types(node):
+        if isinstance(node.get("additionalProperties"), Mapping) or "patternProperties" in node:
+            raise Unsayable("it has an object with properties of any name")
+        if "properties" not in node and node.get("additionalProperties") is not False:
+            raise Unsayable("it has an object with properties of any name")
+        if not {*node.get("required", ())} <= {*node.get("properties", ())}:
+            raise Unsayable("it requires a property that it does not describe")
+        if node.keys() & {"anyOf", "oneOf", "allOf"}:
+            raise Unsayable("it has an object described in several places")
+    if len(node.get("allOf", ())) > 1:
+        raise Unsayable("it has an object described in several places")
+
+
+def _of_kind(kind: str, keywords: Schema) -> Schema:
+    """Pick from the keywords of several types those that mean something for one."""
+    if "enum" in keywords:
+        keywords = {**keywords, "enum": [v for v in keywords["enum"] if _is_of(kind, v)]}
+    mine = {"object": {"properties", "required", "additionalProperties", "patternProperties"},
+            "array": {"items", "minItems", "maxItems"}}  # fmt: skip
+    others = set().union(*(names for other, names in mine.items() if other != kind))
+    return {name: value for name, value in keywords.items() if name not in others}
+
+
+def _is_of(kind: str, value: object) -> bool:
+    if isinstance(value, bool) or value is None:
+        return kind == ("null" if value is None else "boolean")
+    of: dict[str, tuple[type, ...]] = {
+        "string": (str,), "integer": (int,), "number": (int, float),
+        "array": (list,), "object": (dict,),
+    }  # fmt: skip
+    return isinstance(value, of.get(kind, ()))
+
+
+def _refuse_recursion(schema: Schema) -> None:
+    refers = {
+        name: {node["$ref"] for node in _nodes(one) if "$ref" in node}
+        for name, one in schema.get("$defs", {}).items()
+    }
+    for name, refs in refers.items():
+        seen: set[str] = set()
+        ahead = {*refs}
+        while ahead:
+            seen |= ahead
+            ahead = set().union(*(refers.get(ref.removeprefix("#/$defs/"), ()) for ref in ahead))
+            ahead -= seen
+        if f"#/$defs/{name}" in seen:
+            raise Unsayable("it describes itself")
+
+
+def _reference(to: object) -> str:
+    name = str(to).removeprefix("#/definitions/").removeprefix("#/$defs/")
+    if name == to or "/" in name:
+        raise Unsayable("it refers to somewhere else than its own definitions")
+    return f"#/$defs/{name}"
+
+
+def _resolved(schema: Mapping[str, Any], reference: object) -> Mapping[str, Any]:
+    node: Any = schema
+    for step in str(reference).removeprefix("#/").split("/"):
+        node = node.get(step) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
+
+
+def _types(node: Mapping[str, Any]) -> set[Any]:
+    kind = node.get("type")
+    return {*kind} if isinstance(kind, list) else {kind}
+
+
+def _nodes(node: Any) -> Iterator[Schema]:
+    """Walk over a schema and those within it."""
+    if isinstance(node, Mapping):
+        yield dict(node)
+        for keyword in ("items", "additionalProperties"):
+            yield from _nodes(node.get(keyword))
+        for keyword in ("properties", "$defs"):
+            for one in node.get(keyword, {}).values():
+                yield from _nodes(one)
+        for keyword in ("anyOf", "oneOf", "allOf"):
+            for one in node.get(keyword, ()):
+                yield from _nodes(one)
