@@ -49,7 +49,7 @@ class Provider:
 async def _head(reader: asyncio.StreamReader) -> str:
     try:
         return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-    except asyncio.IncompleteReadError:
+    except (asyncio.IncompleteReadError, ConnectionResetError):
         return ""
 
 

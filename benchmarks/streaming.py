@@ -68,7 +68,9 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.stamped_provider", str(TOKENS), str(EVERY_S)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as provider:
             assert provider.stdout
-            Path(folder, "roles.yaml").write_text(ROLES.format(port=provider.stdout.readline()))
+            Path(folder, "roles.yaml").write_text(
+                ROLES.format(port=provider.stdout.readline().strip())
+            )
             environ = {
                 "PATH": os.environ["PATH"], "HOME": folder,
                 "REDIS_URL": f"redis://127.0.0.1:{server.port}/0",

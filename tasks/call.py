@@ -14,7 +14,7 @@ from typing import Any
 from tasks.errors import InvalidOption, InvalidPrompt, UnknownRole
 from tasks.messages import as_json, messages_of
 from tasks.options import check_options
-from tasks.providers.base import Message, Tool
+from tasks.providers.base import Media, Message, Tool
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of prompt and options as JSON; as a message it is a third larger, and less than is taken."""
@@ -65,6 +65,12 @@ class Call:
         messages = messages_of(prompt if (told := _told(prompt)) is None else told)
         _check_size(messages, checked)
         return cls(role=role, messages=messages, **checked)
+
+    @property
+    def media(self) -> frozenset[str]:
+        """The kinds of media among the messages: `image`, `document`."""
+        parts = (part for message in self.messages for part in message.parts)
+        return frozenset(part.kind for part in parts if isinstance(part, Media))
 
 
 def bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

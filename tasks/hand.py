@@ -106,7 +106,7 @@ class Hand:
             if self._lease and self._lease.lost >= MAX_LOST:
                 raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
             call = Call.of(*bind(args, kwargs))
-            role = None if self._was_removed(call.role) else self._now.settings.role(call.role)
+            role = None if self._was_removed(call.role) else self._role(call)
         except Exception as error:
             self._fail(error)
             raise
@@ -129,6 +129,11 @@ class Hand:
         else:
             return self._succeed(call, routed)
         raise Ignore("the task waits in Redis")
+
+    def _role(self, call: Call) -> Role:
+        role = self._now.settings.role(call.role)
+        self._now.settings.check_params(role, call.params)
+        return role
 
     def _open_stream(self, role: Role) -> None:
         """

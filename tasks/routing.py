@@ -12,13 +12,22 @@ from functools import partial
 from typing import Any, Protocol
 
 from breaker import BreakerOpen, Permit, SharedCircuitBreaker
-from tasks import errors, tracing
+from tasks import tracing
 from tasks.call import Call
 from tasks.config import ProviderSettings, Role, Target
-from tasks.errors import BreakwaterError, ChainExhausted, DeadlineExceeded, ProviderError
-from tasks.ledger.attempt import RETRIED, Attempt
+from tasks.correction import Violation
+from tasks.errors import (
+    BreakwaterError,
+    ChainExhausted,
+    DeadlineExceeded,
+    ProviderError,
+    UnsupportedInput,
+)
+from tasks.ledger.attempt import Attempt
 from tasks.providers.base import Completion, Delta, Request, Usage
 from tasks.providers.registry import Registry, settle
+from tasks.refusals import refused_before
+from tasks.schema import shape_of
 
 Clock = Callable[[], float]
 
@@ -105,8 +114,10 @@ def route(
     walk = _Walk(call, role, registry, account, deadline, clock, listener)
     try:
         for place, target in enumerate(role.chain):
-            if refusal := _refused_before(target, earlier):
+            if refusal := refused_before(target, earlier):
                 walk.reject(place, target, refusal, f"refused this prompt before: {refusal}")
+            elif lack := walk.lack(target):
+                walk.reject(place, target, UnsupportedInput.__name__, lack)
             elif completion := walk.ask(place, target):
                 return Routed(completion, target, walk.attempts, walk.closed)
         raise walk.verdict()
@@ -140,9 +151,25 @@ class _Walk:
         self.waits_s: list[float] = []
         self.last_error: ProviderError | None = None
         self.closed = False
+        self.media = call.media
+        self.shape = None if call.schema is None else shape_of(call.schema)
+        self.violation: Violation | None = None
+
+    def lack(self, target: Target) -> str:
+        """Say which of the prompt's media the target cannot take; nothing if it takes all."""
+        missing = sorted(self.media - self._provider(target).media)
+        return f"takes no {' and no '.join(missing)}; see inputs in the roles file" * bool(missing)
 
     def ask(self, place: int, target: Target) -> Completion | None:
-        """Admit, call, record. Return the completion, or None to go on to the next target."""
+        """Ask, once more after an answer that can be mended; None to go on to the next target."""
+        completion = self._try(place, target, None)
+        if self.violation and self.violation.can_be_mended:
+            completion = self._try(place, target, self.violation)
+        return completion
+
+    def _try(self, place: int, target: Target, mending: Violation | None) -> Completion | None:
+        """Admit, call, record. Return the completion, or None if it came to nothing."""
+        self.violation = None
         if self.clock() >= self.deadline:
             raise DeadlineExceeded(
                 f"the deadline of the task passed before {target.provider!r} could be asked"
@@ -154,17 +181,23 @@ class _Walk:
             self.waits_s.append(refused.retry_in_s)
             self.reject(place, target, "BreakerOpen", _why_refused(refused))
             return None
-        begun = self._attempt(place, target, "WorkerLost", self._why_chosen(permit.state))
+        why = self._why_chosen(permit.state, mending)
+        begun = self._attempt(place, target, "WorkerLost", why)
         with tracing.now().calling(self._provider(target), begun):
-            return self._ask(target, breaker, permit, begun)
+            return self._ask(target, breaker, permit, begun, mending)
 
     def _ask(
-        self, target: Target, breaker: SharedCircuitBreaker, permit: Permit, begun: Attempt
+        self,
+        target: Target,
+        breaker: SharedCircuitBreaker,
+        permit: Permit,
+        begun: Attempt,
+        mending: Violation | None,
     ) -> Completion | None:
         started = self.clock()
         self.first_token_at = None
         try:
-            completion = self._call(target, begun)
+            completion = self._judged(target, self._call(target, begun, mending))
         except ProviderError as error:
             settle(breaker, permit, error)
             self._failed(target, replace(begun, **self._times(started)), error)
@@ -195,11 +228,17 @@ class _Walk:
         """Say why the whole walk came to nothing."""
         if self.waits_s:
             return NothingAvailable(self.attempts, min(self.waits_s))
-        if len({attempt.error for attempt in self.attempts}) == 1 and self.last_error:
+        met = {attempt.error for attempt in self.attempts}
+        if met == {UnsupportedInput.__name__}:
+            return UnsupportedInput(
+                f"no target of role {self.role.name!r} can take this prompt: "
+                + ", ".join(f"{a.provider}: {a.why}" for a in self.attempts)
+            )
+        if len(met) == 1 and self.last_error:
             return self.last_error
+        refusals = dict.fromkeys(f"{a.provider}: {a.error}" for a in self.attempts)
         return ChainExhausted(
-            f"no target of role {self.role.name!r} takes this prompt: "
-            + ", ".join(f"{a.provider}: {a.error}" for a in self.attempts)
+            f"no target of role {self.role.name!r} takes this prompt: {', '.join(refusals)}"
         )
 
     def _attempt(self, place: int, target: Target, error: str, why: str) -> Attempt:
@@ -208,12 +247,24 @@ class _Walk:
             number=self.account.number(), place=place, started_ms=time.time_ns() // 1_000_000,
         )  # fmt: skip
 
-    def _call(self, target: Target, begun: Attempt) -> Completion:
+    def _call(self, target: Target, begun: Attempt, mending: Violation | None) -> Completion:
         provider = self.registry.provider(target.provider)
         request = self._request(target, begun)
+        if mending:
+            request = replace(request, messages=mending.correction(request.messages))
         if not getattr(provider, "tells_before_sending", False):
             request.before_sending()
         return provider.complete(request)
+
+    def _judged(self, target: Target, completion: Completion) -> Completion:
+        """Return the completion with its data, if a schema asks for some."""
+        if self.shape is None or completion.tool_calls:
+            return completion
+        reading = self.shape.read(completion.text)
+        if not reading.fault:
+            return replace(completion, data=reading.data)
+        self.violation = Violation(completion, reading)
+        raise self.violation.error(target.provider)
 
     def _request(self, target: Target, begun: Attempt) -> Request:
         settings = self.registry.settings
@@ -251,14 +302,22 @@ class _Walk:
         self.last_error = error
         if error.verdict.heals:
             self.waits_s.append(error.retry_after_s or 0.0)
+        answered_by = [self.violation.completion.model] if self.violation else []
+        usage = Usage(**error.usage) if error.usage else None
         self._add(
             target,
             replace(
                 begun, error=type(error).__name__, status=error.status,
-                request_id=error.request_id,
-                **(self._spent(begun, Usage(**error.usage)) if error.usage else {}),
+                request_id=error.request_id, why=begun.why + self._detail(error),
+                **(self._spent(begun, usage, *answered_by) if usage else {}),
             ),
         )  # fmt: skip
+
+    def _detail(self, error: ProviderError) -> str:
+        """Say more of an error that may differ from answer to answer."""
+        if self.violation:
+            return f"; the answer {self.violation.reading.fault}"
+        return f"; {error}" if isinstance(error, UnsupportedInput) else ""
 
     def _spent(self, begun: Attempt, usage: Usage, *models: str) -> dict[str, Any]:
         prices = self.registry.prices
@@ -273,8 +332,10 @@ class _Walk:
     def _provider(self, target: Target) -> ProviderSettings:
         return self.registry.settings.providers[target.provider]
 
-    def _why_chosen(self, state: str) -> str:
+    def _why_chosen(self, state: str, mending: Violation | None) -> str:
         probe = ", probing whether it has recovered" if state == "half-open" else ""
+        if mending:
+            return f"asked again, with what is wrong with its answer{probe}"
         if not self.attempts:
             return "first of the chain" + probe
         before = self.attempts[-1]
@@ -293,20 +354,3 @@ def _why_refused(refused: BreakerOpen) -> str:
         return "forced open by an operator"
     reason = f" ({refused.reason})" if refused.reason else ""
     return f"{refused.state}{reason}, ask again in {refused.retry_in_s:.1f} s"
-
-
-def _refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> str | None:
-    """Name the error by which this target refused this very prompt, if it did."""
-    for attempt in reversed(earlier):
-        if attempt["error"] == RETRIED:  # by hand, after something was mended
-            return None
-        if (attempt["provider"], attempt["model"]) == (target.provider, target.model):
-            kind = getattr(errors, attempt.get("error") or "", None)
-            if (
-                attempt["outcome"] == "failed"
-                and isinstance(kind, type)
-                and issubclass(kind, ProviderError)
-                and not kind.verdict.heals
-            ):
-                return kind.__name__
-    return None

@@ -41,13 +41,13 @@ class Shape:
     A schema, ready to read answers with.
 
     Args:
-        schema: One in which `fault_of` finds none.
+        schema: Its JSON Schema.
+        validator: jsonschema's, for it.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        text = json.dumps(schema)
-        self._validator = _compiled(text)[0]
-        self._declared = set(_declared(schema))
+    def __init__(self, schema: Mapping[str, Any], validator: Any) -> None:
+        self._validator = validator
+        self._declared = frozenset(_declared(schema))
 
     def read(self, text: str) -> Reading:
         """Read an answer's text as JSON, perhaps in a ```json fence, and validate it."""
@@ -57,11 +57,11 @@ class Shape:
             # What Python reads and JSON has not: NaN, Infinity, half a surrogate pair.
             json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
-            return Reading(fault="it is not JSON", advice="it is not JSON")
+            return Reading(fault="is not JSON", advice="it is not JSON")
         try:
             errors = list(islice(self._validator.iter_errors(data), MAX_TOLD))
         except RecursionError:
-            return Reading(fault="it nests too deep to be validated", advice="it nests too deep")
+            return Reading(fault="nests too deep to be validated", advice="it nests too deep")
         if not errors:
             return Reading(data)
         told = [f"at {_pointer(e.absolute_path)}: {e.message[:300]}" for e in errors]
@@ -73,7 +73,20 @@ class Shape:
             step if isinstance(step, int) or step in self._declared else "*"
             for step in error.absolute_path
         )
-        return f"it breaks {error.validator!r} at {_pointer(place)}"
+        return f"breaks {error.validator!r} at {_pointer(place)}"
+
+
+def shape_of(schema: Mapping[str, Any]) -> Shape:
+    """
+    Return a schema in which `fault_of` finds none, ready to read answers with.
+
+    Raises:
+        ValueError: It finds one.
+    """
+    shape, fault = _compiled(json.dumps(schema))
+    if shape is None:
+        raise ValueError(f"this is no JSON Schema: {fault}")
+    return shape
 
 
 def schema_of(model: type) -> dict[str, Any]:
@@ -121,17 +134,17 @@ def fault_of(schema: Mapping[str, Any]) -> str:
     return _compiled(json.dumps(schema))[1]
 
 
-def _compiled(text: str) -> tuple[Any, str]:
+def _compiled(text: str) -> tuple[Shape | None, str]:
     return _kept(text) if len(text) <= KEPT_BYTES else _compile(text)
 
 
 @lru_cache(maxsize=64)
-def _kept(text: str) -> tuple[Any, str]:
+def _kept(text: str) -> tuple[Shape | None, str]:
     return _compile(text)
 
 
-def _compile(text: str) -> tuple[Any, str]:
-    """Return a validator and no fault, or the fault."""
+def _compile(text: str) -> tuple[Shape | None, str]:
+    """Return a shape and no fault, or the fault."""
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - 70 ms
     from jsonschema.validators import validator_for  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415
@@ -154,7 +167,7 @@ def _compile(text: str) -> tuple[Any, str]:
         return None, "a $ref leads to no schema; it must point into the schema itself, as #/$defs/…"
     except RecursionError:
         return None, "it refers to itself without an end"
-    return validator, ""
+    return Shape(schema, validator), ""
 
 
 def _names_known_draft(schema: Mapping[str, Any]) -> bool:

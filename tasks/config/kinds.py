@@ -61,6 +61,19 @@ def one_of(*choices: str) -> Kind:
     )
 
 
+def some_of(*choices: str) -> Kind:
+    """Return the kind of a list of some of a few words, or none, given as a frozen set."""
+    return Kind(
+        f"a list of {' and '.join(choices)}, perhaps empty",
+        lambda value: (
+            isinstance(value, list)
+            and all(isinstance(item, str) and item in choices for item in value)
+            and len(set(value)) == len(value)
+        ),
+        frozenset,
+    )
+
+
 def text(allowed: str, accepts: Callable[[str], bool], *, secret: bool = False) -> Kind:
     """Return the kind of a text that is not blank and satisfies `accepts`."""
     return Kind(

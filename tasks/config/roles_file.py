@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
+from tasks.config import strict
 from tasks.config.checker import TEXT, Checker, at, nearest_to
 from tasks.config.connection import API_KEY, BASE_URL
 from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes
 from tasks.config.handover import version_of
-from tasks.config.kinds import FLAG, number, seconds, whole
+from tasks.config.kinds import FLAG, number, seconds, some_of, whole
 from tasks.config.params import NOT_TAKEN, PARAMS
 from tasks.config.settings import (
     NAME,
@@ -38,7 +39,13 @@ _CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _DAY_S = 86_400
 _MAX_DEPTH = 50  # roles that continue with one another
 
-_PROVIDER = {"model": TEXT, "api_key": API_KEY, "base_url": BASE_URL, "prompt_cache": FLAG}
+_PROVIDER = {
+    "model": TEXT,
+    "api_key": API_KEY,
+    "base_url": BASE_URL,
+    "prompt_cache": FLAG,
+    "inputs": some_of("image", "document"),
+}
 _TIMEOUT = {
     "connect_s": seconds(600),
     "total_s": seconds(_DAY_S),
@@ -60,7 +67,12 @@ _PRICES = {
     kind: number(0, 100_000, "of US dollars per million tokens ")
     for kind in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
 }
-_ROLE = {"system": TEXT, "deadline_s": seconds(30 * _DAY_S), "stream_restart": FLAG}
+_ROLE = {
+    "system": TEXT,
+    "deadline_s": seconds(30 * _DAY_S),
+    "stream_restart": FLAG,
+    "drop_params": FLAG,
+}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
 _TOP_KEYS = ("providers", "params", "default_provider", "roles")
@@ -116,7 +128,7 @@ class _RolesFile(Checker):
             for name, node in self._named("providers", top, root).items()
         }
         default = self.known_name("provider", top, "", "default_provider", providers)
-        return Settings(
+        settings = Settings(
             providers=providers,
             roles=self._roles(self._named("roles", top, root), providers, default),
             params=self._params(top, ""),
@@ -124,6 +136,8 @@ class _RolesFile(Checker):
             source=source,
             version=version,
         )
+        strict.check(settings, top, self.faults)
+        return settings
 
     def _single_provider(self, root: Node, source: str, version: str) -> Settings:
         adapter = root.value["provider"]
@@ -166,6 +180,7 @@ class _RolesFile(Checker):
             timeout=Timeout(**self.section(entries, where, "timeout", _TIMEOUT)),
             params=self._params(entries, where, NOT_TAKEN.get(adapter, {})),
             prompt_cache=values.get("prompt_cache", False),
+            inputs=values.get("inputs"),
             breaker=BreakerSettings(**self.section(entries, where, "breaker", _BREAKER)),
             prices=self._prices(entries, where),
         )

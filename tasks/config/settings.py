@@ -5,12 +5,13 @@ Built by `tasks.config.load_settings`, read by routing, the registry and `breakw
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import UnknownRole
+from tasks.config.params import NOT_TAKEN
+from tasks.errors import InvalidOption, UnknownRole
 
 if TYPE_CHECKING:  # producers import this module too, and pydantic costs 50 ms
     from pydantic import SecretStr
@@ -19,6 +20,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What a role or a provider may be called: it ends up in queue names and Redis keys."""
 
 DEADLINE_S = 24 * 3600.0
+
+INPUTS: Mapping[str, frozenset[str]] = {
+    "anthropic": frozenset({"image", "document"}),
+    "openai": frozenset({"image", "document"}),
+    "google": frozenset({"image", "document"}),
+    "openai-chat": frozenset({"image"}),
+}
+"""What media each adapter's vendor takes; of somebody's own adapter nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +81,16 @@ class ProviderSettings:
     timeout: Timeout = Timeout()
     params: Mapping[str, Any] = field(default_factory=dict)
     prompt_cache: bool = False
+    inputs: frozenset[str] | None = None
+    """What media it takes, `image` and `document`; None: what its adapter's vendor does."""
     breaker: BreakerSettings = BreakerSettings()
     prices: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
     """By model, `*` for any: US dollars per million tokens, by the names in a usage."""
+
+    @property
+    def media(self) -> frozenset[str]:
+        """The kinds of media that a prompt for it may have."""
+        return INPUTS.get(self.adapter, frozenset()) if self.inputs is None else self.inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,8 @@ class Role:
     params: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float = DEADLINE_S
     """From enqueue to the last moment an answer is of use."""
+    drop_params: bool = True
+    """A parameter that a target does not take is left out there; False: it is a fault."""
     stream_restart: bool = True
     """A stream that breaks after its first token begins anew with the next target, and says so."""
 
@@ -138,3 +156,27 @@ class Settings:
         """Merge the parameters of one call, key by key: global < provider < role < call."""
         provider = self.providers[target.provider]
         return {**self.params, **provider.params, **role.params, **call_params}
+
+    def untaken(self, role: Role, params: Iterable[str]) -> dict[str, str]:
+        """Say of parameters which target of the role does not take them, and why."""
+        found: dict[str, str] = {}
+        for target in role.chain:
+            refused = NOT_TAKEN.get(self.providers[target.provider].adapter, {})
+            for name in refused.keys() & set(params):
+                found.setdefault(name, f"provider {target.provider!r}: {refused[name]}")
+        return found
+
+    def check_params(self, role: Role, params: Iterable[str]) -> None:
+        """
+        Refuse what a target of the role would have to leave out, if the role says so.
+
+        Raises:
+            InvalidOption: Naming each such parameter and a provider that does not take it.
+        """
+        if role.drop_params or not (untaken := self.untaken(role, params)):
+            return
+        faults = [
+            f"params.{name}: {why}; leave it out, or set drop_params: true for role {role.name!r}"
+            for name, why in sorted(untaken.items())
+        ]
+        raise InvalidOption("; ".join(faults), {"faults": faults})

@@ -96,7 +96,7 @@ def test_what_strict_mode_cannot_say_is_not_bent_to_fit(name: str) -> None:
     assert strict(rooted(LOOSE[name])) is None
 
 
-@pytest.mark.parametrize("name", FITTING.keys() - {"recursion"})
+@pytest.mark.parametrize("name", sorted(FITTING.keys() - {"recursion"}))
 def test_what_anthropic_can_say_has_its_objects_closed(name: str) -> None:
     """The API refuses an object that is not."""
     said = anthropic.transform_schema(closed(FITTING[name]))

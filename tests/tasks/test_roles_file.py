@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.config import BreakerSettings, Settings, Target, Timeout, load_settings, role_names
-from tasks.errors import ConfigError, UnknownRole
+from tasks.errors import ConfigError, InvalidOption, UnknownRole
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "b", "GEMINI_API_KEY": "c"}
@@ -177,7 +177,9 @@ def test_an_adapter_of_ones_own_is_imported(load):
 
 
 ADAPTERS = "anthropic, openai, openai-chat, google, or package.module:Class"
-PROVIDER_KEYS = "adapter, model, api_key, base_url, prompt_cache, timeout, params, breaker, prices"
+PROVIDER_KEYS = (
+    "adapter, model, api_key, base_url, prompt_cache, inputs, timeout, params, breaker, prices"
+)
 PARAMS = "max_output_tokens, temperature, top_p, stop, seed, reasoning_effort"
 URL = "a URL like https://host/path (no user or password in it)"
 PACING = "is kept for pacing, which does not work yet; remove it until it does"
@@ -282,6 +284,26 @@ FAULTS = {
     provider("base_url: 'http://host:port'"): (
         f"1: providers.claude.base_url: 'http://host:port' is not {URL}"
     ),
+    provider("inputs: image"): (
+        "1: providers.claude.inputs: 'image' is not a list of image and document, perhaps empty"
+    ),
+    provider("inputs: [image, sound]"): (
+        "1: providers.claude.inputs: a list is not a list of image and document, perhaps empty"
+    ),
+    provider("inputs: [image, image]"): (
+        "1: providers.claude.inputs: a list is not a list of image and document, perhaps empty"
+    ),
+    roles("{coder: {chain: [claude], drop_params: 1}}"): (
+        "2: roles.coder.drop_params: 1 is not true or false"
+    ),
+    roles("{coder: {chain: [claude], drop_params: false, params: {temperature: 0}}}"): (
+        "2: roles.coder.params.temperature: provider 'claude': Anthropic's API of 2026-10-21 does "
+        "not take it; remove it here, or let role 'coder' drop it (drop_params)"
+    ),
+    f"{CLAUDE}\nroles: {{coder: {{chain: [claude], drop_params: false}}}}\nparams: {{seed: 1}}": (
+        "3: params.seed: provider 'claude': Anthropic's API of 2026-10-21 does not take it; remove "
+        "it here, or let role 'coder' drop it (drop_params)"
+    ),
     provider("prompt_cache: 1"): "1: providers.claude.prompt_cache: 1 is not true or false",
     provider("prices: 3"): (
         "1: providers.claude.prices: 3 is not a mapping of models, or '*' for any, to their prices"
@@ -298,7 +320,7 @@ FAULTS = {
         "output_tokens, cached_input_tokens, cache_write_tokens"
     ),
     provider("timeout: 30"): (
-        "1: providers.claude.timeout: 30 is not a mapping with the keys connect_s, total_s"
+        "1: providers.claude.timeout: 30 is not a mapping with the keys connect_s, total_s, first_token_s, between_tokens_s"
     ),
     provider("timeout: {total_s: 0}"): (
         "1: providers.claude.timeout.total_s: 0 is not a number of seconds from 0.001 to 86400"
@@ -307,8 +329,8 @@ FAULTS = {
         "1: providers.claude.timeout.connect_s: .nan is not a number of seconds from 0.001 to 600"
     ),
     provider("timeout: {total: 3}"): (
-        "1: providers.claude.timeout: unknown key 'total'; allowed are connect_s, total_s "
-        "(did you mean 'total_s'?)"
+        "1: providers.claude.timeout: unknown key 'total'; allowed are connect_s, total_s, "
+        "first_token_s, between_tokens_s (did you mean 'total_s'?)"
     ),
     provider("breaker: {fail_max: 0}"): (
         "1: providers.claude.breaker.fail_max: 0 is not a whole number from 1 to 10000"
@@ -355,7 +377,7 @@ FAULTS = {
     roles("{a b: {chain: [claude]}}"): f"2: roles: 'a b' cannot be a name; allowed is {NAMES}",
     roles("{coder: {system: Code.}}"): "2: roles.coder: chain is missing",
     roles("{coder: [claude]}"): (
-        "2: roles.coder: a list is not a mapping with the keys chain, system, deadline_s, params"
+        "2: roles.coder: a list is not a mapping with the keys chain, system, deadline_s, stream_restart, drop_params, params"
     ),
     roles("{coder: {chain: []}}"): f"2: roles.coder.chain: an empty list is not {CHAIN}",
     roles("{coder: {chain: claude}}"): f"2: roles.coder.chain: 'claude' is not {CHAIN}",
@@ -395,7 +417,7 @@ FAULTS = {
     # the single-provider form
     "{provider: anthropic, model: m, api_key: k, roles: {}}": (
         "1: unknown key 'roles'; allowed are provider, model, api_key, base_url, prompt_cache, "
-        "timeout, params, breaker, prices"
+        "inputs, timeout, params, breaker, prices"
     ),
     "{provider: openai}": "1: model is missing",
 }  # fmt: skip
@@ -632,3 +654,58 @@ def test_junk_never_raises_anything_but_config_error(junk_file: Path, junk: Any)
 def test_bytes_never_raise_anything_but_config_error(junk_file: Path, content: bytes):
     """Any bytes are either good or refused."""
     load_or_refuse(junk_file, content)
+
+
+def test_what_media_a_provider_takes_is_its_vendors_unless_told(load):
+    """Chat Completions is spoken by many, most of which take no documents; some take nothing."""
+    content = """
+providers:
+  claude: {adapter: anthropic, model: m, api_key: k}
+  gpt: {adapter: openai, model: m, api_key: k}
+  gemini: {adapter: google, model: m, api_key: k}
+  local: {adapter: openai-chat, model: m, api_key: k}
+  blind: {adapter: openai-chat, model: m, api_key: k, inputs: []}
+  reader: {adapter: openai-chat, model: m, api_key: k, inputs: [document, image]}
+  own: {adapter: "tests.support.scripted:ScriptedProvider", model: m}
+roles: {coder: {chain: [claude]}}
+"""
+
+    media = {name: set(own.media) for name, own in load(content).providers.items()}
+
+    both = {"image", "document"}
+    assert media == {
+        "claude": both, "gpt": both, "gemini": both, "local": {"image"}, "blind": set(),
+        "reader": both, "own": set(),
+    }  # fmt: skip
+
+
+def test_a_strict_role_may_set_what_all_its_targets_take(load):
+    """And others in the same file go on dropping."""
+    content = f"""
+{CLAUDE}
+params: {{max_output_tokens: 5}}
+roles:
+  strict: {{chain: [claude], drop_params: false, params: {{stop: [a]}}}}
+  other: {{chain: [claude], params: {{temperature: 0}}}}
+"""
+
+    got = load(content)
+
+    assert not got.role("strict").drop_params
+    assert got.role("other").drop_params
+
+
+def test_a_strict_role_refuses_a_calls_params_that_a_target_would_drop(load):
+    """Naming param, provider and what to do; a role that drops says nothing."""
+    got = load(roles("{strict: {chain: [claude], drop_params: false}, other: {chain: [claude]}}"))
+
+    with pytest.raises(InvalidOption) as refused:
+        got.check_params(got.role("strict"), {"temperature": 0, "seed": 1, "stop": ["a"]})
+    got.check_params(got.role("other"), {"temperature": 0})
+    got.check_params(got.role("strict"), {"stop": ["a"]})
+
+    assert refused.value.details["faults"] == [
+        f"params.{name}: provider 'claude': Anthropic's API of 2026-10-21 does not take it; "
+        "leave it out, or set drop_params: true for role 'strict'"
+        for name in ("seed", "temperature")
+    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import fakeredis
 import pytest
@@ -55,13 +56,15 @@ def breakers() -> Iterator[Breakers]:
     shared.close()
 
 
-def walk(breakers: Breakers, ear: Ear | None, restart: bool = True, **scripts: Step) -> Routed:
+def walk(
+    breakers: Breakers, ear: Ear | None, restart: bool = True, schema: Any = None, **scripts: Step
+) -> Routed:
     settings = settings_over(*scripts)
     providers = {name: ScriptedProvider(step) for name, step in scripts.items()}
     registry = Registry(settings, breakers, providers=providers)
     role = replace(settings.roles["coder"], stream_restart=restart)
     account = Account({"task_id": "t1", "role": "coder"})
-    call = Call.of("coder", "hi", {"stream": True})
+    call = Call.of("coder", "hi", {"stream": True, "schema": schema})
     return route(call, role, registry, account=account, deadline=9e9, listener=ear)
 
 
@@ -132,3 +135,19 @@ def test_the_time_to_the_first_token_is_known(breakers: Breakers) -> None:
     assert [attempt.first_token_ms for attempt in streamed.attempts] == [0, 0]
     assert plain.attempts[0].first_token_ms is None
     assert plain.completion.text == "None"
+
+
+def test_an_answer_that_breaks_its_schema_is_taken_back(breakers: Breakers) -> None:
+    """Who heard it is told, and hears the next from its beginning."""
+    ear, schema = Ear(), {"type": "integer"}
+
+    routed = walk(breakers, ear, schema=schema, a=saying("o", "ne"), b=saying("1"))
+
+    assert ear.heard == ["o", "ne", "restart a SchemaViolated"] * 2 + ["1"]
+    assert routed.completion.data == 1
+
+
+def test_a_role_without_restarts_fails_with_what_breaks_the_schema(breakers: Breakers) -> None:
+    """What was heard cannot be taken back."""
+    with pytest.raises(errors.SchemaViolated):
+        walk(breakers, Ear(), False, {"type": "integer"}, a=saying("one"), b=saying("1"))

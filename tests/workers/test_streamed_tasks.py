@@ -13,21 +13,30 @@ from simulator.client import Simulator
 from tests.support.fleet import Fleet, wait_for
 
 LONG = " ".join(f"word{n}" for n in range(60))
-ADAPTERS = {"clarifier": "claude", "planner": "gpt", "drafter": "local", "critic": "gemini"}
+PROVIDERS = ("claude", "gpt", "local", "gemini")
+
 
 READ = """
-import json, sys
+import asyncio, json
 from tasks import complete, stream
-result = complete.apply_async(({role!r}, "hi"), {{"stream": True}}, task_id={task_id!r})
-print(json.dumps({{"id": result.id}}), flush=True)
-try:
-    for event in stream(result, timeout=50):
-        print(json.dumps({{
-            "type": event.type, "text": event.text, "error": event.error,
-            "provider": event.provider, "result": event.result,
-        }}), flush=True)
-except Exception as error:
-    print(json.dumps({{"type": "error", "error": type(error).__name__, "text": str(error)}}))
+
+async def read(role, task_id):
+    result = complete.apply_async((role, "hi"), {{"stream": True}}, task_id=task_id)
+    heard = []
+    try:
+        async for event in stream(result, timeout=50):
+            heard.append({{
+                "type": event.type, "text": event.text, "error": event.error,
+                "provider": event.provider, "result": event.result,
+            }})
+    except Exception as error:
+        heard.append({{"type": "error", "error": type(error).__name__, "text": str(error)}})
+    return heard
+
+async def main():
+    print(json.dumps(await asyncio.gather(*(read(*each) for each in {tasks!r}))))
+
+asyncio.run(main())
 """
 
 
@@ -38,10 +47,15 @@ def readers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def read(workers: Fleet, role: str, task_id: str = "t1") -> list[dict[str, Any]]:
-    """Enqueue in another process and read the stream there; return what it heard."""
-    printed = workers.run(READ.format(role=role, task_id=task_id))
-    return [json.loads(line) for line in printed.splitlines()][1:]
+def read_all(workers: Fleet, tasks: list[tuple[str, str]]) -> list[list[dict[str, Any]]]:
+    """Enqueue in another process and read the streams there; return what each has heard."""
+    heard: list[list[dict[str, Any]]] = json.loads(workers.run(READ.format(tasks=tasks)))
+    return heard
+
+
+def read(workers: Fleet, role: str) -> list[dict[str, Any]]:
+    (heard,) = read_all(workers, [(role, "t1")])
+    return heard
 
 
 def text_of(events: list[dict[str, Any]]) -> str:
@@ -57,15 +71,13 @@ def slowly(simulator: Simulator, *names: str, interval_s: float = 0.05) -> None:
 
 
 @pytest.fixture
-def all_roles(workers: Fleet) -> Fleet:
-    """A role for each adapter alone, and one with a second target behind each."""
+def all_roles(workers: Fleet, simulator: Simulator) -> Fleet:
+    """A role for each provider, a spare behind it; and one that does not begin anew."""
     text = workers.roles_file.read_text()
-    alone = {"drafter": "local", "critic": "gemini"}
-    text += "".join(f"  {role}: {{chain: [{name}]}}\n" for role, name in alone.items())
-    for name in ADAPTERS.values():
-        second = "gpt" if name != "gpt" else "claude"
-        text += f"  two-{name}: {{chain: [{name}, {second}]}}\n"
-    text += "  strict: {chain: [claude, gpt], stream_restart: false}\n"
+    spare = f"spare: {{adapter: openai-chat, model: m, api_key: none, base_url: {simulator.url('spare')}/v1}}"
+    text = text.replace("providers:\n", f"providers:\n  {spare}\n")
+    text += "".join(f"  of-{name}: {{chain: [{name}, spare]}}\n" for name in PROVIDERS)
+    text += "  strict: {chain: [claude, spare], stream_restart: false}\n"
     workers.roles_file.write_text(text)
     return workers
 
@@ -73,13 +85,13 @@ def all_roles(workers: Fleet) -> Fleet:
 @pytest.mark.four_adapters
 def test_each_provider_is_heard_word_by_word(all_roles: Fleet, simulator: Simulator) -> None:
     """In another process, while the answer runs; the text that was heard is the result's."""
-    slowly(simulator, *ADAPTERS.values(), interval_s=0.03)
+    slowly(simulator, *PROVIDERS, interval_s=0.03)
     all_roles.start()
 
-    for role in ADAPTERS:
-        events = read(all_roles, role, task_id=role)
+    heard = read_all(all_roles, [(f"of-{name}", name) for name in PROVIDERS])
 
-        assert len(events) > 10, role
+    for name, events in zip(PROVIDERS, heard, strict=True):
+        assert len(events) > 10, name
         assert {event["type"] for event in events[:-1]} == {"text"}
         assert text_of(events) == LONG == events[-1]["result"]["text"]
         assert events[-1]["result"]["usage"]["output_tokens"] > 0
@@ -87,24 +99,36 @@ def test_each_provider_is_heard_word_by_word(all_roles: Fleet, simulator: Simula
 
 
 @pytest.mark.four_adapters
-@pytest.mark.parametrize("fault", ["cut", "truncate", "reset_midway", "stream_error"])
 def test_a_stream_that_breaks_is_never_taken_for_whole(
-    all_roles: Fleet, simulator: Simulator, fault: str
+    all_roles: Fleet, simulator: Simulator
 ) -> None:
     """However it breaks: what was heard is taken back, the next target's answer is whole."""
-    slowly(simulator, *ADAPTERS.values(), interval_s=0)
+    slowly(simulator, *PROVIDERS, "spare", interval_s=0)
     all_roles.start()
 
-    for name in ADAPTERS.values():
-        simulator.fault(name, fault, first=1)
-        events = read(all_roles, f"two-{name}", task_id=f"{fault}-{name}")
-        simulator.heal(name)
+    for fault in ("cut", "truncate", "reset_midway", "stream_error"):
+        for name in PROVIDERS:
+            simulator.fault(name, fault, first=1)
+        heard = read_all(all_roles, [(f"of-{name}", f"{fault}-{name}") for name in PROVIDERS])
 
-        assert events[-1]["type"] == "end", (name, events)
-        result = events[-1]["result"]
-        assert [attempt["outcome"] for attempt in result["attempts"]] == ["failed", "succeeded"]
-        assert result["attempts"][0]["provider"] == name
-        assert text_of(events) == result["text"] == LONG
+        for name, events in zip(PROVIDERS, heard, strict=True):
+            assert events[-1]["type"] == "end", (name, fault, events)
+            result = events[-1]["result"]
+            tried = [(each["provider"], each["outcome"]) for each in result["attempts"]]
+            assert tried == [(name, "failed"), ("spare", "succeeded")]
+            assert text_of(events) == result["text"] == LONG
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "solo"])
+def test_every_pool_tells(workers: Fleet, simulator: Simulator, pool: str) -> None:
+    """The thread that tells is at home in each process, and beside each kind of task."""
+    slowly(simulator, "claude", interval_s=0.03)
+    workers.start(1, pool, 2)
+
+    events = read(workers, "clarifier")
+
+    assert len(events) > 10
+    assert text_of(events) == LONG
 
 
 def test_a_killed_workers_stream_begins_anew_elsewhere(
@@ -147,13 +171,12 @@ def test_a_worker_that_stops_hands_its_stream_over(
     workers: Fleet, simulator: Simulator, readers: ThreadPoolExecutor, redis_url: str
 ) -> None:
     """A call that outlives the stop is given back; the reader is told, and hears the whole."""
-    slowly(simulator, "claude", interval_s=1)
-    workers.start(2, concurrency=1)
+    slowly(simulator, "claude", interval_s=0.5)
+    workers.start(2, "threads", 1, "--grace", "0.5")
     reading = readers.submit(read, workers, "clarifier")
     number = who_streams(workers, redis_url)
     simulator.settings("claude", answer=LONG)
-    for _ in range(2):
-        workers.workers[number].send_signal(signal.SIGTERM)
+    workers.workers[number].send_signal(signal.SIGTERM)
 
     events = reading.result(60)
 
