@@ -37,6 +37,7 @@ class Listener:
         """Begin with nobody, and with a lock that nobody holds."""
         self._lock = threading.Lock()
         self._waiting: dict[int, AsyncResult] = {}
+        self._left: list[AsyncResult] = []  # nobody waits for these, who are still subscribed to
         self._listens = False
         self._has_heard = False
 
@@ -79,15 +80,16 @@ class Listener:
         return heard
 
     def forget(self, result: AsyncResult) -> None:
-        """Listen for this one no more."""
+        """Listen for this one no more. Does not wait for Redis: an event loop may call it."""
         with self._lock:
-            self._waiting.pop(id(result), None)
-        app.backend.remove_pending_result(result)
+            if self._waiting.pop(id(result), None) and result._cache is None:
+                self._left.append(result)
 
     def _listen(self) -> None:
         looked = time.monotonic()
         while self._somebody_waits():
             try:
+                self._leave()
                 app.backend.result_consumer.drain_events(timeout=HEARS_S)
                 if time.monotonic() - looked >= LOOK_S:
                     looked = time.monotonic()
@@ -102,8 +104,14 @@ class Listener:
 
     def _somebody_waits(self) -> bool:
         with self._lock:
-            self._listens = bool(self._waiting)
+            self._listens = bool(self._waiting or self._left)
             return self._listens
+
+    def _leave(self) -> None:
+        with self._lock:
+            left, self._left = self._left, []
+        for result in left:
+            app.backend.remove_pending_result(result)
 
     def _look(self, results: list[AsyncResult]) -> None:
         """Read what is settled among these, whether or not it was heard."""

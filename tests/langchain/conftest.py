@@ -1,7 +1,9 @@
 """One worker per module, its simulated providers, and this process as a producer."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +28,8 @@ class House:
 def roles_over(simulator: Simulator, adapters: dict[str, str]) -> str:
     """A role a provider, named as it; and the four of a team, whose chains have an alternative."""
     providers = "".join(
-        f'  {name}: {{adapter: {adapter}, model: m-{name}, api_key: {KEYS[name]}, base_url: "'
+        f"  {name}: {{adapter: {adapter}, model: m-{name}, api_key: {KEYS[name]}, "
+        f'inputs: [image, document], base_url: "'
         f'{simulator.url(name)}{"/v1" if adapter.startswith("openai") else ""}"}}\n'
         for name, adapter in adapters.items()
     )
@@ -60,6 +63,23 @@ def house(redis_server: str, adapters: dict[str, str]) -> Iterator[House]:
     ):
         workers.start(1, "threads", 32)
         yield House(simulator, workers, client)
+
+
+def documented_skips() -> set[str]:
+    """The standard tests that the documentation says are skipped."""
+    page = (Path(__file__).parents[2] / "docs" / "langchain.md").read_text()
+    return set(re.findall(r"`(test_\w+)`", page.partition("## LangChain's standard tests")[2]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Any:
+    """Fail a standard test that is skipped and not documented as such, or the other way round."""
+    report = yield
+    if call.when == "call" and item.cls is not None and item.path.name == "test_standard.py":
+        if report.skipped != (item.originalname in documented_skips()):
+            report.outcome = "failed"
+            report.longrepr = f"skipped: {report.skipped}; docs/langchain.md says otherwise"
+    return report
 
 
 @pytest.fixture(scope="session")

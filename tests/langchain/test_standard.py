@@ -13,7 +13,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from simulator.client import Simulator
 from tasks.langchain import ChatBreakwater
-from tests.langchain.conftest import ADAPTERS
+from tests.langchain.conftest import ADAPTERS, documented_skips
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -142,3 +142,11 @@ class TestOpenAI(Standard):
 
 class TestGoogle(Standard):
     role = "gemini"
+
+
+def test_the_documentation_names_tests_that_there_are() -> None:
+    """That each of them is skipped, and no other, is checked as they run (conftest.py)."""
+    there = {*dir(ChatModelIntegrationTests), *dir(ChatModelUnitTests)}
+
+    assert documented_skips()
+    assert documented_skips() <= there
