@@ -7,6 +7,8 @@ decrypt, and so keys can be changed one after the other. Needs the extra `encryp
 Source: the Fernet specification, github.com/fernet/spec (AES-128-CBC, HMAC-SHA256).
 """
 
+import hashlib
+import hmac
 import os
 from base64 import b64decode
 from collections.abc import Mapping
@@ -55,6 +57,18 @@ def opened(text: str) -> str:
         ConfigError: It is encrypted, and no key here fits.
     """
     return decrypt(text).decode() if text.startswith(PREFIX) else text
+
+
+def fingerprint(text: str) -> str:
+    """
+    Return 64 hex digits that stand for a text.
+
+    With keys it is an HMAC under the first: who has no key cannot even try what the text may be.
+    """
+    if given := os.environ.get(KEYS, ""):
+        first = given.partition(",")[0].strip()
+        return hmac.new(first.encode(), text.encode(), hashlib.sha256).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def decrypt(token: str) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from celery import Task, states
 from celery.exceptions import Ignore
 
+from tasks import cache as responses
 from tasks import observers, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.completion import HEADER
@@ -114,7 +115,7 @@ class Hand:
             self._put_back(call, delay_ms=REMOVED_MS)
             raise Ignore("its role was removed; it waits in the role's queue")
         try:
-            routed = self._route(call, role)
+            routed = self._shared(call, role) or self._route(call, role)
         except NothingAvailable as nothing:
             self._attempts += [attempt.as_dict() for attempt in nothing.attempts]
             self._wait(call, role, nothing)
@@ -154,6 +155,20 @@ class Hand:
             )
         if lease.telling:
             self._stream.restart("", WorkerLost.__name__)
+
+    def _shared(self, call: Call, role: Role) -> Routed | None:
+        """
+        Return the answer that another task got to this very call; None: make it.
+
+        Raises:
+            Awaited: Another one is making it; this task waits in Redis.
+        """
+        if not self._lease or not role.cache:
+            return None
+        if (left_s := self._left_s(call, role)) <= 0:
+            raise self._too_late(call)
+        account = Account(self._known(call), self._lease)
+        return responses.shared(call, role, self._now.settings, self._lease, account, left_s)
 
     def _route(self, call: Call, role: Role) -> Routed:
         if self._left_s(call, role) <= 0:
@@ -207,8 +222,10 @@ class Hand:
         if self._lease and self._lease.duplicates:
             result["duplicates"] = self._lease.duplicates
         opens = self._queue(call.role) if routed.closed else ""
+        keep_s = self._lease.keep_s if self._lease else 0
+        keep = responses.kept(self._task.request.id, routed, keep_s) if keep_s else {}
         try:
-            self._settle(result, states.SUCCESS, opens=opens)
+            self._settle(result, states.SUCCESS, opens=opens, **keep)
         except ResultTooLarge as error:
             self._fail(error)
             raise
@@ -228,7 +245,13 @@ class Hand:
         self._settle(error, states.FAILURE, dead=dead)
 
     def _settle(
-        self, result: Any, state: str, *, opens: str = "", dead: Mapping[str, str] | None = None
+        self,
+        result: Any,
+        state: str,
+        *,
+        opens: str = "",
+        dead: Mapping[str, str] | None = None,
+        **keep: Any,
     ) -> None:
         if not self._lease:
             return
@@ -242,7 +265,7 @@ class Hand:
             )
         if self._stream:
             self._stream.finish()
-        if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}):
+        if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}, **keep):
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store
         role = dead["role"] if dead else result["role"]
@@ -274,6 +297,7 @@ class Hand:
         if not self._lease or self._lease.repeats >= MAX_REPEATS:
             return False
         self._lease.repeats += 1
+        self._attempts += self._lease.failed
         log.warning("repeat", task_id=self._task.request.id, error=type(fault).__name__)
         delay_s = _jitter_s(self._lease.repeats, self._left_s(call, role))
         self._put_back(call, delay_ms=round(delay_s * 1000) + 1)

@@ -72,7 +72,8 @@ NUMBER = "breakwater.attempt"
 COST = "breakwater.cost_usd"
 WHY = "breakwater.why"
 REQUEST_ID = "breakwater.request_id"
-REJECTED = "breakwater.rejected"
+EVENTS = {"rejected": "breakwater.rejected", "cached": "breakwater.cached"}
+"""Of attempts for which nothing went out, by outcome."""
 
 HOSTS = {
     "anthropic": ("anthropic", "api.anthropic.com"),
@@ -196,9 +197,9 @@ class Telemetry(Tracing):
     ) -> None:
         """Describe the call in its span, and measure it; a target passed over is an event."""
         span = trace.get_current_span()
-        if attempt.outcome == "rejected":
+        if attempt.outcome in EVENTS:
             told = {TARGET: attempt.provider, ERROR_TYPE: attempt.error or "", WHY: attempt.why}
-            span.add_event(REJECTED, told)
+            span.add_event(EVENTS[attempt.outcome], told)
             return
         span.set_attributes(self._of_end(attempt, completion))
         if attempt.error:

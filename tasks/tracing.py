@@ -38,7 +38,7 @@ class Tracing:
         completion: "Completion | None",
     ) -> None:
         """
-        Tell of an attempt that is over: of a call, within its span; of a target passed over.
+        Tell of an attempt that is over: of a call, within its span; of others, which have none.
 
         Args:
             model: That was asked for.

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 
 from tasks.config import Settings
-from tasks.ledger.attempt import Attempt
+from tasks.ledger.attempt import NOT_CALLED, Attempt
 from tasks.observers import State
 from workers import metrics
 from workers.metrics import Metric
@@ -59,7 +59,7 @@ class Counters:
         """Count an attempt; about 10 µs."""
         outcome, target = attempt.told, (attempt.provider, self._role(role))
         self._add(1, metrics.ATTEMPTS, *target, outcome, attempt.error or "")
-        if outcome == "rejected":
+        if outcome in NOT_CALLED:
             return
         self._add(attempt.latency_ms / 1000, metrics.ATTEMPT_S, *target, outcome)
         usage = attempt.usage

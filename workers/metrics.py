@@ -32,7 +32,8 @@ class Metric:
 # Counted by each process; a scrape adds up the processes of its host.
 ATTEMPTS = Metric(
     "breakwater_attempts_total", "counter",
-    "Targets tried or passed over: succeeded, failed, rejected or abandoned; error is its class.",
+    "Targets tried or passed over: succeeded, failed, rejected,"
+    " abandoned or cached; error is its class.",
     (*_TARGET, "outcome", "error"),
 )  # fmt: skip
 ATTEMPT_S = Metric(

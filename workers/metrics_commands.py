@@ -23,7 +23,7 @@ Provider = Annotated[str | None, typer.Option(help="Only of this provider.")]
 Model = Annotated[str | None, typer.Option(help="Only of this model.")]
 Role = Annotated[str | None, typer.Option(help="Only of this role.")]
 Outcome = Annotated[
-    str | None, typer.Option(help="Only succeeded, failed, abandoned or rejected ones.")
+    str | None, typer.Option(help="Only succeeded, failed, abandoned, rejected or cached ones.")
 ]
 Since = Annotated[
     int | None,
@@ -176,6 +176,8 @@ def _print_table(lines: list[Line], groups: list[str]) -> None:
         told = [f"{error} {number}" for error, number in (+line.errors).most_common()]
         if line.outcomes["rejected"]:
             told.append(f"rejected {line.outcomes['rejected']}")
+        if line.outcomes["cached"]:
+            told.append(f"answered by the cache {line.outcomes['cached']}")
         if line.sums["unpriced"]:
             told.append(f"no price known {line.sums['unpriced']}")
         if told:

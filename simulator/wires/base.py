@@ -59,7 +59,7 @@ class Wire(ABC):
     opening: ClassVar[int] = 0
     """How many of a stream's events tell nothing of the answer yet."""
     ping: ClassVar[bytes] = b": keep-alive\n\n"
-    """What keeps a silent stream alive: a comment, or an event of the vendor's own."""
+    """What keeps a silent stream alive: a comment, or what the vendor's SDK takes instead."""
     marks_cache: ClassVar[bool] = False
     """A prefix is cached where the request marks it, and writing it is counted."""
 

@@ -45,6 +45,7 @@ class Google(Wire):
     """`POST …/models/{model}:generateContent` and `:streamGenerateContent?alt=sse`."""
 
     name = "google"
+    ping = b"\r\n"  # its SDK takes a comment for an answer that is no JSON
     blind: ClassVar = "Image input modality is not enabled for models/{model}"
     errors: ClassVar = {
         "invalid": Error(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),

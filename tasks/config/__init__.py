@@ -12,6 +12,7 @@ from tasks.config.params import PARAMS, check_params
 from tasks.config.settings import (
     NAME,
     BreakerSettings,
+    CacheSettings,
     ProviderSettings,
     Role,
     Settings,
@@ -23,6 +24,7 @@ __all__ = [
     "NAME",
     "PARAMS",
     "BreakerSettings",
+    "CacheSettings",
     "ProviderSettings",
     "Role",
     "Settings",

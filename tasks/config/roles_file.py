@@ -26,6 +26,7 @@ from tasks.config.params import NOT_TAKEN, PARAMS
 from tasks.config.settings import (
     NAME,
     BreakerSettings,
+    CacheSettings,
     ProviderSettings,
     Role,
     Settings,
@@ -73,11 +74,12 @@ _ROLE = {
     "stream_restart": FLAG,
     "drop_params": FLAG,
 }
+_CACHE = {"ttl_s": whole(1, 30 * _DAY_S)}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
 _TOP_KEYS = ("providers", "params", "default_provider", "roles")
 _PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker", "prices")
-_ROLE_KEYS = ("chain", *_ROLE, "params")
+_ROLE_KEYS = ("chain", *_ROLE, "params", "cache")
 
 
 def read(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -266,10 +268,17 @@ class _RolesFile(Checker):
                 name,
                 chain=chains[name] + tuple(target for target in last if target not in chains[name]),
                 params=self._params(entries[name], f"roles.{name}"),
+                cache=self._cache(entries[name], f"roles.{name}"),
                 **self.values(entries[name], f"roles.{name}", _ROLE),
             )
             for name in nodes
         }
+
+    def _cache(self, entries: Mapping[str, Node], where: str) -> CacheSettings | None:
+        given, node = self.section(entries, where, "cache", _CACHE), entries.get("cache")
+        if node and isinstance(node.value, dict) and "ttl_s" not in node.value:
+            self.faults.add(node.line, at(where, "cache"), "ttl_s is missing")
+        return CacheSettings(**given) if given else None
 
     def _links(
         self,

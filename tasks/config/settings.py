@@ -102,6 +102,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """That equal calls of a role share an answer."""
+
+    ttl_s: int
+    """How long an answer is kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
     """What a task names: the targets to try in order, and how to ask them."""
 
@@ -115,6 +123,8 @@ class Role:
     """A parameter that a target does not take is left out there; False: it is a fault."""
     stream_restart: bool = True
     """A stream that breaks after its first token begins anew with the next target, and says so."""
+    cache: CacheSettings | None = None
+    """None: every call is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ class Superseded(Cancelled):
     """Another delivery of this task has begun, or it was settled: this one must not call."""
 
 
+class Awaited(Superseded):
+    """Another task makes this very call; this one waits in Redis for the answer."""
+
+
 def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
     """
     Do a step that can be repeated, for as long as Redis is away.
@@ -69,6 +73,7 @@ class Lease:
 
     Attributes:
         attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
+        failed: Calls of this delivery that have failed, as in the result.
         duplicates: How many of those were followed by another call.
         lost: How many workers were lost on this task.
         repeats: How often it was repeated after a fault of ours.
@@ -77,6 +82,8 @@ class Lease:
         fence: Of this delivery.
         told: How many batches were told on its stream.
         telling: Whether the last of them was of an answer that did not come to its end.
+        waited: It has waited for the answer to another task's call.
+        keep_s: How long its answer is kept for the same calls, which wait for it; 0: it is not.
     """
 
     def __init__(self, store: Store, task_id: str, tag: str, begun: Begun) -> None:
@@ -90,13 +97,46 @@ class Lease:
         self.duplicates = int(fields.get("duplicates", 0))
         self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
         self.attempts: list[dict[str, Any]] = json.loads(fields.get("attempts", "[]"))
+        self.attempts += [json.loads(line) for line in fields.get("failed", "").splitlines()]
+        self.failed: list[dict[str, Any]] = []
         for line in fields.get("lost_calls", "").splitlines():
             call = json.loads(opened(line))
             self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
         self.numbered = int(fields.get("numbered", 0))
         self.told = int(fields.get("told", 0))
         self.telling = fields.get("telling") == "1"
+        self.waited = "aside" in fields
+        self.keep_s = 0
         self._rows: list[str] = []  # that Redis has not taken yet
+
+    def share(self, digest: str, wait_ms: int, keep_s: int) -> str | None:
+        """
+        Ask for the answer to a call, before making it; None: there is none, make it.
+
+        Args:
+            digest: Of all that the answer depends on.
+            wait_ms: How long the task has to wait at most.
+            keep_s: How long an answer is kept.
+
+        Raises:
+            Awaited: Another task makes this call; this one waits in Redis.
+            Superseded: Another delivery has begun, or the message has gone back.
+            Cancelled: Redis is away, so nobody knows.
+        """
+        try:
+            told, answer = patiently(
+                lambda: self._store.share(
+                    self._task_id, digest, fence=self.fence, tag=self._tag, wait_ms=wait_ms
+                )
+            )
+        except RedisError as error:
+            raise Cancelled(f"Redis is away: {type(error).__name__}") from None
+        if told == "waits":
+            raise Awaited("another task makes this call; this one waits for its answer")
+        if told == "gone":
+            raise Superseded("this delivery has the task no more")
+        self.keep_s = keep_s if told == "own" else 0
+        return answer or None
 
     def calling(self, call: str, number: int) -> None:
         """
@@ -125,7 +165,7 @@ class Lease:
         self.duplicates = told
 
     def rejected(self, row: str, number: int) -> None:
-        """Note a target that was passed over; Redis is told with the next step."""
+        """Note an attempt for which nothing went out; Redis is told with the next step."""
         self._rows.append(REJECTED + row)
         self.numbered = number
 
@@ -133,20 +173,40 @@ class Lease:
         """Note that the call was answered; Redis is told with the result."""
         self._rows.append(CALL + row)
 
-    def failed(self, row: str, *, paid: bool) -> None:
-        """Note that the call has failed; `paid` if it may have to be paid all the same."""
+    def fail(self, row: str, attempt: dict[str, Any] | None) -> None:
+        """
+        Note that the call has failed.
+
+        Args:
+            attempt: As in the result; None if nobody waited for its end, so that it may have to be
+                paid all the same.
+        """
         self._rows.append(CALL + row)
+        self.failed += [attempt] if attempt else []
+        told = json.dumps(attempt) if attempt else ""
         with suppress(RedisError):
             patiently(
                 lambda: self._store.call(
-                    self._task_id, self.fence, numbered=self.numbered, rows=self._rows, paid=paid
+                    self._task_id,
+                    self.fence,
+                    numbered=self.numbered,
+                    rows=self._rows,
+                    paid=not attempt,
+                    failed=told,
                 ),
                 1.0,
             )
             self._rows.clear()
 
     def settle(
-        self, meta: str, expires_s: int, *, opens: str = "", dead: Mapping[str, str]
+        self,
+        meta: str,
+        expires_s: int,
+        *,
+        opens: str = "",
+        dead: Mapping[str, str],
+        keep_s: int = 0,
+        answer: str = "",
     ) -> bool:
         """
         Write the result, however long Redis is away; tell whether it is the task's.
@@ -155,11 +215,12 @@ class Lease:
             meta: In Celery's format.
             opens: A queue whose role was answered.
             dead: The fields of a dead letter; empty if it is none.
+            keep_s, answer: As in `Store.settle`.
         """
         settlement: dict[str, Any] = {
             "meta": meta, "fence": self.fence, "tag": self._tag,
             "expires_s": expires_s, "opens": opens, "numbered": self.numbered,
-            "rows": self._rows, "dead": dict(dead),
+            "rows": self._rows, "dead": dict(dead), "keep_s": keep_s, "answer": answer,
         }  # fmt: skip
 
         def settle() -> str:

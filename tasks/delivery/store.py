@@ -26,7 +26,7 @@ RESULT = "celery-task-meta-"
 
 SCRIPTS = (
     "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
-    "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record",
+    "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record", "share",
     "stream",
 )  # fmt: skip
 
@@ -144,6 +144,7 @@ class Store:
         numbered: int,
         rows: Sequence[str] = (),
         paid: bool = False,
+        failed: str = "",
     ) -> int:
         """
         Note that a call goes out, or that it has come to an end.
@@ -153,12 +154,33 @@ class Store:
             numbered: How many attempts have a number.
             rows: Of attempts, for the ledger.
             paid: It ended without an answer, and may have to be paid.
+            failed: The attempt as JSON, for whoever runs the task if this worker is lost.
 
         Returns:
             How many calls of this task were repeated without need to know their end; -1 if
             another delivery has begun: then the call must not go out.
         """
-        return int(self._run("call", [f"task:{task_id}"], fence, call, int(paid), numbered, *rows))
+        given = (fence, call, int(paid), numbered, failed, *rows)
+        return int(self._run("call", [f"task:{task_id}"], *given))
+
+    def share(
+        self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int
+    ) -> tuple[str, str]:
+        """
+        Ask for the answer to a call, before making it.
+
+        Args:
+            digest: Of all that the answer depends on.
+            wait_ms: How long the task has to wait at most.
+
+        Returns:
+            cached, and the answer; or, with nothing, own (it makes the call, and the same ones wait
+            for it), alone (it makes the call; so do others), waits (its message was put away until
+            there is an answer) or gone (this delivery has the task no more).
+        """
+        keys = [f"task:{task_id}", f"cache:{digest}", f"flight:{digest}"]
+        verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms)
+        return _text(verdict), _text(answer[0]) if answer else ""
 
     def settle(  # noqa: PLR0913 - a result and all that ends with it
         self,
@@ -172,6 +194,8 @@ class Store:
         numbered: int = 0,
         rows: Sequence[str] = (),
         dead: Mapping[str, str] | None = None,
+        keep_s: int = 0,
+        answer: str = "",
     ) -> str:
         """
         Write a task's result, once.
@@ -183,6 +207,8 @@ class Store:
             numbered: How many attempts have a number.
             rows: Of attempts, for the ledger.
             dead: The fields of a dead letter, if it is one.
+            keep_s: How long the answer is kept for the same call, if the task owns it; 0: not.
+            answer: It; empty: answers to this call are not worth keeping, nobody waits for one.
 
         Returns:
             settled, opened (settled, and that queue was parked), already (there is a result), or
@@ -192,7 +218,8 @@ class Store:
         return _text(
             self._run(
                 "settle", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, task_id, meta, expires_s, opens, numbered, len(rows), *rows, *fields,
+                fence, tag, task_id, meta, expires_s, opens, numbered, len(rows), keep_s, answer,
+                *rows, *fields,
             )
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 from tasks import observers
 from tasks.delivery.lease import Lease
 from tasks.encryption import seal
-from tasks.ledger.attempt import Attempt
+from tasks.ledger.attempt import NOT_CALLED, Attempt
 
 
 class Account:
@@ -58,12 +58,12 @@ class Account:
         row = self._row(attempt)
         if not self._lease:
             self.rows.append(row)
-        elif attempt.outcome == "rejected":
+        elif attempt.outcome in NOT_CALLED:
             self._lease.rejected(row, attempt.number)
         elif attempt.outcome == "succeeded":
             self._lease.answered(row)  # which is told with the result
         else:
-            self._lease.failed(row, paid=attempt.is_abandoned)
+            self._lease.fail(row, None if attempt.is_abandoned else attempt.as_dict())
 
     def _row(self, attempt: Attempt) -> str:
         return seal(attempt.row(self._task))

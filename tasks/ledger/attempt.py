@@ -22,18 +22,21 @@ RETRIED = "Retried"
 ABANDONED = frozenset({"Cancelled", "Superseded", "WorkerLost"})
 """Errors of calls whose end nobody waited for; they may have been paid."""
 
-Outcome = Literal["succeeded", "failed", "rejected"]
+NOT_CALLED = frozenset({"rejected", "cached"})
+"""Outcomes for which nothing went out to a provider: no time of its, no success, no failure."""
+
+Outcome = Literal["succeeded", "failed", "rejected", "cached"]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One target tried, or passed over because its breaker refused."""
+    """One target tried, passed over because its breaker refused, or not needed."""
 
     provider: str
     model: str
     outcome: Outcome
     error: str | None = None
-    """The class of the error, as in `tasks.errors`; None when the attempt succeeded."""
+    """The class of the error, as in `tasks.errors`; None when there is an answer."""
     status: int | None = None
     """The HTTP status of the error, None where there was none."""
     latency_ms: int = 0
@@ -100,7 +103,7 @@ class Attempt:
 
     def write_to_log(self, task_id: str, role: str) -> None:
         """Write one line: never a prompt, never an answer, never a key."""
-        write = log.info if self.outcome == "succeeded" else log.warning
+        write = log.info if self.outcome in {"succeeded", "cached"} else log.warning
         write(
             "attempt",
             task_id=task_id,

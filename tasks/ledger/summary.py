@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, String, Table, case, cast, func, select
 
+from tasks.ledger.attempt import NOT_CALLED
 from tasks.ledger.database import Database
 from tasks.ledger.sums import DAY_MS
 from tasks.ledger.tables import (
@@ -30,7 +31,7 @@ from tasks.ledger.tables import (
     middle_of,
 )
 
-OUTCOMES = ("succeeded", "failed", "abandoned", "rejected")
+OUTCOMES = ("succeeded", "failed", "abandoned", "rejected", "cached")
 GROUPS = ("provider", "model", "role", "outcome", "day")
 PERCENTILES = (50, 95, 99)
 FOREVER_MS = 2**53
@@ -86,13 +87,13 @@ class Line:
 
     @property
     def attempts(self) -> int:
-        """How many there were, rejected ones too."""
+        """How many there were, rejected and cached ones too."""
         return self.outcomes.total()
 
     @property
     def calls(self) -> int:
         """How many went out."""
-        return self.attempts - self.outcomes["rejected"]
+        return self.attempts - sum(self.outcomes[name] for name in NOT_CALLED)
 
     @property
     def success_rate(self) -> float | None:
@@ -165,7 +166,7 @@ def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]
                 line = _line(lines, by, found)
                 number = int(found["attempts"])  # PostgreSQL's sums are decimals
                 line.outcomes[found["outcome"]] += number
-                if found["error"] and found["outcome"] != "rejected":
+                if found["error"] and found["outcome"] not in NOT_CALLED:
                     line.errors[found["error"]] += number
                 sums = {name: int(found[name]) for name in SUMS}
                 if found["outcome"] != "succeeded":
@@ -245,7 +246,7 @@ class _Attempts:
                     *self._where.of_attempts(),
                     *_answers(attempts, apart=apart),
                     attempts.c[time].is_not(None),
-                    attempts.c.outcome != "rejected",
+                    attempts.c.outcome.not_in(NOT_CALLED),
                 )
                 .group_by(*keys, attempts.c[time])
             )

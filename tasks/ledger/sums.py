@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, Update, bindparam
 
+from tasks.ledger.attempt import NOT_CALLED
 from tasks.ledger.tables import DIMENSIONS, SLOTS, SUMS, TIMES, TOKENS, bucket_of, day_times, days
 
 DAY_MS = 24 * 3600 * 1000
@@ -55,7 +56,7 @@ def add_up(
             for kind in TOKENS:
                 count[kind] += sign * row[kind]
             for time in TIMES:
-                if row[time] is not None and row["outcome"] != "rejected":
+                if row[time] is not None and row["outcome"] not in NOT_CALLED:
                     sixteen, slot = divmod(bucket_of(row[time]), len(SLOTS))
                     there = ("day_times", *key, time, sixteen)
                     sums.setdefault(there, Counter())[SLOTS[slot]] += sign

@@ -48,8 +48,8 @@ attempts = Table(
     Column("role", String(64), nullable=False),
     Column("provider", String(64), nullable=False),
     Column("model", String(255), nullable=False),
-    Column("outcome", String(16), nullable=False),  # succeeded, failed, rejected or abandoned
-    Column("error", String(64), nullable=False),  # its class; empty if it succeeded
+    Column("outcome", String(16), nullable=False),  # see `summary.OUTCOMES`
+    Column("error", String(64), nullable=False),  # its class; empty if there is none
     Column("status", Integer),
     Column("latency_ms", BigInteger, nullable=False),
     Column("queued_ms", BigInteger, nullable=False),

@@ -39,7 +39,9 @@ from tasks.providers.base import (
     Usage,
 )
 from tasks.providers.hearing import Hearing
-from tasks.providers.transport import Transport, terms
+from tasks.providers.schemas import rooted
+from tasks.providers.terms import terms
+from tasks.providers.transport import Transport
 from tasks.providers.vendor_errors import translated
 
 CHECK_S = 10.0
@@ -272,7 +274,7 @@ def call_id(given: str | None) -> str:
 
 def parameters(tool: Tool) -> dict[str, Any]:
     """Return a tool's JSON Schema, whole also where it has no parameters."""
-    return {"type": "object", "properties": {}, **tool.parameters}
+    return {"type": "object", "properties": {}, **rooted(tool.parameters)}
 
 
 def data_url(media: Media) -> str:

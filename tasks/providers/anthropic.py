@@ -199,7 +199,7 @@ def _heard(stream: Iterable[RawMessageStreamEvent], hearing: Hearing) -> Message
     answer: Any = None
     reason = None
     calls: dict[int, int] = {}  # by block: which of the calls it is
-    for event in stream:
+    for event in hearing.events(stream):
         if event.type == "message_start":
             answer = event.message
         elif event.type == "content_block_start":
@@ -216,6 +216,7 @@ def _heard(stream: Iterable[RawMessageStreamEvent], hearing: Hearing) -> Message
             _count(answer.usage, event.usage)
         elif event.type == "message_stop":
             answer.stop_reason = reason
+            hearing.complete()
     if answer is None:
         raise TruncatedAnswer("the stream ended before it began")
     return cast("Message", answer)

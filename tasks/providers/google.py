@@ -20,7 +20,7 @@ from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, para
 from tasks.providers.base import Completion, Media, Message, Request, Tool, Usage
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.hearing import Hearing
-from tasks.providers.transport import terms
+from tasks.providers.terms import terms
 
 SERVER_TIMEOUT_S = 10
 """
@@ -41,6 +41,7 @@ Source: ai.google.dev/gemini-api/docs/thought-signatures.
 _ANY = types.FunctionCallingConfigMode.ANY
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
 _DOCUMENTS = frozenset({"application/pdf"})
+_OBJECT = {"type", "properties", "required", "additionalProperties", "title", "description"}
 _A = TypeVar("_A")
 
 
@@ -237,11 +238,13 @@ class GoogleProvider(Adapter):
 
 
 def _declaration(tool: Tool) -> types.FunctionDeclaration:
+    whole = parameters(tool)
+    takes_nothing = whole.keys() <= _OBJECT and not whole["properties"]
     return types.FunctionDeclaration(
         name=tool.name,
         description=tool.description or None,
-        # None for a tool that takes nothing: Gemini refuses an object without properties.
-        parameters_json_schema=parameters(tool) if tool.parameters.get("properties") else None,
+        # Gemini refuses an object without properties.
+        parameters_json_schema=None if takes_nothing else whole,
     )
 
 
@@ -273,13 +276,15 @@ def _heard(
     answer: types.GenerateContentResponse | None = None
     parts: list[types.Part] = []
     reason = usage = None
-    for answer in stream:
+    for answer in hearing.events(stream):
         usage = answer.usage_metadata or usage  # every chunk counts; the last has it all
         for candidate in (answer.candidates or ())[:1]:
             reason = candidate.finish_reason or reason
             for part in (candidate.content.parts if candidate.content else None) or ():
                 parts.append(part)
                 _tell(part, sum(bool(p.function_call) for p in parts) - 1, hearing)
+            if reason:
+                hearing.complete()
     if answer is None:
         raise TruncatedAnswer("the stream ended before it began")
     if parts or reason:

@@ -1,11 +1,17 @@
 """What a streamed answer passes through on its way: told on piece by piece, and paced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from tasks.providers.base import Delta, Request, TextDelta, ToolCallDelta
-from tasks.providers.transport import Pace
+from tasks.providers.terms import Pace
+
+LINGER_S = 2.0
+"""How long a stream that has said all may take to end; only then can its connection be reused."""
+
+E = TypeVar("E")
 
 
 class Hearing:
@@ -20,8 +26,33 @@ class Hearing:
     def __init__(self, tell: Callable[[Delta], None], request: Request) -> None:
         self._tell = tell
         self.pace = Pace(request.first_token_s, request.between_tokens_s)
+        self._is_whole = False
         self.broke: Exception | None = None
         """What the listener raised: none of the provider's business."""
+
+    def events(self, stream: Iterable[E]) -> Iterator[E]:
+        """
+        Pass a stream's events on until it ends.
+
+        Once `complete` was called the answer is there and has to be paid: nothing that happens to
+        the connection after that makes it fail.
+        """
+        events = iter(stream)
+        while True:
+            try:
+                event = next(events)
+            except StopIteration:
+                return
+            except Exception:
+                if self._is_whole:
+                    return
+                raise
+            yield event
+
+    def complete(self) -> None:
+        """Note that all has been said."""
+        self._is_whole = True
+        self.pace.linger(LINGER_S)
 
     def text(self, piece: str | None) -> None:
         """Tell the next piece of text on."""

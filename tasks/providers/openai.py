@@ -65,7 +65,7 @@ class OpenAIProvider(Adapter):
         """Return the whole response, which the terminal event brings once more."""
         answer: Response | None = None
         calls: dict[int, int] = {}  # by item: which of the calls it is
-        for event in stream:
+        for event in hearing.events(stream):
             match event.type:
                 case "response.output_text.delta":
                     hearing.text(event.delta)
@@ -76,6 +76,7 @@ class OpenAIProvider(Adapter):
                     hearing.call(calls[event.output_index], arguments=event.delta)
                 case "response.completed" | "response.incomplete" | "response.failed":
                     answer = event.response
+                    hearing.complete()
                 case "error":  # yielded, not raised
                     raise from_body(self.name, {"error": event.to_dict()})
                 case other if other.endswith(".delta"):  # reasoning, a refusal

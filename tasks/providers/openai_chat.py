@@ -188,12 +188,14 @@ def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> ChatCompl
     head: ChatCompletionChunk | None = None
     message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": "", "tool_calls": []}
     reason = usage = None
-    for chunk in stream:
+    for chunk in hearing.events(stream):
         head = head or chunk
         usage = chunk.usage or usage
         for told in chunk.choices[:1]:  # none in the chunk that counts
             reason = told.finish_reason or reason
             _extend(message, told.delta, hearing)
+            if reason:
+                hearing.complete()
     if head is None:
         raise TruncatedAnswer("the stream ended before it began")
     choices = [{"index": 0, "message": message, "finish_reason": reason}]

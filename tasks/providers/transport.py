@@ -12,7 +12,6 @@ waits for the earlier of the two, and keep-alives, which move neither, do not pr
 """
 
 import functools
-import math
 import os
 import socket
 import ssl
@@ -21,13 +20,14 @@ import time
 import urllib.request
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpcore2
 import httpx2
 
-from tasks.errors import Cancelled, ProviderTimeout, TruncatedAnswer
+from tasks.errors import Cancelled, TruncatedAnswer
+from tasks.providers.terms import current
 
 IDLE_S = 60.0
 """How long an unused connection is kept."""
@@ -45,64 +45,6 @@ if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS
     ]
 
 T = TypeVar("T")
-
-
-class Pace:
-    """
-    When a streamed call has to be heard of next; whoever reads the stream moves it.
-
-    Args:
-        first_s: How long after the call's begin; None: no bound but the whole call's.
-        between_s: How long after each `heard`; None likewise.
-    """
-
-    def __init__(self, first_s: float | None, between_s: float | None) -> None:
-        self._within_s = first_s
-        self._between_s = between_s
-        self.due_at = math.inf
-
-    def begin(self) -> None:
-        """Start the clock; the transport does."""
-        self._wait()
-
-    def heard(self) -> None:
-        """Wait for the next sign of life from now on."""
-        self._within_s = self._between_s
-        self._wait()
-
-    def _wait(self) -> None:
-        self.due_at = math.inf if self._within_s is None else time.monotonic() + self._within_s
-
-    def raise_if_late(self) -> None:
-        if time.monotonic() >= self.due_at:
-            raise ProviderTimeout(f"no token within {self._within_s:g} s")
-
-
-class _Terms(threading.local):
-    """What this thread's next calls are held to."""
-
-    before_sending: Callable[[], None] | None = None
-    pace: Pace | None = None
-
-
-_terms = _Terms()
-
-
-@contextmanager
-def terms(before_sending: Callable[[], None] | None, pace: Pace | None = None) -> Iterator[None]:
-    """
-    Hold this thread's calls to terms of their own.
-
-    Args:
-        before_sending: Taken right before a request goes out; it may refuse.
-        pace: How fast a stream has to come; None: within the call's time.
-    """
-    outer = _terms.before_sending, _terms.pace
-    _terms.before_sending, _terms.pace = before_sending, pace
-    try:
-        yield
-    finally:
-        _terms.before_sending, _terms.pace = outer
 
 
 def abort(thread_id: int) -> bool:
@@ -231,8 +173,8 @@ class _Call:
         self.ends_at = time.monotonic() + total_s
         self.aborted = False
         self.done = False
-        self.before_sending = _terms.before_sending
-        self.pace = _terms.pace
+        self.before_sending = current.before_sending
+        self.pace = current.pace
         if self.pace:
             self.pace.begin()
 

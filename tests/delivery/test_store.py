@@ -209,6 +209,22 @@ def test_a_call_that_has_failed_is_not_one_that_may_have_been_paid(bench: Bench)
     assert bench.store.call("t", again.fence, call='{"provider": "y"}', numbered=1) == 0
 
 
+def test_a_call_that_has_failed_is_remembered_once(bench: Bench) -> None:
+    """Whoever runs the task after a kill knows of it; a reply that was lost does not double it."""
+    bench.push("a")
+    begun = bench.begin(bench.take_one())
+    for number in (1, 2):
+        bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=number)
+        for _ in range(2):
+            bench.store.call("t", begun.fence, numbered=number, failed=f'{{"n": {number}}}')
+    bench.pass_tended(LEASE_MS + 2000)
+
+    again = bench.begin(bench.take_one())
+
+    assert again.task["failed"] == '{"n": 1}\n{"n": 2}'
+    assert "lost_calls" not in again.task
+
+
 def test_a_task_that_waits_keeps_what_it_has_come_to(bench: Bench) -> None:
     """The message stays as it was; the attempts are beside it."""
     bench.push("a", "b")

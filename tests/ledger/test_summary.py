@@ -39,7 +39,7 @@ wheres = st.builds(
     provider=st.sampled_from([None, "claude", "gpt"]),
     role=st.sampled_from([None, "coder"]),
     model=st.sampled_from([None, "m"]),
-    outcome=st.sampled_from([None, None, "succeeded", "failed", "abandoned", "rejected"]),
+    outcome=st.sampled_from([None, None, "succeeded", "failed", "abandoned", "rejected", "cached"]),
     since_ms=moments | edges | st.just(0),
     until_ms=moments | edges | st.just(2**53),
     metadata=st.sampled_from(
@@ -86,7 +86,7 @@ def day_of(row: dict[str, Any]) -> str:
 
 def check(told: dict[str, Any], rows: list[dict[str, Any]], *, apart: bool) -> None:
     outcomes = Counter(row["outcome"] for row in rows)
-    calls = len(rows) - outcomes["rejected"]
+    calls = len(rows) - outcomes["rejected"] - outcomes["cached"]
     assert told["attempts"] == len(rows)
     assert {name: told[name] for name in outcomes} == outcomes
     assert told["success_rate"] == (outcomes["succeeded"] / calls if calls else None)
@@ -100,7 +100,9 @@ def check(told: dict[str, Any], rows: list[dict[str, Any]], *, apart: bool) -> N
         assert told[kind] == sum(row[kind] for row in rows)
     assert Decimal(told["cost_usd"]) == sum(Decimal(row["cost_usd"] or 0) for row in rows)
     assert told["unpriced"] == sum(row["price_source"] == "unpriced" for row in rows)
-    timed = [row for row in rows if row["outcome"] != "rejected"] if apart else answered
+    timed = (
+        [row for row in rows if row["outcome"] not in ("rejected", "cached")] if apart else answered
+    )
     for time in ("latency", "queued"):
         times = sorted(row[f"{time}_ms"] for row in timed)
         for share in (50, 95, 99):

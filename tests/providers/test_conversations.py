@@ -191,6 +191,22 @@ def test_a_conversation_goes_out_in_the_vendors_form(
     assert not {"tool_choice", "toolConfig"} & sent.keys(), "auto is what they do anyway"
 
 
+def test_parameters_that_are_a_reference_arrive_whole(
+    adapter: str, server: Loopback, build: Build
+) -> None:
+    """As pydantic writes a model that holds itself; the vendors want an object at the root."""
+    server.answer(answer_of(adapter))
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
+    tool = Tool("walk", "", {"$ref": "#/$defs/node", "$defs": {"node": node}})
+
+    build(adapter, server.url).complete(Asked([Message("user", "hi")], "m-1", tools=[tool]))
+
+    (told,) = plain(server.asked[0]["body"]["tools"])
+    told = told["functionDeclarations"][0] if adapter == "google" else told.get("function", told)
+    whole = told.get("input_schema") or told.get("parameters") or told["parametersJsonSchema"]
+    assert whole == {**node, "$defs": {"node": node}}
+
+
 @pytest.mark.parametrize("choice", ["none", "required", "add"])
 def test_the_choice_of_a_tool_goes_out_in_the_vendors_form(
     choice: str, adapter: str, server: Loopback, build: Build

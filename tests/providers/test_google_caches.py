@@ -7,7 +7,7 @@ import pytest
 
 from simulator.client import Simulator
 from tasks import errors
-from tasks.providers import transport
+from tasks.providers import terms
 from tasks.providers.base import Message, Request
 from tasks.providers.google_caches import KEPT_S, RENEWED_S, RETRY_S, Caches, Prefix
 from tests.providers.conftest import Build
@@ -171,4 +171,4 @@ def test_making_a_cache_is_held_to_no_streams_pace(
     )  # fmt: skip
 
     assert sent == [1, 1], "the cache's request, and the call itself"
-    assert transport._terms.pace is None
+    assert terms.current.pace is None

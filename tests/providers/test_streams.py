@@ -1,5 +1,6 @@
 """Streams: the pieces, the whole they make, and every way in which one does not end well."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from simulator.client import Simulator
 from tasks import errors
 from tasks.errors import ProviderError
+from tasks.providers import transport
 from tasks.providers.base import Delta, TextDelta
 from tests.providers.conftest import Build
 from tests.providers.test_faults import FAULTS, SLOW
@@ -58,12 +60,18 @@ ALIVE = {
 
 
 @contextmanager
-def speaking(*said: bytes, then: bytes | None = None) -> Iterator[str]:
-    """Serve streams that say this, then `then` each 20 ms, or nothing; none of them ends."""
+def speaking(*said: bytes, then: bytes | None = None, hangs_up: bool = False) -> Iterator[str]:
+    """Serve streams that say this, then `then` each 20 ms, or nothing; none of them ends well."""
 
     def talk(peer: socket.socket) -> None:
         peer.recv(65536)
-        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + b"".join(said))
+        head, body = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n", b"".join(said)
+        if hangs_up:  # before the chunk that would end the body
+            peer.sendall(
+                b"%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (head, len(body), body)
+            )
+            return
+        peer.sendall(head + b"\r\n" + body)
         over = threading.Event()
         peer.settimeout(0.02)
         while not over.is_set():
@@ -114,8 +122,6 @@ def test_each_fault_in_a_stream_is_the_same_error_as_in_a_plain_call(
     provider = build(adapter, simulator.url(label))
     simulator.fault(label, kind)
     names = {FAULTS[kind][0]}
-    if (kind, adapter) == ("stall_pings", "google"):
-        names = {"GarbledAnswer"}  # its SDK takes a comment for broken JSON
     if kind in {"html", "garbage", "empty", "wrong_shape"}:
         names.add("TruncatedAnswer")  # no event at all looks like a stream that was cut at once
 
@@ -181,6 +187,37 @@ def test_reasoning_is_a_sign_of_life_and_no_text(adapter: str, build: Build) -> 
     assert heard == []
 
 
+@pytest.mark.parametrize("after", ["silence", "hanging up"])
+def test_an_answer_that_is_whole_is_not_lost_with_its_connection(
+    after: str, adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """It has to be paid; that the stream's own end is missing changes nothing."""
+    said = simulated(simulator.url(label), adapter, build)
+
+    with speaking(said, hangs_up=after == "hanging up") as url:
+        completion = build(adapter, url).complete(request(on_delta=lambda _: None))
+
+    assert completion.text
+    assert completion.finish_reason == "stop"
+
+
+def simulated(url: str, adapter: str, build: Build) -> bytes:
+    """Return the bytes of a good stream, but for OpenAI's `[DONE]`, which is no event."""
+    provider: Any = build(adapter, url)
+    sent: list[bytes] = []
+    read = transport._Line.read
+
+    def keeping(line: Any, max_bytes: int, timeout: float | None = None) -> bytes:
+        sent.append(read(line, max_bytes, timeout))
+        return sent[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport._Line, "read", keeping)
+        provider.complete(request(on_delta=lambda _: None))
+    _, _, body = b"".join(sent).partition(b"\r\n\r\n")
+    return re.sub(rb"(?m)^[0-9a-f]+\r\n", b"", body).replace(b"data: [DONE]\n\n", b"")
+
+
 def test_a_listener_that_fails_ends_the_stream_with_its_own_error(
     adapter: str, build: Build
 ) -> None:
@@ -212,3 +249,19 @@ def test_a_plain_call_after_a_stream_is_held_to_no_pace(
     completion = provider.complete(request())
 
     assert completion.finish_reason == "stop"
+
+
+def test_a_stream_can_be_ended_from_another_thread(adapter: str, build: Build) -> None:
+    """Shutdown, a revoked task and a lost lease end it at once, as Cancelled."""
+    begun = threading.Event()
+    me = threading.get_ident()
+
+    def end() -> None:
+        begun.wait(20)
+        wait_until(lambda: transport.abort(me), "the call is in flight")
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with speaking(FIRST[adapter], WORD[adapter]) as url, pytest.raises(errors.Cancelled):
+        build(adapter, url).complete(request(on_delta=lambda _: begun.set()))
+    ending.join()

@@ -132,7 +132,7 @@ def test_a_choice_among_tools_that_are_not_there_is_refused(
 
 def test_tools_without_the_shape_of_an_object_are_refused(talk: Talk, wire: str) -> None:
     """A tool's arguments are an object at every vendor."""
-    with pytest.raises(Exception, match="look_up|input_schema") as refused:
+    with pytest.raises(Exception, match=r"look_up|input_schema") as refused:
         talk(Ask((user("x"),), {"look_up": {"type": "array"}}))
 
     assert status_of(refused.value) == 400

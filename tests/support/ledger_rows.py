@@ -40,7 +40,7 @@ def random_rows(number: int, seed: int, days: int = 3) -> list[str]:
     dice = random.Random(seed)
     made = []
     for i in range(number):
-        outcome = dice.choice(["succeeded"] * 6 + ["failed", "rejected", "abandoned"])
+        outcome = dice.choice(["succeeded"] * 6 + ["failed", "rejected", "abandoned", "cached"])
         given: dict[str, Any] = {
             "provider": dice.choice(["claude", "gpt"]),
             "role": dice.choice(["coder", "planner"]),
@@ -56,6 +56,11 @@ def random_rows(number: int, seed: int, days: int = 3) -> list[str]:
             usd = Decimal(dice.randrange(10**6)) / 10**9
             cost = Cost(usd, "genai-prices", "1") if dice.random() < 0.9 else Cost(None, "unpriced")
             made.append(row(f"t{i}", usage=Usage(*tokens), cost=cost, **given))
+        elif outcome == "cached":
+            nothing = Cost(Decimal(0))
+            made.append(
+                row(f"t{i}", **{**given, "outcome": outcome, "usage": Usage(), "cost": nothing})
+            )
         elif outcome == "abandoned":
             made.append(abandoned(f"t{i}", **given))
         else:

@@ -97,30 +97,9 @@ Talk = Callable[[Ask], Said]
 def anthropic_talk(url: str) -> Talk:
     client = anthropic.Anthropic(api_key=KEY, base_url=url, max_retries=0, timeout=TIMEOUT_S)
 
-    def media(part: Media) -> dict[str, Any]:
-        source = {"type": "url", "url": part.url}
-        if part.data is not None:
-            source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-        return {"type": part.kind, "source": source}
-
-    def message(turn: Turn) -> dict[str, Any]:
-        if turn.role == "tool":
-            results = [
-                {"type": "tool_result", "tool_use_id": c.id, "content": "42"} for c in turn.calls
-            ]
-            return {"role": "user", "content": results}
-        blocks = [
-            {"type": "text", "text": part} if isinstance(part, str) else media(part)
-            for part in turn.parts
-        ]
-        for call in turn.calls:
-            use = {"id": call.id, "name": call.name, "input": call.arguments}
-            blocks.append({"type": "tool_use", **use})
-        return {"role": turn.role, "content": blocks}
-
     def talk(ask: Ask) -> Said:
         given: dict[str, Any] = {"model": MODEL, "max_tokens": 100, **ask.extra}
-        given["messages"] = [message(turn) for turn in ask.turns]
+        given["messages"] = [_anthropic_message(turn) for turn in ask.turns]
         if ask.tools:
             given["tools"] = [{"name": n, "input_schema": s} for n, s in ask.tools.items()]
         if ask.choice:
@@ -154,34 +133,35 @@ def anthropic_talk(url: str) -> Talk:
     return talk
 
 
+def _anthropic_media(part: Media) -> dict[str, Any]:
+    source = {"type": "url", "url": part.url}
+    if part.data is not None:
+        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    return {"type": part.kind, "source": source}
+
+
+def _anthropic_message(turn: Turn) -> dict[str, Any]:
+    if turn.role == "tool":
+        results = [
+            {"type": "tool_result", "tool_use_id": c.id, "content": "42"} for c in turn.calls
+        ]
+        return {"role": "user", "content": results}
+    blocks = [
+        {"type": "text", "text": part} if isinstance(part, str) else _anthropic_media(part)
+        for part in turn.parts
+    ]
+    for call in turn.calls:
+        use = {"id": call.id, "name": call.name, "input": call.arguments}
+        blocks.append({"type": "tool_use", **use})
+    return {"role": turn.role, "content": blocks}
+
+
 def responses_talk(url: str) -> Talk:
     client = openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0, timeout=TIMEOUT_S)
 
-    def part(said: str | Media) -> dict[str, Any]:
-        if isinstance(said, str):
-            return {"type": "input_text", "text": said}
-        inline = f"data:{said.media_type};base64,{said.data}"
-        if said.kind == "image":
-            return {"type": "input_image", "image_url": said.url or inline, "detail": "auto"}
-        file = {"file_url": said.url} if said.url else {"filename": "a.pdf", "file_data": inline}
-        return {"type": "input_file", **file}
-
-    def items(turn: Turn) -> list[dict[str, Any]]:
-        if turn.role == "tool":
-            return [
-                {"type": "function_call_output", "call_id": call.id, "output": "42"}
-                for call in turn.calls
-            ]
-        said = [{"role": turn.role, "content": [part(p) for p in turn.parts]}] if turn.parts else []
-        return said + [
-            {"type": "function_call", "call_id": call.id, "name": call.name,
-             "arguments": json.dumps(call.arguments)}
-            for call in turn.calls
-        ]  # fmt: skip
-
     def talk(ask: Ask) -> Said:
         given: dict[str, Any] = {"model": MODEL, "store": False, **ask.extra}
-        given["input"] = [item for turn in ask.turns for item in items(turn)]
+        given["input"] = [item for turn in ask.turns for item in _responses_items(turn)]
         if ask.tools:
             given["tools"] = [
                 {"type": "function", "name": n, "parameters": s, "strict": False}
@@ -225,66 +205,41 @@ def responses_talk(url: str) -> Talk:
     return talk
 
 
+def _responses_part(said: str | Media) -> dict[str, Any]:
+    if isinstance(said, str):
+        return {"type": "input_text", "text": said}
+    inline = f"data:{said.media_type};base64,{said.data}"
+    if said.kind == "image":
+        return {"type": "input_image", "image_url": said.url or inline, "detail": "auto"}
+    file = {"file_url": said.url} if said.url else {"filename": "a.pdf", "file_data": inline}
+    return {"type": "input_file", **file}
+
+
+def _responses_items(turn: Turn) -> list[dict[str, Any]]:
+    if turn.role == "tool":
+        return [
+            {"type": "function_call_output", "call_id": call.id, "output": "42"}
+            for call in turn.calls
+        ]
+    said = (
+        [{"role": turn.role, "content": [_responses_part(p) for p in turn.parts]}]
+        if turn.parts
+        else []
+    )
+    return said + [
+        {"type": "function_call", "call_id": call.id, "name": call.name,
+         "arguments": json.dumps(call.arguments)}
+        for call in turn.calls
+    ]  # fmt: skip
+
+
 def chat_talk(url: str) -> Talk:
     client = openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0, timeout=TIMEOUT_S)
-
-    def part(said: str | Media) -> dict[str, Any]:
-        if isinstance(said, str):
-            return {"type": "text", "text": said}
-        inline = said.url or f"data:{said.media_type};base64,{said.data}"
-        if said.kind == "image":
-            return {"type": "image_url", "image_url": {"url": inline}}
-        return {"type": "file", "file": {"file_data": inline, "filename": "a.pdf"}}
-
-    def messages(turn: Turn) -> list[dict[str, Any]]:
-        if turn.role == "tool":
-            return [
-                {"role": "tool", "tool_call_id": call.id, "content": "42"} for call in turn.calls
-            ]
-        said: dict[str, Any] = {"role": turn.role}
-        if turn.parts:
-            said["content"] = [part(p) for p in turn.parts]
-        if turn.calls:
-            said["tool_calls"] = [
-                {"id": call.id, "type": "function",
-                 "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
-                for call in turn.calls
-            ]  # fmt: skip
-        return [said]
-
-    def streamed(given: dict[str, Any]) -> Said:
-        said, calls, arguments = Said(), [], []
-        options = {"include_usage": True}
-        for chunk in client.chat.completions.create(**given, stream=True, stream_options=options):
-            if chunk.usage:
-                said = counted(said, chunk.usage)
-            for choice in chunk.choices:
-                delta = choice.delta
-                said = replace(
-                    said, text=said.text + (delta.content or ""),
-                    thought=said.thought + getattr(delta, "reasoning_content", ""),
-                    finish=choice.finish_reason or said.finish,
-                )  # fmt: skip
-                for call in delta.tool_calls or []:
-                    if call.id:
-                        calls.append((call.id, call.function.name))
-                        arguments.append("")
-                    said = replace(said, pieces=said.pieces + bool(call.function.arguments))
-                    arguments[call.index] += call.function.arguments
-        made = (Call(*c, json.loads(a)) for c, a in zip(calls, arguments, strict=True))
-        return replace(said, calls=tuple(made))
-
-    def counted(said: Said, usage: Any) -> Said:
-        details = usage.prompt_tokens_details
-        return replace(
-            said, input=usage.prompt_tokens, cached=details.cached_tokens,
-            written=details.cache_write_tokens,
-        )  # fmt: skip
 
     def talk(ask: Ask) -> Said:
         given: dict[str, Any] = {"model": MODEL, **ask.extra}
         system = [{"role": "system", "content": ask.system}] if ask.system else []
-        given["messages"] = system + [m for turn in ask.turns for m in messages(turn)]
+        given["messages"] = system + [m for turn in ask.turns for m in _chat_messages(turn)]
         if ask.tools:
             given["tools"] = [
                 {"type": "function", "function": {"name": n, "parameters": s}}
@@ -298,7 +253,7 @@ def chat_talk(url: str) -> Talk:
             form = {"name": "reply", "schema": ask.schema, "strict": ask.strict}
             given["response_format"] = {"type": "json_schema", "json_schema": form}
         if ask.stream:
-            return streamed(given)
+            return _chat_streamed(client, given)
         done = client.chat.completions.create(**given)
         (choice,) = done.choices
         calls = choice.message.tool_calls or []
@@ -308,9 +263,64 @@ def chat_talk(url: str) -> Talk:
             getattr(choice.message, "reasoning_content", ""),
             choice.finish_reason,
         )
-        return counted(said, done.usage)
+        return _chat_counted(said, done.usage)
 
     return talk
+
+
+def _chat_part(said: str | Media) -> dict[str, Any]:
+    if isinstance(said, str):
+        return {"type": "text", "text": said}
+    inline = said.url or f"data:{said.media_type};base64,{said.data}"
+    if said.kind == "image":
+        return {"type": "image_url", "image_url": {"url": inline}}
+    return {"type": "file", "file": {"file_data": inline, "filename": "a.pdf"}}
+
+
+def _chat_messages(turn: Turn) -> list[dict[str, Any]]:
+    if turn.role == "tool":
+        return [{"role": "tool", "tool_call_id": call.id, "content": "42"} for call in turn.calls]
+    said: dict[str, Any] = {"role": turn.role}
+    if turn.parts:
+        said["content"] = [_chat_part(p) for p in turn.parts]
+    if turn.calls:
+        said["tool_calls"] = [
+            {"id": call.id, "type": "function",
+             "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
+            for call in turn.calls
+        ]  # fmt: skip
+    return [said]
+
+
+def _chat_streamed(client: openai.OpenAI, given: dict[str, Any]) -> Said:
+    said, calls, arguments = Said(), [], []
+    options = {"include_usage": True}
+    for chunk in client.chat.completions.create(**given, stream=True, stream_options=options):
+        if chunk.usage:
+            said = _chat_counted(said, chunk.usage)
+        for choice in chunk.choices:
+            delta = choice.delta
+            said = replace(
+                said, text=said.text + (delta.content or ""),
+                thought=said.thought + getattr(delta, "reasoning_content", ""),
+                finish=choice.finish_reason or said.finish,
+            )  # fmt: skip
+            for call in delta.tool_calls or []:
+                if call.id:
+                    calls.append((call.id, call.function.name))
+                    arguments.append("")
+                said = replace(said, pieces=said.pieces + bool(call.function.arguments))
+                arguments[call.index] += call.function.arguments
+    made = (Call(*c, json.loads(a)) for c, a in zip(calls, arguments, strict=True))
+    return replace(said, calls=tuple(made))
+
+
+def _chat_counted(said: Said, usage: Any) -> Said:
+    details = usage.prompt_tokens_details
+    return replace(
+        said, input=usage.prompt_tokens, cached=details.cached_tokens,
+        written=details.cache_write_tokens,
+    )  # fmt: skip
 
 
 def google_client(url: str) -> genai.Client:
@@ -328,26 +338,6 @@ def google_client(url: str) -> genai.Client:
 def google_talk(url: str) -> Talk:
     client = google_client(url)
 
-    def part(said: str | Media) -> dict[str, Any]:
-        if isinstance(said, str):
-            return {"text": said}
-        if said.url:
-            return {"file_data": {"file_uri": said.url, "mime_type": said.media_type}}
-        return {"inline_data": {"data": said.data, "mime_type": said.media_type}}
-
-    def content(turn: Turn) -> dict[str, Any]:
-        if turn.role == "tool":
-            results = [
-                {"function_response": {"name": call.name, "response": {"result": "42"}}}
-                for call in turn.calls
-            ]
-            return {"role": "user", "parts": results}
-        parts = [part(p) for p in turn.parts]
-        for call in turn.calls:
-            made = {"function_call": {"name": call.name, "args": call.arguments}}
-            parts.append({**made, "thought_signature": call.signature})
-        return {"role": "model" if turn.role == "assistant" else "user", "parts": parts}
-
     def talk(ask: Ask) -> Said:
         config: dict[str, Any] = {"automatic_function_calling": {"disable": True}, **ask.extra}
         if ask.tools:
@@ -364,7 +354,7 @@ def google_talk(url: str) -> Talk:
             config["response_json_schema"] = ask.schema
         if ask.system:
             config["system_instruction"] = ask.system
-        given: Any = {"contents": [content(t) for t in ask.turns], "config": config}
+        given: Any = {"contents": [_google_content(t) for t in ask.turns], "config": config}
         if ask.stream:
             chunks = list(client.models.generate_content_stream(model=MODEL, **given))
         else:
@@ -389,6 +379,28 @@ def google_talk(url: str) -> Talk:
         )  # fmt: skip
 
     return talk
+
+
+def _google_part(said: str | Media) -> dict[str, Any]:
+    if isinstance(said, str):
+        return {"text": said}
+    if said.url:
+        return {"file_data": {"file_uri": said.url, "mime_type": said.media_type}}
+    return {"inline_data": {"data": said.data, "mime_type": said.media_type}}
+
+
+def _google_content(turn: Turn) -> dict[str, Any]:
+    if turn.role == "tool":
+        results = [
+            {"function_response": {"name": call.name, "response": {"result": "42"}}}
+            for call in turn.calls
+        ]
+        return {"role": "user", "parts": results}
+    parts = [_google_part(p) for p in turn.parts]
+    for call in turn.calls:
+        made = {"function_call": {"name": call.name, "args": call.arguments}}
+        parts.append({**made, "thought_signature": call.signature})
+    return {"role": "model" if turn.role == "assistant" else "user", "parts": parts}
 
 
 TALKS: dict[str, Callable[[str], Talk]] = {

@@ -12,7 +12,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.config import BreakerSettings, Settings, Target, Timeout, load_settings, role_names
+from tasks.config import (
+    BreakerSettings,
+    CacheSettings,
+    Settings,
+    Target,
+    Timeout,
+    load_settings,
+    role_names,
+)
 from tasks.errors import ConfigError, InvalidOption, UnknownRole
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +84,7 @@ default_provider: local
 params: {temperature: 0.5}
 roles:
   coder: {chain: [{provider: claude, model: opus}], system: Code., deadline_s: 60}
-  reviewer: {chain: [claude, {role: coder}]}
+  reviewer: {chain: [claude, {role: coder}], cache: {ttl_s: "${TTL:-3600}"}}
 """
 
     got = load(content, {"KEY": "12345"})
@@ -100,6 +108,8 @@ roles:
         Target("claude", "haiku"), Target("claude", "opus"), last,
     )  # fmt: skip
     assert got.role("reviewer").deadline_s == 86400.0
+    assert got.role("coder").cache is None
+    assert got.role("reviewer").cache == CacheSettings(3600)
     assert got.source.endswith("roles.yaml")
     assert len(got.version) == 12
     assert not got.serves_any_role
@@ -347,6 +357,17 @@ FAULTS = {
         f"1: providers.claude: unknown key 'api_keys'; allowed are {PROVIDER_KEYS} "
         "(did you mean 'api_key'?)"
     ),
+    # the cache
+    roles("{coder: {chain: [claude], cache: {ttl_s: 0}}}"): (
+        "2: roles.coder.cache.ttl_s: 0 is not a whole number from 1 to 2592000"
+    ),
+    roles("{coder: {chain: [claude], cache: {ttl: 60}}}"): (
+        "2: roles.coder.cache: unknown key 'ttl'; allowed are ttl_s (did you mean 'ttl_s'?)"
+    ),
+    roles("{coder: {chain: [claude], cache: {}}}"): "2: roles.coder.cache: ttl_s is missing",
+    roles("{coder: {chain: [claude], cache: 60}}"): (
+        "2: roles.coder.cache: 60 is not a mapping with the keys ttl_s"
+    ),
     # parameters
     f"{CLAUDE}\n{CODER}\nparams: {{temprature: 1}}": (
         f"3: params: unknown key 'temprature'; allowed are {PARAMS} (did you mean 'temperature'?)"
@@ -377,7 +398,7 @@ FAULTS = {
     roles("{a b: {chain: [claude]}}"): f"2: roles: 'a b' cannot be a name; allowed is {NAMES}",
     roles("{coder: {system: Code.}}"): "2: roles.coder: chain is missing",
     roles("{coder: [claude]}"): (
-        "2: roles.coder: a list is not a mapping with the keys chain, system, deadline_s, stream_restart, drop_params, params"
+        "2: roles.coder: a list is not a mapping with the keys chain, system, deadline_s, stream_restart, drop_params, params, cache"
     ),
     roles("{coder: {chain: []}}"): f"2: roles.coder.chain: an empty list is not {CHAIN}",
     roles("{coder: {chain: claude}}"): f"2: roles.coder.chain: 'claude' is not {CHAIN}",

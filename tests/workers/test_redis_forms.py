@@ -11,12 +11,19 @@ from tests.support.fleet import Fleet, fleet
 from tests.support.servers import Process, Tls, sentinels
 
 ROUND = """
+import asyncio
 from celery import chord
-from tasks import app, complete
+from tasks import app, complete, stream
 result = complete.delay("planner", "hi")
 assert result.get(timeout=30)["text"]
 body = chord([complete.s("planner", "a"), complete.s("coder", "b")])(complete.s("reviewer"))
 assert body.get(timeout=30)["provider"] == "gemini"
+equal = [complete.delay("shared", "hi").get(timeout=30) for _ in range(2)]
+assert [each["attempts"][0]["outcome"] for each in equal] == ["succeeded", "cached"]
+streamed = complete.apply_async(("planner", "hi"), {"stream": True})
+async def read():
+    return [event.type async for event in stream(streamed, timeout=30)]
+assert asyncio.run(read())[-1] == [event.type for event in stream(streamed)][-1] == "end"
 waiting = complete.apply_async(("planner", "later"), countdown=300)
 waiting.cancel()
 assert app.control.inspect(timeout=2).active_queues()
@@ -54,7 +61,8 @@ def by_sentinels(stack: ExitStack) -> str:
 def exposed(request: pytest.FixtureRequest, roles: str) -> Iterator[Fleet]:
     """A fleet over such a Redis."""
     with ExitStack() as stack:
-        yield stack.enter_context(fleet(request.param(stack), roles))
+        cached = "  shared: {chain: [gpt], cache: {ttl_s: 60}}\n"
+        yield stack.enter_context(fleet(request.param(stack), roles + cached))
 
 
 def test_everything_works_over_it(exposed: Fleet) -> None:

@@ -157,6 +157,22 @@ def test_a_failed_task_is_an_error_and_what_was_passed_over_an_event(
     assert SECRET not in str(collector.spans)
 
 
+def test_an_answer_from_the_cache_is_an_event(workers: Fleet, collector: Collector) -> None:
+    """There is no call to span; the delivery says whose answer it was."""
+    text = workers.roles_file.read_text()
+    workers.roles_file.write_text(text + "  shared: {chain: [gpt], cache: {ttl_s: 60}}\n")
+    workers.start()
+
+    for _ in range(2):
+        traced(workers, 'complete.delay("shared", "hi")')
+
+    wait_for(lambda: len(collector.named("process")) == 2, explain=workers.logs)
+    assert len(collector.named("chat")) == 1
+    [(name, event)] = collector.named("process")[1].events
+    assert (name, event["breakwater.provider"]) == ("breakwater.cached", "gpt")
+    assert event["breakwater.why"] == "answered by the response cache"
+
+
 def test_the_older_names_come_with_the_standard_switch(
     workers: Fleet, collector: Collector
 ) -> None:

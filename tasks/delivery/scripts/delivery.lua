@@ -11,6 +11,7 @@
 --     tag                the delivery that runs it, while one does
 --     calling            the call whose answer is awaited: its row for the ledger, if it is lost
 --     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
+--     failed             attempts of a walk that has not come to its end, a line each (JSON)
 --     numbered           how many attempts have a number
 --     unknown            how many of them no other call has followed yet
 --     duplicates         how many another call has followed: those may have been paid twice
@@ -19,6 +20,13 @@
 --     enqueued_ms        set when a dead letter is given a second life
 --     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
 -- stream:ID              stream  what a streamed task says while it runs (`tasks/streaming/events.py`)
+--     flight             the digest of the call that it makes, or waits for another to make
+--     aside              where it waits for that: its queue, "\n", the delivery tag
+-- cache:DIGEST           string  an answer (`tasks/cache.py`), for as long as its role keeps it; empty:
+--                                answers to this call are not worth keeping
+-- flight:DIGEST          string  the task that makes this call; so it does while a worker has it in hand
+-- flight:DIGEST:waiting  zset    tasks that wait for its answer -> ms since when
+-- flights                zset    delivery tag -> ms, as in `delayed`, of those that wait so
 -- delayed                zset    delivery tag -> ms at which its message goes to its list again
 -- delayed:messages       hash    as `taken`
 -- delayed:queues         hash    queue -> how many of those are its own
@@ -49,6 +57,9 @@ local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
 local OPERATIONS, NAMED = 10000, 20
 local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
 local RESULT = 'celery-task-meta-'
+-- A task that waits for another's answer looks for itself this often; of thousands, 50 a second do.
+local ASIDE_MS, APART_MS, LONGEST_ASIDE_MS = 15000, 20, 300000
+local FEW, MANY = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
 
 -- A full server refuses a script whose first write may take memory, and lets one through whose first
@@ -117,6 +128,45 @@ local function let_go(task)
     redis.call('HINCRBY', task, 'unknown', 1)
   end
   redis.call('HDEL', task, 'tag', 'calling')
+end
+
+-- The task that makes this call now, in a living worker's hands; nil if none does.
+local function flyer_of(digest)
+  local id = redis.call('GET', 'flight:' .. digest)
+  local task = id and redis.call('HMGET', 'task:' .. id, 'flight', 'tag')
+  if task and task[1] == digest and task[2] and redis.call('HEXISTS', TAKEN, task[2]) == 1 then return id end
+end
+
+-- Let tasks that wait for this call's answer be taken, so many; of those that are no more, some are
+-- forgotten. Each that then has the answer wakes as many again (`share`), so that no step is long.
+local function wake(digest, most)
+  local waiting, rings = 'flight:' .. digest .. ':waiting', {}
+  for _, id in ipairs(redis.call('ZRANGE', waiting, 0, MANY - 1)) do
+    if most == 0 then break end
+    redis.call('ZREM', waiting, id)
+    local aside = redis.call('HGET', 'task:' .. id, 'aside')
+    local queue, tag = parts(aside or '\n')
+    if redis.call('HEXISTS', MESSAGES, tag) == 1 then
+      redis.call('ZADD', DELAYED, 0, tag)
+      redis.call('ZREM', 'flights', tag)
+      rings[queue] = (rings[queue] or 0) + 1
+      most = most - 1
+    end
+  end
+  for queue, times in pairs(rings) do ring(queue, math.min(times, RINGS)) end
+end
+
+-- A task has no more to do with this call. Those that wait for it wake: if it left an answer to have
+-- that, if it did not and nobody makes the call, to make it.
+local function land(digest, id, answered)
+  local flight = 'flight:' .. digest
+  if redis.call('GET', flight) == id then redis.call('DEL', flight) end
+  redis.call('ZREM', flight .. ':waiting', id)
+  if answered then
+    wake(digest, MANY)
+  elseif not flyer_of(digest) then
+    wake(digest, FEW)
+  end
 end
 
 local function count(what, by)

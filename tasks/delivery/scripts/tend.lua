@@ -29,6 +29,15 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '(' .. now + lease_ms, '
   redis.call('ZADD', UNTIL, now + lease_ms, tag)
 end
 
+-- Nor does a task wait longer for another's answer.
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '(' .. now + LONGEST_ASIDE_MS, '+inf', 'LIMIT', 0, 1000)) do
+  redis.call('ZADD', 'flights', now + LONGEST_ASIDE_MS, tag)
+  redis.call('ZADD', DELAYED, 'XX', now + LONGEST_ASIDE_MS, tag)
+end
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '-inf', now, 'LIMIT', 0, 100)) do
+  if redis.call('HEXISTS', MESSAGES, tag) == 0 then redis.call('ZREM', 'flights', tag) end
+end
+
 if now >= calm then
   for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '-inf', now, 'LIMIT', 0, 100)) do
     local entry = redis.call('HGET', TAKEN, tag)

@@ -10,7 +10,7 @@ book(11, #ARGV, owned)
 if not owned then return 0 end
 local now = now_ms()
 redis.call('HSET', task, 'attempts', ARGV[3], 'repeats', ARGV[4], 'numbered', ARGV[10])
-redis.call('HDEL', task, 'lost_calls') -- they are among the attempts
+redis.call('HDEL', task, 'lost_calls', 'failed') -- they are among the attempts
 let_go(task)
 local entry = redis.call('HGET', TAKEN, tag)
 if not entry then return 1 end -- taken for lost meanwhile, and in its list already

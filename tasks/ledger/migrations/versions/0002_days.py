@@ -54,7 +54,7 @@ def _dimensions() -> list[sa.Column[str]]:
 def _fill(time: str) -> None:
     found = op.get_bind().exec_driver_sql(f"""
         SELECT started_ms / 86400000, {DIMENSIONS}, {time}, COUNT(*) FROM attempts
-        WHERE {time} IS NOT NULL AND outcome <> 'rejected'
+        WHERE {time} IS NOT NULL AND outcome NOT IN ('rejected', 'cached')
         GROUP BY started_ms / 86400000, {DIMENSIONS}, {time}
     """)  # noqa: S608 - constants
     counts: dict[tuple[object, ...], Counter[str]] = {}

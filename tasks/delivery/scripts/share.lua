@@ -1,0 +1,38 @@
+-- A task is about to make a call of which the answer may be there, or on its way to another task.
+-- KEYS: task:ID, cache:DIGEST, flight:DIGEST. ARGV: fence, tag, task id, digest, how long the task has
+-- to wait at most (ms).
+-- Returns: 'cached' and the answer; 'own' (this task makes the call, and the same ones wait for it);
+-- 'alone' (it makes the call, and nobody waits: its answer will not be kept); 'waits' (its message is
+-- put away until the answer is there); or 'gone' (this delivery has the task no more).
+local task, fence, tag, id, digest = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local flight = KEYS[3]
+local mine = redis.call('HMGET', task, 'fence', 'tag', 'flight')
+if mine[1] ~= fence or mine[2] ~= tag or redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
+redis.call('HSET', task, 'flight', digest)
+-- The roles file has changed since it waited for that, or made it.
+if mine[3] and mine[3] ~= digest then land(mine[3], id) end
+
+local answer = redis.call('GET', KEYS[2])
+if answer then
+  land(digest, id, true)
+  return answer == '' and {'alone'} or {'cached', answer}
+end
+local flyer = flyer_of(digest)
+if not flyer or flyer == id then
+  redis.call('SET', flight, id, 'PX', TASK_LIVES_MS)
+  redis.call('ZREM', flight .. ':waiting', id)
+  return {'own'}
+end
+
+local now, entry = now_ms(), redis.call('HGET', TAKEN, tag)
+local others = redis.call('ZCOUNT', flight .. ':waiting', '-inf', '+inf')
+local aside_ms = math.min(math.max(ASIDE_MS, others * APART_MS), LONGEST_ASIDE_MS)
+local due = now + math.min(aside_ms, tonumber(ARGV[5]))
+redis.call('HSET', task, 'aside', queue_of((parts(entry))) .. '\n' .. tag)
+redis.call('ZADD', flight .. ':waiting', now, id)
+redis.call('PEXPIRE', flight .. ':waiting', TASK_LIVES_MS)
+redis.call('ZADD', 'flights', due, tag)
+let_go(task)
+forget(tag)
+put_away(tag, entry, due)
+return {'waits'}
