@@ -62,6 +62,7 @@ class Stream:
 
         steps = self._steps()
         reply: Any = None
+        cancels = _cancels()
         async with async_client() as client:
             while (step := _next(steps, reply)) is not None:
                 reply = None
@@ -75,6 +76,10 @@ class Stream:
                         reply = await getattr(client, name)(**how)
                     except RedisError as error:
                         reply = error
+                    # redis-py sends through asyncio.wait_for, which before Python 3.12 forgets
+                    # that it was cancelled if what it waits for ends in the same moment.
+                    if _cancels() > cancels:
+                        raise asyncio.CancelledError
 
     def _steps(self) -> Generator[Command | Event | float, Any, None]:
         return _Reader(self._task_id, self._after, self._timeout_s).steps()
@@ -204,6 +209,12 @@ def _next(steps: Generator[Any, Any, None], reply: Any) -> Any:
         return steps.send(reply)
     except StopIteration:
         return None
+
+
+def _cancels() -> int:
+    """Count how often this coroutine's task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 def _reply(ask: Any, step: Command) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -263,3 +264,25 @@ def test_an_answer_that_is_too_large_is_not_told_to_its_end(
     writer.finish()
 
     assert sum(len(data["text"]) for _, data in told.entries()) <= 1100
+
+
+async def test_a_reader_that_is_cancelled_ends_although_redis_py_forgets(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asyncio.wait_for` does before Python 3.12 when the reply comes in the same moment."""
+    waits = asyncio.Event()
+
+    async def forgetful(*_: object, **__: object) -> dict[str, object]:
+        waits.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+        return {}
+
+    monkeypatch.setattr("redis.asyncio.Redis.xread", forgetful)
+    reader = asyncio.create_task(anext(aiter(stream("t", timeout=5))))
+    await waits.wait()
+
+    reader.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reader

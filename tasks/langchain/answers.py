@@ -1,0 +1,80 @@
+"""Our results and events as LangChain's messages."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import tool_call, tool_call_chunk
+
+from tasks.langchain.messages import SIGNATURES
+
+if TYPE_CHECKING:
+    from tasks.streaming.events import Event
+
+PARSED = "parsed"
+"""Key of `additional_kwargs`: the value that satisfies the schema; absent where none was asked."""
+METADATA = ("provider", "finish_reason", "cost_usd", "task_id", "role", "latency_ms", "queued_ms",
+            "request_id", "attempts")  # fmt: skip
+"""What `response_metadata` takes over from the result; LangChain's name of `model` comes to it."""
+
+
+def message_of(result: Mapping[str, Any]) -> AIMessage:
+    """Translate a result."""
+    calls = [
+        tool_call(name=call["name"], args=call["arguments"], id=call["id"])
+        for call in result["tool_calls"]
+    ]
+    return AIMessage(result["text"] or "", tool_calls=calls, **_about(result))
+
+
+def piece_of(event: "Event") -> AIMessageChunk:
+    """Translate an event that is a piece of the answer."""
+    if event.type == "text":
+        return AIMessageChunk(content=event.text)
+    return _piece_of_call(event.index, event.call_id, event.name, event.arguments)
+
+
+def call_of(index: int, call: Mapping[str, Any]) -> AIMessageChunk:
+    """Translate a whole tool call of a result to a piece of a stream."""
+    return _piece_of_call(index, call["id"], call["name"], json.dumps(call["arguments"]))
+
+
+def end_of(result: Mapping[str, Any]) -> AIMessageChunk:
+    """Return what is known at the end of a stream; its text and its tool calls were told before."""
+    return AIMessageChunk(content="", chunk_position="last", **_about(result))
+
+
+def _piece_of_call(
+    index: int, call_id: str | None, name: str | None, arguments: str
+) -> AIMessageChunk:
+    piece = tool_call_chunk(name=name, args=arguments, id=call_id, index=index)
+    return AIMessageChunk(content="", tool_call_chunks=[piece])
+
+
+def _about(result: Mapping[str, Any]) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    calls = result["tool_calls"]
+    if signatures := {c["id"]: c["signature"] for c in calls if c.get("signature")}:
+        more[SIGNATURES] = signatures
+    if result["data"] is not None:
+        more[PARSED] = result["data"]
+    metadata = {name: result[name] for name in METADATA if name in result}
+    return {
+        "additional_kwargs": more,
+        "usage_metadata": _usage(result["usage"]),
+        "response_metadata": {**metadata, "model_name": result["model"]},
+    }
+
+
+def _usage(usage: Mapping[str, int]) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=usage["input_tokens"],
+        output_tokens=usage["output_tokens"],
+        total_tokens=usage["input_tokens"] + usage["output_tokens"],
+        input_token_details=InputTokenDetails(
+            cache_read=usage["cached_input_tokens"], cache_creation=usage["cache_write_tokens"]
+        ),
+        output_token_details=OutputTokenDetails(reasoning=usage["reasoning_tokens"]),
+    )

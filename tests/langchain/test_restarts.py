@@ -1,0 +1,113 @@
+"""A provider that fails in the middle of a stream, whose chunks LangChain cannot take back."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from simulator.client import Simulator
+from tasks.errors import BreakwaterError
+from tasks.langchain import AnswerRestarted, ChatBreakwater
+from tasks.langchain.restart import Handed
+from tasks.streaming.events import Event
+from tests.support.fleet import wait_for
+
+pytestmark = pytest.mark.usefixtures("simulator")
+
+WORDS = "one two three four five six seven eight nine ten"
+
+
+def _stream(model: ChatBreakwater, got: list[Any]) -> None:
+    for chunk in model.stream("hi"):  # one by one: it may break off
+        got.append(chunk)
+
+
+def _astream(model: ChatBreakwater, got: list[Any]) -> None:
+    async def read() -> None:
+        async for chunk in model.astream("hi"):
+            got.append(chunk)
+
+    asyncio.run(read())
+
+
+@pytest.fixture(params=[_stream, _astream], ids=["stream", "astream"])
+def read(request: pytest.FixtureRequest) -> Callable[[ChatBreakwater, list[Any]], None]:
+    """Both ways to read a stream."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def breaking(simulator: Simulator) -> Simulator:
+    """`local` says half of its answer, and ends with an error; `gpt` is well."""
+    for label in ("local", "gpt"):
+        simulator.settings(label, answer=f"{label}: {WORDS}", interval_s=0.05)
+    simulator.fault("local", "stream_error")
+    return simulator
+
+
+def test_a_restart_after_the_first_chunk_is_an_error_that_says_so(
+    breaking: Simulator, read: Any
+) -> None:
+    """Chunks are added up by who reads: two answers in one would look like an answer."""
+    got: list[Any] = []
+
+    with pytest.raises(
+        AnswerRestarted, match=r"'local' failed .* after part of its answer"
+    ) as raised:
+        read(ChatBreakwater(role="coder"), got)
+
+    assert got
+    assert raised.value.details["provider"] == "local"
+    assert isinstance(raised.value, BreakwaterError)
+    assert not any(chunk.chunk_position == "last" for chunk in got)
+    wait_for(lambda: not breaking.in_flight("gpt"))  # the task was cancelled
+
+
+def test_who_buffers_gets_the_answer_of_the_one_who_finished(
+    breaking: Simulator, read: Any
+) -> None:
+    """Nothing is handed on before the answer is whole; then all of it, in its pieces."""
+    got: list[Any] = []
+
+    read(ChatBreakwater(role="coder", on_restart="buffer"), got)
+
+    assert "".join(chunk.text for chunk in got) == f"gpt: {WORDS}"
+    assert len(got) > 2
+    outcomes = [(a["provider"], a["outcome"]) for a in got[-1].response_metadata["attempts"]]
+    assert outcomes == [("local", "failed"), ("gpt", "succeeded")]
+
+
+def test_who_does_not_stream_never_hears_of_it(breaking: Simulator) -> None:
+    """`invoke` waits for the result, whoever gives it."""
+    assert ChatBreakwater(role="coder").invoke("hi").text == f"gpt: {WORDS}"
+
+
+def test_a_restart_before_the_first_chunk_is_none() -> None:
+    """Nothing was handed on that could be void."""
+    handed = Handed(buffers=False)
+
+    assert list(handed.chunks(Event("restart", "1-0", provider="p", error="Overloaded"))) == []
+    assert [c.text for c in handed.chunks(Event("text", "2-0", text="a"))] == ["a"]
+
+
+def test_a_call_that_is_told_without_an_id_is_handed_on_with_that_of_the_result() -> None:
+    """Gemini gives none; a tool's result could not name its call."""
+    handed = Handed(buffers=False)
+    call = {"id": "call_1", "name": "add", "arguments": {"a": 1}}
+    result = {
+        "text": "", "tool_calls": [call], "data": None, "model": "m",
+        "usage": dict.fromkeys(
+            ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens",
+             "reasoning_tokens"), 1),
+    }  # fmt: skip
+    events = [
+        Event("tool_call", "1-0", index=0, name="add", arguments='{"a": 1}'),
+        Event("end", "2-0", result=result),
+    ]
+
+    chunks = [chunk.message for event in events for chunk in handed.chunks(event)]
+
+    assert sum(chunks[1:], chunks[0]).tool_calls == [
+        {"name": "add", "args": {"a": 1}, "id": "call_1", "type": "tool_call"}
+    ]
