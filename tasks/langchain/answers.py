@@ -1,6 +1,5 @@
 """Our results and events as LangChain's messages."""
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +32,15 @@ def piece_of(event: "Event") -> AIMessageChunk:
     """Translate an event that is a piece of the answer."""
     if event.type == "text":
         return AIMessageChunk(content=event.text)
-    return _piece_of_call(event.index, event.call_id, event.name, event.arguments)
-
-
-def call_of(index: int, call: Mapping[str, Any]) -> AIMessageChunk:
-    """Translate a whole tool call of a result to a piece of a stream."""
-    return _piece_of_call(index, call["id"], call["name"], json.dumps(call["arguments"]))
+    piece = tool_call_chunk(
+        name=event.name, args=event.arguments, id=event.call_id, index=event.index
+    )
+    return AIMessageChunk(content="", tool_call_chunks=[piece])
 
 
 def end_of(result: Mapping[str, Any]) -> AIMessageChunk:
     """Return what is known at the end of a stream; its text and its tool calls were told before."""
     return AIMessageChunk(content="", chunk_position="last", **_about(result))
-
-
-def _piece_of_call(
-    index: int, call_id: str | None, name: str | None, arguments: str
-) -> AIMessageChunk:
-    piece = tool_call_chunk(name=name, args=arguments, id=call_id, index=index)
-    return AIMessageChunk(content="", tool_call_chunks=[piece])
 
 
 def _about(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from tasks.langchain.answers import call_of, end_of, piece_of
+from tasks.langchain.answers import end_of, piece_of
 from tasks.langchain.question import AnswerRestarted
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ class Handed:
         self._buffers = buffers
         self._kept: list[AIMessageChunk] = []
         self._is_any_out = False
-        self._unnamed: set[int] = set()
-        """Indexes of calls that were told without an id; Gemini gives none, the worker does."""
 
     def chunks(self, event: "Event") -> Iterator[ChatGenerationChunk]:
         """
@@ -45,25 +43,13 @@ class Handed:
         if event.type == "restart":
             self._restart(event)
             return
-        self._kept += self._pieces(event)
+        self._kept.append(piece_of(event) if event.result is None else end_of(event.result))
         if self._buffers and event.result is None:
             return
         self._is_any_out = True
         for chunk in self._kept:
             yield ChatGenerationChunk(message=chunk)
         self._kept.clear()
-
-    def _pieces(self, event: "Event") -> Iterator[AIMessageChunk]:
-        if event.result is not None:
-            for index, call in enumerate(event.result["tool_calls"]):
-                if index in self._unnamed:
-                    yield call_of(index, call)
-            yield end_of(event.result)
-            return
-        if event.type == "tool_call" and event.name and not event.call_id:
-            self._unnamed.add(event.index)
-        if event.type == "text" or event.index not in self._unnamed:
-            yield piece_of(event)
 
     def _restart(self, event: "Event") -> None:
         if self._is_any_out:
@@ -74,4 +60,3 @@ class Handed:
                 {"provider": event.provider, "error": event.error},
             )
         self._kept.clear()
-        self._unnamed.clear()

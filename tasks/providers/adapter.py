@@ -242,8 +242,9 @@ class Adapter(ABC):
         for call in called:
             arguments = _object(call.arguments)
             if arguments is not None and call.name:
-                id_ = call.id or f"call_{uuid4().hex[:24]}"
-                calls.append(ToolCall(id_, call.name, arguments, call.signature))
+                calls.append(
+                    ToolCall(call.id or new_call_id(), call.name, arguments, call.signature)
+                )
             elif not cut:  # a call that the length cut off in its middle is none
                 what = f"{self.name}: the arguments of a tool call are no JSON object"
                 raise GarbledAnswer(what, **paid)
@@ -263,6 +264,11 @@ def instructions(request: Request) -> str | None:
     """Join the request's system prompt and the system messages of its conversation."""
     said = [request.system, *(m.text for m in request.messages if m.role == "system")]
     return "\n\n".join(part for part in said if part) or None
+
+
+def new_call_id() -> str:
+    """Return an id for a tool call to which its vendor gave none."""
+    return f"call_{uuid4().hex[:24]}"
 
 
 def call_id(given: str | None) -> str:

@@ -16,7 +16,14 @@ from google.genai import errors, types
 
 from tasks.config import ProviderSettings
 from tasks.errors import GarbledAnswer, TruncatedAnswer
-from tasks.providers.adapter import CHECK_S, Adapter, Called, instructions, parameters
+from tasks.providers.adapter import (
+    CHECK_S,
+    Adapter,
+    Called,
+    instructions,
+    new_call_id,
+    parameters,
+)
 from tasks.providers.base import Completion, Media, Message, Request, Tool, Usage
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.hearing import Hearing
@@ -297,6 +304,7 @@ def _heard(
 def _tell(part: types.Part, call: int, hearing: Hearing) -> None:
     if part.function_call:
         told = part.function_call
+        told.id = told.id or new_call_id()  # the same in the stream and in the result
         hearing.call(call, told.id, told.name, json.dumps(told.args or {}))
     elif part.text and not part.thought:
         hearing.text(part.text)

@@ -23,6 +23,7 @@ from tasks.providers.adapter import (
     data_url,
     file_name,
     instructions,
+    new_call_id,
     parameters,
 )
 from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall, Usage
@@ -211,11 +212,10 @@ def _extend(message: dict[str, Any], delta: Any, hearing: Hearing) -> None:
     for piece in delta.tool_calls or ():
         calls = message["tool_calls"]
         if piece.index >= len(calls):
-            calls.append(
-                {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
-            )
+            piece.id = piece.id or new_call_id()
+            called = {"name": "", "arguments": ""}
+            calls.append({"id": piece.id, "type": "function", "function": called})
         call, told = calls[piece.index], piece.function
-        call["id"] = piece.id or call["id"]
         call["function"]["name"] += told.name or ""
         call["function"]["arguments"] += told.arguments or ""
         hearing.call(piece.index, piece.id, told.name, told.arguments or "")

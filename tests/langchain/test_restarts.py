@@ -89,25 +89,3 @@ def test_a_restart_before_the_first_chunk_is_none() -> None:
 
     assert list(handed.chunks(Event("restart", "1-0", provider="p", error="Overloaded"))) == []
     assert [c.text for c in handed.chunks(Event("text", "2-0", text="a"))] == ["a"]
-
-
-def test_a_call_that_is_told_without_an_id_is_handed_on_with_that_of_the_result() -> None:
-    """Gemini gives none; a tool's result could not name its call."""
-    handed = Handed(buffers=False)
-    call = {"id": "call_1", "name": "add", "arguments": {"a": 1}}
-    result = {
-        "text": "", "tool_calls": [call], "data": None, "model": "m",
-        "usage": dict.fromkeys(
-            ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens",
-             "reasoning_tokens"), 1),
-    }  # fmt: skip
-    events = [
-        Event("tool_call", "1-0", index=0, name="add", arguments='{"a": 1}'),
-        Event("end", "2-0", result=result),
-    ]
-
-    chunks = [chunk.message for event in events for chunk in handed.chunks(event)]
-
-    assert sum(chunks[1:], chunks[0]).tool_calls == [
-        {"name": "add", "args": {"a": 1}, "id": "call_1", "type": "tool_call"}
-    ]

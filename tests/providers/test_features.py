@@ -134,7 +134,7 @@ def stream_with_tool_calls(bench: Bench) -> None:
     for index, call in enumerate(completion.tool_calls):
         pieces = [d for d in bench.heard if isinstance(d, ToolCallDelta) and d.index == index]
         assert pieces[0].name == call.name
-        assert pieces[0].id in {call.id, None}
+        assert pieces[0].id == call.id
         assert json.loads("".join(piece.arguments for piece in pieces)) == call.arguments
         assert all(piece.id is None and piece.name is None for piece in pieces[1:])
 
