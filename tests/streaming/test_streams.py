@@ -49,6 +49,7 @@ def test_a_reader_sees_what_is_told_in_order_and_the_result_at_the_end(told: Tol
     assert "".join(call.arguments for call in calls) == '{"at": 1}'
     assert events[-1].result is not None
     assert events[-1].result["text"] == "Let me look."
+    assert told.entries()[-1] == ("end", None)  # for readers that know nothing of results
 
 
 def test_a_reader_waits_for_what_is_not_told_yet(told: Told) -> None:
