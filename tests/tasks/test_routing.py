@@ -1,10 +1,8 @@
 """The walk of the chain: who is asked, who is passed over, and what comes of it."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import fakeredis
 import pytest
 
 from breaker import Breakers
@@ -15,14 +13,6 @@ from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
-
-
-@pytest.fixture
-def breakers() -> Iterator[Breakers]:
-    """Breakers of this test alone."""
-    shared = Breakers(fakeredis.FakeRedis())
-    yield shared
-    shared.close()
 
 
 class House:

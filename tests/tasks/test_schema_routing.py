@@ -1,12 +1,10 @@
 """Answers that break their schema, and prompts that not every target takes: who is asked next."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-import fakeredis
 import pytest
 
 from breaker import Breakers
@@ -22,14 +20,6 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 GOOD, BAD = '{"n": 1}', '{"n": "CANARY-ANSWER"}'
 PNG = {"type": "image", "data": "iVBORw0K", "media_type": "image/png"}
 PDF = {"type": "document", "url": "https://example.com/a.pdf"}
-
-
-@pytest.fixture
-def breakers() -> Iterator[Breakers]:
-    """Breakers of this test alone."""
-    shared = Breakers(fakeredis.FakeRedis())
-    yield shared
-    shared.close()
 
 
 class House:

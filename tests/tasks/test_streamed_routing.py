@@ -1,10 +1,9 @@
 """A streamed answer that breaks: who hears what, and who is asked next."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import fakeredis
 import pytest
 
 from breaker import Breakers
@@ -46,14 +45,6 @@ def saying(*pieces: str, then: Exception | None = None) -> Callable[[Request], C
         return answer("".join(pieces))
 
     return say
-
-
-@pytest.fixture
-def breakers() -> Iterator[Breakers]:
-    """Breakers of this test alone."""
-    shared = Breakers(fakeredis.FakeRedis())
-    yield shared
-    shared.close()
 
 
 def walk(
