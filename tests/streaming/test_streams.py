@@ -141,15 +141,20 @@ def test_an_older_delivery_is_not_heard(told: Told) -> None:
     slept = told.begin()
     slept.delta(TextDelta("old"))
     slept.finish()
+    older = told.fence
     told.lose()
     writer = told.begin()
     assert told.task["telling"] == "1"
-    slept.delta(TextDelta("older"))
     writer.restart("", "WorkerLost")
     writer.delta(TextDelta("new"))
     writer.finish()
-    told.settle("new")
 
+    woken = Writer(told.teller, "t", older, 100)
+    woken.delta(TextDelta("older"))
+    woken.finish()
+
+    assert [kind for kind, _ in told.entries()] == ["restart", "text"]
+    told.settle("new")
     assert text_of(stream("t")) == "new"
 
 
