@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.backends.redis import ResultConsumer as RedisResultConsumer
 from kombu.exceptions import OperationalError
 from redis.connection import ConnectionPool
 from redis.exceptions import RedisError
@@ -24,12 +25,44 @@ from tasks.delivery.store import Store
 from tasks.queue import STEP
 
 PATIENCE_S = 60.0
+LOOK_S = 1.0
+"""How often who waits for a result looks for it, whatever was heard."""
+LOOK_SHARE = 20
+"""A look takes at most one part in so many of the time."""
 CLAIM_S = 7.0
 """Celery's claim on a chord's body lasts twice `result_chord_join_timeout`, 6 s."""
 
 
+class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
+    """
+    Hears of results, and looks for those it cannot have heard of.
+
+    It subscribes on one connection and looks on another. Redis may read the look first, and a
+    result that is published between the two is there for neither: `.get()` would wait for ever.
+    """
+
+    def _wait_for_pending(
+        self, result: Any, timeout: float | None = None, on_interval: Any = None, **how: Any
+    ) -> Any:
+        due = time.monotonic() + LOOK_S
+
+        def look() -> None:
+            nonlocal due
+            if (began := time.monotonic()) >= due:
+                with suppress(RedisError):  # whoever listens notices, and connects anew
+                    self.on_wait_for_pending(result)
+                took_s = time.monotonic() - began
+                due = began + max(LOOK_S, LOOK_SHARE * took_s)  # a group may have many results
+            if on_interval:
+                on_interval()
+
+        return super()._wait_for_pending(result, timeout=timeout, on_interval=look, **how)
+
+
 class Backend(RedisBackend):  # type: ignore[misc]
     """The first result is the result."""
+
+    ResultConsumer = ResultConsumer
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """

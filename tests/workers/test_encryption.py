@@ -59,7 +59,7 @@ def test_nothing_is_in_the_clear_during_and_after_a_run(
 ) -> None:
     """In queues, in hand, delayed, as results, errors, parts of chords and dead letters."""
     workers.environ["BREAKWATER_ENCRYPTION_KEYS"] = NEW
-    for label in ("local", "claude"):
+    for label in ("local", "claude", "gpt"):  # so that each moment can be seen
         simulator.settings(label, latency=1)
     listener = shared.pubsub()
     listener.psubscribe("*")
