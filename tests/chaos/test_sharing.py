@@ -266,14 +266,18 @@ def test_a_deadline_ends_the_wait(workers: Fleet, simulator: Simulator, client: 
 def test_a_kept_answer_is_given_until_its_time_is_over(
     workers: Fleet, simulator: Simulator, client: Any
 ) -> None:
-    """Then there is a new call."""
+    """The role's `ttl_s`; then there is a new call."""
     workers.start(1, "threads", 4)
-    first, second = (results(client, workers, enqueue(workers, 1, "brief"))[0] for _ in range(2))
+    first, second = (results(client, workers, enqueue(workers, 1, "shared"))[0] for _ in range(2))
     kept = len(simulator.hits("claude"))
+    (key,) = client.keys("cache:*")
+    lives_s = client.ttl(key)
+
+    client.pexpire(key, 1)
     wait_for(lambda: not client.keys("cache:*"))
+    third = results(client, workers, enqueue(workers, 1, "shared"))[0]
 
-    third = results(client, workers, enqueue(workers, 1, "brief"))[0]
-
+    assert 0 < lives_s <= 600
     assert (kept, len(simulator.hits("claude"))) == (1, 2)
     assert second["result"]["text"] == first["result"]["text"]
     assert second["result"]["attempts"][0]["why"] == "answered by the response cache"
