@@ -1,0 +1,133 @@
+"""
+What an outage costs a fleet: calls to the dead provider, time per prompt, lost prompts.
+
+Eight worker processes with 25 calls at once take prompts that arrive one after the other. Each has
+a first provider that is dead in one of four ways and a second one that is well; the time of a
+prompt is from its enqueueing until its result is stored. All is compared with the same fleet asking
+the second provider alone.
+
+`python -m benchmarks.outage`; `--rivals` and `--ways` choose.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks import processes, results
+from benchmarks.rivals.catalogue import BY_NAME, RIVALS, Rival
+from benchmarks.stage import STARTING_S, Stage
+from simulator.client import Simulator
+
+PROCESSES, CALLS = 8, 25
+PROMPTS, RATE = 200, 30.0
+ANSWER_S, TIMEOUT_S = 1.0, 2.0
+"""How long the healthy provider takes, and how long a client waits for any."""
+RETRY_AFTER_S = 20
+LOST_AFTER_S = 150.0
+"""From the last prompt's enqueueing; more than two waits of three tries."""
+FAIL_MAX = 5
+ALONE = "alone"
+DEAD: Mapping[str, Callable[[Simulator], None]] = {
+    "503": lambda simulator: simulator.fault("503", status=503),
+    "refused": lambda simulator: simulator.refuse("refused"),
+    "hang": lambda simulator: simulator.fault("hang", "hang"),
+    "429": lambda simulator: simulator.fault("429", status=429, retry_after=RETRY_AFTER_S),
+}
+"""The ways to be dead; each is the label of a provider, and the role whose first one it is."""
+QUEUES = tuple(rival for rival in RIVALS if rival.producer)
+
+CHAINS = {way: [(way, "openai"), ("well", "anthropic")] for way in DEAD}
+
+
+def main(
+    short: bool = False,
+    rivals: tuple[Rival, ...] = QUEUES,
+    ways: tuple[str, ...] = tuple(DEAD),
+) -> dict[str, Any]:
+    """Have each rival live through each way, print what it cost, and keep it."""
+    kept = []
+    ways = ways[:1] if short else ways
+    print(f"{'outage':44}{'way':9}{'calls':>6}{'p50 s':>7}{'p99 s':>7}{'max s':>7}{'lost':>6}")
+    for rival in rivals:
+        turn = results.now()
+        with Stage({**CHAINS, ALONE: [("well", "anthropic")]}, TIMEOUT_S) as stage:
+            _start(stage, rival, 2 if short else PROCESSES)
+            for way in (ALONE, *ways):
+                kept.append({"turn": turn, "rival": rival.name, **_run(stage, rival, way)})
+                _print(kept[-1], rival)
+    return results.add("outage-short" if short else "outage", kept)
+
+
+def _start(stage: Stage, rival: Rival, number: int) -> None:
+    """Start the fleet, and have it answer until nothing is done for the first time."""
+    stage.simulator.settings("well", latency=ANSWER_S)
+    for strike in DEAD.values():
+        strike(stage.simulator)
+    pids = [stage.start(rival, CALLS, each) for each in range(number)]
+    if not stage.wait(rival, lambda: _quiet(pids), STARTING_S):
+        raise TimeoutError(f"{rival.title} does not get going: {stage.log(rival)}")
+    for _ in range(2):
+        stage.wait_for(stage.enqueue(rival, ALONE, number * CALLS), rival, LOST_AFTER_S)
+
+
+def _quiet(pids: list[int]) -> bool:
+    """Tell whether all have started, which takes all the CPU there is."""
+    before_s = sum(map(processes.cpu_s, pids))
+    time.sleep(2.0)
+    after_s = sum(map(processes.cpu_s, pids))
+    return before_s > 0.5 * len(pids) and after_s - before_s < 0.03 * len(pids)
+
+
+def _run(stage: Stage, rival: Rival, way: str) -> dict[str, Any]:
+    refused = processes.refused()
+    enqueued = stage.enqueue(rival, way, PROMPTS, RATE)
+    done = stage.wait_for(enqueued, rival, LOST_AFTER_S)
+    took_s = sorted(end_s - enqueued[each] for each, end_s in done.items() if end_s)
+    hits = [] if way == ALONE else stage.simulator.hits(way)
+    refused = processes.refused() - refused
+    return {
+        "way": way,
+        "processes": stage.workers,
+        "prompts": PROMPTS,
+        "lost": PROMPTS - len(took_s),
+        "p50_s": statistics.median(took_s),
+        "p99_s": statistics.quantiles(took_s, n=100, method="inclusive")[98],
+        "max_s": took_s[-1],
+        "dead_calls": refused if way == "refused" else len(hits),
+        **(_trip(hits) if hits else {}),
+    }
+
+
+def _trip(hits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tell what came after the failure that says enough: the fifth one, of a 429 the first."""
+    enough = 1 if hits[0]["status"] == 429 else FAIL_MAX
+    ends = sorted(hit["ended_at_ms"] or float("inf") for hit in hits)
+    known_at = ends[min(enough, len(ends)) - 1]
+    starts = [hit["started_at_ms"] for hit in hits]
+    return {
+        "in_flight_at_trip": sum(start <= known_at for start in starts) - min(enough, len(ends)),
+        "last_call_ms": max(starts) - known_at,
+    }
+
+
+def _print(run: dict[str, Any], rival: Rival) -> None:
+    trip = ""
+    if "last_call_ms" in run:
+        trip = f"   last call {run['last_call_ms']:.0f} ms after the trip"
+    print(
+        f"{rival.title:44}{run['way']:9}{run['dead_calls']:6}{run['p50_s']:7.2f}"
+        f"{run['p99_s']:7.2f}{run['max_s']:7.2f}{run['lost']:6}{trip}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--short", action="store_true")
+    words.add_argument("--rivals", nargs="*", default=list(BY_NAME), choices=BY_NAME)
+    words.add_argument("--ways", nargs="*", default=list(DEAD), choices=DEAD)
+    told = words.parse_args()
+    chosen = tuple(BY_NAME[name] for name in told.rivals if BY_NAME[name].producer)
+    main(told.short, chosen, tuple(told.ways))
