@@ -127,12 +127,13 @@ def main(
     adapters: tuple[str, ...] = ALL,
     calls: tuple[int, ...] = (),
     rounds: int = 3,
-) -> dict[str, Any]:
-    """Let all take turns, print what each used, and keep it."""
+    beside: bool = False,
+) -> list[dict[str, Any]]:
+    """Let all take turns, print what each used, and keep it beside what is kept, or instead."""
     loads = [Load(n, 5.0, 10.0) if n > 200 else Load(n, 2.0, 8.0) for n in calls]
     loads = loads or list(SHORT if short else FULL)
     adapters = adapters[:1] if short else adapters
-    kept = []
+    seen: list[dict[str, Any]] = []
     for number, adapter, load in itertools.product(range(1 if short else rounds), adapters, loads):
         turn = results.now()
         roles = {"load": [("first", adapter), ("second", adapter)]}
@@ -142,9 +143,12 @@ def main(
                     continue
                 figures = run(stage, rival, load)
                 asked = {"turn": turn, "rival": rival.name, "adapter": adapter}
-                kept.append({**asked, **asdict(load), **figures})
-                _print(kept[-1])
-    return results.add("load-short" if short else "load", kept)
+                seen.append({**asked, **asdict(load), **figures})
+                _print(seen[-1])
+        if not short:
+            results.keep("load", [run for run in seen if run["turn"] == turn], beside=beside)
+            beside = True
+    return seen
 
 
 def _print(run: dict[str, Any]) -> None:
@@ -160,10 +164,11 @@ def _print(run: dict[str, Any]) -> None:
 if __name__ == "__main__":
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--short", action="store_true")
+    words.add_argument("--beside", action="store_true", help="keep what was measured before")
     words.add_argument("--rivals", nargs="*", default=list(BY_NAME), choices=BY_NAME)
     words.add_argument("--adapters", nargs="*", default=ALL, choices=ALL)
     words.add_argument("--calls", nargs="*", type=int, default=(), help="at once")
     words.add_argument("--rounds", type=int, default=3)
     told = words.parse_args()
     chosen = tuple(BY_NAME[name] for name in dict.fromkeys([*told.rivals, BASE]))
-    main(told.short, chosen, tuple(told.adapters), tuple(told.calls), told.rounds)
+    main(told.short, chosen, tuple(told.adapters), tuple(told.calls), told.rounds, told.beside)

@@ -45,9 +45,10 @@ def main(
     short: bool = False,
     rivals: tuple[Rival, ...] = QUEUES,
     ways: tuple[str, ...] = tuple(DEAD),
-) -> dict[str, Any]:
-    """Have each rival live through each way, print what it cost, and keep it."""
-    kept = []
+    beside: bool = False,
+) -> list[dict[str, Any]]:
+    """Have each rival live through each way, print and keep it, beside what is kept or instead."""
+    seen: list[dict[str, Any]] = []
     ways = ways[:1] if short else ways
     print(f"{'outage':44}{'way':9}{'calls':>6}{'p50 s':>7}{'p99 s':>7}{'max s':>7}{'lost':>6}")
     for rival in rivals:
@@ -55,9 +56,12 @@ def main(
         with Stage({**CHAINS, ALONE: [("well", "anthropic")]}, TIMEOUT_S) as stage:
             _start(stage, rival, 2 if short else PROCESSES)
             for way in (ALONE, *ways):
-                kept.append({"turn": turn, "rival": rival.name, **_run(stage, rival, way)})
-                _print(kept[-1], rival)
-    return results.add("outage-short" if short else "outage", kept)
+                seen.append({"turn": turn, "rival": rival.name, **_run(stage, rival, way)})
+                _print(seen[-1], rival)
+        if not short:
+            results.keep("outage", [run for run in seen if run["turn"] == turn], beside=beside)
+            beside = True
+    return seen
 
 
 def _start(stage: Stage, rival: Rival, number: int) -> None:
@@ -126,8 +130,9 @@ def _print(run: dict[str, Any], rival: Rival) -> None:
 if __name__ == "__main__":
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--short", action="store_true")
+    words.add_argument("--beside", action="store_true", help="keep what was measured before")
     words.add_argument("--rivals", nargs="*", default=list(BY_NAME), choices=BY_NAME)
     words.add_argument("--ways", nargs="*", default=list(DEAD), choices=DEAD)
     told = words.parse_args()
     chosen = tuple(BY_NAME[name] for name in told.rivals if BY_NAME[name].producer)
-    main(told.short, chosen, tuple(told.ways))
+    main(told.short, chosen, tuple(told.ways), told.beside)

@@ -19,16 +19,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def add(name: str, runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Add runs to those that are kept under a name; return all of them."""
-    kept = read(name)
-    kept["about"] = about()
-    kept["runs"] += runs
+def keep(name: str, runs: Iterable[dict[str, Any]], *, beside: bool) -> None:
+    """Keep runs under a name, `beside` those of before or instead of them."""
+    earlier = read(name)["runs"] if beside else []
+    kept = {"about": about(), "runs": [*earlier, *runs]}
     FOLDER.mkdir(exist_ok=True)
     runs_text = ",\n  ".join(json.dumps(_short(run)) for run in kept["runs"])
     text = f'{{\n "about": {json.dumps(kept["about"])},\n "runs": [\n  {runs_text}\n ]\n}}\n'
     (FOLDER / f"{name}.json").write_text(text)
-    return kept
 
 
 def read(name: str) -> dict[str, Any]:

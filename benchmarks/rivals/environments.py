@@ -21,7 +21,13 @@ def programs(rival: Rival) -> Path:
     if not made_of.exists() or made_of.read_text() != pinned.read_text():
         print(f"setting up {rival.requirements} (once)", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        pip = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*pip, "install", "--requirement", str(pinned)], check=True)
         made_of.write_text(pinned.read_text())
     return folder / "bin"
