@@ -16,9 +16,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks import processes, results
-from benchmarks.rivals.catalogue import ALL, BASE, BY_NAME, RIVALS, Rival
+from benchmarks.rivals.catalogue import BASE, BY_NAME, RIVALS, Rival
+from benchmarks.rivals.given import MODELS
 from benchmarks.stage import STARTING_S, Stage
 
+ADAPTERS = tuple(MODELS)
+ALL = tuple(rival for rival in RIVALS if not rival.only_outage)
 TIMEOUT_S = 120.0
 SPREAD = 0.5
 """An answer takes the latency give or take this share, so that calls do not end in waves."""
@@ -125,8 +128,8 @@ FULL = (Load(200, 2.0, 8.0), Load(1000, 5.0, 10.0))
 
 def main(
     short: bool = False,
-    rivals: tuple[Rival, ...] = RIVALS,
-    adapters: tuple[str, ...] = ALL,
+    rivals: tuple[Rival, ...] = ALL,
+    adapters: tuple[str, ...] = ADAPTERS,
     calls: tuple[int, ...] = (),
     rounds: int = 3,
     beside: bool = False,
@@ -141,8 +144,6 @@ def main(
         roles = {"load": [("first", adapter), ("second", adapter)]}
         with Stage(roles, TIMEOUT_S) as stage:
             for rival in rivals[number % len(rivals) :] + rivals[: number % len(rivals)]:
-                if adapter not in rival.adapters:
-                    continue
                 figures = run(stage, rival, load)
                 asked = {"turn": turn, "rival": rival.name, "adapter": adapter}
                 seen.append({**asked, **asdict(load), **figures})
@@ -167,8 +168,10 @@ if __name__ == "__main__":
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--short", action="store_true")
     words.add_argument("--beside", action="store_true", help="keep what was measured before")
-    words.add_argument("--rivals", nargs="*", default=list(BY_NAME), choices=BY_NAME)
-    words.add_argument("--adapters", nargs="*", default=ALL, choices=ALL)
+    words.add_argument(
+        "--rivals", nargs="*", default=[rival.name for rival in ALL], choices=BY_NAME
+    )
+    words.add_argument("--adapters", nargs="*", default=ADAPTERS, choices=ADAPTERS)
     words.add_argument("--calls", nargs="*", type=int, default=(), help="at once")
     words.add_argument("--rounds", type=int, default=3)
     told = words.parse_args()

@@ -100,11 +100,11 @@ def _run(stage: Stage, rival: Rival, way: str) -> dict[str, Any]:
         "p99_s": statistics.quantiles(took_s, n=100, method="inclusive")[98],
         "max_s": took_s[-1],
         "dead_calls": refused if way == "refused" else len(hits),
-        **(_trip(hits) if hits else {}),
+        **(trip(hits) if hits else {}),
     }
 
 
-def _trip(hits: list[dict[str, Any]]) -> dict[str, Any]:
+def trip(hits: list[dict[str, Any]]) -> dict[str, Any]:
     """Tell what came after the failure that says enough: the fifth one, of a 429 the first."""
     enough = 1 if hits[0]["status"] == 429 else FAIL_MAX
     ends = sorted(hit["ended_at_ms"] or float("inf") for hit in hits)

@@ -11,14 +11,15 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.plot import Bar, Panel, svg
-from benchmarks.rivals.catalogue import ALL, BASE, BY_NAME, RIVALS
+from benchmarks.rivals.catalogue import BASE, BY_NAME, RIVALS
+from benchmarks.rivals.given import MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE, README = (
     ROOT / name for name in ("docs/benchmarks.md", "docs/benchmarks.svg", "README.md")
 )
 OURS = "breakwater"
-TOP = (OURS, BASE, "taskiq", "litellm-tuned", "litellm", "pydantic-ai", "langchain")
+TOP = (OURS, BASE, "taskiq", "litellm-tuned", "pydantic-ai", "langchain")
 """Who stands in the README."""
 FEW, MANY = 200, 1000
 HOLDS = 0.95
@@ -98,11 +99,11 @@ def _cell(runs: Runs, figure: str, unit: str, rival: str, **wanted: object) -> s
 
 
 def _cpu(runs: Runs, calls: int) -> str:
-    head = [f"CPU a completion, {calls:,} in flight", *ALL]
+    head = [f"CPU a completion, {calls:,} in flight", *MODELS]
     rows = [
         [
             rival.title,
-            *(_cell(runs, "cpu_ms", "ms", rival.name, adapter=a, calls=calls) for a in ALL),
+            *(_cell(runs, "cpu_ms", "ms", rival.name, adapter=a, calls=calls) for a in MODELS),
         ]
         for rival in RIVALS
         if _of(runs, rival=rival.name, calls=calls)

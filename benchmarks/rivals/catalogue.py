@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-ALL = ("anthropic", "openai", "google")
-
 
 @dataclass(frozen=True)
 class Rival:
@@ -20,7 +18,8 @@ class Rival:
     """The file of its own environment; None: the one of the benchmarks."""
     result_key: str = "celery-task-meta-"
     """Before the task's id, where its result is in Redis."""
-    adapters: tuple[str, ...] = ALL
+    only_outage: bool = False
+    """While all is well it costs what the other set-up of the same costs."""
 
 
 def _celery(app: str) -> tuple[str, ...]:
@@ -46,7 +45,7 @@ RIVALS = (
     ),
     Rival(
         "litellm", "Celery + LiteLLM Router", _celery("benchmarks.rivals.litellm_celery"),
-        requirements="litellm",
+        requirements="litellm", only_outage=True,
     ),
     Rival(
         "litellm-tuned", "Celery + LiteLLM Router, tuned",
@@ -63,6 +62,7 @@ RIVALS = (
     Rival(
         "langchain-tuned", "Celery + LangChain with_fallbacks, no retries",
         _celery("benchmarks.rivals.langchain_tuned"), requirements="langchain",
+        only_outage=True,
     ),
 )  # fmt: skip
 BY_NAME = {rival.name: rival for rival in RIVALS}
