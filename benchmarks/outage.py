@@ -13,15 +13,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import processes, results
 from benchmarks.rivals.catalogue import BY_NAME, RIVALS, Rival
 from benchmarks.stage import STARTING_S, Stage
 from simulator.client import Simulator
 
-PROCESSES, CALLS = 8, 25
-PROMPTS, RATE = 200, 30.0
+CALLS, RATE = 25, 30.0
+"""At once in a process, and prompts a second."""
 ANSWER_S, TIMEOUT_S = 1.0, 2.0
 """How long the healthy provider takes, and how long a client waits for any."""
 RETRY_AFTER_S = 20
@@ -36,9 +36,18 @@ DEAD: Mapping[str, Callable[[Simulator], None]] = {
     "429": lambda simulator: simulator.fault("429", status=429, retry_after=RETRY_AFTER_S),
 }
 """The ways to be dead; each is the label of a provider, and the role whose first one it is."""
+CHAINS = {way: [(way, "openai"), ("well", "anthropic")] for way in DEAD}
 QUEUES = tuple(rival for rival in RIVALS if rival.producer)
 
-CHAINS = {way: [(way, "openai"), ("well", "anthropic")] for way in DEAD}
+
+class Size(NamedTuple):
+    """Of a fleet, and of an outage."""
+
+    processes: int
+    prompts: int
+
+
+SHORT, FULL = Size(2, 60), Size(8, 200)
 
 
 def main(
@@ -49,14 +58,15 @@ def main(
 ) -> list[dict[str, Any]]:
     """Have each rival live through each way, print and keep it, beside what is kept or instead."""
     seen: list[dict[str, Any]] = []
-    ways = ways[:1] if short else ways
+    size, ways = (SHORT, ways[:1]) if short else (FULL, ways)
     print(f"{'outage':44}{'way':9}{'calls':>6}{'p50 s':>7}{'p99 s':>7}{'max s':>7}{'lost':>6}")
     for rival in rivals:
         turn = results.now()
         with Stage({**CHAINS, ALONE: [("well", "anthropic")]}, TIMEOUT_S) as stage:
-            _start(stage, rival, 2 if short else PROCESSES)
+            _start(stage, rival, size.processes)
             for way in (ALONE, *ways):
-                seen.append({"turn": turn, "rival": rival.name, **_run(stage, rival, way)})
+                figures = _run(stage, rival, way, size)
+                seen.append({"turn": turn, "rival": rival.name, "way": way, **figures})
                 _print(seen[-1], rival)
         if not short:
             results.keep("outage", [run for run in seen if run["turn"] == turn], beside=beside)
@@ -81,21 +91,19 @@ def _quiet(pids: list[int]) -> bool:
     before_s = sum(map(processes.cpu_s, pids))
     time.sleep(2.0)
     after_s = sum(map(processes.cpu_s, pids))
-    return before_s > 0.5 * len(pids) and after_s - before_s < 0.03 * len(pids)
+    return before_s > 0.5 * len(pids) and after_s - before_s < 0.1 * len(pids)
 
 
-def _run(stage: Stage, rival: Rival, way: str) -> dict[str, Any]:
+def _run(stage: Stage, rival: Rival, way: str, size: Size) -> dict[str, Any]:
     refused = processes.refused()
-    enqueued = stage.enqueue(rival, way, PROMPTS, RATE)
+    enqueued = stage.enqueue(rival, way, size.prompts, RATE)
     done = stage.wait_for(enqueued, rival, LOST_AFTER_S)
     took_s = sorted(end_s - enqueued[each] for each, end_s in done.items() if end_s)
     hits = [] if way == ALONE else stage.simulator.hits(way)
     refused = processes.refused() - refused
     return {
-        "way": way,
-        "processes": stage.workers,
-        "prompts": PROMPTS,
-        "lost": PROMPTS - len(took_s),
+        **size._asdict(),
+        "lost": size.prompts - len(took_s),
         "p50_s": statistics.median(took_s),
         "p99_s": statistics.quantiles(took_s, n=100, method="inclusive")[98],
         "max_s": took_s[-1],

@@ -57,7 +57,7 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
+    command = ["git", "describe", "--always"]
     told = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
     return told.stdout.strip() or version("breakwater")
 

@@ -38,11 +38,6 @@ class Stage:
         self._exits = ExitStack()
         self._started: list[subprocess.Popen[bytes]] = []
 
-    @property
-    def workers(self) -> int:
-        """How many run."""
-        return len(self._started)
-
     def __enter__(self) -> Self:
         """Start the servers."""
         enter = self._exits.enter_context
