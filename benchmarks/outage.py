@@ -75,15 +75,18 @@ def main(
 
 
 def _start(stage: Stage, rival: Rival, number: int) -> None:
-    """Start the fleet, and have it answer until nothing is done for the first time."""
-    stage.simulator.settings("well", latency=ANSWER_S)
-    for strike in DEAD.values():
-        strike(stage.simulator)
+    """Start the fleet, have it work while all providers are well, and then strike."""
+    for label in (*DEAD, "well"):
+        stage.simulator.settings(label, latency=ANSWER_S)
     pids = [stage.start(rival, CALLS, each) for each in range(number)]
     if not stage.wait(rival, lambda: _quiet(pids), STARTING_S):
         raise TimeoutError(f"{rival.title} does not get going: {stage.log(rival)}")
-    for _ in range(2):
-        stage.wait_for(stage.enqueue(rival, ALONE, number * CALLS), rival, LOST_AFTER_S)
+    for role in (ALONE, *DEAD):
+        stage.wait_for(stage.enqueue(rival, role, number * CALLS), rival, LOST_AFTER_S)
+    stage.simulator.reset()
+    stage.simulator.settings("well", latency=ANSWER_S)
+    for strike in DEAD.values():
+        strike(stage.simulator)
 
 
 def _quiet(pids: list[int]) -> bool:

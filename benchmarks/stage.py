@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         """Start the servers."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # and clean up
         enter = self._exits.enter_context
         self.folder = Path(enter(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         self.server = enter(ValkeyServer())
