@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import processes, results
 from benchmarks.rivals.catalogue import BASE, BY_NAME, RIVALS, Rival
 from benchmarks.rivals.given import MODELS
-from benchmarks.stage import STARTING_S, Stage
+from benchmarks.rivals.stage import STARTING_S, Stage
 
 ADAPTERS = tuple(MODELS)
 ALL = tuple(rival for rival in RIVALS if not rival.only_outage)

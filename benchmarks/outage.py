@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import processes, results
 from benchmarks.rivals.catalogue import BY_NAME, RIVALS, Rival
-from benchmarks.stage import STARTING_S, Stage
+from benchmarks.rivals.stage import STARTING_S, Stage
 from simulator.client import Simulator
 
 CALLS, RATE = 25, 30.0
