@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks import processes, results
+from benchmarks.rivals import loopback
 from benchmarks.rivals.catalogue import BY_NAME, RIVALS, Rival
+from benchmarks.rivals.environments import programs
 from benchmarks.rivals.stage import STARTING_S, Stage
 from simulator.client import Simulator
 
@@ -61,11 +63,14 @@ def main(
     size, ways = (SHORT, ways[:1]) if short else (FULL, ways)
     print(f"{'outage':44}{'way':9}{'calls':>6}{'p50 s':>7}{'p99 s':>7}{'max s':>7}{'lost':>6}")
     for rival in rivals:
+        programs(rival)  # while pip can reach its index
+    own = loopback.enter()
+    for rival in rivals:
         turn = results.now()
         with Stage({**CHAINS, ALONE: [("well", "anthropic")]}, TIMEOUT_S) as stage:
             _start(stage, rival, size.processes)
             for way in (ALONE, *ways):
-                figures = _run(stage, rival, way, size)
+                figures = _run(stage, rival, way, size, own)
                 seen.append({"turn": turn, "rival": rival.name, "way": way, **figures})
                 _print(seen[-1], rival)
         if not short:
@@ -97,20 +102,22 @@ def _quiet(pids: list[int]) -> bool:
     return before_s > 0.5 * len(pids) and after_s - before_s < 0.1 * len(pids)
 
 
-def _run(stage: Stage, rival: Rival, way: str, size: Size) -> dict[str, Any]:
-    refused = processes.refused()
+def _run(stage: Stage, rival: Rival, way: str, size: Size, own: bool) -> dict[str, Any]:
+    refused = loopback.refused() if own else None
     enqueued = stage.enqueue(rival, way, size.prompts, RATE)
     done = stage.wait_for(enqueued, rival, LOST_AFTER_S)
     took_s = sorted(end_s - enqueued[each] for each, end_s in done.items() if end_s)
     hits = [] if way == ALONE else stage.simulator.hits(way)
-    refused = processes.refused() - refused
+    calls: int | None = len(hits)
+    if way == "refused":  # the provider has seen none of them
+        calls = None if refused is None else loopback.refused() - refused
     return {
         **size._asdict(),
         "lost": size.prompts - len(took_s),
         "p50_s": statistics.median(took_s),
         "p99_s": statistics.quantiles(took_s, n=100, method="inclusive")[98],
         "max_s": took_s[-1],
-        "dead_calls": refused if way == "refused" else len(hits),
+        "dead_calls": calls,
         **(trip(hits) if hits else {}),
     }
 
@@ -132,7 +139,7 @@ def _print(run: dict[str, Any], rival: Rival) -> None:
     if "last_call_ms" in run:
         trip = f"   last call {run['last_call_ms']:.0f} ms after the trip"
     print(
-        f"{rival.title:44}{run['way']:9}{run['dead_calls']:6}{run['p50_s']:7.2f}"
+        f"{rival.title:44}{run['way']:9}{run['dead_calls'] or 0:6}{run['p50_s']:7.2f}"
         f"{run['p99_s']:7.2f}{run['max_s']:7.2f}{run['lost']:6}{trip}",
         flush=True,
     )

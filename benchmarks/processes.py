@@ -51,10 +51,3 @@ def _text(path: Path) -> str:
 def idle_s() -> float:
     """Return how long the machine's cores were idle, added up."""
     return int(Path("/proc/stat").read_text().split(None, 6)[4]) / TICKS_A_SECOND
-
-
-def refused() -> int:
-    """Return how many connections of this machine were refused so far (RFC 4022, AttemptFails)."""
-    lines = Path("/proc/net/snmp").read_text().splitlines()
-    names, values = (line.split()[1:] for line in lines if line.startswith("Tcp:"))
-    return int(dict(zip(names, values, strict=True))["AttemptFails"])

@@ -171,8 +171,9 @@ def _way(runs: Runs, way: str) -> str:
     alone_s = {run["turn"]: run["p50_s"] for run in _of(runs, way="alone")}
     slower = statistics.median(run["p50_s"] / alone_s[run["turn"]] for run in mine)
     lost = max(run["lost"] for run in mine)
+    calls = [run["dead_calls"] for run in mine if run["dead_calls"] is not None]
     return (
-        f"**{max(run['dead_calls'] for run in mine)}** calls · p50 {slower:.2f}{TIMES} · "
+        f"**{max(calls) if calls else NOTHING}** calls · p50 {slower:.2f}{TIMES} · "
         f"p99 {_median(mine, 'p99_s'):.1f} s" + f" · **{lost} lost**" * bool(lost)
     )
 
