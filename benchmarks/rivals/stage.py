@@ -59,17 +59,20 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         """End everything."""
-        self.clear()
+        self._end_workers()
         self._exits.close()
 
     def clear(self) -> None:
         """End the workers at once, and empty Redis."""
+        self._end_workers()
+        self.redis.flushall()
+
+    def _end_workers(self) -> None:
         for process in self._started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._started.clear()
-        self.redis.flushall()
 
     def start(self, rival: Rival, calls: int, number: int = 0, **words: str) -> int:
         """Start a worker of a rival with so many calls at once; return its process id."""
