@@ -11,6 +11,7 @@ around the SDK in the same round.
 
 import argparse
 import itertools
+import os
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,7 +57,7 @@ class Reading:
     at_s: float
     answered: int
     in_flight: int
-    cpu_s: float
+    worker_s: float
     simulator_s: float
     redis_s: float
     idle_s: float
@@ -105,20 +106,20 @@ def _read(stage: Stage, pid: int) -> Reading:
 def _figures(readings: list[Reading], load: Load) -> dict[str, Any]:
     first, last = readings[0], readings[-1]
     took_s, answered = last.at_s - first.at_s, last.answered - first.answered
+    cores = {
+        name: (getattr(last, f"{name}_s") - getattr(first, f"{name}_s")) / took_s
+        for name in ("worker", "simulator", "redis", "idle")
+    }
     return {
-        "cpu_ms": (last.cpu_s - first.cpu_s) * 1000 / answered,
+        "cpu_ms": cores["worker"] * took_s * 1000 / answered,
         "completions": answered,
         "rate": answered / took_s,
         "of_ideal": answered / took_s / load.ideal,
         "in_flight": min(reading.in_flight for reading in readings),
         "resident_mb": max(reading.resident_mb for reading in readings),
         "proportional_mb": max(reading.proportional_mb for reading in readings),
-        "cores": {
-            "worker": (last.cpu_s - first.cpu_s) / took_s,
-            "simulator": (last.simulator_s - first.simulator_s) / took_s,
-            "redis": (last.redis_s - first.redis_s) / took_s,
-            "idle": (last.idle_s - first.idle_s) / took_s,
-        },
+        # What is left was used by others, on a machine that was not quiet.
+        "cores": {**cores, "others": (os.cpu_count() or 1) - sum(cores.values())},
     }
 
 
