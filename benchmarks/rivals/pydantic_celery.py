@@ -1,15 +1,16 @@
 """
 Celery around pydantic-ai's FallbackModel, by its direct requests: no agent, nothing but the models.
 
-https://ai.pydantic.dev/models/overview/#fallback-model; each provider builds its own client. Its
-synchronous requests run on an event loop of their thread, so a thread has models of its own: a
-client that is shared by the loops breaks on connections of another's.
+https://ai.pydantic.dev/models/overview/#fallback-model; each provider builds its own client. All
+threads share one event loop beside them: `model_request_sync` has a loop for each thread, and would
+need models and clients for each, since connections do not work on another loop's (936 MB at 1,000).
 """
 
+import asyncio
 import threading
 from typing import Any
 
-from pydantic_ai.direct import model_request_sync
+from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings
@@ -18,7 +19,8 @@ from benchmarks.rivals.celery_app import app_for
 from benchmarks.rivals.given import MAX_TOKENS, Given, Target
 
 given = Given.read()
-mine = threading.local()
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
 settings = ModelSettings(max_tokens=MAX_TOKENS, timeout=given.timeout_s)
 
 
@@ -51,14 +53,19 @@ def _google(target: Target) -> Any:
     return GoogleModel(target.model, provider=provider, settings=settings)
 
 
+def role_model(chain: list[Target]) -> Any:
+    """Return a role's model: the first, with the others to fall back to."""
+    first, *others = map(model, chain)
+    return FallbackModel(first, *others) if others else first
+
+
+models = {role: role_model(chain) for role, chain in given.roles.items()}
+
+
 def ask(role: str, prompt: str) -> str:
     """Ask a role's providers."""
-    models = mine.__dict__
-    if role not in models:
-        first, *others = map(model, given.roles[role])
-        models[role] = FallbackModel(first, *others) if others else first
-    answer = model_request_sync(models[role], [ModelRequest.user_text_prompt(prompt)])
-    return answer.text or ""
+    request = model_request(models[role], [ModelRequest.user_text_prompt(prompt)])
+    return asyncio.run_coroutine_threadsafe(request, loop).result().text or ""
 
 
 app = app_for(given, ask)
