@@ -38,7 +38,7 @@ def pages() -> dict[Path, str]:
     """Return what the pages should say."""
     load, outage = results.read("load"), results.read("outage")
     parts = {
-        "machine": _machine(load["about"]),
+        "machine": _machine(load),
         "cpu": f"{_cpu(load['runs'], FEW)}\n{_cpu(load['runs'], MANY)}",
         "memory": _memory(load["runs"]),
         "limit": _limit(load["runs"]),
@@ -59,12 +59,15 @@ def _put(page: str, name: str, text: str) -> str:
     return f"{before}{begin}{text}{end}{rest.partition(end)[2]}" if mark else page
 
 
-def _machine(about: dict[str, Any]) -> str:
+def _machine(load: dict[str, Any]) -> str:
+    about = load["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    others = statistics.median(run["cores"].get("others", 0.0) for run in load["runs"])
     return (
         f"Measured on {about['date']}: {about['cores']} cores ({about['cpu']}), {about['system']}, "
         f"Python {about['python']}; {versions}. The rivals' versions are in "
-        f"`benchmarks/rivals/requirements/`.\n"
+        f"`benchmarks/rivals/requirements/`. Other work on the machine took {others:.1f} cores "
+        f"meanwhile, at the median.\n"
     )
 
 
