@@ -149,9 +149,9 @@ def main(
                 asked = {"turn": turn, "rival": rival.name, "adapter": adapter}
                 seen.append({**asked, **asdict(load), **figures})
                 _print(seen[-1])
-        if not short:
-            results.keep("load", [run for run in seen if run["turn"] == turn], beside=beside)
-            beside = True
+                if not short:
+                    results.keep("load", seen[-1:], beside=beside)
+                    beside = True
     return seen
 
 
@@ -176,5 +176,5 @@ if __name__ == "__main__":
     words.add_argument("--calls", nargs="*", type=int, default=(), help="at once")
     words.add_argument("--rounds", type=int, default=3)
     told = words.parse_args()
-    chosen = tuple(BY_NAME[name] for name in dict.fromkeys([*told.rivals, BASE]))
+    chosen = tuple(BY_NAME[name] for name in dict.fromkeys([BASE, *told.rivals]))
     main(told.short, chosen, tuple(told.adapters), tuple(told.calls), told.rounds, told.beside)
