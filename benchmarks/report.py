@@ -97,8 +97,7 @@ def _cell(runs: Runs, figure: str, unit: str, rival: str, **wanted: object) -> s
     shown = f"{plain:.0f}" if plain >= 20 else f"{plain:.1f}"
     if rival == BASE:
         return f"1 · {shown} {unit}"
-    spread = f" ({min(ratios):.2f}{TO}{max(ratios):.2f})" if len(ratios) > 1 else ""
-    return f"**{statistics.median(ratios):.2f}**{spread} · {shown} {unit}"
+    return f"**{statistics.median(ratios):.2f}**{_spread(ratios, '.2f')} · {shown} {unit}"
 
 
 def _cpu(runs: Runs, calls: int) -> str:
@@ -138,7 +137,13 @@ def _median(runs: Runs, figure: str) -> float:
 
 def _share(runs: Runs, figure: str) -> str:
     values = [run[figure] for run in runs]
-    return f"{statistics.median(values):.0%} ({min(values):.0%}{TO}{max(values):.0%})"
+    return f"{statistics.median(values):.0%}{_spread(values, '.0%')}"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """Say from where to where, if there is more than one."""
+    low, high = (format(end, form) for end in (min(values), max(values)))
+    return f" ({low}{TO}{high})" if len(values) > 1 else ""
 
 
 def _limit(runs: Runs) -> str:
