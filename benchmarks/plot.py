@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT = 760, 250, 110
+WIDTH, LEFT, RIGHT = 800, 290, 110
 """Of the picture, of the names on the left, and of the figures behind the bars."""
 BAR, STEP, HEAD = 14, 22, 40
 STYLE = """
