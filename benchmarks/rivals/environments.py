@@ -25,7 +25,7 @@ def programs(rival: Rival) -> Path:
             str(folder / "bin" / "python"),
             "-m",
             "pip",
-            "--quiet",
+            "-qq",
             "--disable-pip-version-check",
         ]
         subprocess.run([*pip, "install", "--requirement", str(pinned)], check=True)
