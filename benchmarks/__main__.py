@@ -3,6 +3,11 @@
 import argparse
 
 from benchmarks import choosing, delivery, ledger, load, outage, report, streaming
+from benchmarks.rivals.catalogue import BASE, BY_NAME
+
+PAIR = (BY_NAME[BASE], BY_NAME["breakwater"])
+LEVELS = (1500, 2000, 3000)
+"""Calls at once, to find out how many of them one process holds."""
 
 
 def main(short: bool) -> None:
@@ -12,6 +17,8 @@ def main(short: bool) -> None:
     streaming.main()
     ledger.main()
     load.main(short)
+    if not short:
+        load.main(rivals=PAIR, adapters=("openai",), calls=LEVELS, rounds=1, beside=True)
     outage.main(short)
     if not short:
         report.main()
