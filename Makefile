@@ -4,10 +4,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof chaos lint bench clean
+.PHONY: help demo test proof chaos lint bench bench-short clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 # A stamp per set of extras: it is made again when pyproject.toml changes.
 .venv/%.stamp: pyproject.toml
@@ -33,8 +33,11 @@ lint: .venv/lint.stamp ## Check style and types
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
-bench: .venv/test.stamp ## Measure
+bench: .venv/test.stamp ## Measure, beside what others run; two hours
 	@$(BIN)/python -m benchmarks
+
+bench-short: .venv/test.stamp ## The same with smaller sizes, in minutes
+	@$(BIN)/python -m benchmarks --short
 
 clean: ## Remove what the other targets made
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

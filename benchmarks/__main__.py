@@ -1,9 +1,30 @@
-"""Run every benchmark: `make bench`."""
+"""Run every benchmark: `make bench`, or `make bench-short` in minutes."""
 
-from benchmarks import choosing, delivery, ledger, streaming
+import argparse
 
-if __name__ == "__main__":
+from benchmarks import choosing, delivery, ledger, load, outage, report, streaming
+from benchmarks.rivals.catalogue import BASE, BY_NAME
+
+PAIR = (BY_NAME[BASE], BY_NAME["breakwater"])
+LEVELS = (1500, 2000, 3000)
+"""Calls at once, to find out how many of them one process holds."""
+
+
+def main(short: bool) -> None:
+    """Run them all; the short form leaves the results that are kept, and the pages, alone."""
     choosing.main()
     delivery.main()
     streaming.main()
     ledger.main()
+    load.main(short)
+    if not short:
+        load.main(rivals=PAIR, adapters=("openai",), calls=LEVELS, rounds=1, beside=True)
+    outage.main(short)
+    if not short:
+        report.main()
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    words.add_argument("--short", action="store_true", help="smaller sizes, in minutes")
+    main(words.parse_args().short)

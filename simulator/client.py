@@ -51,6 +51,11 @@ class Simulator:
         simulator._process = process
         return simulator
 
+    @property
+    def pid(self) -> int:
+        """The process that was started here; 0 if none was."""
+        return self._process.pid if self._process else 0
+
     def url(self, label: str, *, own_port: bool = False) -> str:
         """
         Return the base URL of a label; OpenAI's SDK wants `/v1` after it.

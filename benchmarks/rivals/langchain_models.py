@@ -1,0 +1,43 @@
+"""
+LangChain's chat models with fallbacks.
+
+https://docs.langchain.com/oss/python/langchain/models and `Runnable.with_fallbacks`; its own advice
+is `max_retries=0` where there are fallbacks, as the wrapper would otherwise be called only after
+all retries, so both are measured.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+
+
+def asking(given: Given, **retries: int) -> Callable[[str, str], str]:
+    """Return what asks a role's providers."""
+    models = {name: _model(given, target, retries) for name, target in given.targets.items()}
+    chains = {}
+    for role, (first, *others) in given.roles.items():
+        fallbacks = [models[target.name] for target in others]
+        model = models[first.name]
+        chains[role] = model.with_fallbacks(fallbacks) if fallbacks else model
+
+    def ask(role: str, prompt: str) -> str:
+        return str(chains[role].invoke(prompt).text)
+
+    return ask
+
+
+def _model(given: Given, target: Target, retries: dict[str, int]) -> Any:
+    common: dict[str, Any] = {"timeout": given.timeout_s, "max_tokens": MAX_TOKENS, **retries}
+    common |= {"model": target.model, "api_key": "none"}
+    if target.adapter == "anthropic":
+        from langchain_anthropic import ChatAnthropic
+
+        return ChatAnthropic(base_url=target.base_url, **common)
+    if target.adapter == "openai":
+        from langchain_openai import ChatOpenAI
+
+        return ChatOpenAI(base_url=f"{target.base_url}/v1", use_responses_api=True, **common)
+    from langchain_google_genai import ChatGoogleGenerativeAI
+
+    return ChatGoogleGenerativeAI(base_url=target.base_url, **common)
