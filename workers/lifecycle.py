@@ -64,6 +64,19 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         signals.worker_init.connect(_trace)
 
 
+@signals.worker_init.connect(weak=False)
+def _mind_its_own(sender: Any, **_: Any) -> None:
+    """
+    Leave out what workers tell each other, of which nothing here makes use.
+
+    Each hears every other's heartbeat, which grows with the square of their number; the greeting at
+    the start is waited for a second. Who watches (Flower) asks for `--task-events`, and sees them.
+    """
+    sender.options.update(
+        without_gossip=True, without_mingle=True, without_heartbeat=not sender.task_events
+    )
+
+
 def _trace(**_: Any) -> None:
     """Export from this process, which runs tasks; its threads are made after the fork."""
     if _otel:
