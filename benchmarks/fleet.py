@@ -14,7 +14,9 @@ import json
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,12 +33,16 @@ from tasks.delivery.keeper import BATCH_S
 from tasks.delivery.store import Store
 from tasks.fleet import Fleet
 from tasks.ledger.attempt import Attempt
+from tasks.ledger.database import Database
 from tasks.ledger.drain import Drain
+from tasks.ledger.stream import send
 from tasks.providers.base import Usage
 from tasks.queue import RESULT_EXPIRES_S
+from tests.support.postgres import postgres
 
 NUMBER = 3_000
 IN_FLIGHT = 500
+ROWS = 10_000
 PROMPT, ANSWER = "hi " * 333, "ok " * 333
 """A kilobyte each; longer ones cost memory and bytes, one for one."""
 TASK = {
@@ -115,13 +121,11 @@ class Life:
     def settle(self) -> None:
         """With its row for the ledger."""
         result = {"role": "role0", "text": ANSWER, "provider": "p", "model": "m", "attempts": []}
-        usage = Usage(1200, 340)
         for tag, id_ in self.tags:
-            attempt = Attempt("p", "m", "succeeded", latency_ms=812, number=1, usage=usage)
             meta = json.dumps({"status": "SUCCESS", "task_id": id_, "result": result})
             self.store.settle(
                 id_, meta, fence=self.fences[id_], tag=tag, expires_s=RESULT_EXPIRES_S,
-                numbered=1, rows=["c" + attempt.row({**TASK, "task_id": id_})],
+                numbered=1, rows=["c" + _row(id_)],
             )  # fmt: skip
 
     def release(self) -> None:
@@ -157,7 +161,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     told = parser.parse_args([] if words is None else words)
     seen: dict[str, Any] = {}
-    for measure in (_steps, _kept, _keeping, _looks, _heard, crowds, real_ones):
+    for measure in (_steps, _kept, _keeping, _looks, _heard, _database, crowds, real_ones):
         with a_redis() as (client, environ):
             seen |= measure(client, environ)
     for name, value in seen.items():
@@ -211,7 +215,8 @@ def _keeping(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
     tags = [tag for tag, _ in life.tags[:IN_FLIGHT]]
     many = meter.of(turns, lambda: [life.store.tend(tags) for _ in range(turns)])
     each = Cost((many.us - none.us) / IN_FLIGHT, (many.bytes - none.bytes) / IN_FLIGHT, 0)
-    return {"tend": none, "tend_each": each, "present": said}
+    ping = meter.of(turns, lambda: [client.ping() for _ in range(turns)])
+    return {"tend": none, "tend_each": each, "present": said, "ping": ping}
 
 
 def _looks(client: redis.Redis, _environ: dict[str, str]) -> dict[str, Cost]:
@@ -225,6 +230,30 @@ def _looks(client: redis.Redis, _environ: dict[str, str]) -> dict[str, Cost]:
         return meter.of(turns, lambda: [fleet.look() for _ in range(turns)])
 
     return {f"look_{crowd}": look_at(crowd) for crowd in (100, 1_000, 10_000)}
+
+
+def _database(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:
+    """Rows a second that one worker, whose turn it is, brings to each kind of database."""
+    found = {}
+    with ExitStack() as stack:
+        for kind, url in (
+            ("sqlite", f"sqlite:///{environ['HOME']}/ledger.db"),
+            ("postgresql", stack.enter_context(postgres())),
+        ):
+            database = stack.enter_context(Database(url))
+            drain = Drain(client, lambda: database)  # noqa: B023 - used before the next
+            for turn in ("first", "second"):  # the first makes the connection and the day's sums
+                send(client, (_row(f"{turn}-{n}") for n in range(ROWS)))
+                began = time.perf_counter()
+                drain.drain()
+                found[f"{kind}_rows_s"] = ROWS / (time.perf_counter() - began)
+    return found
+
+
+def _row(task_id: str) -> str:
+    usage = Usage(1200, 340)
+    attempt = Attempt("p", "m", "succeeded", latency_ms=812, number=1, usage=usage)
+    return attempt.row({**TASK, "task_id": task_id})
 
 
 def _heard(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:

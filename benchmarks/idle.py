@@ -24,8 +24,8 @@ from tasks.delivery.keeper import SAY_EVERY, TEND_EVERY_S
 from tasks.delivery.store import LEASE_MS, Store
 from tasks.ledger.drain import OTHERS_EVERY_S
 
-CROWDS = (100, 300, 1000)
-"""How many idle workers are imitated."""
+CROWDS = (100, 300)
+"""How many idle workers are imitated; more than this fill the core that imitates them."""
 IDLE_S = 10.0
 SETTLE_S = 5.0
 CHATTY = """

@@ -9,6 +9,7 @@ compares settings of one pool instead; `-k WORD` runs the trials with the word i
 """
 
 import argparse
+import json
 import os
 import signal
 import statistics
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +97,24 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("-k", default="", help="only trials with this in their names")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--in-flight", type=int, help="of the settings")
+    parser.add_argument("--keep", type=Path, help="a file to keep each in, and go on from")
     parser.add_argument("--adapter", default="openai-chat")
     told = parser.parse_args([] if words is None else words)
     trials = [t for t in (POOLS if told.what == "pools" else SETTINGS) if told.k in t.name]
     if told.in_flight:
         trials = [replace(trial, in_flight=told.in_flight) for trial in trials]
     seen: dict[str, list[Seen]] = {trial.name: [] for trial in trials}
+    for line in told.keep.read_text().splitlines() if told.keep and told.keep.exists() else ():
+        name, figures = json.loads(line)
+        if name in seen:
+            seen[name].append(Seen(**figures))
     for _ in range(told.rounds):
         for trial in trials:
-            seen[trial.name].append(measure(trial, told.adapter))
-    _print(trials, seen)
+            seen[trial.name].append(one := measure(trial, told.adapter))
+            if told.keep:
+                with told.keep.open("a") as file:
+                    file.write(json.dumps([trial.name, asdict(one)]) + "\n")
+    _print([trial for trial in trials if seen[trial.name]], seen)
 
 
 def _print(trials: list[Trial], seen: Mapping[str, list[Seen]]) -> None:
