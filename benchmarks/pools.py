@@ -5,12 +5,13 @@ Each trial is one worker that answers prompts from the simulator. Prompts wait f
 answers take as long on average as keeps every trial at `RATE` completions a second, so that what
 is compared is the cost of one completion with so many in flight, on a host that is not full. The
 trials take turns, `ROUNDS` times; figures are medians. `python -m benchmarks.pools settings`
-compares settings of one pool instead; `-k WORD` runs the trials with the word in their names.
+compares settings of one pool instead; `-k PATTERN` runs only those trials whose names it fits.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -99,13 +100,13 @@ def main(words: list[str] | None = None) -> None:
     """Print the table of the pools, or of the settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", choices=["pools", "settings"], default="pools")
-    parser.add_argument("-k", default="", help="only trials with this in their names")
+    parser.add_argument("-k", default="", help="only trials whose names this pattern fits")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--in-flight", type=int, help="of the settings")
     parser.add_argument("--keep", type=Path, help="a file to keep each in, and go on from")
     parser.add_argument("--adapter", default="openai-chat")
     told = parser.parse_args([] if words is None else words)
-    trials = [t for t in (POOLS if told.what == "pools" else SETTINGS) if told.k in t.name]
+    trials = [t for t in (POOLS if told.what == "pools" else SETTINGS) if re.search(told.k, t.name)]
     if told.in_flight:
         trials = [replace(trial, in_flight=told.in_flight) for trial in trials]
     seen: dict[str, list[Seen]] = {trial.name: [] for trial in trials}
