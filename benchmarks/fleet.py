@@ -94,7 +94,6 @@ class Life:
         yield "take", self.take
         yield "begin", self.begin
         yield "admit", self.admit
-        yield "call", self.call
         yield "record", self.record
         yield "settle", self.settle
         yield "release", self.release
@@ -112,20 +111,15 @@ class Life:
                 self.tags.append((tag, envelope.task_id_of(envelope.read(raw))))
 
     def begin(self) -> None:
-        """With the fence that the next steps need."""
+        """With the row that is kept should its worker be lost: a new task's first call goes out."""
+        row = Attempt("p", "m", "failed", "WorkerLost", number=1).row(TASK)
         for tag, id_ in self.tags:
-            self.fences[id_] = self.store.begin(id_, tag, QUEUES[1]).fence
+            self.fences[id_] = self.store.begin(id_, tag, QUEUES[1], call=row, numbered=1).fence
 
     def admit(self) -> None:
         """Strict: by a round trip."""
         for _, id_ in self.tags:
             self.generation = self.breakers.admit("p", self.rules, id_).view.generation
-
-    def call(self) -> None:
-        """With the row that is kept should its worker be lost."""
-        row = Attempt("p", "m", "failed", "WorkerLost", number=1).row(TASK)
-        for _, id_ in self.tags:
-            self.store.call(id_, self.fences[id_], call=row, numbered=1)
 
     def record(self) -> None:
         """A success, as nearly all are."""
@@ -211,7 +205,7 @@ def _kept(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:
     before, text = _used(client), {"waiting": PROMPT, "in_hand": PROMPT, "result": ANSWER}
     for name, step in life.steps():
         step()
-        after = {"enqueue": "waiting", "call": "in_hand", "drain": "result"}.get(name)
+        after = {"enqueue": "waiting", "begin": "in_hand", "drain": "result"}.get(name)
         if after:
             kept[f"{after}_bytes"] = (_used(client) - before) / NUMBER - len(text[after])
         if name == "release":
