@@ -17,9 +17,9 @@ from tasks.fleet import Worker
 from workers.finding import Finding
 from workers.shutdown import GRACE
 
-OF_A_CALL, OF_A_WORKER = 2, 8
-"""Connections to Redis: a thread uses one for its task and one for breakers; the worker's own."""
-FILES_OF_A_CALL, FILES_OF_A_WORKER = 1 + OF_A_CALL, 100
+OF_A_CALL, OF_A_WORKER = 3, 8
+"""Connections to Redis: a prefork's child has three, a thread at most two; the worker's own."""
+FILES_OF_A_CALL, FILES_OF_A_WORKER = 3, 100
 MOST_CHILDREN = 32
 """Of a prefork: each has 40 to 100 MB."""
 MOST_THREADS = 1_000
