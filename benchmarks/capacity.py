@@ -133,7 +133,7 @@ class Costs:
 
 def where(costs: Costs) -> str:
     """Tell where that was."""
-    return f"Measured {costs.told['where']}, on loopback."
+    return f"Measured {costs.told['where']}, on loopback, beside other work."
 
 
 def per_completion(costs: Costs) -> str:
