@@ -8,8 +8,8 @@ as it is.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis
@@ -85,6 +85,14 @@ class Worker:
     version: str
     """Of the roles file it routes by."""
     draining: Hold | None
+    grace_s: float | None = None
+    """How long its tasks have when it is stopped; None: it does not say."""
+    files: int | None = None
+    """How many it may have open; None: it does not say."""
+    unpatched: bool = False
+    """Its greenlets have none of gevent's patches."""
+    altered: Mapping[str, Any] = field(default_factory=dict)
+    """Celery's settings that delivery rests on and that are not ours, with their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +193,10 @@ def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
         queues=told[QUEUES],
         version=told["version"],
         draining=_hold(draining.get(id_)),
+        grace_s=told.get("grace_s"),
+        files=told.get("files"),
+        unpatched=told.get("unpatched", False),
+        altered=told.get("altered", {}),
     )
 
 

@@ -17,10 +17,10 @@ import yaml
 from simulator.client import Simulator
 from tests.support.fleet import fleet, wait_for
 from tests.support.ports import free_port
-from tests.support.queries import DASHBOARD, DEPLOY, RULES, of_dashboard, of_rules
+from tests.support.queries import DASHBOARD, DEPLOY, RULES, of_dashboard, of_rules, of_scaling
 from workers import metrics
 
-QUERIES = {**of_rules(), **of_dashboard()}
+QUERIES = {**of_rules(), **of_dashboard(), **of_scaling()}
 ADDED = {"le", "instance", "job"}
 """Labels that no metric of ours lists."""
 KNOWN = {

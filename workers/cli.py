@@ -80,7 +80,8 @@ def doctor(as_json: AsJson = False) -> None:
     Check the whole set-up, and say what to do next.
 
     The roles file, each key at its provider, Redis, the clocks, queues without a
-    role, and packages that hide ours. Exit code 1 if there is a fault.
+    role, settings that hurt, and packages that hide ours. Exit code 1 if there is
+    a fault.
     """
     from workers.doctor import examine  # noqa: PLC0415 - imports the vendors' SDKs
 

@@ -4,13 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError
@@ -20,7 +17,6 @@ import breaker
 import tasks
 import workers
 from breaker import Breakers
-from breaker.address import Address
 from tasks import encryption
 from tasks.config import Settings, load_settings
 from tasks.connection import address, client, explain
@@ -30,63 +26,22 @@ from tasks.ledger import database
 from tasks.ledger.stream import LEDGER
 from tasks.providers.registry import Registry, preload
 from tasks.queue import queue_of
+from workers.doctor_redis import REDIS_TIMEOUT_S, of_server, rights, room_for, sentinels
+from workers.doctor_workers import of_host, of_workers
+from workers.finding import Finding
 
 KEY_TIMEOUT_S = 10.0
-REDIS_TIMEOUT_S = 5.0
-SKEW_S = 1.0
-"""Deadlines are told in the producer's time and kept in the worker's."""
 UNDRAINED_S = 60
 """A row is drained within seconds while any worker reaches the database."""
-OLDEST_REDIS = (6, 2)
 CELERYS_OWN = (
     "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL",
     "CELERY_RESULT_BACKEND",
 )  # fmt: skip
-NEEDED = (
-    ("lpush", "celery", "x"), ("rpush", "role.x", "x"), ("brpop", "bell:x", "1"),
-    ("hset", "taken", "x", "x"), ("zadd", "taken:until", "1", "x"), ("hset", "begun", "x", "x"),
-    ("hset", "task:x", "x", "x"), ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
-    ("hset", "delayed:messages", "x", "x"), ("xadd", "parked:events", "*", "x", "x"),
-    ("xadd", "dead", "*", "x", "x"), ("hset", "dead:messages", "x", "x"),
-    ("hsetnx", "paused", "x", "x"), ("hset", "workers", "x", "x"),
-    ("zadd", "workers:until", "1", "x"), ("hsetnx", "draining", "x", "x"), ("sadd", "queues", "x"),
-    ("xadd", "operations", "*", "x", "x"), ("hincrby", "delayed:queues", "x", "1"),
-    ("lindex", "role.x", "1"), ("hincrby", "delivery", "x", "1"),
-    ("hset", "delivery:clock", "x", "x"),
-    ("xadd", "ledger", "*", "x", "x"), ("xdel", "ledger", "0-1"), ("set", "ledger:drainer", "x"),
-    ("xadd", "stream:x", "*", "x", "x"), ("xtrim", "stream:x", "maxlen", "0"),
-    ("xread", "streams", "stream:x", "0"),
-    ("set", "cache:x", "x"), ("set", "flight:x", "x"), ("zadd", "flights", "1", "x"),
-    ("set", "celery-task-meta-x", "x"), ("sadd", "_kombu.binding.x", "x"),
-    ("hset", "breaker:{x}", "x", "x"), ("xadd", "breaker:{x}:events", "*", "x", "x"),
-    ("sadd", "breakers", "x"), ("multi",), ("evalsha", "x", "0"),
-    ("publish", "/{db}.celery.pidbox", "x"), ("subscribe", "celery-task-meta-x"),
-)  # fmt: skip
-"""A command for each key and each channel."""
-MAY = """
-local refused = {}
-for _, words in ipairs(ARGV) do
-  local command = {}
-  for word in string.gmatch(words, '%S+') do command[#command + 1] = word end
-  if not redis.acl_check_cmd(unpack(command)) then refused[#refused + 1] = words end
-end
-return refused
-"""
 WHERE = """
 import importlib.util, json, sys
 found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
 print(json.dumps({name: spec and spec.origin for name, spec in found.items()}))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    level: Literal["ok", "warning", "fault"]
-    about: str
-    what: str
-    next_step: str = ""
 
 
 def examine() -> list[Finding]:
@@ -101,7 +56,14 @@ def examine() -> list[Finding]:
         ]
     if settings:
         found = [*_config(settings), *_keys(settings)]
-    return [*found, *_redis(settings), *_encryption(), *_environment(), *_packages()]
+    return [
+        *found,
+        *_redis(settings),
+        *_encryption(),
+        *_environment(),
+        *of_host(settings),
+        *_packages(),
+    ]
 
 
 def _config(settings: Settings) -> Iterator[Finding]:
@@ -139,20 +101,18 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         for fault in error.details["faults"]:
             yield Finding("fault", "redis", fault, "docs/redis.md has every form")
         return
-    yield from _sentinels(where)
+    yield from sentinels(where)
     server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
     try:
         server.ping()
-        yield from _rights(server, where.db)
+        yield from rights(server, where.db)
         info = server.info()
-        yield _version(info)
-        yield from _role(info)
-        yield _persistence(server, info)
-        yield from _eviction(info)
-        yield _clock(server)
+        yield from of_server(server, info, where)
         yield from _orphans(server, settings)
         view = Fleet(server).look()
+        yield from room_for(view.workers, info)
         yield from _fleet(view, settings)
+        yield from of_workers(view.workers, settings)
         yield from _ledger(server, view)
     except NoPermissionError:
         what, step = "this user may not look at the server", "allow it +info, +time, +scan, +llen"
@@ -161,83 +121,6 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         yield Finding("fault", "redis", *explain(error))
     finally:
         server.close()
-
-
-def _sentinels(where: Address) -> Iterator[Finding]:
-    """Ask each: a failover needs most of them, and producers any."""
-    for host, port in where.sentinels:
-        about, name = f"sentinel {host}:{port}", where.master
-        try:
-            with where.sentinel(host, port, REDIS_TIMEOUT_S) as asked:
-                master = asked.sentinel_masters().get(name)
-        except RedisError as error:
-            yield Finding("warning", about, *explain(error))
-            continue
-        if not master:
-            yield Finding("fault", about, f"it knows no master {name!r}", "correct ?master=")
-        else:
-            others = f"{master['num-slaves']} replicas, {master['num-other-sentinels']} others"
-            yield Finding("ok", about, f"{name} is {master['ip']}:{master['port']}; {others}")
-
-
-def _rights(server: redis.Redis, db: int) -> Iterator[Finding]:
-    """Ask the ACL about one command of each kind; servers before 7.0 cannot be asked."""
-    with suppress(RedisError):
-        commands = [" ".join(each).replace("{db}", str(db)) for each in NEEDED]
-        refused = cast("list[bytes]", server.eval(MAY, 0, *commands))
-        if refused:
-            what = f"this user may not {', '.join(each.decode() for each in refused)}"
-            yield Finding("fault", "acl", what, "give the user the rules of docs/redis.md")
-
-
-def _role(info: dict[str, Any]) -> Iterator[Finding]:
-    if info.get("role") == "slave":
-        what = "this is a replica: it takes no prompts"
-        yield Finding("fault", "redis", what, explain(redis.ReadOnlyError())[1])
-    if info.get("cluster_enabled"):
-        what = "this is a Redis Cluster: breakers work on it, the queues do not"
-        step = "use one server with replicas and Sentinels; docs/redis.md says why"
-        yield Finding("fault", "cluster", what, step)
-
-
-def _version(info: dict[str, Any]) -> Finding:
-    compatible = info["redis_version"]
-    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {compatible}"
-    if tuple(int(part) for part in compatible.split(".")[:2]) < OLDEST_REDIS:
-        return Finding("fault", "redis", f"{name} is too old", "6.2 or newer is needed")
-    return Finding("ok", "redis", name)
-
-
-def _persistence(client: redis.Redis, info: dict[str, Any]) -> Finding:
-    about, step = "persistence", "set `appendonly yes`"
-    if info.get("aof_enabled"):
-        return Finding("ok", about, "append-only file")
-    try:
-        snapshots = bool(cast("dict[str, str]", client.config_get("save")).get("save"))
-    except RedisError:  # managed servers do not tell
-        return Finding("warning", about, "no append-only file: a crash may lose prompts", step)
-    if snapshots:
-        what = "snapshots alone: a crash loses the prompts since the last one"
-        return Finding("warning", about, what, step)
-    return Finding("warning", about, "none: a restart loses every waiting prompt", step)
-
-
-def _eviction(info: dict[str, Any]) -> Iterator[Finding]:
-    if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
-        what = f"maxmemory-policy is {policy}: prompts and breakers may be evicted"
-        yield Finding("warning", "eviction", what, "set `maxmemory-policy noeviction`")
-
-
-def _clock(client: redis.Redis) -> Finding:
-    before = time.time()
-    seconds, micros = client.time()
-    after = time.time()
-    theirs = seconds + micros / 1e6
-    skew_s = max(before - theirs, theirs - after, 0.0)
-    if skew_s > SKEW_S:
-        what = f"this host's and Redis' differ by {skew_s:.1f} s: deadlines are off by as much"
-        return Finding("warning", "clock", what, "run NTP on both")
-    return Finding("ok", "clock", "this host's and Redis' agree")
 
 
 def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:

@@ -64,6 +64,19 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         signals.celeryd_after_setup.connect(_set_up)
 
 
+@signals.worker_init.connect(weak=False)
+def _mind_its_own(sender: Any, **_: Any) -> None:
+    """
+    Leave out what workers tell each other, of which nothing here makes use.
+
+    Each hears every other's heartbeat, which grows with the square of their number; the greeting at
+    the start is waited for a second. Who watches (Flower) asks for `--task-events`, and sees them.
+    """
+    sender.options.update(
+        without_gossip=True, without_mingle=True, without_heartbeat=not sender.task_events
+    )
+
+
 def _set_up(**_: Any) -> None:
     """Make in this process, which runs tasks, what must not come from before a fork."""
     if _otel:

@@ -28,6 +28,7 @@ from tasks import runtime
 from tasks.queue import app
 from workers.presence import about
 
+GRACE = "BREAKWATER_GRACE_S"
 GRACE_S = 25.0
 """Kubernetes sends SIGKILL 30 s after SIGTERM."""
 LOOK_EVERY_S = 0.2
@@ -40,7 +41,7 @@ app.user_options["worker"].add(
         type=float,
         default=GRACE_S,
         show_default=True,
-        envvar="BREAKWATER_GRACE_S",
+        envvar=GRACE,
         help="Seconds that running tasks have at SIGTERM; then they go back to their queues.",
     )
 )
@@ -53,7 +54,7 @@ class Shutdown:
 
     def __init__(self, worker: Any, grace_s: float) -> None:
         self._worker = worker
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         # Of all that wakes a thread, only this may be used in a signal handler that interrupts
         # itself: two signals in a row, and an Event's lock is waited for by who holds it.
         self._asked: SimpleQueue[bool] = SimpleQueue()
@@ -89,7 +90,7 @@ class Shutdown:
     def _run(self) -> None:
         if not self._asked.get():
             with suppress(Empty):
-                self._asked.get(timeout=self._grace_s)
+                self._asked.get(timeout=self.grace_s)
         self._hand_back()
         time.sleep(LAST_WORDS_S)
         os._exit(EX_OK)  # a thread that waits for Redis would keep the process for ever
@@ -121,7 +122,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
 
     def ready(**_: Any) -> None:
         shutdown.start()
-        runtime.runtime().keeper.start(lambda: about(instance), shutdown.drain)
+        runtime.runtime().keeper.start(lambda: about(instance, shutdown.grace_s), shutdown.drain)
         # Celery's own handler waits for the threads, and then doubles what they did.
         signal.signal(signal.SIGQUIT, quit_at_once)
         _end_by_term(shutdown)

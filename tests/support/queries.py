@@ -1,4 +1,4 @@
-"""The queries of the alert rules and of the dashboard."""
+"""The queries of the alert rules, of the dashboard, and of what scales the workers."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import yaml
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 DASHBOARD = DEPLOY / "grafana" / "breakwater.json"
+SCALING = DEPLOY / "kubernetes" / "scaledobject.yaml"
 VARIABLES = {"$__rate_interval": "5m", "$provider": ".*", "$role": ".*"}
 """What Grafana puts in."""
 
@@ -27,6 +28,12 @@ def of_dashboard() -> dict[str, str]:
         for panel in panels
         for target in panel.get("targets", ())
     }
+
+
+def of_scaling() -> dict[str, str]:
+    """Name each trigger's query."""
+    triggers = yaml.safe_load(SCALING.read_text())["spec"]["triggers"]
+    return {f"scaling by {trigger['name']}": trigger["metadata"]["query"] for trigger in triggers}
 
 
 def _filled(query: str) -> str:

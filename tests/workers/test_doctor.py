@@ -121,6 +121,27 @@ def test_a_server_that_evicts_is_a_warning(workers: Fleet, redis_url: str) -> No
     assert "allkeys-lru" in finding["what"]
 
 
+def test_settings_of_a_server_that_hurt_are_warnings(workers: Fleet, redis_url: str) -> None:
+    """Each with the command that cures it; the defaults are none of them."""
+    shared = redis.Redis.from_url(redis_url)
+    sound = {(each["about"], each["what"]) for each in examine(workers, 0)}
+    used = shared.info("memory")["used_memory"]
+    hurtful = {"timeout": "30", "appendonly": "yes", "appendfsync": "no", "maxmemory": used + 1000}
+    before = {name: shared.config_get(name)[name] for name in hurtful}
+    try:
+        for name, value in hurtful.items():
+            shared.config_set(name, value)
+        found = [each for each in examine(workers, 0) if (each["about"], each["what"]) not in sound]
+    finally:
+        for name, value in before.items():
+            shared.config_set(name, value)
+
+    steps = {each["about"]: each["next_step"] for each in found if each["level"] == "warning"}
+    assert steps["connections"] == "redis-cli config set timeout 0"
+    assert steps["persistence"] == "redis-cli config set appendfsync everysec"
+    assert "docs/scale.md" in steps["memory"]
+
+
 def test_prompts_of_a_role_that_is_gone_are_found(workers: Fleet, redis_url: str) -> None:
     """After a rename they would wait for ever; an existing role's queue is no news."""
     shared = redis.Redis.from_url(redis_url)

@@ -11,13 +11,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import redis
 
 from simulator.client import Simulator
+from tasks import runtime
+from tasks.config import Settings
+from tasks.fleet import Fleet as FleetView
 from tests.support.fleet import KEYS, Fleet, fleet, wait_for
 from tests.support.ports import free_port
 from tests.support.scrape import Scrape, scrape, scrape_if_served
 from tests.support.valkey import Server
 from workers import metrics
+from workers.fleet_metrics import MANY, SEEN, SEEN_MS, FleetMetrics
 
 ASK = """
 from tasks import complete
@@ -160,6 +165,42 @@ def test_what_is_exported_is_what_is_listed(
         assert (families[name].type, families[name].documentation) == (metric.kind, metric.help)
         for sample in families[name].samples:
             assert set(sample.labels) - {"le"} == set(metric.labels)
+
+
+def test_in_a_large_fleet_one_looks_for_all(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a scrape of each worker, each looking at all, costs the square of their number."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(runtime, "_settings", Settings({}, {}))
+    client, looks = redis.Redis.from_url(redis_url), Counter[str]()
+    look = FleetView.look
+    monkeypatch.setattr(
+        FleetView, "look", lambda self, roles=(): looks.update(["look"]) or look(self, roles)
+    )
+
+    def scraped(workers: int) -> dict[str, float]:
+        told = {
+            "name": "w", "pool": "threads", "concurrency": 8, "version": "v",
+            "queues": ["celery"], "running": {"celery": 2},
+        }  # fmt: skip
+        client.hset("workers", mapping={str(n): json.dumps(told) for n in range(workers)})
+        samples = (sample for family in FleetMetrics().collect() for sample in family.samples)
+        return {
+            s.name + s.labels.get("queue", "") + s.labels.get("draining", ""): s.value
+            for s in samples
+        }
+
+    few = [scraped(MANY - 1) for _ in range(2)]
+    many = [scraped(MANY) for _ in range(5)]
+    runtime.close()
+
+    assert looks["look"] == 2 + 1
+    assert few[0]["breakwater_queue_consumerscelery"] == MANY - 1
+    assert all(told == many[0] for told in many)
+    assert many[0]["breakwater_queue_runningcelery"] == 2 * MANY
+    assert many[0]["breakwater_workersno"] == MANY
+    assert 0 < client.pttl(SEEN) <= SEEN_MS
 
 
 def test_another_worker_takes_over_the_port_with_all_that_was_counted(
