@@ -42,6 +42,7 @@ NEEDED = (
     ("hset", "breaker:{x}", "x", "x"), ("xadd", "breaker:{x}:events", "*", "x", "x"),
     ("sadd", "breakers", "x"), ("multi",), ("evalsha", "x", "0"),
     ("publish", "/{db}.celery.pidbox", "x"), ("subscribe", "celery-task-meta-x"),
+    ("publish", "breaker:changes", "x"), ("subscribe", "breaker:changes"),
 )  # fmt: skip
 """A command for each key and each channel."""
 MAY = """
