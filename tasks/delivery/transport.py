@@ -8,15 +8,17 @@ Celery, from another codebase) are found by a look once a second.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from queue import Empty
 from typing import Any
 
+import redis
 import structlog
 from kombu.transport import redis as stock
 from kombu.transport.virtual import QoS as VirtualQoS
+from redis.commands.core import Script
 from redis.connection import ConnectionPool
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
@@ -24,6 +26,7 @@ from redis.exceptions import NoScriptError, RedisError
 from tasks import connection, encryption
 from tasks.delivery import envelope
 from tasks.delivery.keeper import Keeper
+from tasks.delivery.outbox import Letter, put, put_script
 from tasks.delivery.store import PRIORITY_MARK
 from tasks.errors import InvalidMessage
 
@@ -105,6 +108,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     QoS = QoS
     _look = True
     _asked = _tag = ""
+    _puts: tuple[ConnectionPool, Script] | None = None
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if all(queue.endswith(REPLIES) for queue in self.active_queues):
@@ -186,18 +190,24 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Publish a message, encrypted if there are keys, and ring for it."""
-        if not queue.endswith(REPLIES):
-            message = encryption.seal_message(message)
+        """Publish a message, and ring for it; replies and queues that expire are kombu's own."""
         if kwargs.get("_publish_batch") or queue in self._expires or queue.endswith(REPLIES):
-            super()._put(queue, message, **kwargs)
+            sealed = message if queue.endswith(REPLIES) else encryption.seal_message(message)
+            super()._put(queue, sealed, **kwargs)
             return
+        self.put([self.letter(queue, message)])
+
+    def letter(self, queue: str, message: Any) -> Letter:
+        """Write a message as it will lie in its list, encrypted if there are keys."""
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        with self.conn_or_acquire() as client, client.pipeline() as pipe:
-            pipe.lpush(key, stock.dumps(message))
-            pipe.lpush(f"bell:{queue}", 1)
-            pipe.ltrim(f"bell:{queue}", 0, MOST - 1)
-            pipe.execute()
+        return Letter(queue, key, stock.dumps(encryption.seal_message(message)))
+
+    def put(self, letters: Iterable[Letter]) -> None:
+        """Put messages into their lists, in one step."""
+        if self._puts is None or self._puts[0] is not self.pool:
+            # Kept: kombu builds a client for every message, which costs more than to send it.
+            self._puts = self.pool, put_script(redis.Redis(connection_pool=self.pool))
+        put(self._puts[1], letters)
 
     def _get_pool(self, asynchronous: bool = False) -> ConnectionPool:
         """Build the pool of what waits for messages (asynchronous), or of all else."""
