@@ -23,7 +23,7 @@ from tasks.tracing import publishing
 class Complete(Task):  # type: ignore[misc]
     """The task class behind `complete`: it checks, routes to a queue, and shows no prompt."""
 
-    Request = "tasks.queue:QuietRequest"
+    Request = "tasks.delivery.request:QuietRequest"
     # Events and logs carry this much of the result: its task id, none of the answer.
     resultrepr_maxsize = 64
     # The worker's log has our own line for these, without a traceback.

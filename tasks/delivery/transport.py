@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from queue import Empty
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
-import structlog
 from kombu.transport import redis as stock
 from kombu.transport.virtual import QoS as VirtualQoS
 from redis.commands.core import Script
@@ -24,11 +23,12 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
 from tasks import connection, encryption
-from tasks.delivery import envelope
-from tasks.delivery.keeper import Keeper
 from tasks.delivery.outbox import Letter, put, put_script
 from tasks.delivery.store import PRIORITY_MARK
 from tasks.errors import InvalidMessage
+
+if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
+    from tasks.delivery.keeper import Keeper
 
 MOST = 8
 """Messages a take brings at most; several workers share a burst."""
@@ -42,17 +42,16 @@ LAST_REPLY_S = 1.0
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
-_log = structlog.get_logger("breakwater")
-_keeper: Callable[[], Keeper] | None = None
+_keeper: "Callable[[], Keeper] | None" = None
 
 
-def use_keeper(factory: Callable[[], Keeper]) -> None:
+def use_keeper(factory: "Callable[[], Keeper]") -> None:
     """Say where this process' keeper comes from; asked when the first message is taken."""
     global _keeper  # noqa: PLW0603 - kombu builds its channels itself, and passes nothing in
     _keeper = factory
 
 
-def keeper() -> Keeper:
+def keeper() -> "Keeper":
     """Return this process' keeper."""
     assert _keeper is not None, "the worker has not said how it keeps its messages"  # noqa: S101
     return _keeper()
@@ -163,6 +162,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
         return True
 
     def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
+        from tasks.delivery import envelope  # noqa: PLC0415 - a worker's
+
         delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
         self._queue_cycle.rotate(queue)
         payload: dict[str, Any] = {}
@@ -186,7 +187,11 @@ class Channel(stock.Channel):  # type: ignore[misc]
         except (Empty, OSError, RedisError):
             raise
         except Exception as fault:  # noqa: BLE001 - kombu trusts what is published
-            _log.warning("command.refused", error=type(fault).__name__)
+            import structlog  # noqa: PLC0415 - a worker's
+
+            structlog.get_logger("breakwater").warning(
+                "command.refused", error=type(fault).__name__
+            )
             return False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
