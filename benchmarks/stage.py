@@ -59,7 +59,7 @@ class Stage:
     def worker(self, name: str, concurrency: int = 50) -> Iterator[int]:
         """Run a worker, ours or the bare one, from the time when it is ready; yield its pid."""
         words = [CELERY, "-A", APP[name], "worker", "--pool", "threads", "--loglevel", "INFO"]
-        log = self.folder / "worker.log"
+        log = self.folder / f"{APP[name]}.log"
         with log.open("w") as told:
             worker = subprocess.Popen(
                 [*words, "--concurrency", str(concurrency)],
