@@ -5,8 +5,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import breaker
+import tasks
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("breaker", "tasks", "workers")  # each may import itself and those before it
@@ -79,6 +83,16 @@ except tasks.completion.QueueUnavailable:
     heavies = ("pydantic", "jsonschema", "referencing", "structlog", "rich", "pybreaker")
     for heavy in (*sdks, *heavies):
         assert f"'{heavy}'" not in loaded
+
+
+@pytest.mark.parametrize("package", [breaker, tasks])
+def test_what_a_package_offers_is_imported_when_it_is_asked_for(package: ModuleType) -> None:
+    """All of it is there, and a misspelt name is an error that names it."""
+    assert all(getattr(package, name) for name in package.__all__)
+    assert set(package._WHERE) == set(package.__all__)
+
+    with pytest.raises(AttributeError, match="has no attribute 'complet'"):
+        _ = package.complet
 
 
 def test_no_word_of_one_machine_stands_in_the_repository() -> None:
