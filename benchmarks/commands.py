@@ -5,7 +5,8 @@ One worker with threads and an instant provider in its process; a producer enque
 fast as it can (busy) or 20 a second (quiet). Everything is counted, from the first enqueued to a
 second after the last result, so what a worker does every second is in it. MONITOR tells commands
 and what they carry; the bytes on the wire are the server's own count, in runs that nobody monitors.
-What a script does inside is no command. `python -m benchmarks.commands [--short]`.
+What a script calls inside is told apart: it costs no round trip.
+`python -m benchmarks.commands [--short]`.
 """
 
 import re
@@ -30,6 +31,8 @@ SETTLES_S = 1.5
 TOLD = 0.005
 """Commands a completion of which there are fewer are told together."""
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|@\S+|\d+")
+
+INSIDE = "called inside scripts"
 
 Counted = dict[str, tuple[float, float]]
 """What for → commands and bytes that they carry, a completion."""
@@ -59,10 +62,10 @@ def _commands(those: Stage, name: str, number: int, every_s: float) -> Counted:
     with _warm(those, name), _heard(those.client) as heard:
         _run(those, name, number, every_s)
     for client_type, command in heard:
-        if client_type != "lua":
-            purpose = _purpose(command, names)
-            commands[purpose] += 1
-            carried[purpose] += len(command)
+        inside = client_type == "lua"
+        purpose = INSIDE if inside else _purpose(command, names)
+        commands[purpose] += 1
+        carried[purpose] += 0 if inside else len(command)
     return {each: (count / number, carried[each] / number) for each, count in commands.items()}
 
 
@@ -134,6 +137,7 @@ def _scripts() -> dict[str, str]:
 
 def _report(title: str, counted: Counted, wired: tuple[float, float]) -> dict[str, Any]:
     print(f"\n{title:44}{'commands':>9}{'bytes':>8}   a completion")
+    inside, _ = counted.pop(INSIDE, (0.0, 0.0))
     rare = [0.0, 0.0]
     for purpose, (commands, carried) in sorted(counted.items(), key=lambda each: -each[1][0]):
         if commands < TOLD:
@@ -143,8 +147,10 @@ def _report(title: str, counted: Counted, wired: tuple[float, float]) -> dict[st
     commands, carried = (sum(column) for column in zip(*counted.values(), strict=True))
     print(f"{'others':44}{rare[0]:9.2f}{rare[1]:8.0f}")
     print(f"{'all':44}{commands:9.2f}{carried:8.0f}   wire: {wired[0]:.0f} in, {wired[1]:.0f} out")
+    print(f"{INSIDE:44}{inside:9.2f}")
     purposes = {each: counts[0] for each, counts in counted.items() if counts[0] >= TOLD}
-    return {"commands": commands, "in": wired[0], "out": wired[1], "by purpose": purposes}
+    told = {"commands": commands, "in": wired[0], "out": wired[1], "inside": inside}
+    return {**told, "by purpose": purposes}
 
 
 if __name__ == "__main__":
