@@ -10,6 +10,7 @@ import pybreaker
 import redis
 
 from breaker.address import DEFAULT_URL, Address, redis_url
+from breaker.changes import Changes
 from breaker.circuit import Neutral, SharedCircuitBreaker
 from breaker.listener import TransitionLog
 from breaker.outage import FailoverStorage
@@ -50,6 +51,9 @@ class Breakers:
         neutral: Exception classes, or predicates of an exception, that are never a provider's
             fault, for all breakers (a task queue's time limit, say).
         scripts: The Lua sources, to test others than the packaged ones.
+        listen: A breaker known to be closed is not asked for each call: changes by other
+            processes are heard of, on a connection and in a thread of its own, and it is asked
+            again each 0.8 s. docs/breaker.md says what that gives up.
     """
 
     def __init__(
@@ -58,11 +62,16 @@ class Breakers:
         *,
         neutral: Iterable[Neutral] = (),
         scripts: Scripts | None = None,
+        listen: bool = False,
     ) -> None:
         self._client = client
         self._neutral = tuple(neutral)
         self._probes = Probes(self._renew, self._give_back)
-        self._storage = FailoverStorage(RedisStorage(client, scripts), self._probes.tokens)
+        self._storage = FailoverStorage(
+            RedisStorage(client, scripts),
+            self._probes.tokens,
+            changes=Changes(client) if listen else None,
+        )
         self._breakers: dict[str, tuple[SharedCircuitBreaker, Options]] = {}
         self._lock = threading.Lock()
         _ALL.add(self)
@@ -74,6 +83,7 @@ class Breakers:
         *,
         timeout_s: float = TIMEOUT_S,
         neutral: Iterable[Neutral] = (),
+        listen: bool = False,
     ) -> "Breakers":
         """
         Build the client too: bounded by `timeout_s` for each connect and each answer, no retries.
@@ -93,7 +103,7 @@ class Breakers:
             # One per thread at most; redis-py's own limit of 100 would look like an outage.
             max_connections=2**31,
         )
-        return cls(redis.Redis.from_pool(pool), neutral=neutral)
+        return cls(redis.Redis.from_pool(pool), neutral=neutral, listen=listen)
 
     def get(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
         """
@@ -160,6 +170,7 @@ class Breakers:
 
     def close(self) -> None:
         """Close the connections."""
+        self._storage.close()
         self._client.close()
 
     def restart(self) -> None:

@@ -1,6 +1,9 @@
 """
 Redis while it answers, this process alone while it does not.
 
+A breaker that is closed need not be asked for each call: what Redis said of it within the last
+`SURE_S` is as good, unless a change was heard of since.
+
 After one failure Redis is left alone for a second; then one caller tries again while all others
 go on locally. So a frozen Redis costs one socket timeout a second and process (in the first
 instant one for each thread that was just asking). When Redis answers, Redis wins: what was
@@ -14,11 +17,14 @@ from collections.abc import Callable, Iterable
 import structlog
 from redis.exceptions import RedisError
 
+from breaker.changes import Changes
 from breaker.local import LocalStorage
 from breaker.state import Answer, BreakerState, Forced, Report, Rules, State
 from breaker.storage import RedisStorage
 
 RETRY_S = 1.0
+SURE_S = 0.8
+"""How old a view may be to admit by; an operator's hand in Redis is obeyed within a second."""
 
 log = structlog.get_logger("breaker")
 
@@ -32,6 +38,7 @@ class FailoverStorage:
         tokens: Names the probes this process is running for a breaker, so that an outage does
             not take their leases away.
         clock: Seconds, never stepping back.
+        changes: Tells what other processes change; None: Redis is asked for each call.
     """
 
     def __init__(
@@ -39,11 +46,14 @@ class FailoverStorage:
         redis: RedisStorage,
         tokens: Callable[[str], Iterable[str]] = lambda _: (),
         clock: Callable[[], float] = time.monotonic,
+        changes: Changes | None = None,
     ) -> None:
         self.redis = redis
         self._tokens = tokens
         self._clock = clock
+        self._changes = changes
         self._announced: set[str] = set()
+        # Each with when it was asked for: Redis was in that state then, or later.
         self._views: dict[str, tuple[BreakerState, float]] = {}
         self.restart()
 
@@ -53,13 +63,33 @@ class FailoverStorage:
         self._away = False
         self._retry_at_s = 0.0
         self.local = LocalStorage(self._clock)
+        if self._changes:
+            self._changes.restart()
+
+    def close(self) -> None:
+        """Listen to no more changes."""
+        if self._changes:
+            self._changes.close()
 
     def admit(self, name: str, rules: Rules, token: str) -> Answer:
-        """Ask for a call to go out."""
+        """Ask for a call to go out; not Redis, while it is sure to grant it."""
+        if view := self._surely_closed(name):
+            return _granted(view)
         return self._ask(name, rules, lambda store: store.admit(name, rules, token))
 
     def record(self, name: str, rules: Rules, report: Report) -> Answer:
-        """Tell how a call ended that Redis admitted; during an outage it counts here."""
+        """
+        Tell how a call ended that Redis admitted; during an outage it counts here.
+
+        A success is told only while there is a run of failures for it to end.
+        """
+        if (
+            report.outcome == "success"
+            and not report.retry_after_s
+            and (view := self._surely_closed(name))
+            and (view.failures, view.generation) == (0, report.generation)
+        ):
+            return _granted(view)
         return self._ask(name, rules, lambda store: store.record(name, rules, report))
 
     def record_local(self, name: str, rules: Rules, report: Report) -> Answer | None:
@@ -75,13 +105,14 @@ class FailoverStorage:
     def peek(self, name: str, rules: Rules) -> BreakerState:
         """Read how a breaker stands."""
         if self._may_ask():
+            asked_at_s = self._clock()
             try:
                 view = self.redis.peek(name)
             except RedisError as error:
                 self._lost(error)
             else:
                 self._found()
-                self._keep(view)
+                self._keep(view, asked_at_s)
                 return view
         self._seed(name, rules)
         return self.local.peek(name)
@@ -96,6 +127,7 @@ class FailoverStorage:
     def peek_all(self) -> list[BreakerState]:
         """Read how every known breaker stands; during an outage, `views`."""
         if self._may_ask():
+            asked_at_s = self._clock()
             try:
                 views = self.redis.peek_all()
             except RedisError as error:
@@ -103,7 +135,7 @@ class FailoverStorage:
             else:
                 self._found()
                 for view in views:
-                    self._keep(view)
+                    self._keep(view, asked_at_s)
                 return views
         return self.views()
 
@@ -116,20 +148,34 @@ class FailoverStorage:
         Raises:
             RedisError: Redis does not answer.
         """
+        asked_at_s = self._clock()
         answer = self.redis.force(name, rules, to=to, forced=forced)
-        self._heard(name, answer)
+        self._heard(name, answer, asked_at_s)
         return answer
+
+    def _surely_closed(self, name: str) -> BreakerState | None:
+        """Return how the breaker stood, if it was closed within the last moment, and still is."""
+        if self._changes is None or self._away:
+            return None
+        changed_at_s, seen = self._changes.last(name), self._views.get(name)
+        if changed_at_s is None or seen is None:
+            return None
+        view, asked_at_s = seen
+        if not changed_at_s < asked_at_s or self._clock() - asked_at_s > SURE_S:
+            return None
+        return view if view.state == "closed" and not (view.forced or view.held_for_s) else None
 
     def _ask(
         self, name: str, rules: Rules, step: Callable[[RedisStorage | LocalStorage], Answer]
     ) -> Answer:
         if self._may_ask():
+            asked_at_s = self._clock()
             try:
                 answer = step(self.redis)
             except RedisError as error:
                 self._lost(error)
             else:
-                self._heard(name, answer)
+                self._heard(name, answer, asked_at_s)
                 return answer
         return self._locally(name, rules, step)
 
@@ -170,19 +216,26 @@ class FailoverStorage:
         if back:
             log.info("breaker.redis_back")
 
-    def _keep(self, view: BreakerState) -> None:
+    def _keep(self, view: BreakerState, asked_at_s: float) -> None:
         """Keep the newest view: answers may overtake each other on their way."""
         with self._lock:
             seen = self._views.get(view.name)
-            if seen is None or (view.generation, view.seq) >= (seen[0].generation, seen[0].seq):
-                self._views[view.name] = view, self._clock()
+            if seen is None or (
+                (view.generation, view.seq, asked_at_s)
+                >= (seen[0].generation, seen[0].seq, seen[1])
+            ):
+                self._views[view.name] = view, asked_at_s
 
-    def _heard(self, name: str, answer: Answer) -> None:
+    def _heard(self, name: str, answer: Answer, asked_at_s: float) -> None:
         self._found()
-        self._keep(answer.view)
+        self._keep(answer.view, asked_at_s)
         if answer.rebuilt or name not in self._announced:
             try:
                 self.redis.add_name(name)
                 self._announced.add(name)
             except RedisError as error:
                 self._lost(error)
+
+
+def _granted(view: BreakerState) -> Answer:
+    return Answer(1, 0.0, rebuilt=False, before=view.state, turned=False, view=view)

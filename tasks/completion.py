@@ -130,15 +130,15 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         WorkerLost: It cost several workers their lives.
     """
     # Late, so that a producer that only enqueues imports no HTTP stack and no log.
+    from tasks.delivery.lease import Settled  # noqa: PLC0415
     from tasks.hand import Hand  # noqa: PLC0415
 
     name_linked(self.request)
-    hand = Hand.of(self)
-    if hand is None:
-        return stored(self)
-    with tracing.now().processing(self.request), hand:
+    with tracing.now().processing(self.request), Hand.of(self) as hand:
         try:
             return hand.answer(args, kwargs)
+        except Settled:
+            return stored(self)
         except Ignore:
             self.backend.tell_if_cancelled(self.request)
             raise

@@ -10,13 +10,13 @@ from functools import cache
 from typing import Any
 
 from celery import Task, states
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from tasks import cache as responses
 from tasks import observers, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.config import Role
-from tasks.delivery.lease import Lease, Superseded, begin
+from tasks.delivery.lease import Known, Lease, Settled, Superseded
 from tasks.delivery.transport import TAKEN_FROM
 from tasks.encryption import seal
 from tasks.enqueuing import HEADER
@@ -63,26 +63,25 @@ class Hand:
         self._stream: Writer | None = None
         self._now = runtime.runtime()
         self._started_ms = _now_ms()
+        self._recall()
+
+    def _recall(self) -> None:
+        """Go by what the lease knows of the task."""
+        lease = self._lease
         self._attempts = list(lease.attempts) if lease else []
         self._enqueued_ms = (lease and lease.enqueued_ms) or self._carried_ms()
         self._queued_ms = max(0, self._started_ms - self._enqueued_ms)
 
     @classmethod
-    def of(cls, task: Task) -> "Hand | None":
-        """
-        Begin a task; None if it has a result already.
-
-        Raises:
-            Ignore: Another delivery of it runs, or its role is paused.
-            Reject: Redis is away; the message goes back.
-        """
+    def of(cls, task: Task) -> "Hand":
+        """Take a task in hand; it has not begun yet."""
         tag = (getattr(task.request, "properties", None) or {}).get("delivery_tag")
         if not tag or task.request.is_eager:
             return cls(task, None, "")
         role = role_in(task.request.args, task.request.kwargs)
         queue = queue_of(role) if isinstance(role, str) and ROLE_NAME.fullmatch(role) else ""
-        lease = begin(runtime.runtime().keeper.store, task.request.id, tag, queue)
-        return cls(task, lease, tag) if lease else None
+        store = runtime.runtime().keeper.store
+        return cls(task, Lease(store, task.request.id, tag, queue), tag)
 
     def __enter__(self) -> "Hand":
         """Let the keeper end this thread's call, should the task be settled without it."""
@@ -100,17 +99,19 @@ class Hand:
         Walk the chain and settle the result.
 
         Raises:
-            Ignore: The task waits in Redis, or was settled without us.
+            Settled: There is a result already.
+            Ignore: The task waits in Redis, was settled without us, or is another delivery's.
+            Reject: Redis is away; the message goes back.
             BreakwaterError: It failed for good, and that is its result.
         """
         try:
-            if self._lease and self._lease.lost >= MAX_LOST:
-                raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
-            call = Call.of(*bind(args, kwargs))
-            role = None if self._was_removed(call.role) else self._role(call)
-        except Exception as error:
-            self._fail(error)
-            raise
+            return self._answer(args, kwargs)
+        except Known:
+            self._recall()
+        return self._answer(args, kwargs)
+
+    def _answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        call, role = self._asked(args, kwargs)
         if role is None:
             self._put_back(call, delay_ms=REMOVED_MS)
             raise Ignore("its role was removed; it waits in the role's queue")
@@ -119,9 +120,15 @@ class Hand:
         except NothingAvailable as nothing:
             self._attempts += [attempt.as_dict() for attempt in nothing.attempts]
             self._wait(call, role, nothing)
+        except (Known, Settled, Ignore, Reject):
+            raise
         except Superseded as over:
+            if self._lease and not self._lease.has_begun:
+                self._lease.begin()
+                raise Known from None
             raise Ignore(str(over)) from None
         except Exception as fault:
+            self._know()
             if self._now.keeper.stopped:
                 raise Ignore("the worker stops; its tasks have gone back") from None
             if not _nobodys_fault(fault) or not self._repeat(call, role, fault):
@@ -130,6 +137,21 @@ class Hand:
         else:
             return self._succeed(call, routed)
         raise Ignore("the task waits in Redis")
+
+    def _asked(self, args: Any, kwargs: Any) -> tuple[Call, Role | None]:
+        """Read what is asked, and of which role; None: it was removed."""
+        try:
+            if self._lease and self._lease.lost >= MAX_LOST:
+                raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
+            call = Call.of(*bind(args, kwargs))
+            return call, None if self._was_removed(call.role) else self._role(call)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def _know(self) -> None:
+        if self._lease:
+            self._lease.know()
 
     def _role(self, call: Call) -> Role:
         role = self._now.settings.role(call.role)
@@ -145,6 +167,7 @@ class Hand:
         """
         if not self._lease:
             return
+        self._lease.know()
         lease, task_id = self._lease, self._task.request.id
         self._stream = Writer(self._now.teller, task_id, lease.fence, lease.told)
         if lease.telling and not role.stream_restart:
@@ -233,6 +256,7 @@ class Hand:
 
     def _fail(self, error: Exception) -> None:
         """Settle the task with its error, and keep it as a dead letter."""
+        self._know()
         role, options = _known_of(self._task.request)
         dead = {
             "role": role,
@@ -274,6 +298,7 @@ class Hand:
 
     def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""
+        self._know()
         left_s = self._left_s(call, role)
         closed_s, why = self._now.registry.closed_for(role)
         if max(closed_s, nothing.wait_s) >= left_s:

@@ -110,7 +110,8 @@ def runtime() -> Runtime:
         pid = os.getpid()
         if pid not in _built:
             settings = _settings or load_settings()
-            _built[pid] = Runtime.over(settings, Breakers.from_url(redis_url()), client())
+            breakers = Breakers.from_url(redis_url(), listen=True)
+            _built[pid] = Runtime.over(settings, breakers, client())
         return _built[pid]
 
 

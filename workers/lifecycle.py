@@ -58,16 +58,17 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
     _consume(settings)
     preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
     if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
-        signals.worker_process_init.connect(_trace)
+        signals.worker_process_init.connect(_set_up)
         gc.freeze()  # the children share these pages instead of copying 40 to 66 MB an SDK
     else:
-        signals.worker_init.connect(_trace)
+        signals.celeryd_after_setup.connect(_set_up)
 
 
-def _trace(**_: Any) -> None:
-    """Export from this process, which runs tasks; its threads are made after the fork."""
+def _set_up(**_: Any) -> None:
+    """Make in this process, which runs tasks, what must not come from before a fork."""
     if _otel:
         _otel.start()
+    runtime.runtime().registry.build()
 
 
 def _names(options: dict[str, Any], option: str) -> list[str]:

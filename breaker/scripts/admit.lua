@@ -12,7 +12,10 @@ if b.state == 'open' then
 end
 if leases[token] then return answer(1, 0) end
 if b.held_until_ms > now then return answer(0, b.held_until_ms - now) end
-if b.state == 'closed' then return answer(1, 0) end
+if b.state == 'closed' then
+  dirty = dirty or relieved -- perhaps no success will come to tell
+  return answer(1, 0)
+end
 
 -- At least one: clients with a smaller threshold than the one counted with must not lock it for ever.
 local room = math.max(1, math.min(max_probes, threshold - b.successes))

@@ -17,6 +17,7 @@
 --   stale          answers ignored
 --   forced         absent, open or closed; only ever set by an operator
 --   probe:<token>  expiry of a probe's lease, Redis time in ms; in half-open only
+-- On every write the breaker's name is published on the channel breaker:changes.
 -- KEYS[2]  breaker:{name}:events  stream of about 1,000: one entry per transition, its fields in turn()
 --
 -- ARGV[1]  host:pid of the client
@@ -134,6 +135,8 @@ local function save()
   end
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   redis.call('HSET', key, unpack(set))
+  -- A refusal is no reason to undo what is written; who hears nothing asks.
+  redis.pcall('PUBLISH', 'breaker:changes', string.match(key, '{(.*)}'))
 end
 
 -- Reads the hash; one that is missing or mangled is written anew, and its end told in the stream.

@@ -41,6 +41,14 @@ class Superseded(Cancelled):
     """Another delivery of this task has begun, or it was settled: this one must not call."""
 
 
+class Known(Exception):  # noqa: N818 - the task is looked at again
+    """There is something to know of a task that was taken for a new one: start over."""
+
+
+class Settled(Exception):  # noqa: N818 - it is good news
+    """The task has a result already."""
+
+
 class Awaited(Superseded):
     """Another task makes this very call; this one waits in Redis for the answer."""
 
@@ -48,6 +56,13 @@ class Awaited(Superseded):
 class Lease:
     """
     A task that this process runs.
+
+    Most tasks are new, and their first call goes out at once. So every task is taken for new, and
+    begins with that call, in one step, or when somebody has to `know` it. One that is not new is
+    Known then.
+
+    Args:
+        queue: Its role's own; empty if it is not known.
 
     Attributes:
         attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
@@ -64,12 +79,19 @@ class Lease:
         keep_s: How long its answer is kept for the same calls, which wait for it; 0: it is not.
     """
 
-    def __init__(self, store: Store, task_id: str, tag: str, begun: Begun) -> None:
+    def __init__(self, store: Store, task_id: str, tag: str, queue: str) -> None:
         self._store = store
         self._task_id = task_id
         self._tag = tag
-        self.fence = begun.fence
+        self._queue = queue
+        self._rows: list[str] = []  # that Redis has not taken yet
+        self.keep_s = 0
+        self._read(Begun(""))
+
+    def _read(self, begun: Begun) -> None:
         fields = begun.task
+        self.fence = begun.fence
+        self._is_new = fields.keys() <= {"fence", "tag"}
         self.lost = int(fields.get("lost", 0))
         self.repeats = int(fields.get("repeats", 0))
         self.duplicates = int(fields.get("duplicates", 0))
@@ -84,8 +106,43 @@ class Lease:
         self.told = int(fields.get("told", 0))
         self.telling = fields.get("telling") == "1"
         self.waited = "aside" in fields
-        self.keep_s = 0
-        self._rows: list[str] = []  # that Redis has not taken yet
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the task has begun."""
+        return bool(self.fence)
+
+    def know(self) -> None:
+        """
+        Begin the task, if it has not begun.
+
+        Raises:
+            Known: It is not new; what the lease says of it has changed.
+            Settled, Ignore, Reject: As of `begin`.
+        """
+        if not self.has_begun:
+            self.begin()
+            if not self._is_new:
+                raise Known
+
+    def begin(self) -> None:
+        """
+        Begin the task, and learn what there is to know of it.
+
+        Raises:
+            Settled: There is a result.
+            Ignore: Another delivery of it runs, or has its message; or its role is paused.
+            Reject: Redis is away; the message goes back.
+        """
+        try:
+            begun = patiently(lambda: self._store.begin(self._task_id, self._tag, self._queue))
+        except RedisError as error:
+            raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
+        if begun.verdict == "settled":
+            raise Settled
+        if begun.verdict != "run":
+            raise Ignore(f"this delivery is {begun.verdict}")
+        self._read(begun)
 
     def share(self, digest: str, wait_ms: int, keep_s: int) -> str | None:
         """
@@ -101,6 +158,7 @@ class Lease:
             Superseded: Another delivery has begun, or the message has gone back.
             Cancelled: Redis is away, so nobody knows.
         """
+        self.know()
         try:
             told, answer = patiently(
                 lambda: self._store.share(
@@ -128,22 +186,39 @@ class Lease:
             Superseded: It must not: another delivery has begun, or the task was settled.
             Cancelled: Redis is away, so nobody knows.
         """
-        self.numbered = number
         try:
-            told = patiently(
-                lambda: self._store.call(
-                    self._task_id, self.fence, call=call, numbered=number, rows=self._rows
-                )
-            )
+            if self.has_begun:
+                self._call(call, number)
+            else:
+                self._begin_with(call, number)
         except RedisError as error:
             raise Cancelled(f"Redis is away: {type(error).__name__}") from None
+
+    def _call(self, call: str, number: int) -> None:
+        self.numbered = number
+        told = patiently(
+            lambda: self._store.call(
+                self._task_id, self.fence, call=call, numbered=number, rows=self._rows
+            )
+        )
         self._rows.clear()
         if told < 0:
             raise Superseded("another delivery of this task has begun, or it was settled")
         self.duplicates = told
 
+    def _begin_with(self, call: str, number: int) -> None:
+        begun = patiently(
+            lambda: self._store.begin(
+                self._task_id, self._tag, self._queue, call=call, numbered=number
+            )
+        )
+        if begun.verdict != "run":  # `begin` says how it is
+            raise Superseded("there is something to know of this task before it makes a call")
+        self._read(begun)
+
     def rejected(self, row: str, number: int) -> None:
         """Note an attempt for which nothing went out; Redis is told with the next step."""
+        self.know()
         self._rows.append(REJECTED + row)
         self.numbered = number
 
@@ -195,6 +270,7 @@ class Lease:
             dead: The fields of a dead letter; empty if it is none.
             keep_s, answer: As in `Store.settle`.
         """
+        self.know()
         settlement: dict[str, Any] = {
             "meta": meta, "fence": self.fence, "tag": self._tag,
             "expires_s": expires_s, "opens": opens, "numbered": self.numbered,
@@ -220,6 +296,7 @@ class Lease:
 
     def put_back(self, queue: str, **how: Any) -> None:
         """Put the task back with what it has come to; how, as in `Store.wait`."""
+        self.know()
         attempts = json.dumps(self.attempts[-MAX_CARRIED:])
         try:
             told = self._wait(attempts, queue, how)
@@ -237,26 +314,3 @@ class Lease:
                 rows=self._rows, queue=queue, **how,
             )
         )  # fmt: skip
-
-
-def begin(store: Store, task_id: str, tag: str, queue: str) -> Lease | None:
-    """
-    Begin a task.
-
-    Args:
-        queue: Its role's own; empty if it is not known.
-
-    Returns:
-        The lease, or None if there is a result already.
-
-    Raises:
-        Ignore: Another delivery of it runs, or has its message; or its role is paused.
-        Reject: Redis is away; the message goes back.
-    """
-    try:
-        begun = patiently(lambda: store.begin(task_id, tag, queue))
-    except RedisError as error:
-        raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
-    if begun.verdict in {"owned", "gone", "paused"}:
-        raise Ignore(f"this delivery is {begun.verdict}")
-    return None if begun.verdict == "settled" else Lease(store, task_id, tag, begun)

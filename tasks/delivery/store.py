@@ -37,8 +37,8 @@ class Begun:
     What came of beginning a task.
 
     `verdict` is run, settled (it has a result), owned (another delivery runs it), gone (the message
-    was put back meanwhile) or paused (it is now); `fence` and `task` (the fields of `task:ID`) are
-    those of run.
+    was put back meanwhile), paused (it is now) or known (its call must not go out before what there
+    is to know of it is read); `fence` and `task` (the fields of `task:ID`) are those of run.
     """
 
     verdict: str
@@ -121,15 +121,19 @@ class Store:
         """
         return int(self._run("give_back", [], which, *tags))
 
-    def begin(self, task_id: str, tag: str, queue: str = "") -> Begun:
+    def begin(
+        self, task_id: str, tag: str, queue: str = "", *, call: str = "", numbered: int = 0
+    ) -> Begun:
         """
         Begin a task, unless another delivery of it runs, it has a result, or its role is paused.
 
         Args:
             queue: Its role's own; empty if it is not known.
+            call: A call that goes out at once, as in `call`; only of a task nothing is known of.
+            numbered: How many attempts have a number then.
         """
         keys = [f"task:{task_id}", RESULT + task_id]
-        verdict, *more = self._run("begin", keys, tag, task_id, queue)
+        verdict, *more = self._run("begin", keys, tag, task_id, queue, call, numbered)
         if not more:
             return Begun(_text(verdict))
         fields = [_text(field) for field in more[1]]

@@ -49,11 +49,18 @@ class Account:
         self._is_out = True
 
     def add(self, attempt: Attempt) -> None:
-        """Note an attempt that is over."""
-        attempt.write_to_log(self._task["task_id"], self._task["role"])
+        """
+        Note an attempt that is over.
+
+        Raises:
+            Known: The task is not new, and this was not its next attempt.
+        """
         went_out, self._is_out = self._is_out, False
         if attempt.is_abandoned and not went_out:
             return
+        if self._lease:
+            self._lease.know()
+        attempt.write_to_log(self._task["task_id"], self._task["role"])
         observers.attempted(self._task["role"], attempt)
         row = self._row(attempt)
         if not self._lease:

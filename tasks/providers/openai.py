@@ -50,13 +50,14 @@ class OpenAIProvider(Adapter):
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip
+        self._responses = self._client.responses  # imported here, and not under the first call
 
     def _ask(self, request: Request) -> Response:
-        answer: Response = self._client.responses.create(**self._body(request))
+        answer: Response = self._responses.create(**self._body(request))
         return answer
 
     def _listen(self, request: Request, hearing: Hearing) -> Response:
-        with self._client.responses.create(**self._body(request), stream=True) as stream:
+        with self._responses.create(**self._body(request), stream=True) as stream:
             answer = self._heard(stream, hearing)
             answer._request_id = stream.response.headers.get("x-request-id")
             return answer

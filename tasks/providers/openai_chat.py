@@ -64,15 +64,16 @@ class OpenAIChatProvider(Adapter):
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip
+        self._chat = self._client.chat.completions  # imported here, and not under the first call
 
     def _ask(self, request: Request) -> ChatCompletion:
-        answer: ChatCompletion = self._client.chat.completions.create(**self._body(request))
+        answer: ChatCompletion = self._chat.create(**self._body(request))
         return answer
 
     def _listen(self, request: Request, hearing: Hearing) -> ChatCompletion:
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
-        with self._client.chat.completions.create(**body, stream=True) as stream:
+        with self._chat.create(**body, stream=True) as stream:
             answer = _heard(stream, hearing)
             answer._request_id = stream.response.headers.get("x-request-id")
             return answer

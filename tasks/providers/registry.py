@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 
+import structlog
+
 from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
 from tasks.errors import BreakwaterError, ProviderError, ProviderTimeout
@@ -30,6 +32,8 @@ ADAPTERS = {
 
 UNKNOWN_WAIT_S = 2.0
 """Half-open with all its probes out, or forced open: nobody knows for how long."""
+
+_log = structlog.get_logger("breakwater")
 
 
 class Client:
@@ -195,6 +199,19 @@ class Registry:
         for thread in checks:
             thread.join(max(0.0, ends_at - time.monotonic()))
         return dict(found)
+
+    def build(self) -> None:
+        """
+        Build every provider now, which takes up to half a second each.
+
+        Built by the first call that is let through, they would have a whole pool of calls let
+        through before the first of them can fail.
+        """
+        for name in self.settings.providers:
+            try:
+                self.provider(name)
+            except Exception as error:  # noqa: BLE001 - somebody's own; its tasks say so again
+                _log.error("provider.not_built", provider=name, error=type(error).__name__)
 
     def close(self) -> None:
         """Close the providers this process has built; their running calls end as Cancelled."""

@@ -307,12 +307,13 @@ def test_no_kill_loses_a_task_that_shares(
 ) -> None:
     """A worker is killed every 2 s, owner or not, while answers expire: all are answered."""
     simulator.settings("claude", latency="uniform:2.0:5.0")
-    workers.start(3, "threads", 4)
     ids = workers.run("""
 from tasks import complete
 for number in range(120):
     print(complete.delay("brief", f"prompt {number % 6}").id)
 """).split()
+    workers.start(3, "threads", 4)
+    wait_for(lambda: simulator.hits("claude"))
 
     killer = Killer(workers, simulator, "threads", seed=len(ids))
     killer.run(6, concurrency=4)

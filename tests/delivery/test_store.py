@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES, PRIORITY_MARK
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
@@ -194,6 +196,53 @@ def test_a_call_whose_worker_was_lost_is_counted_when_another_goes_out(bench: Be
     assert again.task["lost"] == "1"
     assert again.task["lost_calls"] == '{"provider": "x", "model": "m"}'
     assert (before, counts, bench.counted("duplicates")) == (0, [1, 1], 1)
+
+
+def test_a_new_task_begins_with_its_call(bench: Bench) -> None:
+    """One step for both; a worker that is lost then has lost a call."""
+    bench.push("a")
+    tag = bench.take_one()
+
+    begun = bench.store.begin("t", tag, call='{"provider": "x"}', numbered=1)
+    bench.pass_tended(LEASE_MS + 2000)
+    again = bench.begin(bench.take_one())
+
+    assert (begun.verdict, begun.task["numbered"]) == ("run", "1")
+    assert again.task["lost_calls"] == '{"provider": "x"}'
+    assert again.task["unknown"] == "1"
+
+
+@pytest.mark.parametrize("before", ["waited", "lost", "owned", "asked before"])
+def test_a_call_does_not_go_out_before_what_there_is_to_know_is_read(
+    bench: Bench, before: str
+) -> None:
+    """It may have an attempt behind it, or another owner; nothing is written then."""
+    bench.push("a", "a")
+    tag = bench.take_one()
+    begun = bench.begin(tag)
+    if before == "waited":
+        bench.wait(begun, tag, attempts="[]")
+    if before == "lost":
+        bench.pass_tended(LEASE_MS + 2000)
+    if before != "asked before":
+        tag = bench.take_one()
+    task = bench.redis.hgetall("task:t")
+
+    assert bench.store.begin("t", tag, call="{}", numbered=1).verdict == "known"
+    assert bench.redis.hgetall("task:t") == task
+
+
+def test_who_asks_again_has_not_called_yet(bench: Bench) -> None:
+    """The reply to a beginning with a call was lost: that call did not go out."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.store.begin("t", tag, call='{"provider": "x"}', numbered=1)
+
+    begun = bench.begin(tag)
+    bench.settle(begun)
+
+    assert "calling" not in begun.task
+    assert bench.redis.xlen("ledger") == 0
 
 
 def test_a_call_that_has_failed_is_not_one_that_may_have_been_paid(bench: Bench) -> None:

@@ -135,7 +135,8 @@ class Model:
         if s.held_until > now:
             return self._step(b, s, now_us, 0, events, wait_ms=s.held_until - now)
         if s.state == "closed":
-            return self._step(b, s, now_us, 1, events)
+            over = b.held_until > 0 and s.held_until == 0
+            return self._step(b, s, now_us, 1, events, write=over)
         room = max(1, min(self.numbers.max_probes, self.numbers.threshold - s.successes))
         if len(s.leases) >= room:
             wait_ms = min(s.leases.values()) - now

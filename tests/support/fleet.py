@@ -1,6 +1,7 @@
 """Real workers in processes of their own, and a producer that knows only the contracts."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,12 +124,13 @@ class Fleet:
 
 @contextmanager
 def fleet(redis_url: str, roles: str, environ: Mapping[str, str] | None = None) -> Iterator[Fleet]:
-    """Yield a fleet without workers yet; stop them all at the end."""
+    """Yield a fleet without workers yet; stop them all at the end, and remove their folder."""
     workers = Fleet(redis_url, roles, environ)
     try:
         yield workers
     finally:
         workers.stop()
+        shutil.rmtree(workers.folder, ignore_errors=True)
 
 
 def wait_for(

@@ -1,5 +1,6 @@
 """A Redis-protocol server that can be killed, restarted with its file, and frozen."""
 
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -59,5 +60,6 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Be gone."""
+        """Be gone, with its files."""
         self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)

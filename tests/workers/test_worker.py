@@ -324,3 +324,33 @@ def test_the_worker_stops_when_asked_and_finishes_what_runs(
         f'from tasks import app; print(app.AsyncResult("{asked}").get(timeout=5)["provider"])'
     )
     assert printed.strip() == "local"
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_the_providers_are_built_before_the_first_task(pool: str, workers: Fleet) -> None:
+    """Else a pool of calls is let through to one that is down before the first of them fails."""
+    (workers.folder / "slow.py").write_text("""
+import sys
+
+class Slow:
+    def __init__(self, settings):
+        print("built", settings.name, file=sys.stderr, flush=True)
+        if settings.name == "broken":
+            raise RuntimeError
+    def close(self):
+        pass
+""")
+    workers.environ["PYTHONPATH"] = str(workers.folder)
+    workers.roles_file.write_text("""
+providers:
+  broken: {adapter: "slow:Slow", model: m}
+  sound: {adapter: "slow:Slow", model: m}
+roles:
+  coder: {chain: [broken, sound]}
+""")
+
+    workers.start(1, pool, 1)
+
+    wait_for(lambda: "built sound" in workers.log(), explain=workers.log)
+    assert '"event": "provider.not_built"' in workers.log()
+    assert "Traceback" not in workers.log()

@@ -1,11 +1,15 @@
 -- Begin a task: one delivery of it runs, and holds the newest fence.
--- KEYS: task:ID, the result's key. ARGV: tag, task id, the role's queue (empty: not known).
--- Returns: 'gone' (the message was put back meanwhile), 'settled' (there is a result), 'owned'
+-- KEYS: task:ID, the result's key. ARGV: tag, task id, the role's queue (empty: not known), the call
+-- that goes out now (its row if nobody hears its end; empty: none yet), how many attempts then have a
+-- number.
+-- Returns: 'gone' (the message was put back meanwhile), 'settled' (there is a result), 'known' (a call
+-- was to go out, but there is something to know of the task first; nothing was done), 'owned'
 -- (another delivery of this id runs; this one is dropped), 'paused' (the role is; the message waits at
 -- the head of its queue, also if it came by the common one), or 'run', fence, and the task's fields.
 local task, result, tag, id, queue = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 if redis.call('EXISTS', result) == 1 then return {'settled'} end
+if ARGV[4] ~= '' and redis.call('EXISTS', task) == 1 then return {'known'} end
 local held = redis.call('HGET', task, 'tag')
 if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   forget(tag)
@@ -17,12 +21,15 @@ if redis.call('HEXISTS', 'paused', queue) == 1 then
   redis.call('RPUSH', queue .. string.sub(list, #queue_of(list) + 1), message)
   return {'paused'}
 end
-if held and held ~= tag then -- asked again by the same, nobody was lost
+if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out
+  redis.call('HDEL', task, 'calling')
+elseif held then
   redis.call('HINCRBY', task, 'lost', 1)
   let_go(task)
 end
 local fence = redis.call('HINCRBY', task, 'fence', 1)
 redis.call('HSET', task, 'tag', tag)
+if ARGV[4] ~= '' then redis.call('HSET', task, 'calling', ARGV[4], 'numbered', ARGV[5]) end
 redis.call('PEXPIRE', task, TASK_LIVES_MS)
 redis.call('HSET', BEGUN, tag, id)
 return {'run', fence, redis.call('HGETALL', task)}
