@@ -17,6 +17,8 @@ from benchmarks.delivery import cpu_s
 from benchmarks.stage import Stage, stage, wait
 
 COMPLETIONS, SHORT = 200_000, 20_000
+CONCURRENCY = 10
+"""So few that each thread has all its connections by the first look; a pool never shrinks."""
 WAVE = 2_000
 """Prompts that are enqueued in one go, whenever fewer than that wait."""
 SETTLES_S, WAVE_S = 5.0, 120.0
@@ -44,7 +46,7 @@ def main(short: bool = False) -> dict[str, Any]:
         AssertionError: A kind of key was left that the page does not name, or one that grows.
     """
     number = SHORT if short else COMPLETIONS
-    with stage() as those, those.worker("breakwater") as pid:
+    with stage() as those, those.worker("breakwater", CONCURRENCY) as pid:
         begun, cpu = time.monotonic(), cpu_s(pid)
         looks = _on_the_way(those, pid, number)
         took_s, cpu_ms = time.monotonic() - begun, (cpu_s(pid) - cpu) * 1000 / number
