@@ -50,7 +50,7 @@ for i in range(int(sys.argv[1])):
 
 def main(short: bool = False) -> dict[str, Any]:
     """Print and return p50 and p99 of both, and how far they are apart."""
-    number = 60 if short else 600
+    number = 60 if short else 300
     late: dict[str, list[float]] = {"breakwater": [], "bare Celery": []}
     with _provider() as (url, lines), stage(TIMING_URL=url) as those:
         (those.folder / "roles.yaml").write_text(ROLES.format(url=url))
