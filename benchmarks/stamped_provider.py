@@ -23,7 +23,7 @@ class Provider:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it closes."""
-        while head := await _head(reader):
+        while head := await head_of(reader):
             size = int(head.partition("content-length:")[2].partition("\r\n")[0])
             asked = json.loads(await reader.readexactly(size))
             await asyncio.sleep(self.every_s)
@@ -34,7 +34,7 @@ class Provider:
         message = {"role": "assistant", "content": "0" * 20 * self.tokens}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        body = json.dumps({**_answer("chat.completion", choice), "usage": usage}).encode()
+        body = json.dumps({**answer("chat.completion", choice), "usage": usage}).encode()
         writer.write(HEAD % (b"application/json", b"content-length: %d" % len(body)) + body)
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
@@ -46,20 +46,20 @@ class Provider:
         writer.write(b"0\r\n\r\n")
 
 
-async def _head(reader: asyncio.StreamReader) -> str:
+async def head_of(reader: asyncio.StreamReader) -> str:
     try:
         return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     except (asyncio.IncompleteReadError, ConnectionResetError):
         return ""
 
 
-def _answer(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+def answer(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
     return {"id": "c", "object": kind, "created": 1, "model": "m", "choices": [choice]}
 
 
 def _chunk(delta: dict[str, str], reason: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    return b"data: " + json.dumps(_answer("chat.completion.chunk", choice)).encode() + b"\n\n"
+    return b"data: " + json.dumps(answer("chat.completion.chunk", choice)).encode() + b"\n\n"
 
 
 def _send(writer: asyncio.StreamWriter, event: bytes) -> None:

@@ -10,9 +10,13 @@ Knows Redis and pybreaker, nothing of roles, prompts or task queues. docs/breake
 the invariants and the differences from pybreaker.
 """
 
-from breaker.circuit import BreakerOpen, Permit, SharedCircuitBreaker
-from breaker.fleet import Breakers, get_circuit_breaker, reset_all_breakers
-from breaker.state import BreakerState, Rules
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from breaker.circuit import BreakerOpen, Permit, SharedCircuitBreaker
+    from breaker.fleet import Breakers, get_circuit_breaker, reset_all_breakers
+    from breaker.state import BreakerState, Rules
 
 __all__ = [
     "BreakerOpen",
@@ -24,3 +28,22 @@ __all__ = [
     "get_circuit_breaker",
     "reset_all_breakers",
 ]
+
+_WHERE = {
+    "BreakerOpen": "breaker.circuit",
+    "BreakerState": "breaker.state",
+    "Breakers": "breaker.fleet",
+    "Permit": "breaker.circuit",
+    "Rules": "breaker.state",
+    "SharedCircuitBreaker": "breaker.circuit",
+    "get_circuit_breaker": "breaker.fleet",
+    "reset_all_breakers": "breaker.fleet",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a producer uses `breaker.address` alone, and has no log."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+    return value

@@ -1,6 +1,5 @@
 """The task: `complete(role, prompt, **options)`, from the producer's call to the settled result."""
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
@@ -13,22 +12,18 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tasks import tracing
-from tasks.call import Call, bind
-from tasks.config import role_names
-from tasks.errors import BreakwaterError, UnknownRole, UnknownTask
-from tasks.messages import as_json
+from tasks.bulk import Many
+from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
+from tasks.errors import BreakwaterError, UnknownTask
 from tasks.options import as_they_travel
-from tasks.queue import COMMON_QUEUE, QueueUnavailable, app, queue_of, shadow_name
+from tasks.queue import QueueUnavailable, app, shadow_name
 from tasks.tracing import publishing
-
-HEADER = "breakwater"
-"""The message's header for what is ours: when it was enqueued, in ms."""
 
 
 class Complete(Task):  # type: ignore[misc]
     """The task class behind `complete`: it checks, routes to a queue, and shows no prompt."""
 
-    Request = "tasks.queue:QuietRequest"
+    Request = "tasks.delivery.request:QuietRequest"
     # Events and logs carry this much of the result: its task id, none of the answer.
     resultrepr_maxsize = 64
     # The worker's log has our own line for these, without a traceback.
@@ -48,23 +43,15 @@ class Complete(Task):  # type: ignore[misc]
             BadTask: The role, the prompt or an option is at fault; nothing was queued.
             QueueUnavailable: Redis refuses, or does not answer within 5 s.
         """
-        role, prompt, chosen = bind(args or (), as_they_travel(kwargs or {}))
-        call = Call.of(role, prompt, chosen)
-        headers = dict(options.pop("headers", None) or {})
-        headers.setdefault(HEADER, {"enqueued_ms": time.time_ns() // 1_000_000})
+        call = Ready.of(args or (), kwargs or {}, chooser(options.get("queue")))
+        headers = headers_with_time(options.pop("headers", None))
         options.setdefault("shadow", shadow_name(call.role))
-        if not options.get("queue"):
-            options["queue"] = queue_for(call.role)
+        options["queue"] = call.queue
         options["task_id"] = options.get("task_id") or uuid()
         try:
-            with publishing(call.role, options["queue"], options["task_id"], headers):
+            with publishing(call.role, call.queue, options["task_id"], headers):
                 return super().apply_async(
-                    (call.role, as_json(call.messages)),
-                    chosen,
-                    headers=headers,
-                    argsrepr="(…)",
-                    kwargsrepr="{…}",
-                    **options,
+                    (call.role, call.prompt), call.options, headers=headers, **HIDDEN, **options
                 )
         except (OperationalError, RedisError) as error:
             raise QueueUnavailable(
@@ -72,6 +59,29 @@ class Complete(Task):  # type: ignore[misc]
                 f"under the same task_id {options['task_id']!r}, once Redis answers",
                 {"task_id": options["task_id"]},
             ) from error
+
+    def delay_many(
+        self, calls: Iterable[Any], *, task_ids: Iterable[str] | None = None, **options: Any
+    ) -> list[AsyncResult]:
+        """
+        Check many calls, and put each on its role's queue, in few round trips.
+
+        Args:
+            calls: `(role, prompt)` or `(role, prompt, {option: value, …})`, each.
+            task_ids: One for each call; new ones if absent.
+            options: Celery's, for all: queue, priority, countdown, eta, expires, headers.
+
+        Returns:
+            A result for each call, in their order.
+
+        Raises:
+            BadCalls: Calls are at fault, each told with its index; nothing was queued.
+            InvalidOption: The ids or the options for all do not fit; nothing was queued.
+            QueueUnavailable: Redis did not take all of them; `details` has all `task_ids`, how many
+                of the first are `queued`, and of how many after them that is `unsure`. Enqueueing
+                all of them again under the same ids pays for none twice.
+        """
+        return Many(self, calls, task_ids, options).put()
 
     def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **given: Any) -> Any:
         """Make a signature, for a canvas, whose later stages are queued without `apply_async`."""
@@ -159,18 +169,3 @@ def name_linked(request: Any) -> None:
             if not linked.get("subtask_type"):
                 own = str(uuid5(NAMESPACE_OID, f"{request.id} {how} {number}"))
                 linked["options"].setdefault("task_id", own)
-
-
-def queue_for(role: str) -> str:
-    """
-    Choose the role's own queue, or the common one when the roles cannot be known here.
-
-    Raises:
-        UnknownRole: The roles are known, and this is none of them.
-    """
-    known = role_names()
-    if known is None:
-        return COMMON_QUEUE
-    if role not in known:
-        raise UnknownRole.named(role, known, "the roles file")
-    return queue_of(role)

@@ -9,6 +9,7 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── InvalidOption
     │   ├── InvalidMessage       not one that Celery's producers write
     │   ├── UnknownTask
+    │   ├── BadCalls             some of many that were to be queued in one go; lists every one
     │   ├── UnknownWorkflow
     │   └── InvalidWorkflow      lists every fault
     ├── ProviderError            one call to one target failed; the verdict says what follows
@@ -101,6 +102,9 @@ class ConfigError(BreakwaterError):
     """The roles file or the environment cannot be used; the message lists every fault."""
 
 
+_MAX_TOLD = 10  # calls at fault that a message tells of; the rest are counted, the details have all
+
+
 class BadTask(BreakwaterError):
     """The task is refused before any provider is asked."""
 
@@ -124,6 +128,27 @@ class InvalidPrompt(BadTask):
 
 class InvalidOption(BadTask):
     """An option does not exist, or its value is of the wrong type or range."""
+
+
+class BadCalls(BadTask):
+    """Some of many calls are at fault, and none was queued; `details["faults"]` tells of each."""
+
+    @classmethod
+    def of(cls, faults: list[dict[str, Any]], number: int) -> "BadCalls":
+        """
+        Build it.
+
+        Args:
+            faults: Each with the `index` of its call, the name of the `error`, and its `message`.
+            number: Of all calls.
+        """
+        told = [f"call {each['index']}: {each['message']}" for each in faults[:_MAX_TOLD]]
+        more = [f"and {len(faults) - _MAX_TOLD} more"] if len(faults) > _MAX_TOLD else []
+        return cls(
+            f"{len(faults)} of {number} calls cannot be queued, so none was: "
+            f"{'; '.join([*told, *more])}",
+            {"faults": faults},
+        )
 
 
 class InvalidMessage(BadTask):

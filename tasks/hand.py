@@ -15,11 +15,11 @@ from celery.exceptions import Ignore, Reject
 from tasks import cache as responses
 from tasks import observers, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
-from tasks.completion import HEADER
 from tasks.config import Role
 from tasks.delivery.lease import Known, Lease, Settled, Superseded
 from tasks.delivery.transport import TAKEN_FROM
 from tasks.encryption import seal
+from tasks.enqueuing import HEADER
 from tasks.errors import (
     BadTask,
     BreakwaterError,

@@ -9,7 +9,6 @@ every worker consumes it, and a misspelt role comes back as `UnknownRole`.
 
 from typing import Any
 
-from celery.worker.request import Request as WorkerRequest
 from kombu.exceptions import OperationalError
 
 from tasks.call import ROLE_NAME
@@ -75,27 +74,6 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
 )
-
-
-class QuietRequest(WorkerRequest):  # type: ignore[misc]
-    """
-    A request that shows its role and never its prompt.
-
-    Celery puts a repr of the arguments into logs, events and `inspect active`. Our producer sends
-    none; a message from another codebase brings its own, which is replaced here.
-    """
-
-    def __init__(self, message: Any, headers: dict[str, Any] | None = None, **given: Any) -> None:
-        headers = {**(message.headers if headers is None else headers)}
-        headers.update(argsrepr="(…)", kwargsrepr="{…}")
-        super().__init__(message, headers=headers, **given)
-        if not headers.get("shadow"):
-            self.name = shadow_name(role_in(self.args, self.kwargs))
-            self.request_dict["shadow"] = self.name
-
-    def info(self, safe: bool = False) -> Any:
-        """Describe the request for `inspect`; Celery shows all arguments unless `safe`."""
-        return super().info(safe=True)
 
 
 def shadow_name(role: object) -> str:

@@ -5,8 +5,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import breaker
+import tasks
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("breaker", "tasks", "workers")  # each may import itself and those before it
@@ -57,16 +61,38 @@ def test_every_package_of_ours_is_in_the_wheel() -> None:
 
 
 def test_a_producer_imports_neither_an_sdk_nor_the_http_stack() -> None:
-    """`from tasks import complete` costs a producer little more than Celery itself."""
-    code = "import sys, tasks; print([m for m in sys.modules if '.' not in m])"
+    """What it takes to enqueue costs little more than Celery itself; `import tasks` nothing."""
+    code = """
+import sys, tasks
+print([m for m in sys.modules if m in {"celery", "redis", "kombu"}])
+try:
+    tasks.complete.delay("coder", "hi")
+except tasks.completion.QueueUnavailable:
+    print([m for m in sys.modules if '.' not in m])
+"""
 
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
+        env={"REDIS_URL": "redis://127.0.0.1:1/0", "PATH": ""},
+    )  # fmt: skip
 
+    at_import, loaded = done.stdout.splitlines()
+    assert at_import == "[]"
+    assert "'celery'" in loaded
     sdks = ("anthropic", "openai", "google", "httpx2")
-    for heavy in (*sdks, "pydantic", "jsonschema", "referencing", "structlog", "rich"):
+    heavies = ("pydantic", "jsonschema", "referencing", "structlog", "rich", "pybreaker")
+    for heavy in (*sdks, *heavies):
         assert f"'{heavy}'" not in loaded
+
+
+@pytest.mark.parametrize("package", [breaker, tasks])
+def test_what_a_package_offers_is_imported_when_it_is_asked_for(package: ModuleType) -> None:
+    """All of it is there, and a misspelt name is an error that names it."""
+    assert all(getattr(package, name) for name in package.__all__)
+    assert set(package._WHERE) == set(package.__all__)
+
+    with pytest.raises(AttributeError, match="has no attribute 'complet'"):
+        _ = package.complet
 
 
 def test_no_word_of_one_machine_stands_in_the_repository() -> None:

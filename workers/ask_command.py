@@ -10,8 +10,8 @@ from celery.exceptions import TimeoutError as NoAnswer
 from celery.result import AsyncResult
 
 from tasks import app, complete, stream
-from tasks.completion import queue_for
 from tasks.connection import client
+from tasks.enqueuing import queue_for
 from tasks.errors import BreakwaterError, UnknownRole
 from tasks.streaming.events import Event
 from workers.console import AsJson, err, fail, out, print_json, refuse, usable_redis_url

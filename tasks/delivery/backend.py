@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from tasks import encryption
 from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, heals, shown
-from tasks.delivery.lease import patiently
+from tasks.delivery.patience import patiently
 from tasks.delivery.store import Store
 from tasks.queue import STEP
 

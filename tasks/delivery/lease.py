@@ -6,8 +6,7 @@ its call does not go out, its result is not written.
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,16 +16,13 @@ from redis.exceptions import RedisError
 
 from tasks.connection import heals
 from tasks.delivery import spool
+from tasks.delivery.patience import patiently
 from tasks.delivery.store import Begun, Store
 from tasks.encryption import opened
 from tasks.errors import Cancelled
 from tasks.ledger import spool as rows
 
-PATIENCE_S = 60.0
-"""How long a task that has not called yet waits for Redis with a worker's slot in its hands."""
 FOREVER = float("inf")
-PAUSE_S = 0.05
-LONGEST_PAUSE_S = 1.0
 MAX_CARRIED = 100
 """Attempts of earlier walks that are kept with a waiting task; the newest are."""
 LOST = {
@@ -55,24 +51,6 @@ class Settled(Exception):  # noqa: N818 - it is good news
 
 class Awaited(Superseded):
     """Another task makes this very call; this one waits in Redis for the answer."""
-
-
-def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
-    """
-    Do a step that can be repeated, for as long as Redis is away.
-
-    Raises:
-        RedisError: Redis was away for that long.
-    """
-    ends_at, pause_s = time.monotonic() + within_s, PAUSE_S
-    while True:
-        try:
-            return step()
-        except RedisError as error:
-            if not heals(error) or time.monotonic() + pause_s > ends_at:
-                raise
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 class Lease:

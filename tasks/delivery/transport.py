@@ -8,24 +8,27 @@ Celery, from another codebase) are found by a look once a second.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from queue import Empty
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
+import redis
 from kombu.transport import redis as stock
 from kombu.transport.virtual import QoS as VirtualQoS
+from redis.commands.core import Script
 from redis.connection import ConnectionPool
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
 from tasks import connection, encryption
-from tasks.delivery import envelope
-from tasks.delivery.keeper import Keeper
+from tasks.delivery.outbox import Letter, put, put_script
 from tasks.delivery.store import PRIORITY_MARK
 from tasks.errors import InvalidMessage
+
+if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
+    from tasks.delivery.keeper import Keeper
 
 MOST = 8
 """Messages a take brings at most; several workers share a burst."""
@@ -39,17 +42,16 @@ LAST_REPLY_S = 1.0
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
-_log = structlog.get_logger("breakwater")
-_keeper: Callable[[], Keeper] | None = None
+_keeper: "Callable[[], Keeper] | None" = None
 
 
-def use_keeper(factory: Callable[[], Keeper]) -> None:
+def use_keeper(factory: "Callable[[], Keeper]") -> None:
     """Say where this process' keeper comes from; asked when the first message is taken."""
     global _keeper  # noqa: PLW0603 - kombu builds its channels itself, and passes nothing in
     _keeper = factory
 
 
-def keeper() -> Keeper:
+def keeper() -> "Keeper":
     """Return this process' keeper."""
     assert _keeper is not None, "the worker has not said how it keeps its messages"  # noqa: S101
     return _keeper()
@@ -105,6 +107,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     QoS = QoS
     _look = True
     _asked = _tag = ""
+    _puts: tuple[ConnectionPool, Script] | None = None
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if all(queue.endswith(REPLIES) for queue in self.active_queues):
@@ -159,6 +162,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
         return True
 
     def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
+        from tasks.delivery import envelope  # noqa: PLC0415 - a worker's
+
         delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
         self._queue_cycle.rotate(queue)
         payload: dict[str, Any] = {}
@@ -182,22 +187,32 @@ class Channel(stock.Channel):  # type: ignore[misc]
         except (Empty, OSError, RedisError):
             raise
         except Exception as fault:  # noqa: BLE001 - kombu trusts what is published
-            _log.warning("command.refused", error=type(fault).__name__)
+            import structlog  # noqa: PLC0415 - a worker's
+
+            structlog.get_logger("breakwater").warning(
+                "command.refused", error=type(fault).__name__
+            )
             return False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Publish a message, encrypted if there are keys, and ring for it."""
-        if not queue.endswith(REPLIES):
-            message = encryption.seal_message(message)
+        """Publish a message, and ring for it; replies and queues that expire are kombu's own."""
         if kwargs.get("_publish_batch") or queue in self._expires or queue.endswith(REPLIES):
-            super()._put(queue, message, **kwargs)
+            sealed = message if queue.endswith(REPLIES) else encryption.seal_message(message)
+            super()._put(queue, sealed, **kwargs)
             return
+        self.put([self.letter(queue, message)])
+
+    def letter(self, queue: str, message: Any) -> Letter:
+        """Write a message as it will lie in its list, encrypted if there are keys."""
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        with self.conn_or_acquire() as client, client.pipeline() as pipe:
-            pipe.lpush(key, stock.dumps(message))
-            pipe.lpush(f"bell:{queue}", 1)
-            pipe.ltrim(f"bell:{queue}", 0, MOST - 1)
-            pipe.execute()
+        return Letter(queue, key, stock.dumps(encryption.seal_message(message)))
+
+    def put(self, letters: Iterable[Letter]) -> None:
+        """Put messages into their lists, in one step."""
+        if self._puts is None or self._puts[0] is not self.pool:
+            # Kept: kombu builds a client for every message, which costs more than to send it.
+            self._puts = self.pool, put_script(redis.Redis(connection_pool=self.pool))
+        put(self._puts[1], letters)
 
     def _get_pool(self, asynchronous: bool = False) -> ConnectionPool:
         """Build the pool of what waits for messages (asynchronous), or of all else."""

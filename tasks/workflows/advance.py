@@ -34,7 +34,7 @@ ENQUEUED, ENDED = "enqueued", "ended"
 class Step(Task):  # type: ignore[misc]
     """The task class behind `workflow`: its messages may carry an answer, which nobody is shown."""
 
-    Request = "tasks.queue:QuietRequest"
+    Request = "tasks.delivery.request:QuietRequest"
     throws = (BreakwaterError,)
     max_retries = None
 

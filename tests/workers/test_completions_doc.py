@@ -27,6 +27,7 @@ def test_every_example_runs(workers: Fleet, simulator: Simulator) -> None:
     workers.start()
     begin = "import json\nfrom pathlib import Path\nPath('report.pdf').write_bytes(b'%PDF-1.7')\n"
     ends = {
+        "Many at once": "print(json.dumps([result.get() for result in results]))",
         "Structured answers": "print(json.dumps([result['data'], city.model_dump()]))",
         "Tools": "print(json.dumps([messages, result]))",
         "Images and documents": "print(json.dumps(result))",
@@ -39,6 +40,7 @@ def test_every_example_runs(workers: Fleet, simulator: Simulator) -> None:
         for name, code in EXAMPLES.items()
     }
 
+    assert [each["role"] for each in printed["Many at once"]] == ["coder", "planner"]
     data, city = printed["Structured answers"]
     assert data == city
     assert data.keys() == {"name", "people"}

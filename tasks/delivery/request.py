@@ -1,0 +1,28 @@
+"""What a worker makes of a message: Celery's request, which shows no prompt."""
+
+from typing import Any
+
+from celery.worker.request import Request
+
+from tasks.queue import role_in, shadow_name
+
+
+class QuietRequest(Request):  # type: ignore[misc]
+    """
+    A request that shows its role and never its prompt.
+
+    Celery puts a repr of the arguments into logs, events and `inspect active`. Our producer sends
+    none; a message from another codebase brings its own, which is replaced here.
+    """
+
+    def __init__(self, message: Any, headers: dict[str, Any] | None = None, **given: Any) -> None:
+        headers = {**(message.headers if headers is None else headers)}
+        headers.update(argsrepr="(…)", kwargsrepr="{…}")
+        super().__init__(message, headers=headers, **given)
+        if not headers.get("shadow"):
+            self.name = shadow_name(role_in(self.args, self.kwargs))
+            self.request_dict["shadow"] = self.name
+
+    def info(self, safe: bool = False) -> Any:
+        """Describe the request for `inspect`; Celery shows all arguments unless `safe`."""
+        return super().info(safe=True)

@@ -1,0 +1,70 @@
+"""What a call becomes before it is queued: checked, with its queue and its headers."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.call import Call, bind
+from tasks.config import role_names
+from tasks.errors import UnknownRole
+from tasks.messages import as_json
+from tasks.options import as_they_travel
+from tasks.queue import COMMON_QUEUE, queue_of
+
+HEADER = "breakwater"
+"""The message's header for what is ours: when it was enqueued, in ms."""
+HIDDEN = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
+"""What monitoring sees of the arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A call that may be queued, as it goes into its message."""
+
+    role: str
+    prompt: Any = field(repr=False)
+    options: dict[str, Any] = field(repr=False)
+    queue: str
+
+    @classmethod
+    def of(
+        cls, args: Sequence[Any], kwargs: Mapping[str, Any], choose: Callable[[str], str]
+    ) -> "Ready":
+        """
+        Check a call of `complete`.
+
+        Args:
+            choose: Its queue, by its role.
+
+        Raises:
+            BadTask: The role, the prompt or an option is at fault.
+        """
+        role, prompt, chosen = bind(args, as_they_travel(kwargs))
+        call = Call.of(role, prompt, chosen)
+        return cls(call.role, as_json(call.messages), chosen, choose(call.role))
+
+
+def chooser(queue: str | None) -> Callable[[str], str]:
+    """Return what chooses a call's queue: this one, if one is given."""
+    return (lambda _role: queue) if queue else queue_for
+
+
+def queue_for(role: str) -> str:
+    """
+    Choose the role's own queue, or the common one when the roles cannot be known here.
+
+    Raises:
+        UnknownRole: The roles are known, and this is none of them.
+    """
+    known = role_names()
+    if known is None:
+        return COMMON_QUEUE
+    if role not in known:
+        raise UnknownRole.named(role, known, "the roles file")
+    return queue_of(role)
+
+
+def headers_with_time(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a message's headers, with the moment from which its deadline runs."""
+    return {HEADER: {"enqueued_ms": time.time_ns() // 1_000_000}, **(given or {})}
