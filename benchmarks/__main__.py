@@ -2,7 +2,22 @@
 
 import argparse
 
-from benchmarks import choosing, delivery, ledger, load, outage, report, streaming
+from benchmarks import (
+    choosing,
+    commands,
+    delivery,
+    enqueue,
+    fleet,
+    latency,
+    ledger,
+    load,
+    outage,
+    pools,
+    report,
+    soak,
+    start,
+    streaming,
+)
 from benchmarks.rivals.catalogue import BASE, BY_NAME
 
 PAIR = (BY_NAME[BASE], BY_NAME["breakwater"])
@@ -16,12 +31,16 @@ def main(short: bool) -> None:
     delivery.main()
     streaming.main()
     ledger.main()
+    for each in (commands, enqueue, latency, start, soak):
+        each.main(short)
     load.main(short)
     if not short:
         load.main(rivals=PAIR, adapters=("openai",), calls=LEVELS, rounds=1, beside=True)
     outage.main(short)
     if not short:
         report.main()
+        pools.main()
+        fleet.main()
 
 
 if __name__ == "__main__":

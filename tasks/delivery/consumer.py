@@ -107,7 +107,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 f"by itself; enqueue each, such as in a group"
             )
         if name not in self.strategies:
-            known = [task for task in self.strategies if not task.startswith(INSIDE)]
+            known = sorted(task for task in self.strategies if not task.startswith(INSIDE))
             raise UnknownTask(
                 f"unknown task {name[:80]!r}; there is {', '.join(known)}{nearest(name, known)}"
             )
