@@ -124,7 +124,7 @@ def _figures(readings: list[Reading], load: Load) -> dict[str, Any]:
 
 
 SHORT = (Load(200, 2.0, 4.0),)
-FULL = (Load(200, 2.0, 8.0), Load(1000, 5.0, 10.0))
+FULL = (Load(200, 2.0, 25.0), Load(1000, 5.0, 10.0))
 
 
 def main(
@@ -136,7 +136,7 @@ def main(
     beside: bool = False,
 ) -> list[dict[str, Any]]:
     """Let all take turns, print what each used, and keep it beside what is kept, or instead."""
-    loads = [Load(n, 5.0, 10.0) if n > 200 else Load(n, 2.0, 8.0) for n in calls]
+    loads = [Load(n, 5.0, 10.0) if n > 200 else Load(n, 2.0, 25.0) for n in calls]
     loads = loads or list(SHORT if short else FULL)
     adapters = adapters[:1] if short else adapters
     seen: list[dict[str, Any]] = []
