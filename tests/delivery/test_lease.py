@@ -1,0 +1,71 @@
+"""A task is taken for new until somebody has to know it."""
+
+import pytest
+from celery.exceptions import Ignore
+
+from tasks.delivery.lease import Known, Lease, Settled, Superseded
+from tests.delivery.conftest import QUEUE, Bench
+
+CALL = '{"provider": "x", "model": "m"}'
+
+
+def lease(bench: Bench) -> Lease:
+    """Take the next message's task, id t."""
+    return Lease(bench.store, "t", bench.take_one(), QUEUE)
+
+
+def put_back(bench: Bench) -> None:
+    """Leave a task that has an attempt behind it."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag), tag, attempts='[{"provider": "x"}]')
+
+
+def test_a_new_task_is_begun_without_a_word(bench: Bench) -> None:
+    """By whoever has to know it, once, or by its call."""
+    bench.push("a")
+    held = lease(bench)
+
+    held.know()
+    fence = held.fence
+    held.know()
+    held.calling(CALL, 1)
+
+    assert held.fence == fence
+    assert bench.redis.hget("task:t", "calling") == CALL.encode()
+
+
+def test_a_task_that_is_not_new_is_started_over(bench: Bench) -> None:
+    """Told once; then its earlier attempts are there."""
+    put_back(bench)
+    held = lease(bench)
+
+    with pytest.raises(Known):
+        held.know()
+    held.know()
+
+    assert held.attempts == [{"provider": "x"}]
+
+
+def test_no_call_goes_out_before_its_task_is_known(bench: Bench) -> None:
+    """Nothing was noted; who begins it then learns what there is."""
+    put_back(bench)
+    held = lease(bench)
+
+    with pytest.raises(Superseded):
+        held.calling(CALL, 1)
+
+    assert not held.has_begun
+    assert not bench.redis.hexists("task:t", "calling")
+
+
+def test_what_is_not_ours_is_told_when_it_is_to_be_known(bench: Bench) -> None:
+    """It has a result, or another delivery runs it."""
+    bench.push("a", "a", "a")
+    first = bench.begin(bench.take_one())
+
+    with pytest.raises(Ignore):
+        lease(bench).know()
+    bench.settle(first)
+    with pytest.raises(Settled):
+        lease(bench).know()
