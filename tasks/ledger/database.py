@@ -13,23 +13,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     IntegrityError,
     NoSuchModuleError,
-    OperationalError,
-    ProgrammingError,
 )
 
 from tasks.errors import ConfigError
 from tasks.ledger.rows import KEY, Row, key_of, read, refused
 from tasks.ledger.sums import DAY_MS, ForgottenError, Key, add_up
-from tasks.ledger.tables import SCHEMA, attempts, day_times, days
+from tasks.ledger.tables import METADATA, SCHEMA, attempts, day_times, days, versions
 
-VERSION = "SELECT version_num FROM alembic_version"
 DEFAULT_URL = "sqlite:///ledger.db"
 BUSY_S = 10.0
 """How long SQLite is waited for while another process writes."""
@@ -95,16 +92,11 @@ class Database:
                 f"it here as there"
             )
         self._known: set[Key] = set()
-        if self._version() != SCHEMA:
+        with self.reading() as connection:
+            version = _version(connection)
+        if version != SCHEMA:
             with self._writing() as connection:
-                _upgrade(connection, self.shown)
-
-    def _version(self) -> str | None:
-        try:
-            with self.reading() as connection:
-                return str(connection.exec_driver_sql(VERSION).scalar())
-        except (OperationalError, ProgrammingError):  # no such table
-            return None
+                _bring_up_to_date(connection, self.shown)
 
     def __enter__(self) -> "Database":
         """Return itself."""
@@ -217,13 +209,31 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(versions.name):
+        return None
+    return connection.execute(select(versions.c.version_num)).scalar()
+
+
+def _bring_up_to_date(connection: Connection, shown: str) -> None:
+    if connection.dialect.name == "postgresql":  # one at a time; the others find it done
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7236183)")
+    version = _version(connection)
+    if version is None:
+        # As Alembic's cookbook has it, "Building an Up to Date Database from Scratch". A table of
+        # this name that is another's is an error, as it is to a migration.
+        METADATA.create_all(connection, checkfirst=False)
+        versions.create(connection, checkfirst=False)
+        connection.execute(versions.insert().values(version_num=SCHEMA))
+    elif version != SCHEMA:
+        _upgrade(connection, shown)
+
+
 def _upgrade(connection: Connection, shown: str) -> None:
-    from alembic import command  # noqa: PLC0415 - only when a ledger is opened
+    from alembic import command  # noqa: PLC0415 - 10 MB, when a ledger is older
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
 
-    if connection.dialect.name == "postgresql":  # one at a time; the others find it done
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7236183)")
     config = Config()
     config.set_main_option("script_location", str(files("tasks.ledger") / "migrations"))
     config.attributes["connection"] = connection

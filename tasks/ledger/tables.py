@@ -89,6 +89,9 @@ day_times = Table(
     PrimaryKeyConstraint("day", *DIMENSIONS, "time", "sixteen"),
 )
 
+versions = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Alembic's own."""
+
 
 def bucket_of(ms: int) -> int:
     """Return the bucket of a time; 0 holds what is under a millisecond."""

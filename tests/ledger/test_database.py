@@ -12,7 +12,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from tasks.errors import ConfigError
 from tasks.ledger.database import Database
@@ -150,15 +151,19 @@ def test_processes_that_add_the_same_at_once_count_it_once(url: str) -> None:
         assert sum(line["attempts"] for line in sums_of(database)) == 400
 
 
-@pytest.fixture
-def first_schema(url: str) -> str:
-    """A ledger as the first version wrote it, with rows and without sums."""
-    engine = create_engine(url)
+def migrate(engine: Engine, version: str) -> None:
     with engine.begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, version)
+
+
+@pytest.fixture
+def first_schema(url: str) -> str:
+    """A ledger as the first version wrote it, with rows and without sums."""
+    engine = create_engine(url)
+    migrate(engine, "0001")
     with Database("sqlite://") as source, engine.begin() as connection:
         source.add(random_rows(200, 3))
         with source.reading() as reading:
@@ -183,14 +188,34 @@ def test_an_older_ledger_is_brought_up_to_date(first_schema: str) -> None:
         assert database.add(random_rows(200, 3)) == 0
 
 
-def test_the_tables_are_those_of_the_newest_migration(url: str) -> None:
-    """What the migrations make is what the code takes them to be."""
-    with Database(url) as database, database.reading() as connection:
+@pytest.mark.parametrize("by", ["migrations", "worker"])
+def test_the_tables_are_those_of_the_newest_migration(url: str, by: str) -> None:
+    """What the migrations make is what a new ledger has, and what the code takes them to be."""
+    engine = create_engine(url)
+    if by == "migrations":
+        migrate(engine, "head")
+    Database(url).close()
+    with engine.begin() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), METADATA)
+        version = MigrationContext.configure(connection).get_current_revision()
+    engine.dispose()
     scripts = ScriptDirectory(str(MIGRATIONS))
 
-    assert scripts.get_current_head() == SCHEMA
+    assert scripts.get_current_head() == SCHEMA == version
     assert differences == []
+
+
+def test_another_ones_table_is_not_taken_for_ours(url: str) -> None:
+    """A ledger may share its database, and rows must not go where they do not belong."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE attempts (who VARCHAR(9))"))
+
+    with pytest.raises(DBAPIError, match="attempts"):
+        Database(url)
+
+    assert inspect(engine).get_table_names() == ["attempts"]  # nothing half-made
+    engine.dispose()
 
 
 def test_a_newer_ledger_is_left_alone(url: str) -> None:
