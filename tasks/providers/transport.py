@@ -35,6 +35,12 @@ IDLE_S = 60.0
 DEFAULT_TOTAL_S = 600.0
 """The whole call's time where a request brings none."""
 
+READ_BYTES = 8 * 1024
+"""What is read at once; a call that waits holds a buffer of this size, httpcore2's is 64 kB."""
+
+SENT_TOGETHER = 64 * 1024
+"""Up to this size, bytes, a request's head and body are sent as one."""
+
 # Routers forget a silent connection within minutes, and a reasoning model is silent for longer.
 KEEPALIVE: list[httpcore2.SOCKET_OPTION] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS
@@ -215,6 +221,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
         self.lock = threading.Lock()
         self._connect_s = connect_s
         self._stream = httpcore2.NetworkStream()  # until there is a socket
+        self._unsent = b""
 
     def connect_tcp(
         self,
@@ -245,13 +252,25 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
         return self
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = self._in_time(lambda s: self._stream.read(max_bytes, s), httpcore2.ReadTimeout)
+        if self._unsent:  # a chunked body's end is not empty
+            self._flush()
+        at_once = min(max_bytes, READ_BYTES)
+        data = self._in_time(lambda s: self._stream.read(at_once, s), httpcore2.ReadTimeout)
         self.call.raise_if_aborted()  # a socket that was shut down reads as if at its end
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send, when the request is whole: its head, its body and its end come one by one."""
         self.call.send()
-        self._in_time(lambda s: self._stream.write(buffer, s), httpcore2.WriteTimeout)
+        if buffer and len(self._unsent) + len(buffer) <= SENT_TOGETHER:
+            self._unsent += buffer
+        else:
+            self._flush(buffer)
+
+    def _flush(self, more: bytes = b"") -> None:
+        unsent, self._unsent = self._unsent, b""
+        for data in (unsent, more):
+            self._in_time(functools.partial(self._stream.write, data), httpcore2.WriteTimeout)
 
     def _in_time(self, operation: Callable[[float], T], timed_out: type[Exception]) -> T:
         try:

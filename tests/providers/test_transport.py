@@ -177,6 +177,31 @@ def test_a_connection_is_used_again(simulator: Simulator, label: str, build: Bui
     assert idle(provider) == 1
 
 
+@pytest.mark.parametrize("form", ["whole", "chunked"])
+@pytest.mark.parametrize("size", [0, 1, 60_000, 70_000, 1_000_000])
+def test_a_request_is_sent_whole(size: int, form: str) -> None:
+    """Head, body and end arrive in their order, whether they are sent together or not."""
+    pieces: list[bytes] = []
+    end = b"0\r\n\r\n" if form == "chunked" else b"x" * size
+
+    def take(peer: socket.socket) -> None:
+        while not b"".join(pieces).endswith(b"\r\n\r\n" + end if size == 0 else end):
+            pieces.append(peer.recv(65536))
+        peer.sendall(OK)
+
+    body = b"x" * size
+    content = iter([body[: size // 2], body[size // 2 :]]) if form == "chunked" else body
+    with listening(take) as address, client(f"http://{address}") as http:
+        answer = http.post(f"http://{address}/", content=content)
+
+    head, _, sent = b"".join(pieces).partition(b"\r\n\r\n")
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert head.startswith(b"POST / HTTP/1.1\r\n")
+    assert sent.count(b"x") == size
+    if size <= 1:
+        assert len(pieces) == 1
+
+
 def test_a_connection_the_other_side_closed_is_not_used() -> None:
     """Servers hang up on idle connections; that must not cost a call."""
     served = []
