@@ -146,39 +146,40 @@ class GoogleProvider(Adapter):
         return {
             "model": request.model,
             "contents": list(self._contents(request)),
-            "config": types.GenerateContentConfig(
+            # As a dict, like the contents: the SDK's models cost 0.15 ms a call.
+            "config": {
                 **self._params(request.params),
                 **shape,
-                system_instruction=system,
-                tools=tools,
-                tool_config=tool_config,
-                cached_content=cache,
+                "system_instruction": system,
+                "tools": tools,
+                "tool_config": tool_config,
+                "cached_content": cache,
                 # Both could make several billed calls of one.
-                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-                automatic_continuation=False,
-                http_options=_in_time(request.timeout_s),
-            ),
+                "automatic_function_calling": {"disable": True},
+                "automatic_continuation": False,
+                "http_options": _in_time(request.timeout_s),
+            },
         }
 
-    def _contents(self, request: Request) -> Iterator[types.Content]:
+    def _contents(self, request: Request) -> Iterator[dict[str, Any]]:
         results: list[types.Part] = []
         for message in request.messages:
             if message.role == "tool":
                 results.append(self._result(message))
                 continue
             if results:  # as many in one turn as there were calls in the one before
-                yield types.Content(role="user", parts=results)
+                yield {"role": "user", "parts": results}
                 results = []
             if message.role == "assistant":
-                yield types.Content(role="model", parts=self._said(message))
+                yield {"role": "model", "parts": self._said(message)}
             elif message.role == "user":
                 parts = [
-                    types.Part(text=part) if isinstance(part, str) else self._media(part)
+                    {"text": part} if isinstance(part, str) else self._media(part)
                     for part in message.parts
                 ]
-                yield types.Content(role="user", parts=parts)
+                yield {"role": "user", "parts": parts}
         if results:
-            yield types.Content(role="user", parts=results)
+            yield {"role": "user", "parts": results}
 
     def _said(self, message: Message) -> list[types.Part]:
         text = self._only_text(message)

@@ -90,7 +90,8 @@ class OpenAIProvider(Adapter):
         body = self._params(request.params)
         body["model"], body["timeout"] = request.model, request.timeout_s
         body["store"] = False  # else OpenAI keeps the prompt for 30 days or more
-        body["input"] = list(self._items(request))
+        # Past the SDK's look for keys to rename, of which there are none: 0.2 ms a call.
+        body["extra_body"] = {"input": list(self._items(request))}
         if system := instructions(request):
             body["instructions"] = system
         if request.tools:
