@@ -3,6 +3,7 @@
 import argparse
 
 from benchmarks import (
+    adapters,
     choosing,
     commands,
     delivery,
@@ -21,12 +22,13 @@ from benchmarks import (
 from benchmarks.rivals.catalogue import BASE, BY_NAME
 
 PAIR = (BY_NAME[BASE], BY_NAME["breakwater"])
-LEVELS = (1500, 2000, 3000)
+LEVELS = (1100, 1200, 1350)
 """Calls at once, to find out how many of them one process holds."""
 
 
 def main(short: bool) -> None:
     """Run them all; the short form leaves the results that are kept, and the pages, alone."""
+    adapters.main()
     choosing.main()
     delivery.main()
     streaming.main()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import httpx2
 import openai
@@ -22,14 +22,17 @@ from tasks.providers.adapter import (
 )
 from tasks.providers.base import Completion, Media, Message, Request, Usage
 from tasks.providers.hearing import Hearing
-from tasks.providers.openai_forms import cache_key, choice, function, json_schema
+from tasks.providers.openai_forms import (
+    Answer,
+    asked,
+    cache_key,
+    choice,
+    counted,
+    function,
+    json_schema,
+)
 from tasks.providers.schemas import is_object
 from tasks.providers.vendor_errors import from_body
-
-
-class _Answer(NamedTuple):
-    told: Any
-    request_id: str | None
 
 
 class OpenAIProvider(Adapter):
@@ -57,22 +60,14 @@ class OpenAIProvider(Adapter):
         )  # fmt: skip
         self._responses = self._client.responses  # imported here, and not under the first call
 
-    def _ask(self, request: Request) -> _Answer:
-        # The SDK's way to an endpoint that it has no method for. Its method looks for keys to
-        # rename in what we ask, and makes models of the answer: a third of a call's CPU.
-        http = self._client.post(
-            "/responses", cast_to=httpx2.Response, body=self._body(request),
-            options={"timeout": request.timeout_s},
-        )  # fmt: skip
-        return _Answer(http.json(), http.headers.get("x-request-id"))
+    def _ask(self, request: Request) -> Answer:
+        return asked(self._client, "/responses", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, hearing: Hearing) -> _Answer:
-        asked = self._responses.create(
-            **self._body(request), stream=True, timeout=request.timeout_s
-        )
-        with asked as stream:
+    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+        body = self._body(request)
+        with self._responses.create(**body, stream=True, timeout=request.timeout_s) as stream:
             answer = self._heard(stream, hearing)
-            return _Answer(answer.to_dict(), stream.response.headers.get("x-request-id"))
+            return Answer(answer.to_dict(), stream.response.headers.get("x-request-id"))
 
     def _heard(self, stream: Iterable[ResponseStreamEvent], hearing: Hearing) -> Response:
         """Return the whole response, which the terminal event brings once more."""
@@ -158,7 +153,7 @@ class OpenAIProvider(Adapter):
             "type": "input_file", "filename": file_name(media), "file_data": data_url(media)
         }  # fmt: skip
 
-    def _read(self, answer: _Answer, request: Request) -> Completion:
+    def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
         if error := told.get("error"):  # status "failed", in an answer with HTTP status 200
             raise from_body(self.name, {"error": error})
@@ -188,18 +183,13 @@ def _reason(told: Mapping[str, Any], *, refused: bool) -> str | None:
         return "refusal"
     status, why = told.get("status"), told.get("incomplete_details")
     if status == "incomplete" and why:
-        return str(why["reason"])
+        reason: str | None = why.get("reason")
+        return reason
     return "completed" if status == "completed" else None
 
 
 def _usage(used: Mapping[str, Any] | None) -> Usage:
     if used is None:  # never at OpenAI, but at some that imitate it
         return Usage()
-    read, wrote = used.get("input_tokens_details") or {}, used.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=used["input_tokens"],
-        output_tokens=used["output_tokens"],
-        cached_input_tokens=read.get("cached_tokens") or 0,
-        cache_write_tokens=read.get("cache_write_tokens") or 0,
-        reasoning_tokens=wrote.get("reasoning_tokens") or 0,
-    )
+    read, wrote = used.get("input_tokens_details"), used.get("output_tokens_details")
+    return counted(used["input_tokens"], used["output_tokens"], read, wrote)

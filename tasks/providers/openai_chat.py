@@ -5,12 +5,12 @@ vLLM, Ollama, llama.cpp, Azure, OpenRouter and OpenAI itself.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletionChunk
 
 from tasks.config import ProviderSettings
 from tasks.errors import TruncatedAnswer
@@ -28,7 +28,15 @@ from tasks.providers.adapter import (
 )
 from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall, Usage
 from tasks.providers.hearing import Hearing
-from tasks.providers.openai_forms import cache_key, choice, function, json_schema
+from tasks.providers.openai_forms import (
+    Answer,
+    asked,
+    cache_key,
+    choice,
+    counted,
+    function,
+    json_schema,
+)
 from tasks.providers.schemas import is_object
 from tasks.providers.vendor_errors import from_body
 
@@ -66,21 +74,19 @@ class OpenAIChatProvider(Adapter):
         )  # fmt: skip
         self._chat = self._client.chat.completions  # imported here, and not under the first call
 
-    def _ask(self, request: Request) -> ChatCompletion:
-        answer: ChatCompletion = self._chat.create(**self._body(request))
-        return answer
+    def _ask(self, request: Request) -> Answer:
+        return asked(self._client, "/chat/completions", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, hearing: Hearing) -> ChatCompletion:
+    def _listen(self, request: Request, hearing: Hearing) -> Answer:
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
-        with self._chat.create(**body, stream=True) as stream:
-            answer = _heard(stream, hearing)
-            answer._request_id = stream.response.headers.get("x-request-id")
-            return answer
+        with self._chat.create(**body, stream=True, timeout=request.timeout_s) as stream:
+            told = _heard(stream, hearing)
+            return Answer(told, stream.response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = self._params(request.params)
-        body["model"], body["timeout"] = request.model, request.timeout_s
+        body["model"] = request.model
         if self._official:
             # The new name, which OpenAI's reasoning models insist on and others do not know.
             if "max_tokens" in body:
@@ -88,8 +94,7 @@ class OpenAIChatProvider(Adapter):
             body["store"] = False
             if self._prompt_cache and (key := cache_key(request)):
                 body["prompt_cache_key"] = key
-        # Past the SDK's look for keys to rename, of which there are none: 0.2 ms a call.
-        body["messages"], body["extra_body"] = (), {"messages": list(self._messages(request))}
+        body["messages"] = list(self._messages(request))
         if request.tools:
             body["tools"] = [self._tool(tool) for tool in request.tools]
             if request.tool_choice != "auto":
@@ -142,25 +147,26 @@ class OpenAIChatProvider(Adapter):
         file = {"filename": file_name(media), "file_data": data_url(media)}
         return {"type": "file", "file": file}
 
-    def _read(self, answer: ChatCompletion, request: Request) -> Completion:
-        if isinstance(error := getattr(answer, "error", None), dict):  # OpenRouter, with status 200
+    def _read(self, answer: Answer, request: Request) -> Completion:
+        told = answer.told
+        if isinstance(error := told.get("error"), dict):  # OpenRouter, with status 200
             status = error.get("code")
             raise from_body(
                 self.name, {"error": error}, status if isinstance(status, int) else None
             )
-        choice = answer.choices[0]
-        text = choice.message.content or ""
+        choice = told["choices"][0]
+        message = choice["message"]
         return self._completion(
-            text=text,
-            model=answer.model or request.model,
-            reason="refusal" if choice.message.refusal else choice.finish_reason,
-            usage=_usage(answer.usage),
-            request_id=answer._request_id or answer.id,
-            response_id=answer.id,
+            text=message.get("content") or "",
+            model=told["model"] or request.model,
+            reason="refusal" if message.get("refusal") else choice["finish_reason"],
+            usage=_usage(told.get("usage")),
+            request_id=answer.request_id or told["id"],
+            response_id=told["id"],
             called=[
-                Called(call.id, call.function.name, call.function.arguments)
-                for call in choice.message.tool_calls or ()
-                if hasattr(call, "function")  # the other kind is a custom tool, never offered
+                Called(call["id"], call["function"]["name"], call["function"]["arguments"])
+                for call in message.get("tool_calls") or ()
+                if "function" in call  # the other kind is a custom tool, never offered
             ],
         )
 
@@ -168,17 +174,11 @@ class OpenAIChatProvider(Adapter):
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
-def _usage(used: Any) -> Usage:
+def _usage(used: Mapping[str, Any] | None) -> Usage:
     if used is None:  # some servers do not count
         return Usage()
-    read, wrote = used.prompt_tokens_details, used.completion_tokens_details
-    return Usage(
-        input_tokens=used.prompt_tokens,
-        output_tokens=used.completion_tokens,
-        cached_input_tokens=read.cached_tokens or 0 if read else 0,
-        cache_write_tokens=read.cache_write_tokens or 0 if read else 0,
-        reasoning_tokens=wrote.reasoning_tokens or 0 if wrote else 0,
-    )
+    read, wrote = used.get("prompt_tokens_details"), used.get("completion_tokens_details")
+    return counted(used["prompt_tokens"], used["completion_tokens"], read, wrote)
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"type": "function", "id": call_id(call.id), "function": called}
 
 
-def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> ChatCompletion:
+def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> dict[str, Any]:
     """Put the chunks together to what a plain call would have answered."""
     head: ChatCompletionChunk | None = None
     message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": "", "tool_calls": []}
@@ -202,9 +202,9 @@ def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> ChatCompl
     if head is None:
         raise TruncatedAnswer("the stream ended before it began")
     choices = [{"index": 0, "message": message, "finish_reason": reason}]
-    return ChatCompletion.construct(
-        id=head.id, model=head.model, choices=choices, usage=usage and usage.to_dict()
-    )
+    return {
+        "id": head.id, "model": head.model, "choices": choices, "usage": usage and usage.to_dict()
+    }  # fmt: skip
 
 
 def _extend(message: dict[str, Any], delta: Any, hearing: Hearing) -> None:
