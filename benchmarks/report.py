@@ -114,20 +114,17 @@ def _cpu(runs: Runs, calls: int) -> str:
 
 
 def _memory(runs: Runs) -> str:
-    head = [f"{MANY:,} in flight", "memory", "rate, of the ideal", "really in flight"]
+    head = [f"Memory, {MANY:,} in flight", *MODELS, "rate, of the ideal", "really in flight"]
     rows = []
     for rival in RIVALS:
-        mine = _of(runs, rival=rival.name, calls=MANY)
+        mine = _of(runs, rival=rival.name, calls=MANY, adapter="openai")
         if mine:
-            memory = _cell(runs, "proportional_mb", "MB", rival.name, calls=MANY, adapter="openai")
-            rows.append(
-                [
-                    rival.title,
-                    memory,
-                    _share(mine, "of_ideal"),
-                    f"{_median(mine, 'in_flight'):,.0f}",
-                ]
-            )
+            memory = [
+                _cell(runs, "proportional_mb", "MB", rival.name, calls=MANY, adapter=adapter)
+                for adapter in MODELS
+            ]
+            held = f"{_median(mine, 'in_flight'):,.0f}"
+            rows.append([rival.title, *memory, _share(mine, "of_ideal"), held])
     return _table(head, rows)
 
 
@@ -148,7 +145,7 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 def _limit(runs: Runs) -> str:
     """Tell how many calls at once one process holds."""
-    rows = []
+    runs, rows = _of(runs, adapter="openai"), []
     for rival in RIVALS:
         tried = sorted({run["calls"] for run in _of(runs, rival=rival.name)})
         shares = {n: _median(_of(runs, rival=rival.name, calls=n), "of_ideal") for n in tried}
