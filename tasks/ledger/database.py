@@ -212,7 +212,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(versions.name):
         return None
-    return connection.execute(select(versions.c.version_num)).scalar()
+    return connection.execute(select(versions.c.version_num)).scalar() or ""
 
 
 def _bring_up_to_date(connection: Connection, shown: str) -> None:

@@ -67,7 +67,10 @@ class OpenAIProvider(Adapter):
         body = self._body(request)
         with self._responses.create(**body, stream=True, timeout=request.timeout_s) as stream:
             answer = self._heard(stream, hearing)
-            return Answer(answer.to_dict(), stream.response.headers.get("x-request-id"))
+            # A warning would quote what does not fit the model, of the answer.
+            return Answer(
+                answer.to_dict(warnings=False), stream.response.headers.get("x-request-id")
+            )
 
     def _heard(self, stream: Iterable[ResponseStreamEvent], hearing: Hearing) -> Response:
         """Return the whole response, which the terminal event brings once more."""
@@ -86,7 +89,7 @@ class OpenAIProvider(Adapter):
                     answer = event.response
                     hearing.complete()
                 case "error":  # yielded, not raised
-                    raise from_body(self.name, {"error": event.to_dict()})
+                    raise from_body(self.name, {"error": event.to_dict(warnings=False)})
                 case other if other.endswith(".delta"):  # reasoning, a refusal
                     hearing.sign()
         if answer is None:

@@ -202,9 +202,8 @@ def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> dict[str,
     if head is None:
         raise TruncatedAnswer("the stream ended before it began")
     choices = [{"index": 0, "message": message, "finish_reason": reason}]
-    return {
-        "id": head.id, "model": head.model, "choices": choices, "usage": usage and usage.to_dict()
-    }  # fmt: skip
+    used = usage and usage.to_dict(warnings=False)
+    return {"id": head.id, "model": head.model, "choices": choices, "usage": used}
 
 
 def _extend(message: dict[str, Any], delta: Any, hearing: Hearing) -> None:

@@ -19,7 +19,7 @@ from tasks.errors import ConfigError
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
 from tasks.ledger.summary import GROUPS, Where, summarise
-from tasks.ledger.tables import METADATA, SCHEMA
+from tasks.ledger.tables import METADATA, SCHEMA, versions
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks/ledger/migrations"
@@ -203,6 +203,27 @@ def test_the_tables_are_those_of_the_newest_migration(url: str, by: str) -> None
 
     assert scripts.get_current_head() == SCHEMA == version
     assert differences == []
+
+
+def test_a_new_ledger_is_made_without_alembic(url: str) -> None:
+    """10 MB, in a worker that lives for weeks."""
+    code = (
+        "import sys; from tasks.ledger.database import Database; Database(sys.argv[1]).close();"
+        "sys.exit('alembic' in sys.modules)"
+    )
+
+    subprocess.run([sys.executable, "-c", code, url], check=True)
+
+
+def test_a_ledger_without_a_version_is_migrated(url: str) -> None:
+    """As Alembic leaves one that was taken back to its beginning."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        versions.create(connection)
+    engine.dispose()
+
+    with Database(url) as database:
+        assert database.add(random_rows(10, 1)) == 10
 
 
 def test_another_ones_table_is_not_taken_for_ours(url: str) -> None:

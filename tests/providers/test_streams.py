@@ -1,5 +1,6 @@
 """Streams: the pieces, the whole they make, and every way in which one does not end well."""
 
+import json
 import re
 import socket
 import threading
@@ -17,6 +18,7 @@ from tasks.providers.base import Delta, TextDelta
 from tests.providers.conftest import Build
 from tests.providers.test_faults import FAULTS, SLOW
 from tests.providers.test_transport import in_flight, listening, wait_until
+from tests.support.loopback import Loopback
 from tests.support.vendors import request
 
 FIRST = {
@@ -265,3 +267,20 @@ def test_a_stream_can_be_ended_from_another_thread(adapter: str, build: Build) -
     with speaking(FIRST[adapter], WORD[adapter]) as url, pytest.raises(errors.Cancelled):
         build(adapter, url).complete(request(on_delta=lambda _: begun.set()))
     ending.join()
+
+
+def test_a_stream_of_another_shape_is_not_quoted(
+    server: Loopback, build: Build, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A model that something does not fit would be warned of on stderr, word by word."""
+    part = {"type": "output_text", "text": "hush", "annotations": {"quoted": "hush"}}
+    message = {"type": "message", "id": "m", "role": "assistant", "content": [part]}
+    response = {"id": "r", "model": "m-1", "status": "completed", "output": [message]}
+    event = {"type": "response.completed", "sequence_number": 1, "response": response}
+    said = f"event: response.completed\ndata: {json.dumps(event)}\n\n".encode()
+    server.answer(said, content_type="text/event-stream")
+
+    answer = build("openai", server.url).complete(request(on_delta=lambda _: None))
+
+    assert answer.text == "hush"
+    assert not [str(each.message) for each in recwarn if "hush" in str(each.message)]
