@@ -13,7 +13,7 @@ from base64 import b64decode
 from collections.abc import Container, Iterable, Mapping
 from hashlib import sha256
 from mimetypes import guess_extension
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 from uuid import uuid4
 
 import httpx2
@@ -44,6 +44,10 @@ from tasks.providers.terms import terms
 from tasks.providers.transport import Transport
 from tasks.providers.vendor_errors import translated
 
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+
 CHECK_S = 10.0
 """How long `check` waits for the list of models."""
 
@@ -65,6 +69,15 @@ class Called(NamedTuple):
     arguments: object
     """JSON text, or what it says."""
     signature: str | None = None
+
+
+class Answer(NamedTuple):
+    """An answer as it came."""
+
+    told: Any
+    """Its JSON."""
+    request_id: str | None = None
+    """The vendor's, where it stands in a header."""
 
 
 class Adapter(ABC):
@@ -103,11 +116,11 @@ class Adapter(ABC):
         """Build the SDK's client over the HTTP client, without retries of its own."""
 
     @abstractmethod
-    def _ask(self, request: Request) -> Any:
+    def _ask(self, request: Request) -> Answer:
         """Send the request through the SDK; whatever it raises is translated."""
 
     @abstractmethod
-    def _listen(self, request: Request, hearing: Hearing) -> Any:
+    def _listen(self, request: Request, hearing: Hearing) -> Answer:
         """
         Ask for a stream, tell its pieces on, and return the answer they make.
 
@@ -116,8 +129,8 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def _read(self, answer: Any, request: Request) -> Completion:
-        """Read the SDK's answer; an attribute that is missing or of another type is garbled."""
+    def _read(self, answer: Answer, request: Request) -> Completion:
+        """Read the answer; what is missing or of another type makes it garbled."""
 
     @abstractmethod
     def _models(self) -> Iterable[str]:
@@ -249,6 +262,19 @@ class Adapter(ABC):
                 what = f"{self.name}: the arguments of a tool call are no JSON object"
                 raise GarbledAnswer(what, **paid)
         return tuple(calls)
+
+
+def asked(
+    client: "anthropic.Anthropic | openai.OpenAI", path: str, body: dict[str, Any], timeout_s: float
+) -> Answer:
+    """
+    Ask by the SDK's way to an endpoint that it has no method for.
+
+    Headers, time limits and errors are the same. Its methods look for keys to rename in what is
+    asked, and make models of what is answered: half of a call's CPU (`benchmarks.adapters`).
+    """
+    http = client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout_s})
+    return Answer(http.json(), http.headers.get("request-id") or http.headers.get("x-request-id"))
 
 
 def _object(arguments: object) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """Anthropic's Messages API, through `anthropic`."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import anthropic
 import httpx2
@@ -13,7 +13,9 @@ from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
     Adapter,
+    Answer,
     Called,
+    asked,
     call_id,
     instructions,
     parameters,
@@ -58,21 +60,23 @@ class AnthropicProvider(Adapter):
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s, open_telemetry=False,
         )  # fmt: skip
+        self._messages = self._client.messages  # imported here, and not under the first call
 
-    def _ask(self, request: Request) -> Message:
-        answer: Message = self._client.messages.create(**self._body(request))
-        return answer
+    def _ask(self, request: Request) -> Answer:
+        return asked(self._client, "/v1/messages", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, hearing: Hearing) -> Message:
-        with self._client.messages.create(**self._body(request), stream=True) as stream:
+    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+        body = self._body(request)
+        with self._messages.create(**body, stream=True, timeout=request.timeout_s) as stream:
             answer = _heard(stream, hearing)
-            answer._request_id = stream.response.headers.get("request-id")
-            return answer
+            # A warning would quote what does not fit the model, of the answer.
+            told = answer.to_dict(warnings=False)
+            return Answer(told, stream.response.headers.get("request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
-        body["model"], body["timeout"] = request.model, request.timeout_s
-        body["messages"] = list(self._messages(request))
+        body["model"] = request.model
+        body["messages"] = list(self._turns(request))
         if system := instructions(request):
             body["system"] = system
         if request.tools:
@@ -89,7 +93,7 @@ class AnthropicProvider(Adapter):
             _cache(body)
         return body
 
-    def _messages(self, request: Request) -> Iterator[dict[str, Any]]:
+    def _turns(self, request: Request) -> Iterator[dict[str, Any]]:
         results: list[dict[str, Any]] = []
         for message in request.messages:
             if message.role == "tool":
@@ -143,27 +147,29 @@ class AnthropicProvider(Adapter):
             why = error if isinstance(error, Unsayable) else "it allows anything somewhere"
             self._refuse(f"it does not take the schema: {why}")
 
-    def _read(self, answer: Message, request: Request) -> Completion:
-        used = answer.usage
-        cached, written = used.cache_read_input_tokens or 0, used.cache_creation_input_tokens or 0
-        details = used.output_tokens_details
+    def _read(self, answer: Answer, request: Request) -> Completion:
+        told = answer.told
+        blocks, used = told["content"], told["usage"]
+        cached = used.get("cache_read_input_tokens") or 0
+        written = used.get("cache_creation_input_tokens") or 0
+        details = used.get("output_tokens_details") or {}
         return self._completion(
-            text="".join(block.text for block in answer.content if block.type == "text"),
-            model=answer.model or request.model,
-            reason=answer.stop_reason,
+            text="".join(block["text"] for block in blocks if block["type"] == "text"),
+            model=told["model"] or request.model,
+            reason=told["stop_reason"],
             usage=Usage(
-                input_tokens=used.input_tokens + cached + written,  # theirs leaves these two out
-                output_tokens=used.output_tokens,
+                input_tokens=used["input_tokens"] + cached + written,  # theirs leaves these two out
+                output_tokens=used["output_tokens"],
                 cached_input_tokens=cached,
                 cache_write_tokens=written,
-                reasoning_tokens=details.thinking_tokens if details else 0,
+                reasoning_tokens=details.get("thinking_tokens") or 0,
             ),
-            request_id=answer._request_id,
-            response_id=answer.id,
+            request_id=answer.request_id,
+            response_id=told["id"],
             called=[
-                Called(block.id, block.name, block.input)
-                for block in answer.content
-                if block.type == "tool_use"
+                Called(block["id"], block["name"], block["input"])
+                for block in blocks
+                if block["type"] == "tool_use"
             ],
         )
 
@@ -219,7 +225,8 @@ def _heard(stream: Iterable[RawMessageStreamEvent], hearing: Hearing) -> Message
             hearing.complete()
     if answer is None:
         raise TruncatedAnswer("the stream ended before it began")
-    return cast("Message", answer)
+    message: Message = answer
+    return message
 
 
 def _extend(block: Any, delta: Any, call: int, hearing: Hearing) -> None:

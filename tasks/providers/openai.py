@@ -14,7 +14,9 @@ from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
     Adapter,
+    Answer,
     Called,
+    asked,
     call_id,
     data_url,
     file_name,
@@ -23,8 +25,6 @@ from tasks.providers.adapter import (
 from tasks.providers.base import Completion, Media, Message, Request, Usage
 from tasks.providers.hearing import Hearing
 from tasks.providers.openai_forms import (
-    Answer,
-    asked,
     cache_key,
     choice,
     counted,

@@ -1,12 +1,9 @@
-"""What OpenAI's two APIs have alike: how to ask, tools, schemas, counts, a cached prompt's key."""
+"""What OpenAI's two APIs have alike: tools, schemas, counts, a cached prompt's key."""
 
 import json
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
-
-import httpx2
-import openai
+from typing import Any
 
 from tasks.providers.adapter import instructions, parameters
 from tasks.providers.base import Request, Tool, Usage
@@ -14,25 +11,6 @@ from tasks.providers.schemas import rooted, strict
 
 NAME = "answer"
 """Of a response's schema; the API insists on one."""
-
-
-class Answer(NamedTuple):
-    """An answer as it came."""
-
-    told: Any
-    """Its JSON."""
-    request_id: str | None
-
-
-def asked(client: openai.OpenAI, path: str, body: dict[str, Any], timeout_s: float) -> Answer:
-    """
-    Ask by the SDK's way to an endpoint that it has no method for.
-
-    Headers, time limits and errors are the same. Its methods look for keys to rename in what is
-    asked, and make models of what is answered: half of a call's CPU (`benchmarks.adapters`).
-    """
-    http = client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout_s})
-    return Answer(http.json(), http.headers.get("x-request-id"))
 
 
 def counted(

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from google.genai import types
 from structlog.testing import capture_logs
 
 from tasks.config import PARAMS
@@ -273,3 +274,10 @@ def test_a_keyless_provider_never_borrows_a_key_from_the_environment(
     build("openai-chat", server.url, api_key=None).complete(Request(TALK, "m-1"))
 
     assert server.asked[0]["headers"]["authorization"] == "Bearer none"
+
+
+def test_googles_config_never_holds_a_name() -> None:
+    """What the adapter's own config answers at once is what the SDK's would find out."""
+    config = types.GenerateContentConfig(temperature=1)
+
+    assert not [name for name in types.GenerateContentConfig.model_fields if name in config]

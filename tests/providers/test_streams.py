@@ -269,18 +269,56 @@ def test_a_stream_can_be_ended_from_another_thread(adapter: str, build: Build) -
     ending.join()
 
 
+def of_events(*events: dict[str, Any]) -> bytes:
+    """Return a stream of these, as Server-Sent Events; Google's have no names."""
+    named = ((f"event: {event['type']}\n" if "type" in event else "", event) for event in events)
+    return "".join(f"{name}data: {json.dumps(event)}\n\n" for name, event in named).encode()
+
+
+PART = {"type": "output_text", "text": "hush", "annotations": {"quoted": "hush"}}
+MESSAGE = {"type": "message", "id": "m", "role": "assistant", "content": [PART]}
+BLOCK = {"type": "text", "text": "hush", "citations": {"quoted": "hush"}}
+SHAPELESS = {
+    "openai": [
+        {"type": "response.completed", "sequence_number": 1,
+         "response": {"id": "r", "model": "m-1", "status": "completed", "output": [MESSAGE]}},
+    ],
+    "anthropic": [
+        {"type": "message_start", "message": {
+            "id": "r", "type": "message", "role": "assistant", "model": "m-1", "content": [],
+            "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": BLOCK},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
+        {"type": "message_stop"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("adapter", sorted(SHAPELESS))
 def test_a_stream_of_another_shape_is_not_quoted(
-    server: Loopback, build: Build, recwarn: pytest.WarningsRecorder
+    adapter: str, server: Loopback, build: Build, recwarn: pytest.WarningsRecorder
 ) -> None:
     """A model that something does not fit would be warned of on stderr, word by word."""
-    part = {"type": "output_text", "text": "hush", "annotations": {"quoted": "hush"}}
-    message = {"type": "message", "id": "m", "role": "assistant", "content": [part]}
-    response = {"id": "r", "model": "m-1", "status": "completed", "output": [message]}
-    event = {"type": "response.completed", "sequence_number": 1, "response": response}
-    said = f"event: response.completed\ndata: {json.dumps(event)}\n\n".encode()
-    server.answer(said, content_type="text/event-stream")
+    server.answer(of_events(*SHAPELESS[adapter]), content_type="text/event-stream")
 
-    answer = build("openai", server.url).complete(request(on_delta=lambda _: None))
+    answer = build(adapter, server.url).complete(request(on_delta=lambda _: None))
 
     assert answer.text == "hush"
     assert not [str(each.message) for each in recwarn if "hush" in str(each.message)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_googles_signature_comes_in_one_alphabet(
+    stream: bool, server: Loopback, build: Build
+) -> None:
+    """Base64 has two, and the SDK writes the one that is not Google's."""
+    call = {"functionCall": {"name": "add", "args": {}}, "thoughtSignature": "+/8="}
+    told = {"candidates": [{"content": {"parts": [call]}, "finishReason": "STOP"}]}
+    if stream:
+        server.answer(of_events(told), content_type="text/event-stream")
+    else:
+        server.answer(told)
+
+    asked = request(on_delta=(lambda _: None) if stream else None)
+
+    assert build("google", server.url).complete(asked).tool_calls[0].signature == "+/8="
