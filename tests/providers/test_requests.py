@@ -276,8 +276,9 @@ def test_a_keyless_provider_never_borrows_a_key_from_the_environment(
     assert server.asked[0]["headers"]["authorization"] == "Bearer none"
 
 
-def test_googles_config_never_holds_a_name() -> None:
-    """What the adapter's own config answers at once is what the SDK's would find out."""
-    config = types.GenerateContentConfig(temperature=1)
-
-    assert not [name for name in types.GenerateContentConfig.model_fields if name in config]
+@pytest.mark.parametrize(
+    "model", [types.GenerateContentConfig(temperature=1), types.Part(text="x")]
+)
+def test_googles_models_never_hold_a_name(model: Any) -> None:
+    """What the adapter's own answer at once is what the SDK's would find out."""
+    assert not [name for name in type(model).model_fields if name in model]
