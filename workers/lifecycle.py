@@ -82,6 +82,8 @@ def _set_up(**_: Any) -> None:
     if _otel:
         _otel.start()
     runtime.runtime().registry.build()
+    # 200,000 objects that stay: looking through them all held up every call in flight for 0.2 s.
+    gc.freeze()
 
 
 def _names(options: dict[str, Any], option: str) -> list[str]:

@@ -15,6 +15,7 @@ from celery.exceptions import TimeoutError as WaitedTooLong
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
+from tasks.connection import async_client, heals
 from tasks.encryption import opened
 from tasks.errors import BreakwaterError
 from tasks.queue import QueueUnavailable, app
@@ -58,8 +59,6 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Read in this event loop, over a connection of its own."""
-        from tasks.connection import async_client  # noqa: PLC0415 - who only enqueues has no log
-
         steps = self._steps()
         reply: Any = None
         cancels = _cancels()
@@ -153,8 +152,6 @@ class _Reader:
         return {**look, "block": max(1, round(left_s * 1000))}
 
     def _ask(self, name: str, how: dict[str, Any]) -> Generator[Any, Any, Any]:
-        from tasks.connection import heals  # noqa: PLC0415 - as above
-
         gives_up_at = time.monotonic() + PATIENCE_S
         while isinstance(reply := (yield name, how), RedisError):
             if not heals(reply) or time.monotonic() > gives_up_at:

@@ -354,3 +354,18 @@ roles:
     wait_for(lambda: "built sound" in workers.log(), explain=workers.log)
     assert '"event": "provider.not_built"' in workers.log()
     assert "Traceback" not in workers.log()
+
+
+def test_no_full_collection_looks_through_what_stays(workers: Fleet) -> None:
+    """It would hold up every call in flight for as long as that takes, 0.2 s."""
+    (workers.folder / "telling.py").write_text("""
+import gc
+from celery import signals
+
+@signals.worker_ready.connect(weak=False)
+def tell(**_):
+    print("left out", gc.get_freeze_count() > 10 * len(gc.get_objects()), flush=True)
+""")
+    workers.start(1, "threads", 1, "--include", "telling")
+
+    wait_for(lambda: "left out True" in workers.log(), explain=workers.log)
