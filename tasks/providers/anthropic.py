@@ -156,7 +156,7 @@ class AnthropicProvider(Adapter):
         return self._completion(
             text="".join(block["text"] for block in blocks if block["type"] == "text"),
             model=told["model"] or request.model,
-            reason=told["stop_reason"],
+            reason=told.get("stop_reason"),
             usage=Usage(
                 input_tokens=used["input_tokens"] + cached + written,  # theirs leaves these two out
                 output_tokens=used["output_tokens"],

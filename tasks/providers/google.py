@@ -265,7 +265,7 @@ class GoogleProvider(Adapter):
             usage=_usage(told.get("usageMetadata") or {}),
             request_id=told.get("responseId"),
             response_id=told.get("responseId"),
-            called=[_called(part) for part in parts if "functionCall" in part],
+            called=[_called(part) for part in parts if part.get("functionCall")],
         )
 
     def _models(self) -> Iterable[str]:

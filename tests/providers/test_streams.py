@@ -307,6 +307,14 @@ def test_a_stream_of_another_shape_is_not_quoted(
     assert not [str(each.message) for each in recwarn if "hush" in str(each.message)]
 
 
+def test_a_cut_stream_that_never_spoke_of_a_reason_is_cut(server: Loopback, build: Build) -> None:
+    """Anthropic begins with `stop_reason: null`; some that imitate it leave it out."""
+    server.answer(of_events(*SHAPELESS["anthropic"][:2]), content_type="text/event-stream")
+
+    with pytest.raises(errors.TruncatedAnswer):
+        build("anthropic", server.url).complete(request(on_delta=lambda _: None))
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_googles_signature_comes_in_one_alphabet(
     stream: bool, server: Loopback, build: Build
