@@ -271,7 +271,7 @@ def asked(
     Ask by the SDK's way to an endpoint that it has no method for.
 
     Headers, time limits and errors are the same. Its methods look for keys to rename in what is
-    asked, and make models of what is answered: half of a call's CPU (`benchmarks.adapters`).
+    asked, and make models of what is answered: 30 to 50 % of its CPU (`benchmarks.adapters`).
     """
     http = client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout_s})
     return Answer(http.json(), http.headers.get("request-id") or http.headers.get("x-request-id"))
