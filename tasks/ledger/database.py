@@ -38,6 +38,11 @@ Source: PostgreSQL's manual, "Parameter Key Words" of libpq.
 """
 TRIES = 5
 """Two processes may add the first row of a day at the same moment."""
+ROUNDED_TO = 100
+"""
+Ids are looked for in lists whose lengths are multiples of this: each length is a statement of its
+own, of up to 100 kB, and SQLite's driver keeps the last 128 of them.
+"""
 MOST_KNOWN = 100_000
 """Sums whose being there is remembered."""
 
@@ -254,7 +259,8 @@ def _add_new(
         key = key_of(row)
         if key not in best or best[key]["outcome"] == "abandoned":
             best[key] = row
-    ids = {row["task_id"] for row in best.values()}
+    ids = sorted({row["task_id"] for row in best.values()})
+    ids += ids[:1] * (-len(ids) % ROUNDED_TO)
     there = {
         key_of(found): dict(found)
         for found in connection.execute(

@@ -12,11 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from tasks.errors import ConfigError
-from tasks.ledger.database import Database
+from tasks.ledger.database import ROUNDED_TO, Database
 from tasks.ledger.export import export
 from tasks.ledger.summary import GROUPS, Where, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
@@ -46,6 +46,17 @@ def test_a_row_comes_back_as_it_was(database: Database) -> None:
     )  # fmt: skip
     assert (found["metadata"], found["failover"]) == ({"team": "a", "n": 5}, 1)
     assert (found["request_id"], found["first_token_ms"]) == ("r-1", None)
+
+
+def test_a_batch_of_another_length_is_no_other_statement(database: Database) -> None:
+    """Drivers keep statements: 12 MB of them, when each length was one of its own."""
+    statements: set[str] = set()
+    event.listen(database.engine, "before_cursor_execute", lambda *told: statements.add(told[2]))
+
+    for length in range(1, 2 * ROUNDED_TO, 7):
+        assert database.add([row(f"{length}-{at}") for at in range(length)]) == length
+
+    assert len([each for each in statements if "task_id IN" in each]) == 2
 
 
 def test_a_row_that_comes_again_changes_nothing(database: Database) -> None:
