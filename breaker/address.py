@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import (
+    BlockingConnectionPool,
     Connection,
     ConnectionPool,
     SSLConnection,
@@ -65,6 +66,8 @@ def _database(text: str) -> int:
     return int(text)
 
 
+READ_BYTES = 8 * 1024
+"""What is read at once, and kept by every connection; redis-py's own are 32 kB."""
 OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "db": _database, "client_name": str, "socket_timeout": float, "socket_connect_timeout": float,
     "health_check_interval": int, "max_connections": int,
@@ -147,25 +150,30 @@ class Address:
         number: int = self.options["db"]
         return number
 
-    def pool(self, **defaults: Any) -> ConnectionPool:
+    def pool(self, *, shared: bool = False, **defaults: Any) -> ConnectionPool:
         """
         Build a pool; the URL's own options win over these. Nothing is retried, unless told so.
 
         Args:
+            shared: A thread that finds all `max_connections` in use waits for one, as long as for
+                an answer (`socket_timeout`); else that is a ConnectionError at once.
             defaults: As redis-py's connections take them, and `connection_class`.
         """
         options: dict[str, Any] = {
             "connection_class": self.connection_class,
             "retry": Retry(NoBackoff(), 0),
+            "socket_read_size": READ_BYTES,
             **defaults,
             **self.options,
         }
+        options |= {"timeout": options.get("socket_timeout")} if shared else {}
         if not self.sentinels:
-            return ConnectionPool(**options)
+            return (BlockingConnectionPool if shared else ConnectionPool)(**options)
         # A Sentinel in trouble must not cost more than its share of what Redis itself may.
         wait_s = min(options.get("socket_timeout") or SENTINEL_S, SENTINEL_S)
         manager = Sentinel(self.sentinels, sentinel_kwargs=self._asking(wait_s))  # type: ignore[no-untyped-call]
-        return SentinelConnectionPool(self.master, manager, **options)  # type: ignore[no-untyped-call]
+        kind = _BlockingSentinelPool if shared else SentinelConnectionPool
+        return kind(self.master, manager, **options)  # type: ignore[no-untyped-call]
 
     def sentinel(self, host: str, port: int, timeout_s: float = SENTINEL_S) -> Redis:
         """Build a client of one Sentinel."""
@@ -176,6 +184,10 @@ class Address:
             "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0), **self.sentinel_options,
         }  # fmt: skip
+
+
+class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """A Sentinel names the server; threads wait for a connection."""
 
 
 _ENCODE = "a password with any of : / ? # @ % in it must be percent-encoded"

@@ -31,6 +31,11 @@ __all__ = ["address", "client", "explain", "heals", "redis_url", "shown"]
 
 MAX_CONNECTIONS = 10_000
 """redis-py's own limit of 100 is an error at the 101st thread, not a queue."""
+SHARED_CONNECTIONS = 32
+"""
+What all threads of a worker share to Redis. A step takes a fraction of a millisecond, so that a
+thousand threads that turn there at once would open hundreds, of 20 to 30 kB each, for one moment.
+"""
 CONNECT_S, ANSWER_S = 2.0, 5.0
 """How long Redis is waited for before it is taken for away."""
 HEALS = ("MISCONF", "NOREPLICAS", "BUSY ")
@@ -58,6 +63,8 @@ def client(
     """
     Build a client that waits so long, and retries nothing: for how long is ours to say.
 
+    Its threads share a few connections; who finds none free waits for one as long as for an answer.
+
     Raises:
         ConfigError: The URL cannot be used.
     """
@@ -65,7 +72,8 @@ def client(
         address(url).pool(
             socket_connect_timeout=connect_s,
             socket_timeout=answer_s,
-            max_connections=MAX_CONNECTIONS,
+            max_connections=SHARED_CONNECTIONS,
+            shared=True,
         )
     )
 

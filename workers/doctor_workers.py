@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from tasks.config import Settings
+from tasks.connection import SHARED_CONNECTIONS
 from tasks.delivery import spool
 from tasks.fleet import Worker
 from workers.finding import Finding
 from workers.shutdown import GRACE
 
-OF_A_CALL, OF_A_WORKER = 3, 8
-"""Connections to Redis: a prefork's child has three, a thread at most two; the worker's own."""
+OF_A_CHILD, OF_A_THREAD, OF_A_WORKER = 3, 1, 8
+"""Connections to Redis: a prefork's child's, a thread's to the breakers, the worker's own."""
 FILES_OF_A_CALL, FILES_OF_A_WORKER = 3, 100
 MOST_CHILDREN = 32
 """Of a prefork: each has 40 to 100 MB."""
@@ -45,7 +46,14 @@ HARM: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def connections(workers: Iterable[Worker]) -> int:
     """Return how many connections these may open, all threads busy."""
-    return sum(OF_A_WORKER + OF_A_CALL * worker.concurrency for worker in workers)
+    return sum(OF_A_WORKER + _of_calls(worker) for worker in workers)
+
+
+def _of_calls(worker: Worker) -> int:
+    if worker.pool == "prefork":
+        return OF_A_CHILD * worker.concurrency
+    shared = min(SHARED_CONNECTIONS, worker.concurrency)
+    return shared + OF_A_THREAD * worker.concurrency
 
 
 def of_workers(workers: Iterable[Worker], settings: Settings | None) -> Iterator[Finding]:

@@ -216,7 +216,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
     def _get_pool(self, asynchronous: bool = False) -> ConnectionPool:
         """Build the pool of what waits for messages (asynchronous), or of all else."""
-        where, kind = connection.address(), {}
+        where, kind = connection.address(), dict[str, Any]()
         prefix: str = stock.Channel.keyprefix_fanout
         self.keyprefix_fanout = prefix.format(db=where.db)
         if asynchronous:

@@ -13,6 +13,7 @@ waits for the earlier of the two, and keep-alives, which move neither, do not pr
 
 import functools
 import os
+import select
 import socket
 import ssl
 import threading
@@ -254,10 +255,21 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._unsent:  # a chunked body's end is not empty
             self._flush()
+        self._in_time(self._wait, httpcore2.ReadTimeout)
         at_once = min(max_bytes, READ_BYTES)
         data = self._in_time(lambda s: self._stream.read(at_once, s), httpcore2.ReadTimeout)
         self.call.raise_if_aborted()  # a socket that was shut down reads as if at its end
         return data
+
+    def _wait(self, left_s: float) -> None:
+        """Wait for bytes without a buffer for them: of a thousand calls, most wait."""
+        sock, tls = self._stream.get_extra_info("socket"), self._stream.get_extra_info("ssl_object")
+        if tls and (tls is not sock or tls.pending()):  # bytes may have come that no poll tells of
+            return
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        if not poll.poll(left_s * 1000):
+            raise httpcore2.ReadTimeout("timed out")
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send, when the request is whole: its head, its body and its end come one by one."""

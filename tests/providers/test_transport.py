@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -333,6 +334,54 @@ def test_a_call_over_tls_ends_in_time_and_from_outside(
             http.get(url)
 
         assert in_flight(http) == 0
+
+
+def test_what_tls_has_deciphered_already_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of two reads; the socket under it is silent after the first."""
+    serving, trusting = _certificate(tmp_path)
+    body = b"x" * (transport.READ_BYTES + 4_000)
+
+    def answer(peer: socket.socket) -> None:
+        with serving.wrap_socket(peer, server_side=True) as tls:
+            while tls.recv(65536):
+                tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    monkeypatch.setattr(transport, "_ssl_context", lambda: trusting)
+    with listening(answer) as address:
+        url = f"https://localhost:{address.partition(':')[2]}"
+        with client(url, total_s=10) as http:
+            assert [http.get(url).content for _ in range(3)] == [body] * 3
+
+
+def test_a_call_that_waits_holds_no_buffer_for_its_answer() -> None:
+    """With a thousand in flight they were 8 MB."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def late(peer: socket.socket) -> None:
+        peer.recv(65536)
+        asked.set()
+        answer.wait(10)
+        peer.sendall(OK)
+
+    with (
+        listening(late) as address,
+        client(f"http://{address}") as http,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        tracemalloc.start()
+        try:
+            waiting = threads.submit(http.get, f"http://{address}")
+            assert asked.wait(10)
+            time.sleep(0.2)  # it goes on to wait
+            held = [each.size for each in tracemalloc.take_snapshot().traces]
+        finally:
+            tracemalloc.stop()
+        answer.set()
+
+        assert waiting.result(10).text == "ok"
+    assert transport.READ_BYTES not in [size // 1024 * 1024 for size in held]
 
 
 def test_a_forked_child_takes_none_of_its_parents_connections(

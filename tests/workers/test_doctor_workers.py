@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from simulator.client import Simulator
 from tasks.config import ProviderSettings, Settings, Timeout
 from tasks.fleet import Worker
 from tests.support.fleet import Fleet, wait_for
@@ -77,14 +78,35 @@ def test_a_setting_that_does_no_harm_is_no_finding() -> None:
 
 def test_more_connections_than_the_server_takes_are_foreseen() -> None:
     """All threads are busy at once after an outage, of all times."""
-    workers = [SOUND] * 33
+    workers = [SOUND] * 72
 
     (finding,) = room_for(workers, {"maxclients": 10_000})
 
-    assert connections(workers) == 10_164
-    assert "33 workers may open 10164 connections" in finding.what
-    assert finding.next_step == "redis-cli config set maxclients 20328"
-    assert list(room_for(workers[:32], {"maxclients": 10_000})) == []
+    assert connections(workers) == 10_080
+    assert "72 workers may open 10080 connections" in finding.what
+    assert finding.next_step == "redis-cli config set maxclients 20160"
+    assert list(room_for(workers[:71], {"maxclients": 10_000})) == []
+    assert connections([replace(SOUND, pool="prefork", concurrency=10)]) == 38
+
+
+def test_children_open_no_more_connections_than_are_reckoned(
+    workers: Fleet, simulator: Simulator, redis_url: str
+) -> None:
+    """All begin at once and fail at once, and turn to Redis, its results and the breakers."""
+    simulator.fault("local", status=503)
+    server = redis.Redis.from_url(redis_url)
+    before = server.info("clients")["connected_clients"]
+    workers.start(1, "prefork", 4)
+
+    served = workers.run("""
+from tasks import complete
+asked = complete.delay_many([("coder", "hi")] * 20)
+print({result.get(timeout=30)["provider"] for result in asked})
+""")
+
+    assert served.strip() == "{'claude'}"
+    opened = server.info("clients")["connected_clients"] - before
+    assert opened <= connections([replace(SOUND, pool="prefork", concurrency=4)])
 
 
 def test_the_kernel_under_a_redis_is_looked_at(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""What threads share to Redis: a few connections, whoever names the server, and an end to waiting."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from tasks.connection import SHARED_CONNECTIONS, client, heals
+from tests.support.servers import Process, sentinels
+
+THREADS = 4 * SHARED_CONNECTIONS
+
+
+@contextmanager
+def directly() -> Iterator[tuple[Process, str]]:
+    with Process("--save", "") as server:
+        yield server, f"redis://127.0.0.1:{server.port}/0?client_name=shared"
+
+
+@contextmanager
+def by_sentinels() -> Iterator[tuple[Process, str]]:
+    with sentinels() as those:
+        yield those.master, f"{those.url}&client_name=shared"
+
+
+def opened(server: Process) -> int:
+    return sum(each["name"] == "shared" for each in server.client.client_list())
+
+
+@pytest.mark.parametrize("named", [directly, by_sentinels])
+def test_threads_share_a_few_connections(named: type) -> None:
+    """Each is in use for 0.1 s; who finds none waits for one."""
+    with named() as (server, url), client(url) as shared, ThreadPoolExecutor(THREADS) as threads:
+        answers = list(threads.map(lambda n: shared.blpop(f"nothing:{n}", 0.1), range(THREADS)))
+
+        assert answers == [None] * THREADS
+        assert opened(server) == SHARED_CONNECTIONS
+
+
+def test_all_hear_in_time_that_redis_is_frozen_and_are_served_when_it_is_not() -> None:
+    """Also those who had no connection yet; none is lost to the others meanwhile."""
+
+    def ask(number: int) -> object:
+        try:
+            return shared.set(f"key:{number}", number)
+        except redis.RedisError as error:
+            return heals(error)
+
+    with directly() as (server, url), ThreadPoolExecutor(THREADS) as threads:
+        shared = client(url, connect_s=0.5, answer_s=0.5)
+        server.signal(signal.SIGSTOP)
+        frozen = list(threads.map(ask, range(THREADS)))
+        server.signal(signal.SIGCONT)
+        answers = list(threads.map(lambda n: shared.get(f"key:{n}") or shared.ping(), range(200)))
+
+        assert frozen == [True] * THREADS
+        assert all(answers)
+        assert opened(server) <= SHARED_CONNECTIONS
