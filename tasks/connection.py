@@ -31,10 +31,11 @@ __all__ = ["address", "client", "explain", "heals", "redis_url", "shown"]
 
 MAX_CONNECTIONS = 10_000
 """redis-py's own limit of 100 is an error at the 101st thread, not a queue."""
-SHARED_CONNECTIONS = 32
+SHARED_CONNECTIONS = 64
 """
-What all threads of a worker share to Redis. A step takes a fraction of a millisecond, so that a
-thousand threads that turn there at once would open hundreds, of 20 to 30 kB each, for one moment.
+What all threads of a worker share to Redis. A thousand that turn there at once opened hundreds, of
+20 to 30 kB each, for one moment; a thousand with calls of 5 s ask 600 times a second, for which
+these do up to a round trip of 0.1 s.
 """
 CONNECT_S, ANSWER_S = 2.0, 5.0
 """How long Redis is waited for before it is taken for away."""

@@ -80,7 +80,7 @@ class Hand:
             return cls(task, None, "")
         role = role_in(task.request.args, task.request.kwargs)
         queue = queue_of(role) if isinstance(role, str) and ROLE_NAME.fullmatch(role) else ""
-        store = runtime.runtime().keeper.store
+        store = runtime.runtime().store
         return cls(task, Lease(store, task.request.id, tag, queue), tag)
 
     def __enter__(self) -> "Hand":
@@ -211,7 +211,7 @@ class Hand:
             )
         finally:
             if account.rows:
-                stream.write(self._now.keeper.store.client, account.rows)
+                stream.write(self._now.store.client, account.rows)
 
     def _known(self, call: Call) -> dict[str, Any]:
         """Return what the task's rows in the ledger have in common."""

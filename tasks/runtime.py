@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import redis
 import structlog
 
 from breaker import Breakers
@@ -40,25 +39,28 @@ class Runtime:
     """
 
     def __init__(
-        self, registry: Registry, breakers: Breakers, keeper: Keeper, teller: Teller
+        self, registry: Registry, breakers: Breakers, store: Store, keeper: Keeper, teller: Teller
     ) -> None:
         self.settings = registry.settings
         self.registry = registry
         self.breakers = breakers
+        self.store = store
         self.keeper = keeper
         self.teller = teller
         self.parking = Parking(registry.settings, registry, keeper.store)
 
     @classmethod
-    def over(cls, settings: Settings, breakers: Breakers, client: redis.Redis) -> "Runtime":
+    def over(cls, settings: Settings, breakers: Breakers) -> "Runtime":
         """Build the first one of a process."""
-        keeper = Keeper(Store(client), _abort, _watch)
-        return cls(Registry(settings, breakers), breakers, keeper, Teller(keeper.store))
+        store = Store(client())
+        # Connections of its own: while tasks wait for theirs, it has to renew what they hold.
+        keeper = Keeper(Store(client()), _abort, _watch)
+        return cls(Registry(settings, breakers), breakers, store, keeper, Teller(store))
 
     def renewed(self, settings: Settings) -> "Runtime":
         """Build one for other settings; clients of which these say the same are kept."""
         registry = Registry(settings, self.breakers, before=self.registry)
-        return Runtime(registry, self.breakers, self.keeper, self.teller)
+        return Runtime(registry, self.breakers, self.store, self.keeper, self.teller)
 
     def close(self) -> None:
         """Give back what is in hand and close every connection; running calls end as Cancelled."""
@@ -66,6 +68,7 @@ class Runtime:
         self.registry.close()
         self.breakers.close()
         self.keeper.store.client.close()
+        self.store.client.close()
 
 
 _lock = threading.Lock()
@@ -111,7 +114,7 @@ def runtime() -> Runtime:
         if pid not in _built:
             settings = _settings or load_settings()
             breakers = Breakers.from_url(redis_url(), listen=True)
-            _built[pid] = Runtime.over(settings, breakers, client())
+            _built[pid] = Runtime.over(settings, breakers)
         return _built[pid]
 
 

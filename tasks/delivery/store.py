@@ -5,6 +5,7 @@ The keys are explained at the head of `scripts/delivery.lua`. Time is Redis' own
 comes out as it is.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -46,7 +47,8 @@ class Begun:
     task: Mapping[str, str] = field(default_factory=dict)
 
 
-def packaged() -> dict[str, str]:
+@functools.cache  # 240 kB
+def packaged() -> Mapping[str, str]:
     """Read the scripts this package ships, each whole: what they share stands in front."""
     folder = files("tasks.delivery") / "scripts"
     shared = (folder / "delivery.lua").read_text()

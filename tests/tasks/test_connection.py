@@ -4,13 +4,22 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 
+from breaker import Breakers
+from tasks import runtime
+from tasks.config import load_settings
 from tasks.connection import SHARED_CONNECTIONS, client, heals
+from tests.support.fleet import wait_for
 from tests.support.servers import Process, sentinels
 
+ROLES = """
+providers: {local: {adapter: openai-chat, model: m, api_key: k, base_url: "http://127.0.0.1:9/v1"}}
+roles: {coder: {chain: [local]}}
+"""
 THREADS = 4 * SHARED_CONNECTIONS
 
 
@@ -59,3 +68,25 @@ def test_all_hear_in_time_that_redis_is_frozen_and_are_served_when_it_is_not() -
         assert frozen == [True] * THREADS
         assert all(answers)
         assert opened(server) <= SHARED_CONNECTIONS
+
+
+def test_what_is_held_is_renewed_while_tasks_wait_for_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else it would be taken for lost, and paid for again."""
+    roles = tmp_path / "roles.yaml"
+    roles.write_text(ROLES)
+    with directly() as (server, url), ThreadPoolExecutor(THREADS) as threads:
+        monkeypatch.setenv("REDIS_URL", url)
+        now = runtime.Runtime.over(load_settings({"ROLES_FILE": str(roles)}), Breakers.from_url(url))
+        all_in_use = [
+            threads.submit(now.store.client.blpop, "nothing", 3) for _ in range(SHARED_CONNECTIONS)
+        ]
+        wait_for(lambda: opened(server) == SHARED_CONNECTIONS)
+
+        renewed = now.keeper.store.tend(["w.0.1"])
+        still_in_use = not any(each.done() for each in all_in_use)
+        now.close()
+
+    assert renewed == (["w.0.1"], [])
+    assert still_in_use

@@ -78,14 +78,14 @@ def test_a_setting_that_does_no_harm_is_no_finding() -> None:
 
 def test_more_connections_than_the_server_takes_are_foreseen() -> None:
     """All threads are busy at once after an outage, of all times."""
-    workers = [SOUND] * 72
+    workers = [SOUND] * 59
 
     (finding,) = room_for(workers, {"maxclients": 10_000})
 
-    assert connections(workers) == 10_080
-    assert "72 workers may open 10080 connections" in finding.what
-    assert finding.next_step == "redis-cli config set maxclients 20160"
-    assert list(room_for(workers[:71], {"maxclients": 10_000})) == []
+    assert connections(workers) == 10_148
+    assert "59 workers may open 10148 connections" in finding.what
+    assert finding.next_step == "redis-cli config set maxclients 20296"
+    assert list(room_for(workers[:58], {"maxclients": 10_000})) == []
     assert connections([replace(SOUND, pool="prefork", concurrency=10)]) == 38
 
 
