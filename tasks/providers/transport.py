@@ -13,7 +13,6 @@ waits for the earlier of the two, and keep-alives, which move neither, do not pr
 
 import functools
 import os
-import select
 import socket
 import ssl
 import threading
@@ -29,6 +28,7 @@ import httpx2
 
 from tasks.errors import Cancelled, TruncatedAnswer
 from tasks.providers.terms import current
+from tasks.providers.waiting import Waiting
 
 IDLE_S = 60.0
 """How long an unused connection is kept."""
@@ -37,7 +37,7 @@ DEFAULT_TOTAL_S = 600.0
 """The whole call's time where a request brings none."""
 
 READ_BYTES = 8 * 1024
-"""What is read at once; a call that waits holds a buffer of this size, httpcore2's is 64 kB."""
+"""What is read at once; httpcore2's 64 kB are more than most answers have."""
 
 SENT_TOGETHER = 64 * 1024
 """Up to this size, bytes, a request's head and body are sent as one."""
@@ -222,6 +222,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
         self.lock = threading.Lock()
         self._connect_s = connect_s
         self._stream = httpcore2.NetworkStream()  # until there is a socket
+        self._waiting: Waiting | None = None
         self._unsent = b""
 
     def connect_tcp(
@@ -236,7 +237,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
             at_most_s = min(left_s, self._connect_s)
             return _BACKEND.connect_tcp(host, port, at_most_s, local_address, KEEPALIVE)
 
-        self._stream = self._in_time(connect, httpcore2.ConnectTimeout)
+        self._use(self._in_time(connect, httpcore2.ConnectTimeout))
         return self
 
     def start_tls(
@@ -249,27 +250,22 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
             at_most_s = min(left_s, self._connect_s)
             return self._stream.start_tls(ssl_context, server_hostname, at_most_s)
 
-        self._stream = self._in_time(shake_hands, httpcore2.ConnectTimeout)
+        self._use(self._in_time(shake_hands, httpcore2.ConnectTimeout))
         return self
+
+    def _use(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+        sock, tls = stream.get_extra_info("socket"), stream.get_extra_info("ssl_object")
+        # TLS through a proxy that is itself asked through TLS is no socket's; httpcore2 has it.
+        self._waiting = Waiting(sock) if tls is None or tls is sock else None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._unsent:  # a chunked body's end is not empty
             self._flush()
-        self._in_time(self._wait, httpcore2.ReadTimeout)
-        at_once = min(max_bytes, READ_BYTES)
-        data = self._in_time(lambda s: self._stream.read(at_once, s), httpcore2.ReadTimeout)
+        read = functools.partial((self._waiting or self._stream).read, min(max_bytes, READ_BYTES))
+        data = self._in_time(read, httpcore2.ReadTimeout)
         self.call.raise_if_aborted()  # a socket that was shut down reads as if at its end
         return data
-
-    def _wait(self, left_s: float) -> None:
-        """Wait for bytes without a buffer for them: of a thousand calls, most wait."""
-        sock, tls = self._stream.get_extra_info("socket"), self._stream.get_extra_info("ssl_object")
-        if tls and (tls is not sock or tls.pending()):  # bytes may have come that no poll tells of
-            return
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        if not poll.poll(left_s * 1000):
-            raise httpcore2.ReadTimeout("timed out")
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send, when the request is whole: its head, its body and its end come one by one."""
@@ -282,7 +278,8 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
     def _flush(self, more: bytes = b"") -> None:
         unsent, self._unsent = self._unsent, b""
         for data in (unsent, more):
-            self._in_time(functools.partial(self._stream.write, data), httpcore2.WriteTimeout)
+            write = functools.partial((self._waiting or self._stream).write, data)
+            self._in_time(write, httpcore2.WriteTimeout)
 
     def _in_time(self, operation: Callable[[float], T], timed_out: type[Exception]) -> T:
         try:
