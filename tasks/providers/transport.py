@@ -255,9 +255,9 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
 
     def _use(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
-        sock, tls = stream.get_extra_info("socket"), stream.get_extra_info("ssl_object")
-        # TLS through a proxy that is itself asked through TLS is no socket's; httpcore2 has it.
-        self._waiting = Waiting(sock) if tls is None or tls is sock else None
+        # TLS through a proxy that is itself asked through TLS is not the socket's; httpcore2 has it.
+        nested = isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject)
+        self._waiting = None if nested else Waiting(stream.get_extra_info("socket"))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._unsent:  # a chunked body's end is not empty

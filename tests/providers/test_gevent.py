@@ -1,10 +1,15 @@
 """The transport under gevent, in a process of its own that is patched from its first line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from simulator.client import Simulator
+from tests.support.servers import Tls
 
 SCRIPT = """
 from gevent import monkey
@@ -79,15 +84,21 @@ print("all held")
 """
 
 
-def test_deadlines_kills_and_aborts_hold_under_gevent(simulator: Simulator) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_deadlines_kills_and_aborts_hold_under_gevent(scheme: str, simulator: Simulator) -> None:
     """httpx2's own pool keeps a dead entry for ever in one of fifty killed greenlets."""
     for name in ("anthropic", "openai", "openai-chat", "google"):
         simulator.fault(f"g-{name}", "hang")
     simulator.settings("g-echo", answer="echo")
 
+    tls = Tls(urlsplit(simulator.base_url).port or 0)
+    url = simulator.base_url if scheme == "http" else f"https://localhost:{tls.port}"
+
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, simulator.base_url],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=90, check=False,
+        [sys.executable, "-c", SCRIPT, url],
+        cwd=Path(__file__).parents[2], env={**os.environ, "SSL_CERT_FILE": str(tls.ca)},
+        capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
+    tls.close()
 
     assert (ran.returncode, ran.stdout) == (0, "all held\n"), ran.stderr

@@ -358,24 +358,31 @@ def test_what_tls_has_deciphered_already_is_not_waited_for(
             assert [http.post(url, content=sent).content for _ in range(3)] == [body] * 3
 
 
-def test_a_call_that_waits_holds_no_buffer_for_its_answer() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_call_that_waits_holds_no_buffer_for_its_answer(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a thousand in flight they were 8 MB."""
     asked, answer = threading.Event(), threading.Event()
+    serving, trusting = _certificate(tmp_path)
 
     def late(peer: socket.socket) -> None:
-        peer.recv(65536)
-        asked.set()
-        answer.wait(10)
-        peer.sendall(OK)
+        with serving.wrap_socket(peer, server_side=True) if scheme == "https" else peer as line:
+            line.recv(65536)
+            asked.set()
+            answer.wait(10)
+            line.sendall(OK)
 
+    monkeypatch.setattr(transport, "_ssl_context", lambda: trusting)
     with (
         listening(late) as address,
-        client(f"http://{address}") as http,
+        client("") as http,
         ThreadPoolExecutor(1) as threads,
     ):
+        url = f"{scheme}://localhost:{address.partition(':')[2]}"
         tracemalloc.start()
         try:
-            waiting = threads.submit(http.get, f"http://{address}")
+            waiting = threads.submit(http.get, url)
             assert asked.wait(10)
             time.sleep(0.2)  # it goes on to wait
             held = [each.size for each in tracemalloc.take_snapshot().traces]

@@ -78,7 +78,9 @@ def test_what_is_held_is_renewed_while_tasks_wait_for_a_connection(
     roles.write_text(ROLES)
     with directly() as (server, url), ThreadPoolExecutor(THREADS) as threads:
         monkeypatch.setenv("REDIS_URL", url)
-        now = runtime.Runtime.over(load_settings({"ROLES_FILE": str(roles)}), Breakers.from_url(url))
+        now = runtime.Runtime.over(
+            load_settings({"ROLES_FILE": str(roles)}), Breakers.from_url(url)
+        )
         all_in_use = [
             threads.submit(now.store.client.blpop, "nothing", 3) for _ in range(SHARED_CONNECTIONS)
         ]
