@@ -22,7 +22,7 @@ from benchmarks import (
 from benchmarks.rivals.catalogue import BASE, BY_NAME
 
 PAIR = (BY_NAME[BASE], BY_NAME["breakwater"])
-LEVELS = (1100, 1200, 1350)
+LEVELS = (1200, 1500, 1750, 2000)
 """Calls at once, to find out how many of them one process holds."""
 
 
