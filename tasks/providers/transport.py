@@ -255,7 +255,7 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
 
     def _use(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
-        # TLS through a proxy that is itself asked through TLS is not the socket's; httpcore2 has it.
+        # TLS to a proxy and TLS inside it are not one socket's; httpcore2 has those.
         nested = isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject)
         self._waiting = None if nested else Waiting(stream.get_extra_info("socket"))
 
