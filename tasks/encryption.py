@@ -114,7 +114,7 @@ def _fernet(given: str) -> "MultiFernet":
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigError(
-            f"{KEYS} is set, but cryptography is missing: pip install 'breakwater[encryption]'"
+            f"{KEYS} is set, but cryptography is missing: pip install 'breakwater-llm[encryption]'"
         ) from None
     fernets = []
     for number, key in enumerate(given.split(","), 1):

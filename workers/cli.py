@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import structlog
@@ -60,9 +60,13 @@ def main() -> None:
 
 
 def _version(wanted: bool) -> None:
-    if wanted:
-        out.print(version("breakwater"))
-        raise typer.Exit
+    if not wanted:
+        return
+    try:
+        out.print(version("breakwater-llm"))
+    except PackageNotFoundError:  # run from a checkout that pip did not install
+        out.print("unknown: breakwater-llm is not installed; run pip install .")
+    raise typer.Exit
 
 
 @cli.callback()

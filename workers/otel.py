@@ -97,7 +97,7 @@ def otel() -> Otel | None:
     try:
         import opentelemetry.sdk  # noqa: F401, PLC0415 - is it there?
     except ImportError:
-        told = "OTEL_* names an exporter, but there is none: pip install 'breakwater[otel]'"
+        told = "OTEL_* names an exporter, but there is none: pip install 'breakwater-llm[otel]'"
         print(told, file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return None
     return Otel({signal: [_exporter(signal, name) for name in names[signal]] for signal in SIGNALS})

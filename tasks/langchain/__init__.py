@@ -20,7 +20,7 @@ except ModuleNotFoundError as missing:
     if missing.name != "langchain_core":
         raise
     raise ImportError(
-        "tasks.langchain needs langchain-core: pip install 'breakwater[langchain]'"
+        "tasks.langchain needs langchain-core: pip install 'breakwater-llm[langchain]'"
     ) from None
 
 from tasks.langchain.model import ChatBreakwater

@@ -194,7 +194,7 @@ def _engine(url: str) -> Engine:
     except ModuleNotFoundError as missing:
         raise ConfigError(
             f"LEDGER_URL needs the module {missing.name}; for PostgreSQL: "
-            f"pip install 'breakwater[postgres]', with postgresql+psycopg://…"
+            f"pip install 'breakwater-llm[postgres]', with postgresql+psycopg://…"
         ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)

@@ -329,4 +329,4 @@ except ImportError as error:
     ).stdout.splitlines()
 
     assert printed[0] == "[]"
-    assert "pip install 'breakwater[langchain]'" in printed[1]
+    assert "pip install 'breakwater-llm[langchain]'" in printed[1]

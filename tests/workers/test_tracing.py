@@ -241,4 +241,4 @@ def test_a_worker_without_the_extra_says_so_and_works(workers: Fleet, tmp_path: 
 
     workers.run('from tasks import complete; complete.delay("clarifier", "hi").get(timeout=30)')
 
-    assert "pip install 'breakwater[otel]'" in workers.log()
+    assert "pip install 'breakwater-llm[otel]'" in workers.log()
