@@ -142,7 +142,7 @@ def _rows(number: int, seed: int, days: int = DAYS) -> Iterator[str]:
             None if good else dice.choice(["Overloaded", "RateLimited"]),
             latency_ms=round(dice.lognormvariate(7, 0.8)), number=1, place=int(dice.random() < 0.1),
             started_ms=NOW_MS - days * DAY_MS * (number - i) // number, usage=usage,
-            cost=Cost(Decimal(usage.input_tokens) / 10**6, "genai-prices", "1") if good else Cost(),
+            cost=Cost(Decimal(i) / 10**6, "genai-prices", "1") if good else Cost(),
             request_id="req_011CSHoEeqs5C35K2UUqR7Fy", why="first of the chain",
         ).row(task)  # fmt: skip
 

@@ -197,7 +197,7 @@ class ProviderError(BreakwaterError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
-        usage: Mapping[str, int] | None = None,
+        usage: Mapping[str, int | None] | None = None,
     ) -> None:
         given = {
             "status": status, "request_id": request_id,
@@ -223,8 +223,8 @@ class ProviderError(BreakwaterError):
         return self.details.get("retry_after_s")
 
     @property
-    def usage(self) -> Mapping[str, int] | None:
-        """Tokens of an answer that is of no use, by kind; None if none is known."""
+    def usage(self) -> Mapping[str, int | None] | None:
+        """Tokens of an answer that is of no use, by kind; None if unknown, all or one kind."""
         return self.details.get("usage")
 
 

@@ -239,13 +239,13 @@ class Telemetry(Tracing):
         used = _counts(attempt.usage)
         modality = TEXT if any(used.values()) else UNKNOWN
         self._duration.record(attempt.latency_ms / 1000, ended)
-        for name, count in used.items():
-            if count or name in {INPUT_TOKENS, OUTPUT_TOKENS}:  # these two also of failed calls
-                self._usage[name].add(count, {**about, MODALITY: modality})
+        for name, counted in used.items():
+            if counted or name in {INPUT_TOKENS, OUTPUT_TOKENS}:  # these two also of failed calls
+                self._usage[name].add(counted, {**about, MODALITY: modality})
         if self._duplicate:
             self._old_duration.record(attempt.latency_ms / 1000, ended)
-            for kind, count in (("input", used[INPUT_TOKENS]), ("output", used[OUTPUT_TOKENS])):
-                if count:
+            for kind, name in (("input", INPUT_TOKENS), ("output", OUTPUT_TOKENS)):
+                if count := used.get(name):
                     self._old_tokens.record(count, {**about, OLD_TOKEN_TYPE: kind})
 
 
@@ -261,13 +261,15 @@ def _of_message(operation: str, role: str, queue: str, task_id: str) -> dict[str
 
 
 def _counts(usage: "Usage") -> Mapping[str, int]:
-    return {
+    """Return what was counted."""
+    counts = {
         INPUT_TOKENS: usage.input_tokens,
         OUTPUT_TOKENS: usage.output_tokens,
         CACHE_READ: usage.cached_input_tokens,
         CACHE_WRITE: usage.cache_write_tokens,
         REASONING: usage.reasoning_tokens,
     }
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 @contextmanager

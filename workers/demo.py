@@ -175,7 +175,8 @@ def _with_real_providers(console: Console) -> None:
 
 def _sum_up_real(playing: Stage, console: Console) -> None:
     for answer in playing.answers:
-        tokens = answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]
+        counts = answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]
+        tokens = ["?" if count is None else count for count in counts]
         console.print(
             f"\n[bold]{answer['role']}[/]: {answer['provider']} ({answer['model']}), "
             f"{answer['latency_ms']} ms, {tokens[0]} tokens in, {tokens[1]} out"

@@ -101,14 +101,16 @@ def _tell(task_id: str, attempts: list[dict[str, Any]], now: dict[str, Any]) -> 
 
 def _cells(each: dict[str, Any]) -> tuple[str, ...]:
     status = f" {each['status']}" if each["status"] else ""
-    spent = each["input_tokens"] + each["output_tokens"]
+    counts = each["input_tokens"], each["output_tokens"]
     return (
         f"{each['attempt']}",
         at_utc(each["started_ms"]),
         f"{each['provider']} {each['model']}",
         f"{each['outcome']} {each['error']}{status}".strip(),
         f"{each['latency_ms']}",
-        f"{each['input_tokens']}+{each['output_tokens']}" if spent else "",
+        "+".join("?" if count is None else f"{count}" for count in counts)
+        if counts != (0, 0)
+        else "",
         each["cost_usd"] or ("?" if each["price_source"] == "unpriced" else ""),
         each["why"],
     )

@@ -53,18 +53,33 @@ def _about(result: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {name: result[name] for name in METADATA if name in result}
     return {
         "additional_kwargs": more,
-        "usage_metadata": _usage(result["usage"]),
+        **_usage(result["usage"]),
         "response_metadata": {**metadata, "model_name": result["model"]},
     }
 
 
-def _usage(usage: Mapping[str, int]) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=usage["input_tokens"],
-        output_tokens=usage["output_tokens"],
-        total_tokens=usage["input_tokens"] + usage["output_tokens"],
-        input_token_details=InputTokenDetails(
-            cache_read=usage["cached_input_tokens"], cache_creation=usage["cache_write_tokens"]
-        ),
-        output_token_details=OutputTokenDetails(reasoning=usage["reasoning_tokens"]),
+def _usage(usage: Mapping[str, int | None]) -> dict[str, UsageMetadata]:
+    """
+    Return `usage_metadata`; none where the provider did not count, because it takes no null.
+
+    A breakdown that is not known is left out of the details.
+    """
+    known = {name: count for name, count in usage.items() if count is not None}
+    if not {"input_tokens", "output_tokens"} <= known.keys():
+        return {}
+    cached: InputTokenDetails = {}
+    if "cached_input_tokens" in known:
+        cached["cache_read"] = known["cached_input_tokens"]
+    if "cache_write_tokens" in known:
+        cached["cache_creation"] = known["cache_write_tokens"]
+    answered: OutputTokenDetails = {}
+    if "reasoning_tokens" in known:
+        answered["reasoning"] = known["reasoning_tokens"]
+    metadata = UsageMetadata(
+        input_tokens=known["input_tokens"],
+        output_tokens=known["output_tokens"],
+        total_tokens=known["input_tokens"] + known["output_tokens"],
+        input_token_details=cached,
+        output_token_details=answered,
     )
+    return {"usage_metadata": metadata}

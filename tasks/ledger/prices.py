@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tasks.providers.base import Usage
+from tasks.providers.base import UNCOUNTED, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
@@ -53,15 +53,21 @@ class Prices:
     call: Decimal = Decimal(0)
     """For each, whatever its tokens; in whole US dollars."""
 
-    def usd(self, usage: Usage) -> Decimal:
-        """Add up, not rounded."""
-        plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+    def usd(self, usage: Usage) -> Decimal | None:
+        """Add up, not rounded; None if one of the counts is not known."""
+        asked, answered = usage.input_tokens, usage.output_tokens
+        cached, written = usage.cached_input_tokens, usage.cache_write_tokens
+        reasoned = usage.reasoning_tokens
+        if asked is None or answered is None:
+            return None
+        if cached is None or written is None or reasoned is None:
+            return None
         tokens_usd = (
-            plain * _at(self.input, usage)
-            + usage.cached_input_tokens * _at(self.cached_input, usage)
-            + usage.cache_write_tokens * _at(self.cache_write, usage)
-            + (usage.output_tokens - usage.reasoning_tokens) * _at(self.output, usage)
-            + usage.reasoning_tokens * _at(self.reasoning, usage)
+            (asked - cached - written) * _at(self.input, asked)
+            + cached * _at(self.cached_input, asked)
+            + written * _at(self.cache_write, asked)
+            + (answered - reasoned) * _at(self.output, asked)
+            + reasoned * _at(self.reasoning, asked)
         ) / MILLION
         return tokens_usd + self.call
 
@@ -81,9 +87,13 @@ class PriceList:
         Args:
             provider: Its name in the roles file.
             models: The model that answered, in the vendor's words, then the one that was asked for.
-            usage: As the provider counted.
+            usage: As the provider counted; what it did not count makes the cost unknown.
             at_ms: When the call began.
         """
+        if usage == UNCOUNTED:
+            return Cost()
+        if None in usage.as_dict().values():
+            return Cost(None, "unpriced")
         entry = self._settings.providers[provider]
         for model in models:
             if prices := entry.prices.get(model) or entry.prices.get(ANY_MODEL):
@@ -154,10 +164,10 @@ def _or(price: Any, otherwise: Any) -> Any:
     return otherwise if price is None else price
 
 
-def _at(price: "Decimal | TieredPrices", usage: Usage) -> Decimal:
+def _at(price: "Decimal | TieredPrices", asked: int) -> Decimal:
     if isinstance(price, Decimal):
         return price
     for tier in reversed(price.tiers):
-        if usage.input_tokens > tier.start:
+        if asked > tier.start:
             return tier.price
     return price.base

@@ -10,7 +10,7 @@ from tasks.ledger.tables import PICO, TOKENS
 
 KEY = ("task_id", "attempt", "started_ms")
 """What a row is known by."""
-NUMBERS = ("attempt", "started_ms", "latency_ms", "queued_ms", "failover", *TOKENS)
+NUMBERS = ("attempt", "started_ms", "latency_ms", "queued_ms", "failover")
 NAMES = ("task_id", "role", "provider", "model", "outcome", "worker", "roles_version")
 OPTIONAL = ("status", "first_token_ms", "price_source", "price_version", "request_id")
 LONGEST = 255
@@ -27,7 +27,9 @@ def read(line: str) -> Row | None:
         given = json.loads(line)
         row: Row = {name: str(given[name])[:LONGEST] for name in NAMES}
         for name in NUMBERS:
-            row[name] = min(max(int(given[name]), 0), LARGEST)
+            row[name] = _whole(given[name])
+        for name in TOKENS:
+            row[name] = None if given[name] is None else _whole(given[name])
         for name in OPTIONAL:
             row[name] = given.get(name)
         usd = given.get("cost_usd")
@@ -39,6 +41,10 @@ def read(line: str) -> Row | None:
         refused(fault)
         return None
     return row
+
+
+def _whole(given: Any) -> int:
+    return min(max(int(given), 0), LARGEST)
 
 
 def refused(fault: Exception) -> None:

@@ -231,7 +231,7 @@ class _Attempts:
                 func.sum(attempts.c.failover).label("failovers"),
                 func.sum(unpriced).label("unpriced"),
                 func.coalesce(func.sum(attempts.c.cost_pico_usd), 0).label("cost_pico_usd"),
-                *(func.sum(attempts.c[kind]).label(kind) for kind in TOKENS),
+                *(func.coalesce(func.sum(attempts.c[kind]), 0).label(kind) for kind in TOKENS),
             )
             .where(*self._where.of_attempts())
             .group_by(*keys)

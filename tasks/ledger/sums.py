@@ -54,7 +54,7 @@ def add_up(
             count["unpriced"] += sign * (row["price_source"] == "unpriced")
             count["cost_pico_usd"] += sign * (row["cost_pico_usd"] or 0)
             for kind in TOKENS:
-                count[kind] += sign * row[kind]
+                count[kind] += sign * (row[kind] or 0)
             for time in TIMES:
                 if row[time] is not None and row["outcome"] not in NOT_CALLED:
                     sixteen, slot = divmod(bucket_of(row[time]), len(SLOTS))

@@ -27,7 +27,7 @@ GROWTH = 1.02
 SLOTS = tuple(f"n{slot}" for slot in range(16))
 """Neighbouring buckets share a row: a sixteenth of the rows, and of the time to add them up."""
 METADATA = MetaData()
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration; a ledger of this version is used as it is."""
 
 DIMENSIONS = ("provider", "model", "role", "outcome", "error")
@@ -54,7 +54,7 @@ attempts = Table(
     Column("latency_ms", BigInteger, nullable=False),
     Column("queued_ms", BigInteger, nullable=False),
     Column("first_token_ms", BigInteger),
-    *(Column(kind, BigInteger, nullable=False) for kind in TOKENS),
+    *(Column(kind, BigInteger) for kind in TOKENS),  # NULL: the provider did not count them
     Column("cost_pico_usd", BigInteger),  # NULL: not known, or nothing to pay
     Column("price_source", String(32)),  # `unpriced`: there was something to pay
     Column("price_version", String(64)),

@@ -20,8 +20,9 @@ from tasks.providers.adapter import (
     instructions,
     parameters,
 )
-from tasks.providers.base import Completion, Media, Request, Tool, Usage
+from tasks.providers.base import UNCOUNTED, Completion, Media, Request, Tool, Usage
 from tasks.providers.base import Message as Turn
+from tasks.providers.counts import breakdown, count, details, total
 from tasks.providers.hearing import Hearing
 from tasks.providers.schemas import Unsayable, closed
 
@@ -149,21 +150,12 @@ class AnthropicProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        blocks, used = told["content"], told["usage"]
-        cached = used.get("cache_read_input_tokens") or 0
-        written = used.get("cache_creation_input_tokens") or 0
-        details = used.get("output_tokens_details") or {}
+        blocks = told["content"]
         return self._completion(
             text="".join(block["text"] for block in blocks if block["type"] == "text"),
             model=told["model"] or request.model,
             reason=told.get("stop_reason"),
-            usage=Usage(
-                input_tokens=used["input_tokens"] + cached + written,  # theirs leaves these two out
-                output_tokens=used["output_tokens"],
-                cached_input_tokens=cached,
-                cache_write_tokens=written,
-                reasoning_tokens=details.get("thinking_tokens") or 0,
-            ),
+            usage=_usage(told.get("usage")),
             request_id=answer.request_id,
             response_id=told["id"],
             called=[
@@ -175,6 +167,25 @@ class AnthropicProvider(Adapter):
 
     def _models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(limit=1000, timeout=CHECK_S))
+
+
+def _usage(used: object) -> Usage:
+    if not isinstance(used, Mapping):
+        return UNCOUNTED
+    asked, answered = count(used, "input_tokens"), count(used, "output_tokens")
+    if asked is None and answered is None:
+        return UNCOUNTED
+    read, written = (
+        breakdown(used, "cache_read_input_tokens"),
+        breakdown(used, "cache_creation_input_tokens"),
+    )
+    return Usage(
+        input_tokens=total(asked, read, written),  # theirs leaves these two out
+        output_tokens=answered,
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=breakdown(details(used, "output_tokens_details"), "thinking_tokens"),
+    )
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -136,21 +136,25 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """
-    Tokens as the provider counted them.
+    Tokens as the provider counted them; None where it did not count, or sent no whole number.
 
     `input_tokens` counts all input, cached and cache-written included; `output_tokens` all that
     is billed as output, reasoning included.
     """
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    cached_input_tokens: int | None = 0
+    cache_write_tokens: int | None = 0
+    reasoning_tokens: int | None = 0
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int | None]:
         """Return the counts as the result's JSON object."""
         return asdict(self)
+
+
+UNCOUNTED = Usage(None, None, None, None, None)
+"""The usage of an answer whose provider sent no counts."""
 
 
 @dataclass(frozen=True, slots=True)

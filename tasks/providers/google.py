@@ -25,7 +25,16 @@ from tasks.providers.adapter import (
     new_call_id,
     parameters,
 )
-from tasks.providers.base import Completion, Media, Message, Request, Tool, Usage
+from tasks.providers.base import (
+    UNCOUNTED,
+    Completion,
+    Media,
+    Message,
+    Request,
+    Tool,
+    Usage,
+)
+from tasks.providers.counts import breakdown, count, total
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.hearing import Hearing
 from tasks.providers.terms import terms
@@ -262,7 +271,7 @@ class GoogleProvider(Adapter):
             text=text,
             model=told.get("modelVersion") or request.model,
             reason=reason,
-            usage=_usage(told.get("usageMetadata") or {}),
+            usage=_usage(told.get("usageMetadata")),
             request_id=told.get("responseId"),
             response_id=told.get("responseId"),
             called=[_called(part) for part in parts if part.get("functionCall")],
@@ -347,15 +356,20 @@ def _tell(part: types.Part, call: int, hearing: Hearing) -> None:
         hearing.sign()
 
 
-def _usage(used: Mapping[str, Any]) -> Usage:
-    def count(name: str) -> int:
-        return used.get(f"{name}TokenCount") or 0
-
+def _usage(used: object) -> Usage:
+    if not isinstance(used, Mapping) or "promptTokenCount" not in used:
+        return UNCOUNTED
+    thoughts = breakdown(used, "thoughtsTokenCount")
+    asked = total(count(used, "promptTokenCount"), breakdown(used, "toolUsePromptTokenCount"))
+    said = count(used, "candidatesTokenCount")
+    # Zeros are left out of proto3's JSON; the sum tells a zero from a count that is missing.
+    if "candidatesTokenCount" not in used and used.get("totalTokenCount") == total(asked, thoughts):
+        said = 0
     return Usage(
-        input_tokens=count("prompt") + count("toolUsePrompt"),
-        output_tokens=count("candidates") + count("thoughts"),  # theirs leaves thoughts out
-        cached_input_tokens=count("cachedContent"),
-        reasoning_tokens=count("thoughts"),
+        input_tokens=asked,
+        output_tokens=total(said, thoughts),  # theirs leaves thoughts out
+        cached_input_tokens=breakdown(used, "cachedContentTokenCount"),
+        reasoning_tokens=thoughts,
     )
 
 

@@ -22,7 +22,7 @@ from tasks.providers.adapter import (
     file_name,
     instructions,
 )
-from tasks.providers.base import Completion, Media, Message, Request, Usage
+from tasks.providers.base import Completion, Media, Message, Request
 from tasks.providers.hearing import Hearing
 from tasks.providers.openai_forms import (
     cache_key,
@@ -167,7 +167,7 @@ class OpenAIProvider(Adapter):
             text=text,
             model=told["model"] or request.model,
             reason=_reason(told, refused=any(part["type"] == "refusal" for part in parts)),
-            usage=_usage(told.get("usage")),
+            usage=counted(told.get("usage")),
             request_id=answer.request_id,
             response_id=told["id"],
             called=[
@@ -189,10 +189,3 @@ def _reason(told: Mapping[str, Any], *, refused: bool) -> str | None:
         reason: str | None = why.get("reason")
         return reason
     return "completed" if status == "completed" else None
-
-
-def _usage(used: Mapping[str, Any] | None) -> Usage:
-    if used is None:  # never at OpenAI, but at some that imitate it
-        return Usage()
-    read, wrote = used.get("input_tokens_details"), used.get("output_tokens_details")
-    return counted(used["input_tokens"], used["output_tokens"], read, wrote)

@@ -5,7 +5,7 @@ vLLM, Ollama, llama.cpp, Azure, OpenRouter and OpenAI itself.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import httpx2
@@ -28,7 +28,7 @@ from tasks.providers.adapter import (
     new_call_id,
     parameters,
 )
-from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall, Usage
+from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall
 from tasks.providers.hearing import Hearing
 from tasks.providers.openai_forms import (
     cache_key,
@@ -160,7 +160,7 @@ class OpenAIChatProvider(Adapter):
             text=message.get("content") or "",
             model=told["model"] or request.model,
             reason="refusal" if message.get("refusal") else choice["finish_reason"],
-            usage=_usage(told.get("usage")),
+            usage=counted(told.get("usage")),
             request_id=answer.request_id or told["id"],
             response_id=told["id"],
             called=[
@@ -172,13 +172,6 @@ class OpenAIChatProvider(Adapter):
 
     def _models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
-
-
-def _usage(used: Mapping[str, Any] | None) -> Usage:
-    if used is None:  # some servers do not count
-        return Usage()
-    read, wrote = used.get("prompt_tokens_details"), used.get("completion_tokens_details")
-    return counted(used["prompt_tokens"], used["completion_tokens"], read, wrote)
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -6,24 +6,33 @@ from hashlib import sha256
 from typing import Any
 
 from tasks.providers.adapter import instructions, parameters
-from tasks.providers.base import Request, Tool, Usage
+from tasks.providers.base import UNCOUNTED, Request, Tool, Usage
+from tasks.providers.counts import breakdown, count, details
 from tasks.providers.schemas import rooted, strict
 
 NAME = "answer"
 """Of a response's schema; the API insists on one."""
 
 
-def counted(
-    asked: int, answered: int, read: Mapping[str, Any] | None, wrote: Mapping[str, Any] | None
-) -> Usage:
-    """Return the tokens of an answer, with what is known of those read and those written."""
-    read, wrote = read or {}, wrote or {}
+_INPUT, _OUTPUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
+"""Chat Completions' name of a count, then Responses'; some servers mix them up."""
+
+
+def counted(used: object) -> Usage:
+    """Read the `usage` of an answer of either API; whatever else it is, nothing is known."""
+    if not isinstance(used, Mapping):
+        return UNCOUNTED
+    asked, answered = count(used, *_INPUT), count(used, *_OUTPUT)
+    if asked is None and answered is None:
+        return UNCOUNTED
+    read = details(used, "prompt_tokens_details") or details(used, "input_tokens_details")
+    wrote = details(used, "completion_tokens_details") or details(used, "output_tokens_details")
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
-        cached_input_tokens=read.get("cached_tokens") or 0,
-        cache_write_tokens=read.get("cache_write_tokens") or 0,
-        reasoning_tokens=wrote.get("reasoning_tokens") or 0,
+        cached_input_tokens=breakdown(read, "cached_tokens"),
+        cache_write_tokens=breakdown(read, "cache_write_tokens"),
+        reasoning_tokens=breakdown(wrote, "reasoning_tokens"),
     )
 
 

@@ -18,8 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from tasks.errors import ConfigError
 from tasks.ledger.database import ROUNDED_TO, Database
 from tasks.ledger.export import export
+from tasks.ledger.prices import Cost
 from tasks.ledger.summary import GROUPS, Where, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
+from tasks.providers.base import UNCOUNTED
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks/ledger/migrations"
@@ -46,6 +48,20 @@ def test_a_row_comes_back_as_it_was(database: Database) -> None:
     )  # fmt: skip
     assert (found["metadata"], found["failover"]) == ({"team": "a", "n": 5}, 1)
     assert (found["request_id"], found["first_token_ms"]) == ("r-1", None)
+
+
+def test_tokens_that_nobody_counted_are_null(database: Database) -> None:
+    """In the row and its export; sums add what is known."""
+    started = {"started_ms": START_MS + DAY_MS // 2}
+    database.add([row("t1", usage=UNCOUNTED, cost=Cost(), **started), row("t2", **started)])
+
+    found = {each["task_id"]: each for each in export(database, Where())}
+    whole_days = summarise(database, ["provider"], Where())
+    since = summarise(database, ["provider"], Where(since_ms=START_MS + 1))
+
+    assert [found[task]["input_tokens"] for task in ("t1", "t2")] == [None, 10]
+    assert whole_days[0].sums["input_tokens"] == since[0].sums["input_tokens"] == 10
+    assert database.add([row("t1", usage=UNCOUNTED, cost=Cost(), **started)]) == 0
 
 
 def test_a_batch_of_another_length_is_no_other_statement(database: Database) -> None:

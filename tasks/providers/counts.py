@@ -1,0 +1,51 @@
+"""
+Token counts, as servers send them: read so that none can harm an answer that is paid for.
+
+A count that is no whole number (null, text, a fraction, NaN, negative, absurdly large) is unknown:
+None, never 0. A breakdown (cached, written, reasoning) is different: servers that do not break
+their counts down leave it out or send null, and the vendors' own types allow both. It is 0 then.
+
+Sources: the `usage` objects of the API references of Anthropic (`cache_read_input_tokens: number |
+null`), OpenAI (`prompt_tokens_details` optional), vLLM and LiteLLM (details null), Gemini.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+LARGEST = 1_000_000_000
+"""No call has a billion tokens: a hundred times the largest window there is."""
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def details(used: object, name: str = "") -> Mapping[str, Any]:
+    """Return an object, or the named one in it; an empty one in place of anything else."""
+    found = used.get(name) if name and isinstance(used, Mapping) else used
+    return found if isinstance(found, Mapping) else _NOTHING
+
+
+def count(used: Mapping[str, Any], *names: str) -> int | None:
+    """Read the first of these counts that is there; None if it is unknown."""
+    for name in names:
+        if name in used:
+            return whole(used[name])
+    return None
+
+
+def breakdown(used: Mapping[str, Any], name: str) -> int | None:
+    """Read one count of a breakdown; 0 if it is left out or null."""
+    value = used.get(name)
+    return 0 if value is None else whole(value)
+
+
+def total(*counts: int | None) -> int | None:
+    """Add counts up; None if one of them is unknown."""
+    known = [each for each in counts if each is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def whole(value: object) -> int | None:
+    """Return a whole number; None for anything else."""
+    if type(value) is int and 0 <= value <= LARGEST:
+        return value
+    return None
