@@ -35,6 +35,8 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from breaker.prefix import prefix, prefixed
+
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 SENTINEL_S = 0.5
 """How long one Sentinel is waited for, at most; each is asked before Redis is."""
@@ -154,10 +156,15 @@ class Address:
         """
         Build a pool; the URL's own options win over these. Nothing is retried, unless told so.
 
+        Keys and channels get the prefix of BREAKWATER_PREFIX.
+
         Args:
             shared: A thread that finds all `max_connections` in use waits for one, as long as for
                 an answer (`socket_timeout`); else that is a ConnectionError at once.
             defaults: As redis-py's connections take them, and `connection_class`.
+
+        Raises:
+            ValueError: BREAKWATER_PREFIX cannot be used.
         """
         options: dict[str, Any] = {
             "connection_class": self.connection_class,
@@ -166,6 +173,7 @@ class Address:
             **defaults,
             **self.options,
         }
+        options["connection_class"] = prefixed(options["connection_class"], prefix())
         options |= {"timeout": options.get("socket_timeout")} if shared else {}
         if not self.sentinels:
             return (BlockingConnectionPool if shared else ConnectionPool)(**options)

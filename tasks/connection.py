@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -25,6 +26,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 from redis.sentinel import MasterNotFoundError
 
 from breaker.address import Address, redis_url
+from breaker.prefix import prefix, prefixed
 from tasks.errors import ConfigError
 
 __all__ = ["address", "client", "explain", "heals", "redis_url", "shown"]
@@ -48,8 +50,12 @@ def address(url: str | None = None) -> Address:
     Understand a URL; REDIS_URL if none is given.
 
     Raises:
-        ConfigError: What is wrong with it; never what is in it.
+        ConfigError: What is wrong with it, never what is in it; or with BREAKWATER_PREFIX.
     """
+    try:
+        prefix()
+    except ValueError as fault:
+        raise ConfigError(str(fault), {"faults": [str(fault)]}) from None
     try:
         return Address.of(url or redis_url())
     except ValueError as fault:
@@ -93,10 +99,12 @@ def async_client() -> redis.asyncio.Redis:
     }  # fmt: skip
     kind = getattr(redis.asyncio.connection, where.connection_class.__name__, None)
     if kind is not None:
-        pool = redis.asyncio.ConnectionPool(connection_class=kind, **options)
+        pool = redis.asyncio.ConnectionPool(connection_class=prefixed(kind, prefix()), **options)
         return redis.asyncio.Redis.from_pool(pool)
     if where.shown.startswith("sentinels"):
         options["ssl"] = True
+    kind = getattr(redis.asyncio.sentinel, where.connection_class.__name__)
+    options["connection_class"] = prefixed(kind, prefix())
     asking = {"socket_timeout": CONNECT_S, **where.sentinel_options}
     asked: Any = redis.asyncio.Sentinel(where.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     found: redis.asyncio.Redis = asked.master_for(where.master, **options)

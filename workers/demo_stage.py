@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import redis
 from celery.states import READY_STATES, SUCCESS
 
 from breaker import Breakers, BreakerState
 from tasks import app, complete
 from tasks.config import Settings, load_settings
+from tasks.connection import client
 from tasks.queue import COMMON_QUEUE, queue_of
 from workers.doctor import CELERYS_OWN
 
@@ -88,7 +88,7 @@ class Stage:
         self.signals = signals
         self.pace_s = pace_s
         self.breakers = Breakers.from_url(url, timeout_s=2)
-        self.redis = redis.Redis.from_url(url)
+        self.redis = client(url)
         self.workers: list[subprocess.Popen[bytes]] = []
         self.view: View | None = None
         self.began_s = time.time()

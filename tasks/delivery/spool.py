@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from breaker.prefix import VARIABLE as PREFIX
 from tasks.connection import shown
 
 _log = structlog.get_logger("breakwater")
@@ -27,12 +28,13 @@ def folder() -> Path:
     """
     Return where the files are.
 
-    SPOOL_DIR; or a folder of this user's in the temporary one, by Redis: what one fleet could not
-    settle shall not be settled in another's.
+    SPOOL_DIR; or a folder of this user's in the temporary one, by Redis and prefix: what one fleet
+    could not settle shall not be settled in another's.
     """
     if given := os.environ.get("SPOOL_DIR"):
         return Path(given)
-    fleet = sha256(shown().encode()).hexdigest()[:8]
+    prefix = os.environ.get(PREFIX, "")
+    fleet = sha256(f"{shown()}{prefix}".encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir()) / f"breakwater-{os.getuid()}" / fleet
 
 

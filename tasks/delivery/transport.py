@@ -180,6 +180,38 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return
         self.connection._deliver(payload, queue)
 
+    def _subscribe(self) -> None:
+        """
+        Subscribe to the channels of all workers, each by its name where it has one.
+
+        kombu subscribes to every name as if it were a pattern, and Redis compares a pattern with
+        those of a user's ACL to the letter: `&team-a:*` would not let it through.
+        """
+        topics = self._topics(self.active_fanout_queues)
+        if not topics:
+            return
+        listener = self.subclient
+        if listener.connection._sock is None:
+            listener.connection.connect()
+        self._in_listen = listener.connection
+        names, patterns = _names_and_patterns(topics)
+        if names:
+            listener.subscribe(*names)
+        if patterns:
+            listener.psubscribe(*patterns)
+
+    def _unsubscribe_from(self, queue: str) -> None:
+        listener = self.subclient
+        if listener.connection and listener.connection._sock:
+            names, patterns = _names_and_patterns(self._topics([queue]))
+            if names:
+                listener.unsubscribe(*names)
+            if patterns:
+                listener.punsubscribe(*patterns)
+
+    def _topics(self, queues: Iterable[str]) -> list[str]:
+        return [topic for queue in queues for topic in self._get_subscribe_topics(queue)]
+
     def _receive_one(self, listener: Any) -> bool:
         """Receive a command for all workers; one that is none would end every one of them."""
         try:
@@ -284,6 +316,13 @@ class Transport(stock.Transport):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+
+
+def _names_and_patterns(topics: Iterable[str]) -> tuple[list[str], list[str]]:
+    found: tuple[list[str], list[str]] = [], []
+    for topic in topics:
+        found[any(sign in topic for sign in "*?[")].append(topic)
+    return found
 
 
 def _watched(kind: type, channel: Channel) -> type:
