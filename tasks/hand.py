@@ -80,13 +80,13 @@ class Hand:
             return cls(task, None, "")
         role = role_in(task.request.args, task.request.kwargs)
         queue = queue_of(role) if isinstance(role, str) and ROLE_NAME.fullmatch(role) else ""
-        store = runtime.runtime().store
-        return cls(task, Lease(store, task.request.id, tag, queue), tag)
+        now = runtime.runtime()
+        return cls(task, Lease(now.store, task.request.id, tag, queue, now.keeper), tag)
 
     def __enter__(self) -> "Hand":
         """Let the keeper end this thread's call, should the task be settled without it."""
         if self._lease:
-            self._now.keeper.running(self._tag)
+            self._now.keeper.running(self._tag, self._lease)
         return self
 
     def __exit__(self, *_: object) -> None:

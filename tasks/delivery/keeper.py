@@ -12,14 +12,15 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from redis.exceptions import RedisError
 
 from tasks.delivery import spool
-from tasks.delivery.store import Store
+from tasks.delivery.store import Delivery, Store
 
 TEND_EVERY_S = 2.0
 SAY_EVERY = 2
@@ -29,9 +30,36 @@ BATCH_S = 0.02
 AT_ONCE = 500
 """Tags a script is given at most, so that none keeps Redis busy for long."""
 
+AT_ONCE_BYTES = 1024 * 1024
+"""The same for messages that it is given."""
+
 T = TypeVar("T")
 
 _log = structlog.get_logger()
+
+
+class Runner(Protocol):
+    """A task that a thread of this process runs."""
+
+    task_id: str
+    fence: str
+    """Empty until it has begun."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A message that this process holds, as Redis had it."""
+
+    queue: str
+    list: str = ""
+    message: bytes = b""
+    task_id: str = ""
+    data: str = ""
+    """What Redis' data was called then; empty: not known yet."""
+    is_accepted: bool = False
+    """The pool runs its task; a prefork's child does not share what it knows of it."""
+    is_dropped: bool = False
+    """It is to go back, unless its task has begun."""
 
 
 class Keeper:
@@ -56,8 +84,11 @@ class Keeper:
         self._watch = watch
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._held: dict[str, str] = {}  # tag -> the queue it was found in
+        self._held: dict[str, Held] = {}
         self._threads: dict[str, int] = {}  # tag -> the thread that runs its task
+        self._runners: dict[str, Runner] = {}
+        self._data = ""  # what Redis' data was called at the last look
+        self._was_away = False  # since the last look
         self._lock = threading.Lock()
         self._done: deque[str] = deque()
         self._dropped: deque[str] = deque()
@@ -94,7 +125,7 @@ class Keeper:
 
     def running_by_queue(self) -> Counter[str]:
         """Count what is held, by the queue it was found in."""
-        return Counter(list(self._held.values()))
+        return Counter([held.queue for held in list(self._held.values())])
 
     def close(self) -> None:
         """Take nothing more."""
@@ -115,9 +146,43 @@ class Keeper:
         self._room.clear()
         self._room.wait(within_s)
 
-    def hold(self, tag: str, queue: str) -> None:
-        """Keep a delivery, found in this queue, from now on."""
-        self._held[tag] = queue
+    def hold(
+        self, tag: str, queue: str, list_: str = "", message: bytes = b"", task_id: str = ""
+    ) -> None:
+        """
+        Keep a delivery from now on.
+
+        Args:
+            queue: The one it was found in.
+            list_, message: As Redis had them, should it lose them.
+            task_id: Empty if the message does not say.
+        """
+        self._held[tag] = Held(queue, list_, message, task_id, self._data)
+
+    def accepted(self, tag: str) -> None:
+        """Note that the pool runs this delivery's task."""
+        if held := self._held.get(tag):
+            held.is_accepted = True
+
+    def restore(self, tag: str) -> bool:
+        """
+        Take a message again that Redis does not have any more; return whether it is taken now.
+
+        If it was not lost with Redis' data but has gone back when this worker was silent, there are
+        two of it now. The task is paid for once all the same; without this one it might be lost.
+
+        Raises:
+            RedisError: Redis is away again.
+        """
+        if (held := self._held.get(tag)) is None or not held.message or self.stopped:
+            return False
+        if held.is_dropped and self.store.tend([]).data == held.data:
+            return False  # it has gone back by this worker's own doing
+        return tag in self.store.restore([self._delivery(tag, held)])
+
+    def holds(self, tag: str) -> bool:
+        """Return whether this process has the message; a prefork's parent has its children's."""
+        return tag in self._held
 
     def done(self, tag: str) -> None:
         """Let go of a delivery that is settled, or waits elsewhere."""
@@ -128,6 +193,8 @@ class Keeper:
 
     def drop(self, tag: str) -> None:
         """Give a delivery back, unless its task has begun; of several, the newest first."""
+        if held := self._held.get(tag):
+            held.is_dropped = True
         self._dropped.append(tag)
         self._wake.set()
 
@@ -137,18 +204,22 @@ class Keeper:
         self._room.set()
         self._try(self.store.give_back, [tag], "dead")
 
-    def running(self, tag: str) -> None:
+    def running(self, tag: str, runner: Runner) -> None:
         """Note that the calling thread runs this delivery's task."""
         with self._lock:
             self._threads[tag] = threading.get_ident()
+            self._runners[tag] = runner
 
     def ran(self, tag: str) -> None:
         """Note that it does not any more."""
         with self._lock:
             self._threads.pop(tag, None)
+            self._runners.pop(tag, None)
 
     def stop(self) -> None:
         """Give back all that is held and end; tasks that run are cut off, and run elsewhere."""
+        if self._held and not self.stopped and not self._away:
+            self._tend()  # Redis may have lost what is to go back
         self.closing = self.stopped = True
         self._wake.set()
         self._flush()
@@ -185,12 +256,58 @@ class Keeper:
     def _tend(self) -> list[str]:
         parked: list[str] = []
         for tags in _batches(list(self._held)) or [[]]:
-            if (answer := self._try(self.store.tend, tags)) is None:
+            if (found := self._try(self.store.tend, tags)) is None:
+                self._was_away = True
                 return parked
-            lost, parked = answer
-            for tag in lost:
-                self._lost(tag)
+            parked = found.parked
+            is_other = self._data not in {"", found.data}
+            if is_other:
+                _log.error("delivery.data_lost", what="Redis has other data than before")
+            self._data = found.data
+            if (kept := self._restored(found.lost, tags, is_other)) is None:
+                return parked
+            for tag in found.lost:
+                if tag not in kept:
+                    self._lost(tag)
+        self._was_away = False
         return parked
+
+    def _restored(self, lost: list[str], tags: list[str], is_other: bool) -> set[str] | None:
+        """
+        Take again what Redis has lost with its data; None: it is away, and nobody knows.
+
+        A task that has begun here has a fence, by which Redis sees whether it has lost it. Of all
+        else, such as what a prefork's children run, only another name of the data tells.
+        """
+        kept: set[str] = set()
+        if self._was_away and not is_other:  # of an older replica's data some may be there
+            lost = [*lost, *(tag for tag in tags if tag in self._runners and tag not in lost)]
+        deliveries = [
+            self._delivery(tag, held)
+            for tag in lost
+            if (held := self._held.get(tag)) and (is_other or self._fence(tag))
+        ]
+        for some in _by_bytes(deliveries):
+            if (taken := self._try(self.store.restore, some)) is None:
+                self._was_away = True
+                return None
+            kept |= taken
+        return kept
+
+    def _delivery(self, tag: str, held: Held) -> Delivery:
+        runner, fence = self._runners.get(tag), self._fence(tag)
+        return Delivery(
+            tag,
+            runner.task_id if runner else held.task_id,
+            fence,
+            bool(fence) or (held.is_accepted and not runner),
+            held.list,
+            held.message,
+        )
+
+    def _fence(self, tag: str) -> str:
+        runner = self._runners.get(tag)
+        return runner.fence if runner else ""
 
     def _say(self) -> None:
         """Say that this worker is there, and hear whether it is to drain."""
@@ -207,6 +324,8 @@ class Keeper:
 
     def _lost(self, tag: str) -> None:
         """End a call whose task was settled without it: cancelled, or taken for lost."""
+        if (runner := self._runners.get(tag)) and not runner.fence:
+            return  # it finds out when it begins
         self._held.pop(tag, None)
         with self._lock:
             thread_id = self._threads.get(tag)
@@ -237,6 +356,20 @@ class Keeper:
             # Without this thread the worker would be taken for dead, with all it holds.
             _log.exception("delivery.fault")
         return None
+
+
+def _by_bytes(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
+    """Part deliveries so that no script is given too many, or too much."""
+    some: list[Delivery] = []
+    size = 0
+    for one in deliveries:
+        if some and (size + len(one.message) > AT_ONCE_BYTES or len(some) >= AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += len(one.message)
+    if some:
+        yield some
 
 
 def _batches(tags: list[str]) -> list[list[str]]:

@@ -6,7 +6,8 @@ its call does not go out, its result is not written.
 """
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 
 from tasks.connection import heals
 from tasks.delivery import spool
+from tasks.delivery.keeper import Keeper
 from tasks.delivery.patience import patiently
 from tasks.delivery.store import Begun, Store
 from tasks.encryption import opened
@@ -23,6 +25,8 @@ from tasks.errors import Cancelled
 from tasks.ledger import spool as rows
 
 FOREVER = float("inf")
+PARENT_S = 6.0
+"""How long a prefork's child waits for its parent to restore a message; it looks every 2 s."""
 MAX_CARRIED = 100
 """Attempts of earlier walks that are kept with a waiting task; the newest are."""
 LOST = {
@@ -63,6 +67,7 @@ class Lease:
 
     Args:
         queue: Its role's own; empty if it is not known.
+        keeper: Has the message, should Redis lose it.
 
     Attributes:
         attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
@@ -79,9 +84,12 @@ class Lease:
         keep_s: How long its answer is kept for the same calls, which wait for it; 0: it is not.
     """
 
-    def __init__(self, store: Store, task_id: str, tag: str, queue: str) -> None:
+    def __init__(
+        self, store: Store, task_id: str, tag: str, queue: str, keeper: Keeper | None = None
+    ) -> None:
         self._store = store
-        self._task_id = task_id
+        self._keeper = keeper
+        self.task_id = task_id
         self._tag = tag
         self._queue = queue
         self._rows: list[str] = []  # that Redis has not taken yet
@@ -135,7 +143,7 @@ class Lease:
             Reject: Redis is away; the message goes back.
         """
         try:
-            begun = patiently(lambda: self._store.begin(self._task_id, self._tag, self._queue))
+            begun = patiently(self._begin)
         except RedisError as error:
             raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
         if begun.verdict == "settled":
@@ -143,6 +151,27 @@ class Lease:
         if begun.verdict != "run":
             raise Ignore(f"this delivery is {begun.verdict}")
         self._read(begun)
+
+    def _begin(self, call: str = "", numbered: int = 0) -> Begun:
+        return self._unless_lost(
+            lambda: self._store.begin(
+                self.task_id, self._tag, self._queue, call=call, numbered=numbered
+            ),
+            lambda begun: begun.verdict == "gone",
+        )
+
+    def _unless_lost(self, step: Callable[[], T], is_lost: Callable[[T], bool]) -> T:
+        """Do a step, once more if Redis had lost the message and has it again."""
+        told = step()
+        if not is_lost(told) or self._keeper is None:
+            return told
+        if self._keeper.holds(self._tag):
+            return step() if self._keeper.restore(self._tag) else told
+        ends_at = time.monotonic() + PARENT_S
+        while is_lost(told) and time.monotonic() < ends_at and not self._keeper.stopped:
+            time.sleep(PARENT_S / 10)
+            told = step()
+        return told
 
     def share(self, digest: str, wait_ms: int, keep_s: int) -> str | None:
         """
@@ -161,15 +190,18 @@ class Lease:
         self.know()
         try:
             told, answer = patiently(
-                lambda: self._store.share(
-                    self._task_id, digest, fence=self.fence, tag=self._tag, wait_ms=wait_ms
+                lambda: self._unless_lost(
+                    lambda: self._store.share(
+                        self.task_id, digest, fence=self.fence, tag=self._tag, wait_ms=wait_ms
+                    ),
+                    lambda shared: shared[0] == "lost",
                 )
             )
         except RedisError as error:
             raise Cancelled(f"Redis is away: {type(error).__name__}") from None
         if told == "waits":
             raise Awaited("another task makes this call; this one waits for its answer")
-        if told == "gone":
+        if told in {"gone", "lost"}:
             raise Superseded("this delivery has the task no more")
         self.keep_s = keep_s if told == "own" else 0
         return answer or None
@@ -198,7 +230,7 @@ class Lease:
         self.numbered = number
         told = patiently(
             lambda: self._store.call(
-                self._task_id, self.fence, call=call, numbered=number, rows=self._rows
+                self.task_id, self.fence, call=call, numbered=number, rows=self._rows
             )
         )
         self._rows.clear()
@@ -207,11 +239,7 @@ class Lease:
         self.duplicates = told
 
     def _begin_with(self, call: str, number: int) -> None:
-        begun = patiently(
-            lambda: self._store.begin(
-                self._task_id, self._tag, self._queue, call=call, numbered=number
-            )
-        )
+        begun = patiently(lambda: self._begin(call, number))
         if begun.verdict != "run":  # `begin` says how it is
             raise Superseded("there is something to know of this task before it makes a call")
         self._read(begun)
@@ -240,7 +268,7 @@ class Lease:
         with suppress(RedisError):
             patiently(
                 lambda: self._store.call(
-                    self._task_id,
+                    self.task_id,
                     self.fence,
                     numbered=self.numbered,
                     rows=self._rows,
@@ -278,7 +306,7 @@ class Lease:
         }  # fmt: skip
 
         def settle() -> str:
-            return self._store.settle(self._task_id, **settlement)
+            return self._store.settle(self.task_id, **settlement)
 
         try:
             told = settle()
@@ -286,7 +314,7 @@ class Lease:
             if not heals(error):
                 raise
             # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
-            path = spool.keep(self._task_id, settlement)
+            path = spool.keep(self.task_id, settlement)
             told = patiently(settle, FOREVER)
             if path:
                 path.unlink(missing_ok=True)
@@ -307,10 +335,11 @@ class Lease:
             _log.warning("queue.parked", queue=queue, for_ms=how["park_ms"], why=how["reason"])
 
     def _wait(self, attempts: str, queue: str, how: Mapping[str, Any]) -> int:
-        return patiently(
-            lambda: self._store.wait(
-                self._task_id, fence=self.fence, tag=self._tag,
+        def wait() -> int:
+            return self._store.wait(
+                self.task_id, fence=self.fence, tag=self._tag,
                 attempts=attempts, repeats=self.repeats, numbered=self.numbered,
                 rows=self._rows, queue=queue, **how,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+
+        return patiently(lambda: self._unless_lost(wait, lambda told: told < 0))

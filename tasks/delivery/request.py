@@ -4,6 +4,7 @@ from typing import Any
 
 from celery.worker.request import Request
 
+from tasks.delivery.transport import keeper
 from tasks.queue import role_in, shadow_name
 
 
@@ -22,6 +23,11 @@ class QuietRequest(Request):  # type: ignore[misc]
         if not headers.get("shadow"):
             self.name = shadow_name(role_in(self.args, self.kwargs))
             self.request_dict["shadow"] = self.name
+
+    def on_accepted(self, *when: Any) -> None:
+        """Note that the pool runs it."""
+        keeper().accepted(self.message.delivery_tag)
+        super().on_accepted(*when)
 
     def info(self, safe: bool = False) -> Any:
         """Describe the request for `inspect`; Celery shows all arguments unless `safe`."""

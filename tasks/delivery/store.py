@@ -9,7 +9,8 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Literal, cast
+from secrets import token_hex
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
 from redis.commands.core import Script
@@ -28,7 +29,7 @@ RESULT = "celery-task-meta-"
 SCRIPTS = (
     "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
     "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record", "share",
-    "stream",
+    "stream", "restore",
 )  # fmt: skip
 
 
@@ -45,6 +46,35 @@ class Begun:
     verdict: str
     fence: str = ""
     task: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tended(NamedTuple):
+    """
+    What a renewal found.
+
+    `lost` are the tags that are not the caller's any more, `parked` the names of the parked queues.
+    `data` names the data in Redis: another name than before means that the old data is lost.
+    """
+
+    lost: list[str]
+    parked: list[str]
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """
+    A message in a worker's hands, as Redis had it.
+
+    `task_id` and `fence` are empty where they are not known, `message` where Redis still has it.
+    """
+
+    tag: str
+    task_id: str = ""
+    fence: str = ""
+    has_begun: bool = False
+    list: str = ""
+    message: bytes = b""
 
 
 @functools.cache  # 240 kB
@@ -98,15 +128,26 @@ class Store:
         told = self._run("take", command[1 : number + 1], *command[number + 1 :])
         return [(_text(told[i]), _text(told[i + 1]), told[i + 2]) for i in range(0, len(told), 3)]
 
-    def tend(self, tags: Iterable[str]) -> tuple[list[str], list[str]]:
+    def tend(self, tags: Iterable[str]) -> Tended:
+        """Renew these deliveries, and put back those whose workers are silent."""
+        lost, parked, data = self._run("tend", [], LEASE_MS, token_hex(8), *tags)
+        return Tended([_text(tag) for tag in lost], [_text(name) for name in parked], _text(data))
+
+    def restore(self, deliveries: Iterable[Delivery]) -> set[str]:
         """
-        Renew these deliveries, and put back those whose workers are silent.
+        Take messages again that Redis has lost with its data, unless somebody else has begun them.
 
         Returns:
-            The tags that are not the caller's any more, and the names of the parked queues.
+            The tags that are taken.
         """
-        lost, parked = self._run("tend", [], LEASE_MS, *tags)
-        return [_text(tag) for tag in lost], [_text(queue) for queue in parked]
+        words = [
+            word
+            for one in deliveries
+            for word in (
+                one.tag, one.task_id, one.fence, int(one.has_begun), one.list, one.message
+            )
+        ]  # fmt: skip
+        return {_text(tag) for tag in self._run("restore", [], LEASE_MS, *words)}
 
     def release(self, tags: Iterable[str]) -> int:
         """Forget messages that are done with; return how many were not, and went back."""
@@ -139,7 +180,7 @@ class Store:
         if not more:
             return Begun(_text(verdict))
         fields = [_text(field) for field in more[1]]
-        return Begun("run", str(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
+        return Begun("run", _text(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
 
     def call(
         self,
@@ -167,7 +208,7 @@ class Store:
             another delivery has begun: then the call must not go out.
         """
         given = (fence, call, int(paid), numbered, failed, *rows)
-        return int(self._run("call", [f"task:{task_id}"], *given))
+        return int(self._run("call", [f"task:{task_id}", RESULT + task_id], *given))
 
     def share(
         self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int
@@ -182,9 +223,10 @@ class Store:
         Returns:
             cached, and the answer; or, with nothing, own (it makes the call, and the same ones wait
             for it), alone (it makes the call; so do others), waits (its message was put away until
-            there is an answer) or gone (this delivery has the task no more).
+            there is an answer), lost (Redis has lost the message: restore it, ask again) or gone
+            (this delivery has the task no more).
         """
-        keys = [f"task:{task_id}", f"cache:{digest}", f"flight:{digest}"]
+        keys = [f"task:{task_id}", f"cache:{digest}", f"flight:{digest}", RESULT + task_id]
         verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms)
         return _text(verdict), _text(answer[0]) if answer else ""
 
@@ -259,11 +301,12 @@ class Store:
             rows: Of attempts, for the ledger.
 
         Returns:
-            1; 2 if this parked the queue; 0 if another delivery has begun.
+            1; 2 if this parked the queue; 0 if another delivery has begun; -1 if Redis has lost the
+            message, and nothing was done: restore it, and ask again.
         """
         return int(
             self._run(
-                "wait", [f"task:{task_id}"],
+                "wait", [f"task:{task_id}", RESULT + task_id],
                 fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few, numbered,
                 *rows,
             )

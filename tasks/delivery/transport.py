@@ -37,6 +37,8 @@ REPLIES = ".pidbox"
 """How the queues end through which workers answer `inspect`: no tasks, and nothing to lose."""
 TAKEN_FROM = "taken_from"
 """A message's property: the queue it was found in, which need not be the one it was sent to."""
+AS_TAKEN = "as_taken"
+"""The same: its list and itself, as Redis had them; for the keeper alone."""
 LAST_REPLY_S = 1.0
 """How long a channel that closes waits for the reply to its take."""
 DUE_SOON_MS = 1_000
@@ -76,7 +78,9 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Keep a message; the take has noted it already."""
-        keeper().hold(delivery_tag, message.properties.get(TAKEN_FROM, ""))
+        list_, raw = message.properties.pop(AS_TAKEN, ("", b""))
+        queue, task_id = message.properties.get(TAKEN_FROM, ""), message.headers.get("id")
+        keeper().hold(delivery_tag, queue, list_, raw, task_id or "")
         VirtualQoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -173,7 +177,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
         except InvalidMessage as fault:
             envelope.bury(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
             return
-        payload["properties"].update({"delivery_tag": delivery_tag, TAKEN_FROM: queue})
+        payload["properties"].update(
+            {"delivery_tag": delivery_tag, TAKEN_FROM: queue, AS_TAKEN: (list_.decode(), raw)}
+        )
         due_ms = _due_ms(payload["headers"])
         if due_ms and due_ms > time.time() * 1000 + DUE_SOON_MS:
             keeper().store.defer(delivery_tag, due_ms)

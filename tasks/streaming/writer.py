@@ -14,7 +14,7 @@ import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from tasks.call import MAX_BYTES
-from tasks.delivery.store import Store
+from tasks.delivery.store import RESULT, Store
 from tasks.encryption import seal
 from tasks.providers.base import Delta, TextDelta
 from tasks.streaming.events import RESTART, TEXT, TOOL_CALL, key_of
@@ -174,8 +174,9 @@ class Teller:
             return
         pipe = self._store.client.pipeline(transaction=False)
         for writer, (number, words) in batches:
-            keys = f"task:{writer.task_id}", key_of(writer.task_id)
-            pipe.evalsha(self._script.sha, 2, *keys, writer.fence, number, LIVES_MS, *words)
+            task_id = writer.task_id
+            keys = f"task:{task_id}", key_of(task_id), RESULT + task_id
+            pipe.evalsha(self._script.sha, 3, *keys, writer.fence, number, LIVES_MS, *words)
         refused: Exception | None = None
         for (writer, _), told in zip(batches, pipe.execute(raise_on_error=False), strict=True):
             if isinstance(told, Exception):

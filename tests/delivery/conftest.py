@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 import redis
 
-from tasks.delivery.store import LEASE_MS, Begun, Store, packaged
+from tasks.delivery.store import LEASE_MS, Begun, Store, Tended, packaged
 
 CLOCK = "test:ms"
 TIME = f"(function() local ms = tonumber(redis.call('GET', '{CLOCK}')); return {{math.floor(ms / 1000), ms % 1000 * 1000}} end)()"
@@ -43,7 +43,7 @@ class Bench:
             self.tick(LEASE_MS // 3)
         self.store.tend([])
 
-    def pass_tended(self, ms: int, *tags: str) -> tuple[list[str], list[str]]:
+    def pass_tended(self, ms: int, *tags: str) -> Tended:
         """Let time pass in which some worker looks, and renews these."""
         told = self.store.tend(tags)
         while ms > 0:

@@ -328,13 +328,13 @@ def test_a_flight_that_was_forgotten_keeps_nobody_waiting(bench: Bench) -> None:
 
 
 def test_what_was_flushed_is_gone_and_no_task_hangs_by_it(bench: Bench) -> None:
-    """FLUSHALL takes queues and flights; an equal call afterwards is one of its own."""
+    """FLUSHALL takes queues and flights; who was to make the call restores its message first."""
     _, owner, tag = ask(bench, "a")
     ask(bench, "b")
     bench.redis.flushall()
     bench.tick(0)
 
-    assert share(bench, owner, tag, "a") == ("gone", "")
+    assert share(bench, owner, tag, "a") == ("lost", "")
     assert ask(bench, "c")[0] == "own"
 
 

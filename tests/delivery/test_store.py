@@ -62,7 +62,7 @@ def test_a_living_worker_keeps_what_it_holds_for_any_time(bench: Bench) -> None:
     bench.push("a", "b")
     tags = [tag for tag, _ in bench.take(2)]
 
-    lost, _ = bench.pass_tended(20 * LEASE_MS, *tags)
+    lost = bench.pass_tended(20 * LEASE_MS, *tags).lost
 
     assert lost == []
     assert bench.waiting() == []
@@ -74,7 +74,7 @@ def test_a_worker_is_told_what_it_has_lost(bench: Bench) -> None:
     tag = bench.take_one()
     bench.pass_tended(LEASE_MS + 2000)
 
-    lost, _ = bench.store.tend([tag])
+    lost = bench.store.tend([tag]).lost
 
     assert lost == [tag]
     assert bench.redis.zscore("taken:until", tag) is None
@@ -88,7 +88,7 @@ def test_after_an_outage_the_living_come_first(bench: Bench) -> None:
     bench.tick(10 * LEASE_MS)
     bench.store.tend([])  # somebody else is the first to be back
     bench.tick(2000)
-    lost, _ = bench.store.tend([alive])
+    lost = bench.store.tend([alive]).lost
     bench.pass_tended(LEASE_MS, alive)
 
     assert lost == []

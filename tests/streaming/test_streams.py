@@ -165,7 +165,7 @@ def test_a_batch_whose_reply_was_lost_is_told_once(told: Told, redis_url: str) -
     writer.finish()
     number = int(told.redis.hget("task:t", "told"))
     script = told.store.script("stream")
-    keys = ["task:t", key_of("t")]
+    keys = ["task:t", key_of("t"), "celery-task-meta-t"]
     again = [told.fence, number, 1000, "text", '{"text":"once"}']
 
     assert script(keys=keys, args=again) == 1

@@ -27,9 +27,10 @@ elseif held then
   redis.call('HINCRBY', task, 'lost', 1)
   let_go(task)
 end
-local fence = redis.call('HINCRBY', task, 'fence', 1)
-redis.call('HSET', task, 'tag', tag)
+-- Not a plain count: after a loss of Redis' data two deliveries would have the same number.
+local fence = math.max(tonumber(redis.call('HGET', task, 'fence') or 0) + 1, now_ms())
+redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
 if ARGV[4] ~= '' then redis.call('HSET', task, 'calling', ARGV[4], 'numbered', ARGV[5]) end
 redis.call('PEXPIRE', task, TASK_LIVES_MS)
 redis.call('HSET', BEGUN, tag, id)
-return {'run', fence, redis.call('HGETALL', task)}
+return {'run', string.format('%.0f', fence), redis.call('HGETALL', task)}

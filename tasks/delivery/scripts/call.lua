@@ -1,11 +1,11 @@
 -- A call is about to go out, or has come to an end.
--- KEYS: task:ID. ARGV: fence, the call (its row if nobody hears its end; empty: it has ended), '1' if
+-- KEYS: task:ID, the result's key. ARGV: fence, the call (its row if nobody hears its end; empty: it has ended), '1' if
 -- it ended without an answer but may have to be paid, how many attempts have a number, the attempt
 -- (JSON) if it has failed and this is to be remembered, rows.
 -- Returns: how many calls of this task were paid for without an answer so far, or -1: another
 -- delivery has begun, do not call.
 local task, fence, call = KEYS[1], ARGV[1], ARGV[2]
-local owned = redis.call('HGET', task, 'fence') == fence
+local owned, is_lost = owns(task, KEYS[2], fence)
 book(6, #ARGV, owned)
 if not owned then
   count('superseded')
@@ -28,4 +28,5 @@ else
   end
   redis.call('HSET', task, 'calling', call)
 end
+if is_lost then redis.call('PEXPIRE', task, TASK_LIVES_MS) end
 return tonumber(redis.call('HGET', task, 'duplicates') or 0)

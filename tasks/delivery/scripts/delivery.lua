@@ -7,7 +7,7 @@
 -- taken:until            zset    delivery tag -> ms at which it goes back unless renewed
 -- begun                  hash    delivery tag -> task id, of those whose task runs
 -- task:ID                hash    what outlives one delivery of an unsettled task:
---     fence              grows with every beginning; only its newest holder settles
+--     fence              the time (ms) of its newest beginning, or more; only its holder settles
 --     tag                the delivery that runs it, while one does
 --     calling            the call whose answer is awaited: its row for the ledger, if it is lost
 --     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
@@ -51,8 +51,9 @@
 -- dead:messages          hash    letter -> list and message, as `taken`
 -- ledger                 stream  rows of attempts, until a worker has drained them into the database:
 --     row                JSON; ciphertext if there are keys
--- delivery               hash    counts since ever: recovered, duplicates, superseded, dead
--- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before)
+-- delivery               hash    counts since ever: recovered, restored, duplicates, superseded, dead
+-- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before), data (a
+--                                name for the data in this Redis; another name: the old data is lost)
 local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
 local OPERATIONS, NAMED = 10000, 20
 local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
@@ -92,6 +93,16 @@ local function forget(tag)
   redis.call('HDEL', TAKEN, tag)
   redis.call('ZREM', UNTIL, tag)
   redis.call('HDEL', BEGUN, tag)
+end
+
+-- Whether nobody has begun this task since the delivery with this fence did, so that what it brings
+-- counts; and whether Redis has lost that beginning with its data. Fences grow with time, so a smaller
+-- one is an older one, which an older replica had. A task that has a result is nobody's.
+local function owns(task, result, fence)
+  local newest, mine = tonumber(redis.call('HGET', task, 'fence') or 0), tonumber(fence)
+  if newest >= mine then return newest == mine, false end
+  if redis.call('EXISTS', result) == 1 then return false, false end
+  return true, true
 end
 
 -- To the head of its list, where it is the next to be taken.

@@ -8,7 +8,7 @@ local task, result, fence, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 local last, keep_s = 10 + ARGV[8], tonumber(ARGV[9])
 local there = redis.call('GET', result)
 if there == ARGV[4] then return 'settled' end -- our answer was lost
-local owned = not there and (fence == '' or redis.call('HGET', task, 'fence') == fence)
+local owned = not there and (fence == '' or (owns(task, result, fence)))
 book(11, last, owned)
 if there then return 'already' end
 if not owned then

@@ -1,16 +1,19 @@
 -- A task is about to make a call of which the answer may be there, or on its way to another task.
--- KEYS: task:ID, cache:DIGEST, flight:DIGEST. ARGV: fence, tag, task id, digest, how long the task has
+-- KEYS: task:ID, cache:DIGEST, flight:DIGEST, the result's key. ARGV: fence, tag, task id, digest, how long the task has
 -- to wait at most (ms).
 -- Returns: 'cached' and the answer; 'own' (this task makes the call, and the same ones wait for it);
 -- 'alone' (it makes the call, and nobody waits: its answer will not be kept); 'waits' (its message is
--- put away until the answer is there); or 'gone' (this delivery has the task no more).
+-- put away until the answer is there); 'lost' (Redis has lost the message; restore it, and ask again); or
+-- 'gone' (this delivery has the task no more).
 local task, fence, tag, id, digest = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local flight = KEYS[3]
-local mine = redis.call('HMGET', task, 'fence', 'tag', 'flight')
-if mine[1] ~= fence or mine[2] ~= tag or redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
+local owned, is_lost = owns(task, KEYS[4], fence)
+if owned and is_lost then return {'lost'} end
+local mine = redis.call('HMGET', task, 'tag', 'flight')
+if not owned or mine[1] ~= tag or redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 redis.call('HSET', task, 'flight', digest)
 -- The roles file has changed since it waited for that, or made it.
-if mine[3] and mine[3] ~= digest then land(mine[3], id) end
+if mine[2] and mine[2] ~= digest then land(mine[2], id) end
 
 local answer = redis.call('GET', KEYS[2])
 if answer then

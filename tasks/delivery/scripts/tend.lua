@@ -1,19 +1,20 @@
 -- Renew what a worker holds, put back what nobody renews, and forget dead letters that are too old;
 -- every worker does.
--- ARGV: how long a take lasts (ms), tags.
--- Returns: tags that are this worker's no more; then the queues that are parked.
+-- ARGV: how long a take lasts (ms), a name for the data if it has none, tags.
+-- Returns: tags that are this worker's no more; then the queues that are parked; then the data's name.
 local lease_ms = tonumber(ARGV[1])
 local now = now_ms()
 
 -- Nobody looked for a while: Redis was away, or slept, or its clock was set. Whoever lives comes
 -- first to say so; only then is a silent one dead.
-local seen = redis.call('HMGET', 'delivery:clock', 'swept_ms', 'calm_ms')
+local seen = redis.call('HMGET', 'delivery:clock', 'swept_ms', 'calm_ms', 'data')
 local swept, calm = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
 if now < swept or now - swept > lease_ms / 2 or calm > now + lease_ms then calm = now + lease_ms end
-redis.call('HSET', 'delivery:clock', 'swept_ms', now, 'calm_ms', calm)
+local data = seen[3] or ARGV[2]
+redis.call('HSET', 'delivery:clock', 'swept_ms', now, 'calm_ms', calm, 'data', data)
 
 local lost = {}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local tag = ARGV[i]
   local id = redis.call('HGET', BEGUN, tag)
   if redis.call('HEXISTS', TAKEN, tag) == 0 then
@@ -53,4 +54,4 @@ for _, letter in ipairs(redis.call('XRANGE', 'dead', '-', now - LETTERS_LIVE_MS,
   redis.call('XDEL', 'dead', letter[1])
   redis.call('HDEL', 'dead:messages', letter[1])
 end
-return {lost, redis.call('HKEYS', 'parked')}
+return {lost, redis.call('HKEYS', 'parked'), data}
