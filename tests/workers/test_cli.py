@@ -163,6 +163,6 @@ def test_a_redis_that_is_away_is_one_clear_line(
 
 def test_the_help_imports_no_sdk(workers: Fleet) -> None:
     """A vendor's SDK costs 0.3 to 0.7 s; a command imports it when it needs it."""
-    loaded = workers.run("import sys, workers.cli; print(*sys.modules)").split()
+    loaded = workers.run("import sys, workers.cli; print(*sys.modules)", fresh=True).split()
 
     assert not {"anthropic", "openai", "google.genai"} & set(loaded)

