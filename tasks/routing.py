@@ -260,7 +260,7 @@ class _Walk:
         """Return the completion with its data, if a schema asks for some."""
         if self.shape is None or completion.tool_calls:
             return completion
-        reading = self.shape.read(completion.text)
+        reading = self.shape.read(completion.text, self.deadline - self.clock())
         if not reading.fault:
             return replace(completion, data=reading.data)
         self.violation = Violation(completion, reading)

@@ -2,27 +2,39 @@
 JSON Schema: whether a schema is one, and what an answer makes of it.
 
 Draft 2020-12 unless the schema names another; formats are not asserted, and references stay within
-the schema: nothing is ever fetched. jsonschema takes 70 ms to import, so only a call that brings a
-schema or tools imports it.
+the schema: nothing is ever fetched. Schemas are bounded in size (`tasks.schema_bounds`), and so is
+the work of validating: an answer is judged in this process if a sum shows that it takes well under
+a second, and else in a process that can be ended (`tasks.validation`).
 
 Source: json-schema.org, "JSON Schema: A Media Type for Describing JSON Documents", 2020-12.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tasks.schema_bounds import MAX_BYTES, NOWHERE, Unbounded, expansion_of
+
+if TYPE_CHECKING:
+    from jsonschema_rs import ValidationError, Validator
+
+    from tasks.validation import Fault
 
 MAX_DEPTH = 64
-"""How deep what a call brings may nest; a message as a whole may a little deeper."""
-KEPT_BYTES = 262_144
-"""A schema of up to this size is kept compiled: checking one takes 2 ms, looking it up 20 µs."""
-MAX_TOLD = 5
-"""Faults of an answer that its model is told of."""
-_FENCED = re.compile(r"```json\s*\n(.*)```", re.DOTALL)
+"""How deep what a call brings, or an answer, may nest; a message as a whole may a little deeper."""
+KEPT_BYTES = 32 * 1024
+"""A schema of up to this size is kept compiled."""
+LIMIT_S = 10.0
+"""How long validating one answer may take; never longer than the task's deadline allows."""
+MAX_STEPS = 2_000_000
+"""Visits of a subschema to a value, 40 ns each, that are made in this process."""
+MAX_MATCHED = 1024 * 1024
+"""Characters of an answer that are matched against regular expressions in this process."""
+DRAFTS = ("2020-12", "2019-09", "draft-07", "draft-06", "draft-04")
+LARGE = 2**53
+"""From here on a float is not exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +53,71 @@ class Shape:
     A schema, ready to read answers with.
 
     Args:
-        schema: Its JSON Schema.
-        validator: jsonschema's, for it.
+        text: The schema as JSON.
+        validator: Its validator; None if answers are to be judged in a process of their own.
+        expansion: See `tasks.schema_bounds`; None if there is none.
     """
 
-    def __init__(self, schema: Mapping[str, Any], validator: Any) -> None:
+    def __init__(self, text: str, validator: "Validator | None", expansion: int | None) -> None:
+        self._text = text
         self._validator = validator
-        self._declared = frozenset(_declared(schema))
+        self._expansion = expansion
+        self._has_patterns = '"pattern' in text
+        self._declared = frozenset(_declared(json.loads(text)))
 
-    def read(self, text: str) -> Reading:
-        """Read an answer's text as JSON, perhaps in a ```json fence, and validate it."""
-        fenced = _FENCED.fullmatch(text.strip())
+    def read(self, text: str, limit_s: float = LIMIT_S) -> Reading:
+        """
+        Read an answer's text as JSON, perhaps in a ```json fence, and validate it.
+
+        Args:
+            limit_s: What is left of the task's time, in seconds.
+        """
         try:
-            data = json.loads(fenced[1] if fenced else text)
+            data = json.loads(unfenced(text))
             # What Python reads and JSON has not: NaN, Infinity, half a surrogate pair.
-            json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+            plain = json.dumps(data, allow_nan=False, ensure_ascii=False)
+            plain.encode()
         except (ValueError, RecursionError):
             return Reading(fault="is not JSON", advice="it is not JSON")
-        try:
-            errors = list(islice(self._validator.iter_errors(data), MAX_TOLD))
-        except RecursionError:
-            return Reading(fault="nests too deep to be validated", advice="it nests too deep")
-        if not errors:
-            return Reading(data)
-        told = [f"at {_pointer(e.absolute_path)}: {e.message[:300]}" for e in errors]
-        return Reading(fault=self._named(errors[0]), advice="; ".join(told))
+        if depth_of(data) > MAX_DEPTH:
+            deep = f"nests deeper than {MAX_DEPTH}"
+            return Reading(fault=deep, advice=f"it {deep}")
+        from tasks.validation import NotValidated  # noqa: PLC0415 - 8 MiB; not without schemas
 
-    def _named(self, error: Any) -> str:
+        try:
+            faults = self._faults(data, plain, limit_s)
+        except NotValidated as not_validated:
+            return Reading(fault=str(not_validated), advice="it is too large to be validated")
+        if not faults:
+            return Reading(data)
+        advice = [f"at {_pointer(each.path)}: {each.message}" for each in faults]
+        return Reading(fault=self._named(faults[0]), advice="; ".join(advice))
+
+    def _faults(self, data: Any, plain: str, limit_s: float) -> "list[Fault]":
+        from tasks.validation import judge, run  # noqa: PLC0415 - as above
+
+        if self._validator is not None and self._expansion is not None:
+            most = MAX_STEPS // self._expansion
+            too_long = self._has_patterns and len(plain) > MAX_MATCHED
+            if not too_long and (values := _plain_values(data, most)) is not None:
+                return judge(self._validator, data, values * self._expansion)
+        return run(self._text, plain, max(0.1, min(LIMIT_S, limit_s)))
+
+    def _named(self, fault: "Fault") -> str:
         """Name place and rule; a key that the schema does not name is the answer's own word."""
         place = (
-            step if isinstance(step, int) or step in self._declared else "*"
-            for step in error.absolute_path
+            step if isinstance(step, int) or step in self._declared else "*" for step in fault.path
         )
-        return f"breaks {error.validator!r} at {_pointer(place)}"
+        return f"breaks {fault.rule!r} at {_pointer(place)}"
+
+
+def unfenced(text: str) -> str:
+    """Return what stands in a ```json fence, if the text is nothing but that; else the text."""
+    body = text.strip()
+    if not (body.startswith("```json") and body.endswith("```")):
+        return text
+    after, newline, inside = body[len("```json") : -len("```")].partition("\n")
+    return inside if newline and not after.strip() else text
 
 
 def shape_of(schema: Mapping[str, Any]) -> Shape:
@@ -124,7 +168,7 @@ def as_json_object(value: object) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from None
     copy: dict[str, Any] = json.loads(text)
-    if _depth(copy) > MAX_DEPTH:
+    if depth_of(copy) > MAX_DEPTH:
         raise ValueError(f"nests deeper than {MAX_DEPTH}")
     return copy
 
@@ -145,59 +189,71 @@ def _kept(text: str) -> tuple[Shape | None, str]:
 
 def _compile(text: str) -> tuple[Shape | None, str]:
     """Return a shape and no fault, or the fault."""
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - 70 ms
-    from jsonschema.validators import validator_for  # noqa: PLC0415
-    from referencing import Registry  # noqa: PLC0415
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+    from jsonschema_rs import ValidationError  # noqa: PLC0415 - as above
 
+    if len(text) > MAX_BYTES:
+        return None, f"it has {len(text)} bytes as JSON; at most {MAX_BYTES} are allowed"
     schema = json.loads(text)
     if not _names_known_draft(schema):
-        return None, "at /$schema: it names no draft that is known; leave it out for 2020-12"
-    kind = validator_for(schema, default=Draft202012Validator)
+        return None, (
+            f"at /$schema: it names no draft that is known, which are {', '.join(DRAFTS)}; leave "
+            f"it out for 2020-12"
+        )
     try:
-        kind.check_schema(schema)
-        # Without a registry of its own, jsonschema would fetch what a reference names.
-        validator = kind(schema, registry=Registry())
-        for there in _referred(schema):
-            kind.check_schema(there)
-        next(validator.iter_errors(None), None)
-    except SchemaError as error:
-        return None, f"at {_pointer(error.absolute_path)}: it breaks {error.validator!r}"
-    except (Unresolvable, LookupError, TypeError, ValueError):  # as jsonschema and urllib raise
-        return None, "a $ref leads to no schema; it must point into the schema itself, as #/$defs/…"
-    except RecursionError:
-        return None, "it refers to itself without an end"
-    return Shape(schema, validator), ""
+        expansion = expansion_of(schema)
+        validator, linear = _validator(text)
+    except Unbounded as fault:
+        return None, str(fault)
+    except ValidationError as error:
+        return None, _refusal(error)
+    if not linear or _plain_values(schema, MAX_BYTES) is None:
+        expansion = None
+    return Shape(text, validator if expansion is not None else None, expansion), ""
+
+
+def _validator(text: str) -> "tuple[Validator, bool]":
+    """Compile a schema; say whether its regular expressions run in linear time."""
+    from tasks.validation import compiled  # noqa: PLC0415 - as above
+
+    try:
+        return compiled(text, linear=True), True
+    except ValueError as error:
+        if not _is_of_pattern(error):
+            raise
+    return compiled(text, linear=False), False
+
+
+def _is_of_pattern(error: Any) -> bool:
+    return bool(
+        error.kind.name == "format" and {"pattern", "patternProperties"} & {*error.instance_path}
+    )
+
+
+def _refusal(error: "ValidationError") -> str:
+    """Say why something is not a JSON Schema, in none of its own words."""
+    if error.kind.name == "$ref":
+        return NOWHERE
+    where = _pointer(error.instance_path)
+    if _is_of_pattern(error):
+        return (
+            f"at {where}: this regular expression is not supported; allowed are those of ECMA-262 "
+            f"(mode u) of at most 1 MiB when compiled"
+        )
+    return f"at {where}: it breaks {error.kind.name!r}"
 
 
 def _names_known_draft(schema: Mapping[str, Any]) -> bool:
-    from referencing.jsonschema import UnknownDialect, specification_with  # noqa: PLC0415 - as above
-
     draft = schema.get("$schema")
-    try:
-        return draft is None or (isinstance(draft, str) and bool(specification_with(draft)))
-    except UnknownDialect:
+    if draft is None:
+        return True
+    if not isinstance(draft, str):
         return False
-
-
-def _referred(schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Look up every reference, also those that only some answers would make a validator follow."""
-    from referencing import Registry, Resource  # noqa: PLC0415 - as above
-    from referencing.jsonschema import DRAFT202012  # noqa: PLC0415
-
-    root = Resource.from_contents(schema, default_specification=DRAFT202012)
-    registry: Registry[Any] = Registry().with_resource(root.id() or "", root).crawl()
-    waiting = [(root, registry.resolver_with_root(root))]
-    seen = set()
-    while waiting:
-        resource, resolver = waiting.pop()
-        if isinstance(resource.contents, Mapping):
-            for key in {"$ref", "$dynamicRef"} & resource.contents.keys():
-                there = resolver.lookup(resource.contents[key]).contents
-                if id(there) not in seen:  # all are parts of the schema, which stays
-                    seen.add(id(there))
-                    yield there
-        waiting += [(each, resolver.in_subresource(each)) for each in resource.subresources()]
+    address = draft.removesuffix("#").removeprefix("https://").removeprefix("http://")
+    return address in {
+        f"json-schema.org/{each}/schema" if each.startswith("draft-")
+        else f"json-schema.org/draft/{each}/schema"
+        for each in DRAFTS
+    }  # fmt: skip
 
 
 def _declared(schema: object) -> Iterator[str]:
@@ -214,7 +270,7 @@ def _declared(schema: object) -> Iterator[str]:
             level += each
 
 
-def _depth(value: object) -> int:
+def depth_of(value: object) -> int:
     """Count how deep lists and objects nest, without recursion."""
     depth, level = 0, [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
@@ -223,6 +279,31 @@ def _depth(value: object) -> int:
         ]
         depth += 1
     return depth
+
+
+def _plain_values(data: object, most: float) -> int | None:
+    """
+    Count the values in JSON data, names too.
+
+    Returns:
+        Their number; None if there are more than `most`, or a number of more than 53 bits among
+        them: long integers take the validator a thousand times longer to compare, and floats as
+        large are to be compared as integers.
+    """
+    count, waiting = 0, [data]
+    while waiting:
+        each = waiting.pop()
+        count += 1
+        if isinstance(each, Mapping):
+            count += len(each)
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+        elif isinstance(each, int | float) and not -LARGE < each < LARGE:
+            return None
+        if count + len(waiting) > most:
+            return None
+    return count
 
 
 def _pointer(path: Any) -> str:

@@ -1,5 +1,6 @@
 """The options `tools` and `tool_choice`: functions that a model may ask to have called."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,10 @@ from tasks.schema import as_json_object, fault_of
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What all vendors take."""
 CHOICES = ("auto", "none", "required")
+MAX_TOOLS = 512
+"""OpenAI takes 128."""
+MAX_BYTES = 1024 * 1024
+"""Of all tools' parameters together, as JSON."""
 _KEYS = {"name", "description", "parameters"}
 
 
@@ -21,10 +26,21 @@ def tools_of(given: object, faults: list[str]) -> tuple[Tool, ...]:
     if not isinstance(given, (list, tuple)):
         faults.append(f"tools is a {type(given).__name__}; it must be a list of tools")
         return ()
+    if len(given) > MAX_TOOLS:
+        faults.append(f"tools has {len(given)} tools; at most {MAX_TOOLS} are allowed")
+        return ()
     tools: dict[str, Tool] = {}
+    size = 0
     for at, item in enumerate(given):
         try:
             tool = _tool(item)
+            size += len(json.dumps(tool.parameters))
+            if size > MAX_BYTES:
+                faults.append(
+                    f"tools[{at}]: with its parameters there are {size} bytes as JSON; together "
+                    f"at most {MAX_BYTES} are allowed"
+                )
+                return ()
             if tool.name in tools:
                 raise ValueError(f"there is a tool {tool.name!r} already; names must differ")
             tools[tool.name] = tool

@@ -41,7 +41,9 @@ class Unsayable(ValueError):  # noqa: N818 - not a failure: it is asked for othe
 def rooted(schema: Mapping[str, Any]) -> Schema:
     """Return the schema with its root spelled out, where that is a reference into itself."""
     root = dict(schema)
-    while "$ref" in root and root["$ref"] != "#":
+    seen = {"#"}
+    while (reference := root.get("$ref")) is not None and str(reference) not in seen:
+        seen.add(str(reference))
         root = {**_resolved(schema, root.pop("$ref")), **root}
     return root
 
@@ -192,19 +194,25 @@ def _is_of(kind: str, value: object) -> bool:
 
 
 def _refuse_recursion(schema: Schema) -> None:
+    """Follow each definition's references once, depth first."""
     refers = {
-        name: {node["$ref"] for node in _nodes(one) if "$ref" in node}
+        name: {str(node["$ref"]).removeprefix("#/$defs/") for node in _nodes(one) if "$ref" in node}
         for name, one in schema.get("$defs", {}).items()
     }
-    for name, refs in refers.items():
-        seen: set[str] = set()
-        ahead = {*refs}
-        while ahead:
-            seen |= ahead
-            ahead = set().union(*(refers.get(ref.removeprefix("#/$defs/"), ()) for ref in ahead))
-            ahead -= seen
-        if f"#/$defs/{name}" in seen:
+    done: set[str] = set()
+    is_open: set[str] = set()
+    waiting = [(name, False) for name in refers]
+    while waiting:
+        name, is_left = waiting.pop()
+        if is_left:
+            is_open.discard(name)
+            done.add(name)
+        elif name in is_open:
             raise Unsayable("it describes itself")
+        elif name not in done:
+            is_open.add(name)
+            waiting.append((name, True))
+            waiting += [(one, False) for one in refers.get(name, ())]
 
 
 def _reference(to: object) -> str:

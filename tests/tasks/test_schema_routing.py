@@ -92,7 +92,7 @@ def test_a_target_is_asked_once_more_with_what_is_wrong(breakers: Breakers) -> N
     assert (first.usage.output_tokens, first.request_id) == (2, "req-1")
     asked, said, told = house.providers["a"].requests[1].messages
     assert (asked, said) == (Message("user", "hi"), Message("assistant", BAD))
-    assert (told.role, "at /n: 'CANARY-ANSWER' is not of type 'integer'" in told.text) == (
+    assert (told.role, 'at /n: "CANARY-ANSWER" is not of type "integer"' in told.text) == (
         "user",
         True,
     )
