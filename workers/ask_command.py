@@ -1,7 +1,6 @@
 """`breakwater ask`: one prompt, asked by hand."""
 
 import json
-import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -14,7 +13,18 @@ from tasks.connection import client
 from tasks.enqueuing import queue_for
 from tasks.errors import BreakwaterError, UnknownRole
 from tasks.streaming.events import Event
-from workers.console import AsJson, err, fail, out, print_json, refuse, usable_redis_url
+from workers.console import (
+    AsJson,
+    err,
+    fail,
+    out,
+    print_answer,
+    print_json,
+    print_json_line,
+    refuse,
+    typed,
+    usable_redis_url,
+)
 
 HINT_AFTER_S = 3.0
 """An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
@@ -41,7 +51,7 @@ def ask(
 ) -> None:
     """Enqueue a prompt, wait, show the answer and its way."""
     _reach_redis()
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = typed(prompt)
     options: dict[str, Any] = {"params": _params(param or []), "deadline_s": timeout}
     options |= {"stream": True} if streamed else {}
     options |= {} if system is None else {"system": system}
@@ -59,7 +69,7 @@ def ask(
             print_json(answer)
         return
     if not streamed:
-        out.print(answer["text"], markup=False, soft_wrap=True)
+        print_answer(answer["text"])
     _show_way(answer["attempts"])
 
 
@@ -116,14 +126,14 @@ def _tell(result: AsyncResult, queue: str, timeout_s: float, as_json: bool) -> d
 def _show(event: Event, as_json: bool) -> None:
     if as_json:
         shown = {name: value for name, value in asdict(event).items() if value not in (None, "")}
-        out.print(json.dumps(shown), soft_wrap=True, markup=False)
+        print_json_line(shown)
     elif event.type == "restart":
         out.print()
         who = event.provider or "its worker"
-        err.print(f"{who}: {event.error}; the answer begins anew", style="yellow", markup=False)
+        err.print(f"{who}: {event.error}; the answer begins anew", style="yellow")
     else:
         ends = "\n" if event.type == "end" else ""
-        out.print(event.text, end=ends, markup=False, soft_wrap=True)
+        print_answer(event.text, end=ends)
 
 
 def _hint(queue: str) -> bool:
@@ -154,4 +164,4 @@ def _show_way(attempts: list[dict[str, Any]]) -> None:
     for tried in attempts:
         what = tried["error"] or f"{tried['latency_ms']} ms"
         line = f"{tried['provider']} ({tried['model']}): {tried['outcome']}, {what}; {tried['why']}"
-        err.print(line, style="dim", markup=False)
+        err.print(line, style="dim")

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from breaker import Breakers, BreakerState
 from breaker.state import Forced
@@ -24,6 +24,8 @@ from workers.console import (
     usable_redis_url,
     watch,
 )
+from workers.plain import plain
+from workers.table import Table
 
 TIMEOUT_S = 2.0
 """For a person who waits; a worker's own 100 ms would call a slow network an outage."""
@@ -73,10 +75,12 @@ def events(
     if as_json:
         print_json(told)
         return
-    table = Table("at (UTC)", "from", "to", "reason", "failures", "trips", "who", box=None)
+    table = Table(
+        "at (UTC)", "from", "to", "reason", "failures", "trips", "who", right=("failures", "trips")
+    )
     for event in told:
         at = at_utc(int(event["at_ms"]))
-        table.add_row(at, *(event[x] for x in ("from", "to", "reason", "failures", "trips", "who")))
+        table.add(at, *(event[x] for x in ("from", "to", "reason", "failures", "trips", "who")))
     out.print(table)
 
 
@@ -99,7 +103,11 @@ def auto(name: Name) -> None:
 
 
 def _force(name: str, forced: Forced | None) -> None:
-    breaker = _known(name).get(name)
+    fleet = _known(name)
+    try:
+        breaker = fleet.get(name)
+    except ValueError as fault:  # somebody else's key
+        refuse(str(fault))
     Operations(client(usable_redis_url())).record(f"breaker {forced or 'auto'}", [name])
     out.print(_table([breaker.force(forced)]))
 
@@ -132,22 +140,20 @@ def _known(name: str) -> Breakers:
 
 
 def _table(states: list[BreakerState]) -> Table:
-    table = Table(box=None)
-    for header in ("breaker", "state"):
-        table.add_column(header, no_wrap=True)
-    for header in ("failures", "successes", "opens in", "held for", "trips"):
-        table.add_column(header, justify="right")
-    for header in ("forced", "reason", *(["who"] if out.width >= WIDE else [])):
-        table.add_column(header)
+    numbers = ("failures", "successes", "opens in", "held for", "trips")
+    table = Table(
+        "breaker", "state", *numbers, "forced", "reason", *(["who"] if out.width >= WIDE else []),
+        whole=("breaker", "state"), right=numbers,
+    )  # fmt: skip
     for state in states:
-        table.add_row(
+        table.add(
             state.name,
-            f"[{COLOURS[state.state]}]{state.state}[/]",
-            str(state.failures),
-            str(state.successes),
+            Text(plain(state.state), style=COLOURS.get(state.state, "")),
+            state.failures,
+            state.successes,
             f"{state.open_for_s:.1f} s" if state.open_for_s else "",
             f"{state.held_for_s:.1f} s" if state.held_for_s else "",
-            str(state.trips),
+            state.trips,
             state.forced or "",
             state.reason,
             *([state.who] if out.width >= WIDE else []),

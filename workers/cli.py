@@ -28,8 +28,11 @@ from workers.console import (
     AsJson,
     Screen,
     err,
+    exit_code,
+    flush_streams,
     group,
     out,
+    prepare_streams,
     print_json,
 )
 
@@ -52,11 +55,20 @@ def main() -> None:
     """Run the command; an error of ours is one line on standard error, exit code 1 (or 2)."""
     # What the breakers log for a worker, a command says in its own words.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    prepare_streams()
     try:
-        cli()
+        try:
+            cli()
+        except SystemExit as ended:
+            raise SystemExit(exit_code(ended)) from None
+        finally:
+            flush_streams()
     except (BreakwaterError, OperationalError, RedisError) as error:
-        err.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        err.print(f"{type(error).__name__}: {error}", style="red")
         raise SystemExit(2 if isinstance(error, UnknownRole) else 1) from None
+    except OSError as error:  # a full disk under standard output, a file that may not be read
+        err.print(f"{type(error).__name__}: {error}", style="red")
+        raise SystemExit(1) from None
 
 
 def _version(wanted: bool) -> None:
@@ -95,10 +107,10 @@ def doctor(as_json: AsJson = False) -> None:
     for finding in [] if as_json else findings:
         colour = {"ok": "green", "warning": "yellow", "fault": "red"}[finding.level]
         level = finding.level.upper() if finding.level == "fault" else finding.level
-        out.print(f"[{colour}]{level:8}[/]", end="")
-        out.print(f"{finding.about}: {finding.what}", markup=False, soft_wrap=True)
+        out.print(f"{level:8}", style=colour, end="")
+        out.print(f"{finding.about}: {finding.what}", soft_wrap=True)
         if finding.next_step:
-            out.print(f"{'':8}→ {finding.next_step}", markup=False, soft_wrap=True, style="dim")
+            out.print(f"{'':8}→ {finding.next_step}", soft_wrap=True, style="dim")
     raise typer.Exit(any(finding.level == "fault" for finding in findings))
 
 

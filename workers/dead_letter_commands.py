@@ -9,8 +9,6 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from tasks.connection import client
 from tasks.deadletters import DeadLetter, DeadLetters, Wanted
@@ -21,11 +19,12 @@ from workers.console import (
     fail,
     group,
     out,
-    plain,
     print_json,
     seconds,
     usable_redis_url,
 )
+from workers.plain import plain
+from workers.table import Table
 
 NOT_RETRIED = {
     "gone": "was retried or dropped by somebody else",
@@ -77,7 +76,7 @@ def dead(
     else:
         out.print("no dead letters" + ("" if wanted == Wanted() and not before else " like that"))
     if more:
-        err.print(f"there are more: --before {letters[-1].id}", style="dim", markup=False)
+        err.print(f"there are more: --before {letters[-1].id}", style="dim")
 
 
 @cli.command()
@@ -102,11 +101,11 @@ def show(
         return
     attempts = told.pop("attempts")
     for key, value in told.items():
-        out.print(f"{key + ':':10}{plain(value)}", markup=False, soft_wrap=True)
-    table = Table("provider", "model", "outcome", "error", "status", "ms", "why", box=None)
+        out.print(f"{key + ':':10}{plain(value)}", soft_wrap=True)
+    table = Table("provider", "model", "outcome", "error", "status", "ms", "why", right=("ms",))
     for each in attempts:
         keys = ("provider", "model", "outcome", "error", "status", "latency_ms", "why")
-        table.add_row(*(Text(plain(each.get(key) or "")) for key in keys))
+        table.add(*(each.get(key) or "" for key in keys))
     out.print(table if attempts else "no attempt was made")
 
 
@@ -127,7 +126,7 @@ def retry(
         outcome = letters.retry(letter)
         told[outcome] += 1
         if outcome != "retried":
-            err.print(f"{letter.name} {NOT_RETRIED[outcome]}", style="yellow", markup=False)
+            err.print(f"{letter.name} {NOT_RETRIED[outcome]}", style="yellow")
     if as_json:
         print_json({outcome: told[outcome] for outcome in ("retried", *NOT_RETRIED)})
     else:
@@ -204,11 +203,7 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _table(letters: Iterable[DeadLetter]) -> Table:
-    table = Table(box=None)
-    for header in ("at (UTC)", "id", "role", "error"):
-        table.add_column(header, no_wrap=True)
-    table.add_column("message")
+    table = Table("at (UTC)", "id", "role", "error", "message", whole=("id",))
     for letter in letters:
-        cells = (at_utc(letter.at_ms), letter.name, letter.role, letter.error, letter.message)
-        table.add_row(*(Text(plain(cell)) for cell in cells))
+        table.add(at_utc(letter.at_ms), letter.name, letter.role, letter.error, letter.message)
     return table

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tasks.config.detection import KEYS
+from workers.console import Terminal
 from workers.demo_stage import ROLES, Stage, Stopped, StoryBroken, stage
 from workers.demo_view import is_live, view
 
@@ -62,7 +63,7 @@ def run(*, simulated: bool) -> int:
     Args:
         simulated: Leave real providers alone even if their keys are set.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(markup=True, soft_wrap=True)  # its own words have colours
     real = not simulated and any(os.environ.get(key) for key in KEYS)
     if not (real or (ROOT / "simulator").is_dir()):
         console.print("the demo runs from a checkout: the simulator is not in the package")
@@ -178,7 +179,7 @@ def _sum_up_real(playing: Stage, console: Console) -> None:
         counts = answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]
         tokens = ["?" if count is None else count for count in counts]
         console.print(
-            f"\n[bold]{answer['role']}[/]: {answer['provider']} ({answer['model']}), "
+            f"\n[bold]{answer['role']}[/]: {answer['provider']} ({escape(answer['model'])}), "
             f"{answer['latency_ms']} ms, {tokens[0]} tokens in, {tokens[1]} out"
         )
         for tried in answer["attempts"][:-1]:

@@ -126,7 +126,7 @@ def _breakers(scene: Scene) -> Table:
     table = _table("provider", "state", "failures", "", widths=(10, 12, 9))
     for name, provider in scene.settings.providers.items():
         state, rules = scene.states.get(name), provider.breaker
-        model = f"[bright_black]{provider.model}"
+        model = Text(provider.model, style="bright_black")
         if state is None:
             table.add_row(name, "[bright_black]● closed", _dots(0, rules.fail_max), model)
             continue

@@ -26,6 +26,7 @@ from tasks.queue import COMMON_QUEUE, app, queue_of
 from workers.exporter import Exporter, exporter
 from workers.log import set_up_logging
 from workers.otel import Otel, otel
+from workers.plain import plain_lines
 from workers.reload import Reloader
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         _exporter = exporter(settings)
         _otel = otel()
     except ConfigError as faults:
-        print(faults, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        print(plain_lines(faults), file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(EXIT_BAD_CONFIG)
     runtime.use_settings(settings)
     use_keeper(lambda: runtime.runtime().keeper)

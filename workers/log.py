@@ -11,6 +11,9 @@ from typing import Any, TextIO
 
 import structlog
 
+from workers.plain import plain, plain_lines
+
+OF_SEVERAL_LINES = {"event", "exception", "stack"}
 OURS = ("breakwater", "breaker", "tasks", "workers")
 _STAMP: list[Any] = [
     structlog.stdlib.add_log_level,
@@ -58,9 +61,22 @@ def set_up_logging(level: int, stream: TextIO | None = None, logfile: str | None
 
 
 def _rendering(*, for_people: bool) -> list[Any]:
-    if for_people:
-        return [structlog.dev.ConsoleRenderer()]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # Not rich's traceback: it shows the values of variables, prompts among them.
+    traceback = structlog.processors.format_exc_info
+    if not for_people:
+        return [traceback, structlog.processors.JSONRenderer()]
+    people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    return [traceback, _clean, people]
+
+
+def _clean(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Let no text of a provider or a producer steer the terminal."""
+    for name, value in line.items():
+        if isinstance(value, str):
+            line[name] = plain_lines(value) if name in OF_SEVERAL_LINES else plain(value)
+    return line
 
 
 def _drop_celery_data(

@@ -1,21 +1,27 @@
 """`breakwater metrics`: what the ledger knows, summed up or row by row."""
 
-import csv
 import json
-import sys
-from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tasks.errors import nearest
 from tasks.ledger.database import Database
 from tasks.ledger.export import COLUMNS, export
 from tasks.ledger.summary import FOREVER_MS, GROUPS, OUTCOMES, Line, Where, summarise
-from workers.console import AsJson, err, group, moment_ms, out, print_json
+from workers.console import (
+    AsJson,
+    err,
+    group,
+    moment_ms,
+    out,
+    print_csv,
+    print_json,
+    print_json_line,
+)
+from workers.table import Table
 
 cli = group(no_args_is_help=True, help="Sum up the ledger, or export it.")
 
@@ -77,7 +83,8 @@ def summary(  # noqa: PLR0913, PLR0917 - a command's options
     if as_json or form == Table_.json:
         print_json([line.as_dict(groups) for line in lines])
     elif form == Table_.csv:
-        _print_csv([_flat(line.as_dict(groups)) for line in lines])
+        rows = [_flat(line.as_dict(groups)) for line in lines]
+        print_csv(rows[0] if rows else (), rows)
     elif lines:
         _print_table(lines, groups)
     else:
@@ -101,11 +108,9 @@ def export_(
         rows = export(database, where)
         if form == Rows.json:
             for row in rows:
-                sys.stdout.write(json.dumps(row) + "\n")
+                print_json_line(row)
         else:
-            writer = csv.DictWriter(sys.stdout, COLUMNS)
-            writer.writeheader()
-            writer.writerows(map(_flat, rows))
+            print_csv(COLUMNS, map(_flat, rows))
 
 
 def _where(
@@ -149,19 +154,11 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_csv(rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _print_table(lines: list[Line], groups: list[str]) -> None:
-    table = Table(*groups, box=None, pad_edge=False)
-    for head in ("calls", "ok", "failover", "p50", "p95", "p99", "in", "out", "USD"):
-        table.add_column(head, justify="right")
+    numbers = ("calls", "ok", "failover", "p50", "p95", "p99", "in", "out", "USD")
+    table = Table(*groups, *numbers, whole=groups, right=numbers)
     for line in lines:
-        table.add_row(
+        table.add(
             *line.group,
             f"{line.calls}",
             _share(line.success_rate),

@@ -5,12 +5,11 @@ from itertools import islice
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from tasks.connection import client
 from tasks.operations import Operation, Operations
-from workers.console import AsJson, at_utc, out, plain, print_json, seconds, usable_redis_url
+from workers.console import AsJson, at_utc, out, print_json, seconds, usable_redis_url
+from workers.table import Table
 
 
 def operations(
@@ -30,16 +29,10 @@ def operations(
     if as_json:
         print_json([asdict(each) for each in found])
         return
-    table = Table("at (UTC)", "who", "what", "to", "", box=None)
+    table = Table("at (UTC)", "who", "what", "to", "")
     for each in found:
-        cells = (
-            at_utc(each.at_ms),
-            each.who,
-            each.what,
-            _targets(each),
-            each.details.get("why", ""),
-        )
-        table.add_row(*(Text(plain(cell)) for cell in cells))
+        why = each.details.get("why", "")
+        table.add(at_utc(each.at_ms), each.who, each.what, _targets(each), why)
     out.print(table if found else "no operation")
 
 

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from tasks.config import role_names
@@ -17,12 +16,13 @@ from workers.console import (
     age,
     err,
     out,
-    plain,
     print_json,
     refuse,
     usable_redis_url,
     watch,
 )  # fmt: skip
+from workers.plain import plain
+from workers.table import Table
 
 ANY_ROLE = "(any)"
 
@@ -112,22 +112,20 @@ def _chosen(view: View, roles: list[str] | None, all_: bool) -> list[str]:
 
 def _tell(chosen: list[str], changed: list[str], done: str, not_done: str) -> None:
     for name in chosen:
-        out.print(f"{name} {done if name in changed else not_done}", markup=False)
+        out.print(f"{name} {done if name in changed else not_done}")
 
 
 def _table(view: View) -> Table:
-    table = Table("role", box=None)
-    for header in ("waiting", "oldest", "running", "delayed", "workers"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("")
+    numbers = ("waiting", "oldest", "running", "delayed", "workers")
+    table = Table("role", *numbers, "", whole=("role",), right=numbers)
     for queue in view.queues:
-        table.add_row(
-            plain(queue.role or ANY_ROLE),
-            str(queue.depth),
+        table.add(
+            queue.role or ANY_ROLE,
+            queue.depth,
             age(queue.oldest_s) if queue.oldest_s is not None else "",
-            str(queue.running),
-            str(queue.delayed),
-            str(queue.consumers),
+            queue.running,
+            queue.delayed,
+            queue.consumers,
             _state(queue, view.now_ms),
         )
     return table
@@ -151,8 +149,8 @@ def _state(queue: Queue, now_ms: int) -> Text:
 def _warn(view: View) -> None:
     if len(found := view.versions()) > 1:
         told = "; ".join(f"{version}: {', '.join(names)}" for version, names in found.items())
-        err.print(f"workers route by different roles files: {told}", style="yellow", markup=False)
+        err.print(f"workers route by different roles files: {told}", style="yellow")
     for worker in view.workers:
         if worker.draining:
             told = f"{worker.name} is drained by {worker.draining.who}, {worker.running} run still"
-            err.print(plain(told), style="yellow", markup=False)
+            err.print(plain(told), style="yellow")

@@ -12,8 +12,9 @@ from breaker import BreakerState
 from tasks.connection import shown
 from tasks.fleet import Queue
 from tasks.ledger.summary import Line
-from workers.console import COLOURS, age, plain
+from workers.console import COLOURS, age
 from workers.metrics_commands import dollars, short
+from workers.plain import plain
 from workers.top import WINDOW_S, Event, Scene
 
 WIDE = 120

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from redis.exceptions import RedisError
-from rich.table import Table
 
 from tasks.connection import client
 from tasks.delivery.store import RESULT
@@ -15,6 +14,7 @@ from tasks.ledger.export import story, told
 from tasks.ledger.rows import read
 from tasks.ledger.stream import LEDGER
 from workers.console import AsJson, at_utc, err, fail, out, print_json, usable_redis_url
+from workers.table import Table
 
 MOST_WAITING = 100_000
 """Rows that are looked through if they are not in the database yet."""
@@ -49,7 +49,7 @@ def _from_ledger(task_id: str) -> list[dict[str, Any]]:
         with Database(create=False) as database:
             return story(database, task_id)
     except ConfigError as missing:
-        err.print(str(missing), style="yellow", markup=False)
+        err.print(str(missing), style="yellow")
         return []
 
 
@@ -81,19 +81,22 @@ def _now(reached: Any, task_id: str) -> dict[str, Any]:
 
 def _tell(task_id: str, attempts: list[dict[str, Any]], now: dict[str, Any]) -> None:
     first = attempts[0] if attempts else {}
-    out.print(f"task {task_id}" + (f", role {first['role']}" if first else ""), markup=False)
+    out.print(f"task {task_id}" + (f", role {first['role']}" if first else ""))
     if first.get("metadata"):
-        out.print(f"metadata {json.dumps(first['metadata'])}", markup=False, soft_wrap=True)
-    table = Table("", "begun (UTC)", "target", "outcome", "ms", "tokens", "USD", "why", box=None)
+        out.print(f"metadata {json.dumps(first['metadata'])}", soft_wrap=True)
+    table = Table(
+        "", "begun (UTC)", "target", "outcome", "ms", "tokens", "USD", "why",
+        right=("", "ms", "USD"),
+    )  # fmt: skip
     ended_ms = first.get("started_ms", 0)
     if first:
-        table.add_row("", at_utc(ended_ms - first["queued_ms"]), "", "queued", "", "", "", "")
+        table.add("", at_utc(ended_ms - first["queued_ms"]), "", "queued", "", "", "", "")
     for each in attempts:
         waited_ms = each["started_ms"] - ended_ms
         if waited_ms > WAITED_MS:
-            table.add_row("", at_utc(ended_ms), "", "waited", f"{waited_ms}", "", "", "")
+            table.add("", at_utc(ended_ms), "", "waited", f"{waited_ms}", "", "", "")
         ended_ms = each["started_ms"] + each["latency_ms"]
-        table.add_row(*_cells(each))
+        table.add(*_cells(each))
     out.print(table)
     if now:
         out.print(f"now {now['state']}")

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tasks import app
 from tasks.connection import client
@@ -18,11 +17,11 @@ from workers.console import (
     err,
     fail,
     out,
-    plain,
     print_json,
     refuse,
     usable_redis_url,
 )  # fmt: skip
+from workers.table import Table
 
 REPLY_S = 10.0
 """A `solo` worker answers between two tasks, others within milliseconds."""
@@ -39,18 +38,19 @@ def workers(as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(worker) for worker in view.workers])
         return
-    table = Table("worker", "pool", "running", "roles file", "queues", "", box=None)
+    table = Table(
+        "worker", "pool", "running", "roles file", "queues", "",
+        whole=("worker",), right=("running",),
+    )  # fmt: skip
     for worker in view.workers:
         hold = worker.draining
-        table.add_row(
-            plain(worker.name),
+        table.add(
+            worker.name,
             f"{worker.pool} {worker.concurrency}",
-            str(worker.running),
+            worker.running,
             worker.version,
-            plain(", ".join(worker.queues)),
-            plain(f"drained by {hold.who} {age((view.now_ms - hold.at_ms) / 1000)} ago")
-            if hold
-            else "",
+            ", ".join(worker.queues),
+            f"drained by {hold.who} {age((view.now_ms - hold.at_ms) / 1000)} ago" if hold else "",
         )
     out.print(table if view.workers else "no worker")
 
@@ -75,7 +75,7 @@ def drain(
     done = fleet.drain(chosen)
     for worker in chosen:
         what = "draining" if worker.name in done else "was draining already, or has ended"
-        out.print(f"{worker.name} {what}", markup=False)
+        out.print(f"{worker.name} {what}")
     ids = {worker.id for worker in chosen}
     while wait and any(worker.id in ids for worker in fleet.look().workers):
         time.sleep(LOOK_EVERY_S)
@@ -119,12 +119,12 @@ def _chosen(there: list[Worker], names: list[str] | None, all_: bool) -> list[Wo
 
 def _show(name: str, answer: dict[str, Any]) -> None:
     if error := answer.get("error"):
-        err.print(f"{name}: {error}", style="red", markup=False)
+        err.print(f"{name}: {error}", style="red")
     elif faults := answer["faults"]:
-        err.print(f"{name}: refused, {answer['after']} stays", style="red", markup=False)
+        err.print(f"{name}: refused, {answer['after']} stays", style="red")
         for fault in faults:
-            err.print(f"  {fault}", style="red", markup=False)
+            err.print(f"  {fault}", style="red")
     elif answer["before"] == answer["after"]:
-        out.print(f"{name}: {answer['after']}, as before", markup=False)
+        out.print(f"{name}: {answer['after']}, as before")
     else:
-        out.print(f"{name}: {answer['before']} -> {answer['after']}", markup=False)
+        out.print(f"{name}: {answer['before']} -> {answer['after']}")

@@ -1,13 +1,11 @@
 """`breakwater workflows` and `breakwater workflow`: begin a run, look at it, cancel it, go on."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as NoAnswer
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from tasks.config import workflows_section
@@ -24,12 +22,15 @@ from workers.console import (
     fail,
     group,
     out,
-    plain,
+    print_answer,
     print_json,
     refuse,
+    typed,
     usable_redis_url,
     watch,
 )
+from workers.plain import plain
+from workers.table import Table
 
 REDIS_TIMEOUT_S = 2.0
 COLOURS = {"running": "yellow", "succeeded": "green", "failed": "red", "cancelled": "magenta"}
@@ -63,13 +64,13 @@ def workflows(count: Count = 20, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table("begun (UTC)", "workflow", "run", "state", box=None)
-    table.add_column("cost in $", justify="right")
+    table = Table(
+        "begun (UTC)", "workflow", "run", "state", "cost in $",
+        whole=("run", "state"), right=("cost in $",),
+    )  # fmt: skip
     for each in found:
         begun = at_utc(each["created_ms"])
-        table.add_row(
-            begun, plain(each["workflow"]), each["run"], _state(each["state"]), _cost(each)
-        )
+        table.add(begun, each["workflow"], each["run"], _state(each["state"]), _cost(each))
     out.print(table if found else "no run")
 
 
@@ -91,7 +92,7 @@ def run(
         chosen = workflow(name)
     except UnknownWorkflow as fault:
         refuse(str(fault))
-    begun = chosen.delay(sys.stdin.read() if given == "-" else given)
+    begun = chosen.delay(typed(given))
     if wait:
         _wait(begun, timeout, as_json)
     elif as_json:
@@ -119,7 +120,7 @@ def cancel(id_: Id) -> None:
     _reach_redis()
     if not workflow.run(id_).cancel():
         fail(f"{id_} is over already: {workflow.run(id_).state()['state']}")
-    out.print(f"{id_} cancelled", markup=False)
+    out.print(f"{id_} cancelled")
 
 
 @cli.command()
@@ -132,7 +133,7 @@ def resume(id_: Id) -> None:
     _reach_redis()
     if not workflow.run(id_).resume():
         fail(f"{id_} has succeeded; there is nothing to go on with")
-    out.print(f"{id_} goes on", markup=False)
+    out.print(f"{id_} goes on")
 
 
 def _reach_redis() -> None:
@@ -154,36 +155,33 @@ def _wait(begun: Run, timeout_s: float, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    out.print(answer["text"], markup=False, soft_wrap=True)
+    print_answer(answer["text"])
     err.print(_shown(begun.state()))
 
 
 def _shown(state: dict[str, Any]) -> Group:
-    head = Text(f"{plain(state['workflow'] or '(in code)')} {state['run']} ")
+    head = Text(f"{plain(state['workflow'] or '(in code)')} {plain(state['run'])} ")
     head.append_text(_state(state["state"]))
     head.append(f", begun {at_utc(state['created_ms'])} UTC, {_cost(state) or 'no'} $")
     if state["error"]:
-        head.append(f"\n{state['error']['type']}: {plain(state['error']['message'])}", style="red")
-    table = Table("stage", box=None)
-    for header in ("round", "try"):
-        table.add_column(header, justify="right")
-    for header in ("state", "role", "provider", "model"):
-        table.add_column(header, no_wrap=True)
-    for header in ("ms", "cost in $"):
-        table.add_column(header, justify="right")
-    table.add_column("")
+        fault = f"{state['error']['type']}: {state['error']['message']}"
+        head.append(f"\n{plain(fault)}", style="red")
+    table = Table(
+        "stage", "round", "try", "state", "role", "provider", "model", "ms", "cost in $", "",
+        right=("round", "try", "ms", "cost in $"),
+    )  # fmt: skip
     for each in state["stages"]:
-        table.add_row(
-            plain(each["stage"]), str(each["round"]), str(each["try"]), _state(each["state"]),
-            *(plain(each[name] or "") for name in ("role", "provider", "model")),
-            str(each["latency_ms"] or ""), _cost(each),
-            f"until: {each['until']}" if each["until"] else plain(each["error"] or ""),
+        table.add(
+            each["stage"], each["round"], each["try"], _state(each["state"]),
+            *(each[name] or "" for name in ("role", "provider", "model")),
+            each["latency_ms"] or "", _cost(each),
+            f"until: {each['until']}" if each["until"] else each["error"] or "",
         )  # fmt: skip
     return Group(head, table)
 
 
 def _state(state: str) -> Text:
-    return Text(state, style=COLOURS.get(state, ""))
+    return Text(plain(state), style=COLOURS.get(state, ""))
 
 
 def _cost(of: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ def test_what_a_letter_says_cannot_move_the_cursor(workers: Fleet, redis_url: st
     table = workers.command("breakwater", "dead").stdout
 
     assert "\x1b" not in table
-    assert "a\ufffd[2J" in table
+    assert "a\\x1b[2J" in table
     assert "[red]x" in table
 
 
