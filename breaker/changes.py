@@ -59,6 +59,10 @@ class Changes:
         since = self._listening_since
         return None if since is None else max(since, self._heard.get(name, since))
 
+    def heard(self, name: str) -> bool:
+        """Tell whether a change of a breaker was heard of, ever."""
+        return name in self._heard
+
     def close(self) -> None:
         """Listen no more."""
         self._closed = True

@@ -144,6 +144,14 @@ class Breakers:
         """Read every breaker any process has used, sorted by name; during an outage, `views`."""
         return self._storage.peek_all()
 
+    def exists(self, name: str) -> bool:
+        """
+        Tell whether any process has used a breaker of this name.
+
+        With `listen` this is answered from what was heard; else Redis is asked once a second.
+        """
+        return self._storage.exists(name)
+
     def views(self) -> list[BreakerState]:
         """Tell how each breaker stood when this process last heard of it; no I/O."""
         return self._storage.views()

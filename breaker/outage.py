@@ -10,6 +10,7 @@ instant one for each thread that was just asking). When Redis answers, Redis win
 counted locally is forgotten.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +24,8 @@ from breaker.state import Answer, BreakerState, Forced, Report, Rules, State
 from breaker.storage import RedisStorage
 
 RETRY_S = 1.0
+NAMES_S = 1.0
+"""How old the names of all breakers may be, where changes are not listened to."""
 SURE_S = 0.8
 """How old a view may be to admit by; an operator's hand in Redis is obeyed within a second."""
 
@@ -53,6 +56,8 @@ class FailoverStorage:
         self._clock = clock
         self._changes = changes
         self._announced: set[str] = set()
+        self._names: frozenset[str] = frozenset()
+        self._names_asked_at_s = -math.inf
         # Each with when it was asked for: Redis was in that state then, or later.
         self._views: dict[str, tuple[BreakerState, float]] = {}
         self.restart()
@@ -116,6 +121,32 @@ class FailoverStorage:
                 return view
         self._seed(name, rules)
         return self.local.peek(name)
+
+    def exists(self, name: str) -> bool:
+        """
+        Tell whether any process has used a breaker of this name.
+
+        While changes are listened to, the names are read once, and each new one is heard of.
+        """
+        if name in self._announced or name in self._views or self.local.knows(name):
+            return True
+        since_s = self._changes.last("") if self._changes else None
+        if self._changes and since_s is not None:
+            if self._changes.heard(name):
+                return True
+            is_fresh = self._names_asked_at_s > since_s
+        else:
+            is_fresh = self._clock() - self._names_asked_at_s < NAMES_S
+        if not is_fresh and self._may_ask():
+            asked_at_s = self._clock()
+            try:
+                self._names = frozenset(self.redis.names())
+            except RedisError as error:
+                self._lost(error)
+            else:
+                self._names_asked_at_s = asked_at_s
+                self._found()
+        return name in self._names
 
     def views(self) -> list[BreakerState]:
         """Tell how each breaker stood when this process last heard of it, without asking."""

@@ -21,13 +21,15 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── TruncatedAnswer      the answer ended before its end
     │   ├── RateLimited          429
     │   ├── QuotaExhausted       402, or a 429 that names a spent quota
-    │   ├── AuthenticationFailed 401, 403, or a 400 that names a bad key
-    │   ├── ModelNotFound        404
+    │   ├── AuthenticationFailed 401; a 403 or 400 that names the key or the account
+    │   ├── ModelNotFound        404, or a 4xx that names the model: the pair is held
     │   ├── ContextWindowExceeded
     │   ├── ContentFiltered
     │   ├── SchemaViolated       the answer is not what the schema asks for, also when asked again
-    │   ├── UnsupportedInput     this target cannot take an image, a document, a tool, a schema
-    │   ├── InvalidRequest       any other 4xx: the prompt is at fault
+    │   ├── UnsupportedInput     this target cannot do what was asked: media, tools, parameters
+    │   ├── InvalidRequest       a 4xx that names nothing better
+    │   ├── UnknownError         an error that names nothing known, or a firewall's 403
+    │   ├── HostFault            a proxy, a certificate, a missing package of this host
     │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
     ├── WorkerLost               it cost several workers their lives; it is not given to another
     ├── UnknownRun               of a workflow
@@ -60,13 +62,16 @@ class Verdict:
     """The next target of the chain may do better."""
     heals: bool
     """Asking the same target again later may do better."""
+    holds_model: bool = False
+    """The pair of provider and model is held, by a breaker of its own; the provider is not."""
 
 
 _UNHEALTHY = Verdict(trips=True, trips_at_once=False, next_target=True, heals=True)
 _PROOF = Verdict(trips=True, trips_at_once=True, next_target=True, heals=True)
 _HELD_BACK = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True)
 _PROMPT_HERE = Verdict(trips=False, trips_at_once=False, next_target=True, heals=False)
-_PROMPT_ANYWHERE = Verdict(trips=False, trips_at_once=False, next_target=False, heals=False)
+_MODEL = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True, holds_model=True)
+_UNKNOWN = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True)
 _NOBODY = Verdict(trips=False, trips_at_once=False, next_target=False, heals=True)
 
 
@@ -271,9 +276,13 @@ class AuthenticationFailed(ProviderError):
 
 
 class ModelNotFound(ProviderError):
-    """The provider does not know the model, or this account may not use it."""
+    """
+    The provider does not know the model, or this account may not use it.
 
-    verdict = _PROOF
+    It says nothing against the provider's other models, so only this one is held.
+    """
+
+    verdict = _MODEL
 
 
 class ContextWindowExceeded(ProviderError):
@@ -295,15 +304,39 @@ class SchemaViolated(ProviderError):
 
 
 class UnsupportedInput(ProviderError):
-    """The target cannot take what the task holds: an image, a document, tools, a schema."""
+    """The target cannot do what was asked: an image, tools, a schema, a parameter, the size."""
 
     verdict = _PROMPT_HERE
 
 
 class InvalidRequest(ProviderError):
-    """The request itself is at fault (any other 4xx)."""
+    """
+    The provider refuses the request with a 4xx that names nothing better.
 
-    verdict = _PROMPT_ANYWHERE
+    Another target may take it. When every target has refused the prompt, the task fails.
+    """
+
+    verdict = _PROMPT_HERE
+
+
+class UnknownError(ProviderError):
+    """
+    The provider reports an error that names nothing known.
+
+    Nobody can tell whose fault it is: no breaker counts it, and the prompt may be sent again.
+    """
+
+    verdict = _UNKNOWN
+
+
+class HostFault(ProviderError):
+    """
+    This host cannot call the provider: a proxy, a certificate, a missing package.
+
+    The next target is asked, and no breaker of the fleet counts it. The message names the setting.
+    """
+
+    verdict = _UNKNOWN
 
 
 class Cancelled(ProviderError):

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import structlog
 
-from tasks.config import Role, Settings
+from tasks.config import Role, Settings, Target
 from tasks.delivery.store import Store
 from tasks.providers.registry import Registry
 from tasks.queue import COMMON_QUEUE, queue_of
@@ -45,7 +45,10 @@ class Parking:
             RedisError: Redis is away.
         """
         mine = {queue: roles for queue in queues if (roles := self._roles.get(queue))}
-        streams = {f"breaker:{{{name}}}:events" for name in _providers(mine.values())}
+        names = {
+            name for target in _targets(mine.values()) for name in self._registry.names(target)
+        }
+        streams = {f"breaker:{{{name}}}:events" for name in names}
         for stream in streams - self._last.keys():
             newest = cast("list[Any]", self._store.client.xrevrange(stream, count=1))
             self._last[stream] = _text(newest[0][0]) if newest else "0"
@@ -67,18 +70,15 @@ class Parking:
                 self._open(queue)
 
     def _open(self, queue: str) -> None:
-        for provider in _providers([self._roles[queue]]):
-            state = self._registry.breaker(provider).peek()
-            if state.forced == "closed" or (
-                state.state == "closed" and not state.forced and not state.held_for_s
-            ):
-                if self._store.open(queue, f"{provider} is closed"):
-                    _log.info("queue.opened", queue=queue, why=f"{provider} is closed")
+        for target in _targets([self._roles[queue]]):
+            if self._registry.is_closed(target):
+                if self._store.open(queue, f"{target.provider} is closed"):
+                    _log.info("queue.opened", queue=queue, why=f"{target.provider} is closed")
                 return
 
 
-def _providers(roles: Iterable[list[Role]]) -> set[str]:
-    return {target.provider for each in roles for role in each for target in role.chain}
+def _targets(roles: Iterable[list[Role]]) -> set[Target]:
+    return {target for each in roles for role in each for target in role.chain}
 
 
 def _text(value: Any) -> str:

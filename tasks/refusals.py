@@ -8,9 +8,12 @@ from tasks.config import Target
 from tasks.errors import ProviderError, SchemaViolated
 from tasks.ledger.attempt import RETRIED
 
+WORDS_AFTER = "; "
+"""What parts an attempt's reason from the words of its error."""
 
-def refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> str | None:
-    """Name the error by which this target refused this very prompt, if it did."""
+
+def refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> ProviderError | None:
+    """Return the error by which this target refused this very prompt, if it did."""
     its_last = True
     for attempt in reversed(earlier):
         if attempt["error"] == RETRIED:  # by hand, after something was mended
@@ -25,6 +28,14 @@ def refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> str | N
                 # What came between an answer and its mending is no second answer.
                 and (its_last or kind is not SchemaViolated)
             ):
-                return kind.__name__
+                return _rebuilt(kind, target, attempt)
             its_last = its_last and attempt["error"] == SchemaViolated.__name__
     return None
+
+
+def _rebuilt(kind: type[ProviderError], target: Target, attempt: dict[str, Any]) -> ProviderError:
+    """Build an earlier walk's error again from its attempt, with the words kept there."""
+    _, _, words = str(attempt.get("why") or "").partition(WORDS_AFTER)
+    return kind(
+        words or f"{target.provider}: refused this prompt before", status=attempt.get("status")
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from breaker import BreakerOpen, Permit, SharedCircuitBreaker
+from breaker import BreakerOpen
 from tasks import tracing
 from tasks.call import Call
 from tasks.config import ProviderSettings, Role, Target
@@ -20,16 +20,26 @@ from tasks.errors import (
     BreakwaterError,
     ChainExhausted,
     DeadlineExceeded,
+    HostFault,
+    InvalidRequest,
     ProviderError,
+    ProviderTimeout,
+    UnknownError,
     UnsupportedInput,
 )
-from tasks.ledger.attempt import Attempt
+from tasks.ledger.attempt import Attempt, Outcome
 from tasks.providers.base import Completion, Delta, Request, Usage
-from tasks.providers.registry import Registry, settle
-from tasks.refusals import refused_before
+from tasks.providers.passes import Pass
+from tasks.providers.registry import Registry
+from tasks.refusals import WORDS_AFTER, refused_before
 from tasks.schema import shape_of
 
 Clock = Callable[[], float]
+
+CUT_S = 0.05
+"""A call that ends so shortly before the deadline was cut by it: timers are not exact."""
+EXPLAINED = (UnsupportedInput, InvalidRequest, UnknownError, HostFault)
+"""Errors whose words an attempt keeps, since they differ from answer to answer."""
 
 
 class Account(Protocol):
@@ -107,17 +117,17 @@ def route(
 
     Raises:
         NothingAvailable: Every target is down or held back; try again later.
-        ProviderError: The prompt is at fault, or the call was cancelled.
-        ChainExhausted: Every target refused this prompt; waiting will not help.
-        DeadlineExceeded: The deadline passed on the way.
+        ProviderError: Every target refused the prompt, or the call was cancelled.
+        ChainExhausted: Every target refused this prompt, each for a reason of its own.
+        DeadlineExceeded: The deadline passed on the way, or cut a call.
     """
     walk = _Walk(call, role, registry, account, deadline, clock, listener)
     try:
         for place, target in enumerate(role.chain):
             if refusal := refused_before(target, earlier):
-                walk.reject(place, target, refusal, f"refused this prompt before: {refusal}")
+                walk.refused(place, target, refusal)
             elif lack := walk.lack(target):
-                walk.reject(place, target, UnsupportedInput.__name__, lack)
+                walk.lacking(place, target, lack)
             elif completion := walk.ask(place, target):
                 return Routed(completion, target, walk.attempts, walk.closed)
         raise walk.verdict()
@@ -149,7 +159,7 @@ class _Walk:
         self.first_token_at: float | None = None
         self.attempts: list[Attempt] = []
         self.waits_s: list[float] = []
-        self.last_error: ProviderError | None = None
+        self.refusals: list[ProviderError] = []
         self.closed = False
         self.media = call.media
         self.shape = None if call.schema is None else shape_of(call.schema)
@@ -174,23 +184,20 @@ class _Walk:
             raise DeadlineExceeded(
                 f"the deadline of the task passed before {target.provider!r} could be asked"
             )
-        breaker = self.registry.breaker(target.provider)
         try:
-            permit = breaker.admit()
+            pass_ = self.registry.admit(target)
         except BreakerOpen as refused:
             self.waits_s.append(refused.retry_in_s)
-            self.reject(place, target, "BreakerOpen", _why_refused(refused))
+            self.reject(place, target, "BreakerOpen", _why_refused(refused, target))
             return None
-        why = self._why_chosen(permit.state, mending)
-        begun = self._attempt(place, target, "WorkerLost", why)
+        begun = self._attempt(place, target, "WorkerLost", self._why_chosen(pass_.state, mending))
         with tracing.now().calling(self._provider(target), begun):
-            return self._ask(target, breaker, permit, begun, mending)
+            return self._ask(target, pass_, begun, mending)
 
     def _ask(
         self,
         target: Target,
-        breaker: SharedCircuitBreaker,
-        permit: Permit,
+        pass_: Pass,
         begun: Attempt,
         mending: Violation | None,
     ) -> Completion | None:
@@ -199,16 +206,18 @@ class _Walk:
         try:
             completion = self._judged(target, self._call(target, begun, mending))
         except ProviderError as error:
-            settle(breaker, permit, error)
+            if self._was_cut(target, started, error):
+                pass_.settle(DeadlineExceeded("cut"))
+                raise self._cut(target, replace(begun, **self._times(started)), error) from None
+            pass_.settle(error)
             self._failed(target, replace(begun, **self._times(started)), error)
             if not error.verdict.next_target or not self._may_go_on(target, error):
                 raise
             return None
         except BaseException as error:
-            settle(breaker, permit, error)
+            pass_.settle(error)
             raise
-        after = settle(breaker, permit, None)
-        self.closed = after.state == "closed" and not after.held_for_s
+        self.closed = pass_.settle(None)
         self._add(
             target,
             replace(
@@ -224,21 +233,50 @@ class _Walk:
         """Note a target that was passed over."""
         self._add(target, replace(self._attempt(place, target, error, why), outcome="rejected"))
 
+    def refused(self, place: int, target: Target, error: ProviderError) -> None:
+        """Pass over a target that refused this very prompt in an earlier walk."""
+        kind = type(error).__name__
+        self.refusals.append(error)
+        why = f"refused this prompt before: {kind}{WORDS_AFTER}{error}"
+        self.reject(place, target, kind, why)
+
+    def lacking(self, place: int, target: Target, lack: str) -> None:
+        """Pass over a target that cannot take what the prompt holds."""
+        self.refusals.append(UnsupportedInput(f"{target.provider}: {lack}"))
+        self.reject(place, target, UnsupportedInput.__name__, lack)
+
     def verdict(self) -> Exception:
         """Say why the whole walk came to nothing."""
         if self.waits_s:
             return NothingAvailable(self.attempts, min(self.waits_s))
-        met = {attempt.error for attempt in self.attempts}
-        if met == {UnsupportedInput.__name__}:
+        kinds = {type(error) for error in self.refusals}
+        if kinds == {UnsupportedInput}:
             return UnsupportedInput(
                 f"no target of role {self.role.name!r} can take this prompt: "
                 + ", ".join(f"{a.provider}: {a.why}" for a in self.attempts)
             )
-        if len(met) == 1 and self.last_error:
-            return self.last_error
+        if len(kinds) == 1 or InvalidRequest in kinds:
+            return self.refusals[0]
         refusals = dict.fromkeys(f"{a.provider}: {a.error}" for a in self.attempts)
         return ChainExhausted(
             f"no target of role {self.role.name!r} takes this prompt: {', '.join(refusals)}"
+        )
+
+    def _was_cut(self, target: Target, started: float, error: ProviderError) -> bool:
+        """Tell whether it was the task's own deadline that ended a call, not its provider."""
+        shortened = self.deadline - started < self._provider(target).timeout.total_s
+        is_over = self.clock() >= self.deadline - CUT_S
+        return isinstance(error, ProviderTimeout) and shortened and is_over
+
+    def _cut(self, target: Target, begun: Attempt, error: ProviderError) -> DeadlineExceeded:
+        """Note a call that the deadline cut; nobody's fault, and it may have been paid."""
+        why = f"{begun.why}{WORDS_AFTER}cut by the deadline of the task"
+        usage = Usage(**error.usage) if error.usage else None
+        spent = self._spent(begun, usage) if usage else {}
+        self._add(target, replace(begun, error=DeadlineExceeded.__name__, why=why, **spent))
+        return DeadlineExceeded(
+            f"the deadline of the task cut the call to {target.provider!r} "
+            f"after {begun.latency_ms / 1000:.1f} s"
         )
 
     def _attempt(self, place: int, target: Target, error: str, why: str) -> Attempt:
@@ -299,15 +337,18 @@ class _Walk:
         return self.role.stream_restart
 
     def _failed(self, target: Target, begun: Attempt, error: ProviderError) -> None:
-        self.last_error = error
         if error.verdict.heals:
             self.waits_s.append(error.retry_after_s or 0.0)
+        else:
+            self.refusals.append(error)
+        # Nothing went out, so it is no failure of the provider's.
+        outcome: Outcome = "rejected" if isinstance(error, HostFault) else "failed"
         answered_by = [self.violation.completion.model] if self.violation else []
         usage = Usage(**error.usage) if error.usage else None
         self._add(
             target,
             replace(
-                begun, error=type(error).__name__, status=error.status,
+                begun, outcome=outcome, error=type(error).__name__, status=error.status,
                 request_id=error.request_id, why=begun.why + self._detail(error),
                 **(self._spent(begun, usage, *answered_by) if usage else {}),
             ),
@@ -316,8 +357,8 @@ class _Walk:
     def _detail(self, error: ProviderError) -> str:
         """Say more of an error that may differ from answer to answer."""
         if self.violation:
-            return f"; the answer {self.violation.reading.fault}"
-        return f"; {error}" if isinstance(error, UnsupportedInput) else ""
+            return f"{WORDS_AFTER}the answer {self.violation.reading.fault}"
+        return f"{WORDS_AFTER}{error}" if isinstance(error, EXPLAINED) else ""
 
     def _spent(self, begun: Attempt, usage: Usage, *models: str) -> dict[str, Any]:
         prices = self.registry.prices
@@ -349,8 +390,9 @@ class _Walk:
         return {"latency_ms": latency_ms, "first_token_ms": first_token_ms}
 
 
-def _why_refused(refused: BreakerOpen) -> str:
+def _why_refused(refused: BreakerOpen, target: Target) -> str:
+    which = "" if refused.name == target.provider else f"its model {target.model} is "
     if refused.reason == "forced":
-        return "forced open by an operator"
+        return f"{which}forced open by an operator"
     reason = f" ({refused.reason})" if refused.reason else ""
-    return f"{refused.state}{reason}, ask again in {refused.retry_in_s:.1f} s"
+    return f"{which}{refused.state}{reason}, ask again in {refused.retry_in_s:.1f} s"

@@ -19,7 +19,7 @@ log = structlog.get_logger("breakwater")
 
 RETRIED = "Retried"
 """The error of the attempt behind which the next life of a dead letter's task begins."""
-ABANDONED = frozenset({"Cancelled", "Superseded", "WorkerLost"})
+ABANDONED = frozenset({"Cancelled", "DeadlineExceeded", "Superseded", "WorkerLost"})
 """Errors of calls whose end nobody waited for; they may have been paid."""
 
 NOT_CALLED = frozenset({"rejected", "cached"})

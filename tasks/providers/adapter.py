@@ -42,7 +42,7 @@ from tasks.providers.hearing import Hearing
 from tasks.providers.schemas import rooted
 from tasks.providers.terms import terms
 from tasks.providers.transport import Transport
-from tasks.providers.vendor_errors import translated
+from tasks.providers.vendor_errors import from_response, translated
 
 if TYPE_CHECKING:
     import anthropic
@@ -106,7 +106,10 @@ class Adapter(ABC):
         self._dropped: set[str] = set()
         self._transport = Transport(self.base_url, settings.timeout.connect_s)
         # No redirects: a POST does not survive most, and Google's key header would go along.
-        http = httpx2.Client(transport=self._transport, timeout=settings.timeout.total_s)
+        http = httpx2.Client(
+            transport=self._transport, timeout=settings.timeout.total_s,
+            event_hooks={"response": [self._check_readable]},
+        )  # fmt: skip
         # The SDKs take an empty key for none, and then look for one in the environment.
         key = settings.api_key.get_secret_value() if settings.api_key else "none"
         self._set_up(settings, key, http)
@@ -139,14 +142,16 @@ class Adapter(ABC):
     def complete(self, request: Request) -> Completion:
         """Ask the provider and wait for the whole answer; see `Provider.complete`."""
         hearing = Hearing(request.on_delta, request) if request.on_delta else None
+        failure: ProviderError | None = None
         try:
             with terms(request.before_sending, hearing.pace if hearing else None):
                 answer = self._listen(request, hearing) if hearing else self._ask(request)
         except Exception as error:
             if hearing and error is hearing.broke:
                 raise
-            # From None: the SDK's error holds the key and the prompt, and a traceback shows it.
-            raise translated(self.name, error) from None
+            failure = translated(self.name, error)
+        if failure:
+            raise _bare(failure)
         try:
             return self._read(answer, request)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -154,16 +159,38 @@ class Adapter(ABC):
 
     def check(self) -> str:
         """Prove the key by listing the models; see `Provider.check`."""
-        try:
-            listed = self.model in set(self._models())
-        except Exception as error:  # noqa: BLE001 - as above
-            raise translated(self.name, error) from None
+        listed = self.model in self.listed()
         known = "is listed" if listed else "is not in the list of models"
         return f"{self.base_url} accepts the key; {self.model} {known}"
+
+    def listed(self) -> frozenset[str]:
+        """
+        List the models that this key may use.
+
+        Raises:
+            ProviderError: As `complete` does.
+        """
+        failure: ProviderError | None = None
+        try:
+            return frozenset(self._models())
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = translated(self.name, error)
+        raise _bare(failure)
 
     def close(self) -> None:
         """Close the connections; calls in flight end as Cancelled."""
         self._transport.close()
+
+    def _check_readable(self, response: httpx2.Response) -> None:
+        """Translate an error here whose body an SDK would stumble over, and lose its status."""
+        if response.is_success:
+            return
+        try:
+            json.loads(response.read())
+        except json.JSONDecodeError:
+            return
+        except (UnicodeDecodeError, RecursionError):
+            raise from_response(self.name, response) from None
 
     def _refuse(self, what: str) -> NoReturn:
         """Give up before anything is sent; the next target may take it."""
@@ -262,6 +289,16 @@ class Adapter(ABC):
                 what = f"{self.name}: the arguments of a tool call are no JSON object"
                 raise GarbledAnswer(what, **paid)
         return tuple(calls)
+
+
+def _bare(failure: ProviderError) -> ProviderError:
+    """
+    Take from an error the frames that it came through, and the SDK's error behind it.
+
+    Their variables hold the key and the prompt, which a traceback or an error tracker would show.
+    """
+    failure.__cause__ = failure.__context__ = None
+    return failure.with_traceback(None)
 
 
 def asked(

@@ -11,17 +11,19 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 
 import structlog
 
-from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
+from breaker import BreakerOpen, Breakers, BreakerState, SharedCircuitBreaker
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.errors import BreakwaterError, ProviderError, ProviderTimeout
+from tasks.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout
 from tasks.ledger.prices import PriceList
-from tasks.observers import TRANSITIONS
 from tasks.providers.base import Provider
+from tasks.providers.host_faults import not_built
+from tasks.providers.passes import Gates, Pass, pair_name, settle
 
 ADAPTERS = {
     "anthropic": "tasks.providers.anthropic:AnthropicProvider",
@@ -32,6 +34,9 @@ ADAPTERS = {
 
 UNKNOWN_WAIT_S = 2.0
 """Half-open with all its probes out, or forced open: nobody knows for how long."""
+
+REBUILD_S = 10.0
+"""A provider that could not be built on this host is tried again after this, and logged again."""
 
 _log = structlog.get_logger("breakwater")
 
@@ -50,16 +55,34 @@ class Client:
         # By process, so that a child neither uses its parent's nor waits for a lock it held.
         self._built: dict[int, Provider] = {}
         self._locks: dict[int, threading.Lock] = {}
+        self._fault: tuple[float, HostFault] | None = None
         weakref.finalize(self, _close, self._built).atexit = False
 
     def get(self) -> Provider:
-        """Return the provider."""
+        """
+        Return the provider.
+
+        Raises:
+            HostFault: It cannot be built on this host; it is tried again after `REBUILD_S`.
+        """
         pid = os.getpid()
         if pid not in self._built:
             with self._locks.setdefault(pid, threading.Lock()):
                 if pid not in self._built:
-                    self._built[pid] = _adapter(self.settings.adapter)(self.settings)
+                    self._built[pid] = self._build()
         return self._built[pid]
+
+    def _build(self) -> Provider:
+        if self._fault and time.monotonic() < self._fault[0]:
+            raise HostFault(str(self._fault[1]))
+        try:
+            return _adapter(self.settings.adapter)(self.settings)
+        except Exception as error:  # noqa: BLE001 - an SDK, or somebody's own, may raise anything
+            fault = error if isinstance(error, HostFault) else not_built(error)
+        named = HostFault(f"{self.settings.name}: {fault}")
+        self._fault = time.monotonic() + REBUILD_S, named
+        _log.error("provider.not_built", provider=self.settings.name, fault=str(named))
+        raise named
 
     def close(self) -> None:
         """Close it, if this process has built it; running calls end as Cancelled."""
@@ -100,9 +123,7 @@ class Registry:
             name: known[name] if name in known and known[name].serves(own) else Client(own)
             for name, own in settings.providers.items()
         }
-        self._breakers = {
-            name: _breaker(breakers, name, own.breaker) for name, own in settings.providers.items()
-        }
+        self._gates = Gates(settings, breakers)
 
     def provider(self, name: str) -> Provider:
         """Return the provider of this name; built on first use, once per process."""
@@ -112,7 +133,28 @@ class Registry:
 
     def breaker(self, name: str) -> SharedCircuitBreaker:
         """Return the breaker of this provider, with the rules its settings give."""
-        return self._breakers[name]
+        return self._gates.provider(name)
+
+    def admit(self, target: Target) -> Pass:
+        """
+        Ask for one call of a target to go out.
+
+        Raises:
+            BreakerOpen: The provider, or the pair of provider and model, lets no call through now.
+        """
+        return self._gates.admit(target)
+
+    def names(self, target: Target) -> tuple[str, str]:
+        """Name the breakers of a target: the provider's, and the pair's, which may not exist."""
+        return target.provider, pair_name(target)
+
+    def is_closed(self, target: Target) -> bool:
+        """Tell whether every breaker of a target lets all calls through; one round trip each."""
+        return all(
+            state.forced == "closed"
+            or (state.state == "closed" and not state.forced and not state.held_for_s)
+            for state in (breaker.peek() for breaker in self._gates.of(target))
+        )
 
     def detected_providers(self) -> tuple[str, ...]:
         """Name every configured provider, in the order of the file or of detection."""
@@ -130,27 +172,29 @@ class Registry:
         A look, not an admission: no probe's place is taken, and the next look may differ.
 
         Returns:
-            The first target of the chain whose breaker lets calls through; None if none does.
+            The first target of the chain whose breakers let calls through, and that can be built
+            on this host; None if there is none.
 
         Raises:
             UnknownRole: There is no such role.
         """
         role = self.settings.role(role) if isinstance(role, str) else role
         for target in role.chain:
-            if _admits(self.breaker(target.provider).peek(), self._rules(target.provider)):
-                return target, self.provider(target.provider)
+            if all(_admits(state, self._rules(target.provider)) for state in self._states(target)):
+                with suppress(HostFault):
+                    return target, self.provider(target.provider)
         return None
 
     def closed_for(self, role: Role) -> tuple[float, str]:
         """Return for how many seconds no target of a role may be asked, and why; 0 if one may."""
-        waits_s, why = [], []
-        for name in {target.provider for target in role.chain}:
-            state = self.breaker(name).peek()
-            if _admits(state, self._rules(name)):
+        waits_s, why = [], set()
+        for target in role.chain:
+            rules = self._rules(target.provider)
+            closed = [state for state in self._states(target) if not _admits(state, rules)]
+            if not closed:
                 return 0.0, ""
-            waits_s.append(max(state.open_for_s, state.held_for_s) or UNKNOWN_WAIT_S)
-            reason = f" ({state.reason})" if state.reason else ""
-            why.append(f"{name} is {'forced ' if state.forced else ''}{state.state}{reason}")
+            waits_s.append(max(_wait_s(state) for state in closed))
+            why |= {_described(state) for state in closed}
         return min(waits_s), ", ".join(sorted(why))
 
     def few(self, role: Role) -> int:
@@ -208,10 +252,8 @@ class Registry:
         through before the first of them can fail.
         """
         for name in self.settings.providers:
-            try:
+            with suppress(HostFault):  # logged; its tasks go on to their next targets
                 self.provider(name)
-            except Exception as error:  # noqa: BLE001 - somebody's own; its tasks say so again
-                _log.error("provider.not_built", provider=name, error=type(error).__name__)
 
     def close(self) -> None:
         """Close the providers this process has built; their running calls end as Cancelled."""
@@ -221,7 +263,13 @@ class Registry:
     def _rules(self, name: str) -> BreakerSettings:
         return self.settings.providers[name].breaker
 
+    def _states(self, target: Target) -> list[BreakerState]:
+        return [breaker.peek() for breaker in self._gates.of(target)]
+
     def _report(self, name: str, error: Exception | None) -> None:
+        if isinstance(error, ProviderError) and error.verdict.holds_model:
+            self._gates.hold(Target(name, self.settings.providers[name].model), error)
+            return
         breaker = self.breaker(name)
         try:
             permit = breaker.admit()
@@ -230,43 +278,27 @@ class Registry:
         settle(breaker, permit, error)
 
 
-def _breaker(breakers: Breakers, name: str, rules: BreakerSettings) -> SharedCircuitBreaker:
-    return breakers.replace(
-        name,
-        fail_max=rules.fail_max,
-        reset_timeout=rules.reset_timeout_s,
-        success_threshold=rules.success_threshold,
-        max_probes=rules.max_probes or rules.success_threshold,
-        retry_after_max_s=rules.retry_after_max_s,
-        open_factor=rules.open_factor,
-        open_max_s=rules.open_max_s,
-        open_jitter=rules.open_jitter,
-        stable_s=rules.stable_s,
-        listeners=(TRANSITIONS,),
-    )
+def _wait_s(state: BreakerState) -> float:
+    return max(state.open_for_s, state.held_for_s) or UNKNOWN_WAIT_S
 
 
-def settle(
-    breaker: SharedCircuitBreaker, permit: Permit, error: BaseException | None
-) -> BreakerState:
-    """Tell a breaker how an admitted call ended, as its error's verdict has it."""
-    if error is None:
-        return breaker.record(permit, "success")
-    if isinstance(error, ProviderError):
-        return breaker.record(
-            permit,
-            "failure" if error.verdict.trips else "neutral",
-            reason=type(error).__name__,
-            retry_after_s=error.retry_after_s,
-            trip=error.verdict.trips_at_once,
-        )
-    return breaker.record(permit, "neutral")
+def _described(state: BreakerState) -> str:
+    reason = f" ({state.reason})" if state.reason else ""
+    return f"{state.name} is {'forced ' if state.forced else ''}{state.state}{reason}"
 
 
 def preload(settings: Settings) -> None:
-    """Import the SDKs of the configured adapters, in the parent of a prefork."""
+    """
+    Import the SDKs of the configured adapters, in the parent of a prefork.
+
+    One that cannot be imported is logged, and is a fault of this host when it is asked.
+    """
     for provider in settings.providers.values():
-        _adapter(provider.adapter)
+        try:
+            _adapter(provider.adapter)
+        except Exception as error:  # noqa: BLE001 - somebody's own module may raise anything
+            fault = str(not_built(error))
+            _log.error("provider.not_imported", provider=provider.name, fault=fault)
 
 
 def _adapter(name: str) -> Callable[[ProviderSettings], Provider]:

@@ -6,23 +6,28 @@ their own (OpenAI and Anthropic `retry-after-ms`, Azure `x-ms-retry-after-ms`), 
 `google.rpc.RetryInfo` in the error's body.
 """
 
+import math
 import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+
+from tasks.providers.error_bodies import ErrorBody, read_error
 
 LONGEST_S = 86_400.0
 """A day. More is not believed, and ignored like what is negative or no number."""
+MAX_HEADER = 64
+"""Characters of a header that is read; a longer one is neither a number nor a date."""
 
 
 def retry_after_s(headers: Mapping[str, str], body: object) -> float | None:
     """
-    Read the wait from an error's headers and JSON body; the most exact form counts.
+    Read the wait from an error's headers and its body, in any form; the most exact one counts.
 
     Returns:
         Seconds from now, more than 0; None if the vendor asks for no wait, or for a senseless one.
     """
+    what = body if isinstance(body, ErrorBody) else read_error(body)
     # A date is taken against the answer's own Date, so that our clock does not matter.
     now = _date(headers.get("date")) or time.time()
     at = _date(headers.get("retry-after"))
@@ -31,38 +36,27 @@ def retry_after_s(headers: Mapping[str, str], body: object) -> float | None:
         _number(headers.get("x-ms-retry-after-ms"), 1000),
         _number(headers.get("retry-after")),
         None if at is None else at - now,
-        *(_number(delay.removesuffix("s")) for delay in _retry_delays(body)),
+        *(_number(delay.removesuffix("s")) for delay in what.delays),
     )
     return next((wait for wait in said if wait is not None and 0 < wait <= LONGEST_S), None)
 
 
 def _number(text: str | None, per_second: float = 1) -> float | None:
+    if text is None or len(text) > MAX_HEADER:
+        return None
     try:
-        return None if text is None else float(text) / per_second
+        number = float(text) / per_second
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _date(text: str | None) -> float | None:
-    """Return the epoch seconds of an HTTP date, None if it is none."""
-    try:
-        date = parsedate_to_datetime(text or "")
-    except ValueError:
+    """Return the epoch seconds of an HTTP date, None if it is not one."""
+    if not text or len(text) > MAX_HEADER:
         return None
-    return _utc(date).timestamp()
-
-
-def _utc(date: datetime) -> datetime:
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _retry_delays(body: Any) -> Iterator[str]:
-    details = body["error"].get("details") if _has_error(body) else None
-    for detail in details if isinstance(details, list) else ():
-        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        if isinstance(delay, str):
-            yield delay
-
-
-def _has_error(body: object) -> bool:
-    return isinstance(body, dict) and isinstance(body.get("error"), dict)
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError, OSError):
+        return None

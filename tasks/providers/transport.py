@@ -17,7 +17,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -26,7 +25,8 @@ from typing import Any, TypeVar
 import httpcore2
 import httpx2
 
-from tasks.errors import Cancelled, TruncatedAnswer
+from tasks.errors import Cancelled, HostFault, TruncatedAnswer
+from tasks.providers.host import proxy_for, proxy_variable, ssl_context
 from tasks.providers.terms import current
 from tasks.providers.waiting import Waiting
 
@@ -83,7 +83,7 @@ class Transport(httpx2.HTTPTransport):
 
     def __init__(self, base_url: str, connect_s: float) -> None:
         # Not the parent's, which would build a pool and an SSL context only to drop them.
-        self._pool = _Pool(connect_s, _proxy_for(base_url))  # type: ignore[assignment]
+        self._pool = _Pool(connect_s, proxy_for(base_url))  # type: ignore[assignment]
 
     # The parent's enter and leave its pool; these close the transport, and no more.
     __enter__ = httpx2.BaseTransport.__enter__
@@ -146,7 +146,8 @@ class _Pool:
             line.hang_up()
 
     def _new(self, origin: httpcore2.Origin) -> "_Line":
-        line = _Line(self._connect_s)
+        proxied_by = proxy_variable(origin.scheme.decode()) if self._proxy else None
+        line = _Line(self._connect_s, proxied_by)
         # The stock pool as a factory: it knows how to go through each kind of proxy.
         line.connection = httpcore2.ConnectionPool(
             ssl_context=_ssl_context() if origin.scheme == b"https" else None,
@@ -218,9 +219,10 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
     call: _Call
     connection: httpcore2.ConnectionInterface
 
-    def __init__(self, connect_s: float) -> None:
+    def __init__(self, connect_s: float, proxied_by: str | None = None) -> None:
         self.lock = threading.Lock()
         self._connect_s = connect_s
+        self._proxied_by = proxied_by
         self._stream = httpcore2.NetworkStream()  # until there is a socket
         self._waiting: Waiting | None = None
         self._unsent = b""
@@ -237,7 +239,13 @@ class _Line(httpcore2.NetworkBackend, httpcore2.NetworkStream):
             at_most_s = min(left_s, self._connect_s)
             return _BACKEND.connect_tcp(host, port, at_most_s, local_address, KEEPALIVE)
 
-        self._use(self._in_time(connect, httpcore2.ConnectTimeout))
+        try:
+            self._use(self._in_time(connect, httpcore2.ConnectTimeout))
+        except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+            if self._proxied_by is None or time.monotonic() >= self.call.ends_at:
+                raise
+            what = f"the proxy of {self._proxied_by} cannot be reached from this host"
+            raise HostFault(what) from None
         return self
 
     def start_tls(
@@ -329,22 +337,9 @@ class _Body:
             release()
 
 
-def _proxy_for(base_url: str) -> httpcore2.Proxy | None:
-    """Find the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for an address."""
-    url = httpx2.URL(base_url)
-    proxies = urllib.request.getproxies()
-    address = proxies.get(url.scheme) or proxies.get("all")
-    if not address or urllib.request.proxy_bypass(
-        f"{url.host}:{url.port}" if url.port else url.host
-    ):
-        return None
-    proxy = httpx2.Proxy(address if "://" in address else f"http://{address}")
-    return httpcore2.Proxy(str(proxy.url), proxy.raw_auth)
-
-
 @functools.cache  # 18 ms and 0.8 MB each
 def _ssl_context() -> ssl.SSLContext:
-    return httpx2.create_ssl_context()
+    return ssl_context()
 
 
 _BACKEND = httpcore2.SyncBackend()

@@ -9,7 +9,7 @@ from tasks.errors import ProviderError
 from tests.providers.conftest import Build
 from tests.support.vendors import request
 
-TRIPS, AT_ONCE, HELD_BACK, ELSEWHERE, NOWHERE = "trips", "at once", "held back", "elsewhere", "no"
+TRIPS, AT_ONCE, HELD_BACK, ELSEWHERE = "trips", "at once", "held back", "elsewhere"
 
 FAULTS = {
     "overloaded": ("Overloaded", None, TRIPS),
@@ -40,12 +40,12 @@ FAULTS = {
     "auth": ("AuthenticationFailed", None, AT_ONCE),
     "unauthenticated": ("AuthenticationFailed", 401, AT_ONCE),
     "permission": ("AuthenticationFailed", 403, AT_ONCE),
-    "model_not_found": ("ModelNotFound", 404, AT_ONCE),
+    "model_not_found": ("ModelNotFound", 404, ELSEWHERE),
     "context_window": ("ContextWindowExceeded", 400, ELSEWHERE),
     "content_filtered": ("ContentFiltered", None, ELSEWHERE),
     "content_filter": ("ContentFiltered", None, ELSEWHERE),
-    "invalid": ("InvalidRequest", 400, NOWHERE),
-    "too_large": ("InvalidRequest", 413, NOWHERE),
+    "invalid": ("InvalidRequest", 400, ELSEWHERE),
+    "too_large": ("UnsupportedInput", 413, ELSEWHERE),
 }
 """By kind: our class, its status (None: none, or the vendors differ), and DESIGN's verdict."""
 
@@ -56,7 +56,6 @@ VERDICTS = {  # trips, trips at once, next target
     AT_ONCE: (True, True, True),
     HELD_BACK: (False, False, True),
     ELSEWHERE: (False, False, True),
-    NOWHERE: (False, False, False),
 }
 
 

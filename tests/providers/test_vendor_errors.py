@@ -40,7 +40,7 @@ def openai_error(message: str = "", **fields: Any) -> dict[str, Any]:
         (429, openai_error(code="billing_hard_limit_reached"), errors.QuotaExhausted),
         (500, openai_error(), errors.ServerError),
         # Gateways in between
-        (403, "<html>Forbidden</html>", errors.AuthenticationFailed),
+        (403, "<html>Forbidden</html>", errors.UnknownError),
         (502, "<html>Bad gateway</html>", errors.ServerError),
         (599, [], errors.ServerError),
         (307, "", errors.ConnectionFailed),
@@ -106,7 +106,7 @@ def test_an_error_says_who_what_and_where(server: Loopback, build: Build) -> Non
         build("openai-chat", server.url).complete(request())
 
     assert str(caught.value) == (
-        "my-openai-chat answered 400, invalid_request_error: the request is at fault, "
+        "my-openai-chat answered 400, invalid_request_error: it does not take the request, "
         "at messages[0].content"
     )
     assert caught.value.request_id == "req_7"

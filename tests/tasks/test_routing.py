@@ -71,16 +71,74 @@ def test_the_next_target_serves_when_one_fails(
     assert house.asked() == {"a": 1, "b": 1}
 
 
-def test_a_bad_request_ends_the_walk(breakers: Breakers) -> None:
-    """A prompt that is at fault fails at once; nobody else is asked, no breaker hears of it."""
-    house = House(breakers, a=[errors.InvalidRequest("bad", status=400)], b=["never"])
+@pytest.mark.parametrize(
+    "error",
+    [errors.InvalidRequest, errors.UnsupportedInput, errors.UnknownError, errors.HostFault],
+)
+def test_an_unknown_refusal_goes_on_and_counts_for_nothing(
+    breakers: Breakers, error: type[errors.ProviderError]
+) -> None:
+    """What nobody can tell the meaning of is neither the prompt's fault nor the provider's."""
+    house = House(breakers, a=[error("a answered 418: no", status=418)], b=["hello"])
 
-    with pytest.raises(errors.InvalidRequest) as raised:
+    for _ in range(6):
+        routed = house.route()
+
+    assert routed.completion.text == "hello"
+    assert routed.attempts[0].why == "first of the chain; a answered 418: no"
+    assert house.asked() == {"a": 6, "b": 6}
+    assert breakers.get("a").peek().failures == 0
+
+
+@pytest.mark.parametrize(
+    "second", [errors.InvalidRequest("b answered 400: no"), errors.ContextWindowExceeded("long")]
+)
+def test_a_prompt_that_every_target_refuses_fails_with_the_first_ones_words(
+    breakers: Breakers, second: errors.ProviderError
+) -> None:
+    """The chain ends only when nobody is left; no breaker hears of it."""
+    first = errors.InvalidRequest("a answered 400: no", status=400)
+    house = House(breakers, a=[first], b=[second])
+
+    with pytest.raises(errors.InvalidRequest, match="a answered 400: no") as raised:
         house.route()
 
-    assert [a["outcome"] for a in raised.value.attempts] == ["failed"]
-    assert house.asked()["b"] == 0
-    assert breakers.get("a").peek().failures == 0
+    assert [a["error"] for a in raised.value.attempts] == ["InvalidRequest", type(second).__name__]
+    assert breakers.get("a").peek().failures == breakers.get("b").peek().failures == 0
+
+
+def test_a_refusal_of_an_earlier_walk_keeps_its_words(breakers: Breakers) -> None:
+    """The first target refused, the second was busy; when it refuses too, the first one's count."""
+    house = House(
+        breakers,
+        a=[errors.InvalidRequest("a answered 400: no", status=400)],
+        b=[errors.Overloaded("busy"), errors.InvalidRequest("b answered 400: no")],
+    )
+    with pytest.raises(NothingAvailable) as first:
+        house.route()
+
+    with pytest.raises(errors.InvalidRequest, match=r"^a answered 400: no$") as raised:
+        house.route(earlier=[a.as_dict() for a in first.value.attempts])
+
+    assert raised.value.status == 400
+    assert house.asked() == {"a": 1, "b": 2}
+
+
+def test_a_target_that_this_host_cannot_call_is_passed_over(breakers: Breakers) -> None:
+    """Nothing went out, so the attempt is no failure of the provider's."""
+    house = House(breakers, a=[errors.HostFault("ALL_PROXY is wrong")], b=["hello"])
+
+    routed = house.route()
+
+    assert outcomes(routed.attempts)[0] == ("a", "rejected", "HostFault")
+
+
+def test_a_task_that_this_host_cannot_call_for_waits(breakers: Breakers) -> None:
+    """Another host may well reach them: it goes back, and is no dead letter."""
+    house = House(breakers, a=[errors.HostFault("no proxy")], b=[errors.HostFault("no proxy")])
+
+    with pytest.raises(NothingAvailable):
+        house.route()
 
 
 def test_an_open_breaker_is_passed_over(breakers: Breakers) -> None:
@@ -96,11 +154,9 @@ def test_an_open_breaker_is_passed_over(breakers: Breakers) -> None:
     assert house.asked()["a"] == 5
 
 
-@pytest.mark.parametrize(
-    "error", [errors.QuotaExhausted, errors.AuthenticationFailed, errors.ModelNotFound]
-)
+@pytest.mark.parametrize("error", [errors.QuotaExhausted, errors.AuthenticationFailed])
 def test_one_proof_opens_the_breaker(breakers: Breakers, error: type[errors.ProviderError]) -> None:
-    """A dead key, a spent quota or an unknown model needs no second call to be believed."""
+    """A dead key or a spent quota needs no second call to be believed."""
     house = House(breakers, a=[error("no")], b=["hello"])
 
     house.route()
@@ -228,6 +284,75 @@ def test_a_call_never_outlives_the_deadline(breakers: Breakers) -> None:
     house.route(deadline=time.monotonic() + 7)
 
     assert 6 < house.providers["a"].requests[0].timeout_s <= 7
+
+
+def _times_out_after(now: list[float], seconds: float, **given: Any) -> Any:
+    """Return a step that ends so much later, on `now`, with a ProviderTimeout."""
+
+    def step(_: Request) -> Completion:
+        now[0] += seconds
+        raise errors.ProviderTimeout("no whole answer in time", **given)
+
+    return step
+
+
+@pytest.mark.parametrize("status", [None, 504])
+def test_a_call_that_the_deadline_cut_is_nobodys_failure(
+    breakers: Breakers, status: int | None
+) -> None:
+    """A caller in a hurry must not open a healthy provider's breaker for everybody."""
+    for _ in range(6):
+        now = [100.0]
+        house = House(breakers, a=[_times_out_after(now, 1.0, status=status)], b=["never"])
+
+        with pytest.raises(errors.DeadlineExceeded, match="cut the call to 'a'") as cut:
+            house.route(deadline=101.0, clock=lambda now=now: now[0])
+
+        assert house.asked() == {"a": 1, "b": 0}
+
+    view = breakers.get("a").peek()
+    assert (view.state, view.failures) == ("closed", 0)
+    attempt = cut.value.attempts[0]
+    assert (attempt["outcome"], attempt["error"]) == ("failed", "DeadlineExceeded")
+    assert attempt["why"] == "first of the chain; cut by the deadline of the task"
+
+
+@pytest.mark.parametrize("deadline", [200.0, 100.0 + 120.0])
+def test_a_call_that_the_providers_own_timeout_ended_is_its_failure(
+    breakers: Breakers, deadline: float
+) -> None:
+    """Its total, or a stream's pace, was over before the task's time was."""
+    now = [100.0]
+    house = House(breakers, a=[_times_out_after(now, 30.0)], b=["hello"])
+
+    routed = house.route(deadline=deadline, clock=lambda: now[0])
+
+    assert outcomes(routed.attempts)[0] == ("a", "failed", "ProviderTimeout")
+    assert breakers.get("a").peek().failures == 1
+
+
+def test_a_timeout_of_the_provider_counts_where_the_deadline_is_later(breakers: Breakers) -> None:
+    """Both may be over: the shorter of the two was the provider's."""
+    now = [100.0]
+    house = House(breakers, a=[_times_out_after(now, 121.0)], b=["hello"])
+
+    with pytest.raises(errors.DeadlineExceeded):
+        house.route(deadline=220.5, clock=lambda: now[0])
+
+    assert breakers.get("a").peek().failures == 1
+
+
+def test_a_probe_that_the_deadline_cut_gives_its_place_back(breakers: Breakers) -> None:
+    """Neutral in half-open: the next probe may go out at once."""
+    now = [100.0]
+    house = House(breakers, a=[_times_out_after(now, 1.0)])
+    house.registry.breaker("a").half_open()
+
+    with pytest.raises(errors.DeadlineExceeded):
+        house.route(deadline=101.0, clock=lambda: now[0])
+
+    view = breakers.get("a").peek()
+    assert (view.state, view.probes) == ("half-open", 0)
 
 
 def test_no_target_is_asked_after_the_deadline(breakers: Breakers) -> None:

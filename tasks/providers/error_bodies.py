@@ -1,0 +1,179 @@
+"""
+Read what an error's body says, whatever shape a server gives it.
+
+Servers nest an error (`{"error": {…}}`), put it at the top, wrap it in a list, give FastAPI's
+`detail`, or hide one JSON document in a string of another (OpenRouter's `metadata.raw`, LiteLLM's
+`message`). All of it becomes codes and words, which `error_rules` matches. What a server echoes of
+the request is not read: a prompt must not be able to choose its own verdict.
+
+Every step is bounded: the body is written by somebody else.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_JSON = 1024 * 1024
+"""Bytes; a longer body is not parsed."""
+MAX_WORDS = 4 * 1024
+"""Characters kept of the first and of the last words of a body."""
+MAX_NODES = 400
+"""Objects, lists and strings that are looked at."""
+MAX_DEPTH = 12
+
+_CODES = frozenset({
+    "type", "code", "status", "reason", "quotaid", "__type", "error_code", "errorcode", "err_code",
+    "error_type", "errortype", "status_code", "statuscode", "http_code", "httpstatuscode",
+    "error_name",
+})  # fmt: skip
+_WORDS = frozenset({
+    "message", "msg", "detail", "details", "error", "errors", "reason", "title", "description",
+    "error_description", "error_message", "errormessage", "error_msg", "errmsg", "err_msg",
+    "status_msg", "faultstring", "raw", "cause", "body", "text",
+})  # fmt: skip
+_ECHOES = frozenset({
+    "input", "ctx", "request", "prompt", "messages", "contents", "failed_generation", "headers",
+    "flagged_input", "schema", "tools", "output", "instructions", "usage",
+})  # fmt: skip
+"""Keys under which a server repeats what it was asked, or what the model had answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What one error says of itself."""
+
+    codes: tuple[str, ...] = ()
+    """Vendor's codes and types, as written."""
+    words: str = ""
+    """Its sentences: lower case, single spaces, no quotes; cut to a few kB."""
+    lead: str = ""
+    """The same, each sentence only up to its first quotation: what the server says of itself."""
+    param: str | None = None
+    """The parameter at fault, where one is named."""
+    is_page: bool = False
+    """Text that is no JSON: a gateway, a proxy or a firewall may have written it."""
+    delays: tuple[str, ...] = ()
+    """Google's `retryDelay`, as written, such as `36s`."""
+
+
+def read_error(body: object) -> ErrorBody:
+    """
+    Read an error's body; never raises.
+
+    Args:
+        body: JSON that was decoded, or the bytes or text as they came.
+    """
+    try:
+        if isinstance(body, bytes | str):
+            return _read_text(body)
+        return _collected(body)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        return ErrorBody(is_page=True)
+
+
+def _read_text(body: bytes | str) -> ErrorBody:
+    if 0 < len(body) <= MAX_JSON:
+        try:
+            decoded = json.loads(body)
+        except (ValueError, RecursionError):
+            decoded = None
+        if isinstance(decoded, dict | list | str) and decoded:
+            return _collected(decoded)
+    if isinstance(body, bytes):
+        body = b" ".join((body[:MAX_WORDS], body[MAX_WORDS:][-MAX_WORDS:])).decode(errors="replace")
+    text = _ends(body)
+    return ErrorBody(words="" if _is_markup(text) else plain(text), is_page=True)
+
+
+def _collected(body: object) -> ErrorBody:
+    codes: list[str] = []
+    words: list[str] = []
+    delays: list[str] = []
+    params: list[str] = []
+    for key, value in _walk(body):
+        name = key.lower()
+        if name in _CODES and (code := _code(value)):
+            codes.append(code)
+        if name in _WORDS and isinstance(value, str) and not _is_markup(value):
+            words.append(_ends(value))
+        if name == "param" and isinstance(value, str):
+            params.append(value)
+        if name == "loc" and isinstance(value, list):
+            params.append(".".join(str(part) for part in value[:6] if part != "body"))
+        if name == "retrydelay" and isinstance(value, str):
+            delays.append(value[:32])
+    return ErrorBody(
+        codes=tuple(dict.fromkeys(codes)),
+        words=plain(" | ".join(words)),
+        lead=plain(" | ".join(_QUOTE.split(text, maxsplit=1)[0] for text in words)),
+        param=next(iter(params), None),
+        delays=tuple(delays),
+    )
+
+
+def _walk(body: object) -> Iterator[tuple[str, object]]:
+    """Yield each key with its value, breadth first, decoding JSON that stands in strings."""
+    level: list[tuple[str, object, int]] = [("error", body, 0)]
+    seen = 0
+    for key, value, depth in level:  # the list grows while it is walked
+        seen += 1
+        if seen > MAX_NODES:
+            return
+        yield key, value
+        if depth >= MAX_DEPTH:
+            continue
+        if isinstance(value, dict):
+            level += [
+                (str(name), inner, depth + 1)
+                for name, inner in list(value.items())[:MAX_NODES]
+                if str(name).lower() not in _ECHOES
+            ]
+        elif isinstance(value, list):
+            name = key if key.lower() in _WORDS else ""
+            level += [(name, inner, depth + 1) for inner in value[:MAX_NODES]]
+        elif isinstance(value, str) and key.lower() in _WORDS:
+            level += [(key, inner, depth + 2) for inner in _embedded(value)]
+
+
+def _embedded(text: str) -> Iterator[object]:
+    """Decode the JSON object or list inside a sentence, if there is one near its beginning."""
+    start = min((at for at in (text.find("{"), text.find("[{")) if at >= 0), default=-1)
+    if not 0 <= start <= MAX_WORDS or len(text) > MAX_JSON:
+        return
+    try:
+        decoded, _ = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(decoded, dict | list):
+        yield decoded
+
+
+def _code(value: object) -> str | None:
+    if isinstance(value, str) and 0 < len(value) <= 100:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return str(int(value))
+    return None
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= 2 * MAX_WORDS else f"{text[:MAX_WORDS]} … {text[-MAX_WORDS:]}"
+
+
+def _is_markup(text: str) -> bool:
+    """Tell a page, whose words are a gateway's or a firewall's, from what an API says."""
+    return text[:64].lstrip().startswith("<")
+
+
+_QUOTE = re.compile(r"[\"`\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]")
+"""Where a quotation begins; an apostrophe inside a word is none."""
+_QUOTES = str.maketrans("", "", "'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb*\\")
+
+
+def plain(text: str) -> str:
+    """Return text as the rules compare it."""
+    return " ".join(_ends(text).translate(_QUOTES).lower().split())
