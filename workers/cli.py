@@ -91,7 +91,13 @@ def breakwater(
 
 
 @cli.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Only the roles file and the environment; ask nobody."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """
     Check the whole set-up, and say what to do next.
 
@@ -101,7 +107,7 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from workers.doctor import examine  # noqa: PLC0415 - imports the vendors' SDKs
 
-    findings = examine()
+    findings = examine(offline=offline)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     for finding in [] if as_json else findings:

@@ -44,8 +44,13 @@ print(json.dumps({name: spec and spec.origin for name, spec in found.items()}))
 """
 
 
-def examine() -> list[Finding]:
-    """Look at everything; never stop at the first fault."""
+def examine(*, offline: bool = False) -> list[Finding]:
+    """
+    Look at everything; never stop at the first fault.
+
+    Args:
+        offline: Look at the roles file and the environment alone: no provider, no Redis.
+    """
     try:
         settings, found = load_settings(), []
     except ConfigError as error:
@@ -55,7 +60,11 @@ def examine() -> list[Finding]:
             for fault in error.details.get("faults", [str(error)])
         ]
     if settings:
-        found = [*_config(settings), *_keys(settings)]
+        found = [*_config(settings), *_left_out(settings)]
+    if offline:
+        return [*found, *_encryption(), *_environment()]
+    if settings:
+        found += _keys(settings)
     return [
         *found,
         *_redis(settings),
@@ -71,6 +80,18 @@ def _config(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "ok", "config", f"{settings.source}: {len(settings.providers)} providers, {roles}"
     )
+
+
+def _left_out(settings: Settings) -> Iterator[Finding]:
+    """Name the optional providers that no chain has here, and why."""
+    for name, unset in settings.left_out.items():
+        unset_is = f"{' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set"
+        yield Finding(
+            "ok",
+            f"provider {name}",
+            f"left out of every chain: it is optional, and {unset_is}",
+            "to use it, set that and restart the workers; a reload does not read the environment",
+        )
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery import signals
 from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests
@@ -111,6 +112,8 @@ def _start(sender: Any, **_: Any) -> None:
     global _reloader, _drain  # noqa: PLW0603 - one worker a process
     _reloader = Reloader(sender, **_told)
     _reloader.start()
+    for name, unset in runtime.runtime().settings.left_out.items():
+        structlog.get_logger("breakwater").info("provider.left_out", provider=name, unset=unset)
     _drain = Drain(client(), _open_ledger)
     _drain.start()
     if _exporter:

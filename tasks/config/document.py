@@ -8,7 +8,7 @@ anchors and merge keys work, a key given twice is a fault.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,15 @@ BROKEN = _Broken()
 
 
 @dataclass(frozen=True, slots=True)
+class Unset:
+    """A variable that is not set, and the fault that says so."""
+
+    variable: str
+    line: int
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One value and where it stands."""
 
@@ -46,6 +55,8 @@ class Node:
     """How a message shows it."""
     text: str | None = None
     """The text a variable was expanded to; None where there was none."""
+    unset: frozenset["Unset"] = frozenset()
+    """The variables in it that must be set, and are not."""
 
     @property
     def plain(self) -> Any:
@@ -65,6 +76,11 @@ class Faults:
     def add(self, line: int, where: str, what: str) -> None:
         """Add one fault; `where` is the path of keys, and may be empty."""
         self._told[line, f"{where}: {what}" if where else what] = None
+
+    def excuse(self, unset: Iterable[Unset]) -> None:
+        """Forget the faults about these variables: what needs them is left out."""
+        for each in unset:
+            self._told.pop((each.line, each.fault), None)
 
     def raise_if_any(self) -> None:
         """
@@ -191,7 +207,8 @@ class _Reader:
         elif isinstance(node, yaml.SequenceNode):
             items = [self.node(item, f"{where}[{i}]") for i, item in enumerate(node.value, 1)]
             items = [item for item in items if item.text != ""]
-            read = Node(line, items, "a list" if items else "an empty list")
+            unset = frozenset().union(*(item.unset for item in items))
+            read = Node(line, items, "a list" if items else "an empty list", unset=unset)
         else:
             read = self._mapping(node, line, where)
         self._read[id(node)] = read
@@ -216,7 +233,8 @@ class _Reader:
             # The key's line, not the value's: a block begins on the line after its key.
             own[key.value] = replace(self.node(value, inner), line=at)
         whole = {key: child for key, child in {**merged, **own}.items() if child.text != ""}
-        return Node(line, whole, "a mapping" if whole else "an empty mapping")
+        unset = frozenset().union(*(child.unset for child in whole.values()))
+        return Node(line, whole, "a mapping" if whole else "an empty mapping", unset=unset)
 
     def _merge(self, into: dict[str, Node], source: Node, line: int, where: str) -> None:
         for item in source.value if isinstance(source.value, list) else [source]:
@@ -234,9 +252,9 @@ class _Reader:
         if node.tag not in _SCALARS:
             return self._broken(line, where, f"the tag {node.tag[:60]!r} is not allowed here")
         written = node.value
-        text = self._expand(written, line, where)
+        text, unset = self._expand(written, line, where)
         if text is None:
-            return Node(line, BROKEN, "")
+            return Node(line, BROKEN, "", unset=unset)
         tag = node.tag
         if text != written:  # quoted or not: in a flow mapping, ${VAR} has to be
             tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
@@ -250,9 +268,10 @@ class _Reader:
             return self._broken(line, where, f"{shown} cannot be read as {tag.removeprefix(_TAG)}")
         return Node(line, value, "null" if value is None else shown.strip("'"), expanded)
 
-    def _expand(self, written: str, line: int, where: str) -> str | None:
-        """Return the text with its variables replaced; None if that cannot be done."""
+    def _expand(self, written: str, line: int, where: str) -> tuple[str | None, frozenset[Unset]]:
+        """Return the text with its variables replaced, None if that cannot be done; and why."""
         missing = False
+        unset: set[Unset] = set()
 
         def replaced(match: re.Match[str]) -> str:
             nonlocal missing
@@ -270,10 +289,11 @@ class _Reader:
                 missing = True
                 what = f"${{{name}}} is not set; set it, or write ${{{name}:-default}}"
                 self._faults.add(line, where, what)
+                unset.add(Unset(name, line, f"{where}: {what}" if where else what))
             return match["default"] or ""
 
         text = _VARIABLE.sub(replaced, written)
-        return None if missing else text
+        return None if missing else text, frozenset(unset)
 
     def _broken(self, line: int, where: str, what: str) -> Node:
         self._faults.add(line, where, what)

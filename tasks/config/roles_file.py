@@ -9,6 +9,7 @@ raised together.
 import importlib
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from pydantic import SecretStr
 from tasks.config import strict
 from tasks.config.checker import TEXT, Checker, at, nearest_to
 from tasks.config.connection import API_KEY, BASE_URL
-from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes
+from tasks.config.document import BROKEN, Faults, Node, Unset, parse, read_bytes
 from tasks.config.handover import version_of
 from tasks.config.kinds import FLAG, number, seconds, some_of, whole
 from tasks.config.params import NOT_TAKEN, PARAMS
@@ -46,6 +47,7 @@ _PROVIDER = {
     "api_key": API_KEY,
     "base_url": BASE_URL,
     "prompt_cache": FLAG,
+    "optional": FLAG,
     "inputs": some_of("image", "document"),
 }
 _TIMEOUT = {
@@ -134,16 +136,66 @@ class _RolesFile(Checker):
         roles = self._named("roles", top, root)
         if "workflows" in top:
             definitions(top["workflows"], roles, self.faults)
+        left_out = self._left_out(top)
         settings = Settings(
-            providers=providers,
-            roles=self._roles(roles, providers, default),
+            providers={name: each for name, each in providers.items() if name not in left_out},
+            roles=self._served(self._roles(roles, providers, default), top, left_out),
             params=self._params(top, ""),
-            default_provider=default,
+            default_provider=None if default in left_out else default,
             source=source,
             version=version,
+            left_out=left_out,
         )
         strict.check(settings, top, self.faults)
         return settings
+
+    def _left_out(self, top: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
+        """Name the optional providers whose variables are not set, and excuse those."""
+        named = top["providers"].value if "providers" in top else {}
+        unset: dict[str, frozenset[Unset]] = {}
+        needed = frozenset[Unset]().union(
+            *(node.unset for key, node in top.items() if key != "providers")
+        )
+        for name, node in named.items() if isinstance(named, dict) else ():
+            entries = node.value if isinstance(node.value, dict) else {}
+            if node.unset and "optional" in entries and entries["optional"].value is True:
+                unset[name] = node.unset
+            else:
+                needed |= node.unset
+        for each in unset.values():
+            self.faults.excuse(each - needed)
+        return {
+            name: tuple(sorted({each.variable for each in of}))
+            for name, of in unset.items()
+            if not of & needed
+        }
+
+    def _served(
+        self,
+        roles: Mapping[str, Role],
+        top: Mapping[str, Node],
+        left_out: Mapping[str, tuple[str, ...]],
+    ) -> dict[str, Role]:
+        """Return the roles over what is left of their chains, of which something must be."""
+        if left_out and left_out.keys() == top["providers"].value.keys():
+            self._none_left(top["providers"].line, left_out)
+            return dict(roles)
+        served = {}
+        for name, role in roles.items():
+            chain = tuple(target for target in role.chain if target.provider not in left_out)
+            if role.chain and not chain:
+                gone = {target.provider: left_out[target.provider] for target in role.chain}
+                self._none_left(top["roles"].value[name].line, gone, f"roles.{name}.chain")
+            served[name] = replace(role, chain=chain)
+        return served
+
+    def _none_left(
+        self, line: int, gone: Mapping[str, tuple[str, ...]], where: str = "providers"
+    ) -> None:
+        """Say that nobody is left to ask, and what would change that."""
+        told = ", ".join(f"{name} ({', '.join(unset)})" for name, unset in gone.items())
+        what = f"no provider is left; optional, and left out while a variable is not set: {told}"
+        self.faults.add(line, where, f"{what}; set one of these, or add a provider")
 
     def _single_provider(self, root: Node, source: str, version: str) -> Settings:
         adapter = root.value["provider"]

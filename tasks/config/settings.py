@@ -142,6 +142,8 @@ class Settings:
     """The first 12 hex digits of the file's SHA-256, or `environment`."""
     serves_any_role: bool = False
     """No roles are named: every name is a role over all providers, in their order."""
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Optional providers that no chain has here, with the variables that are not set."""
     removed: frozenset[str] = frozenset()
     """Roles that this worker has served, and that a reload has taken away."""
 

@@ -187,9 +187,7 @@ def test_an_adapter_of_ones_own_is_imported(load):
 
 
 ADAPTERS = "anthropic, openai, openai-chat, google, or package.module:Class"
-PROVIDER_KEYS = (
-    "adapter, model, api_key, base_url, prompt_cache, inputs, timeout, params, breaker, prices"
-)
+PROVIDER_KEYS = "adapter, model, api_key, base_url, prompt_cache, optional, inputs, timeout, params, breaker, prices"
 PARAMS = "max_output_tokens, temperature, top_p, stop, seed, reasoning_effort"
 URL = "a URL like https://host/path (no user or password in it)"
 PACING = "is kept for pacing, which does not work yet; remove it until it does"
@@ -437,7 +435,7 @@ FAULTS = {
     roles("{coder: {chain: [claude], system: ''}}"): "2: roles.coder.system: '' is not a text",
     # the single-provider form
     "{provider: anthropic, model: m, api_key: k, roles: {}}": (
-        "1: unknown key 'roles'; allowed are provider, model, api_key, base_url, prompt_cache, "
+        "1: unknown key 'roles'; allowed are provider, model, api_key, base_url, prompt_cache, optional, "
         "inputs, timeout, params, breaker, prices"
     ),
     "{provider: openai}": "1: model is missing",
@@ -607,7 +605,7 @@ def test_the_example_is_valid_once_the_keys_are_set():
     got = load_settings({**KEYS, "ROLES_FILE": str(ROOT / "roles.yaml")})
 
     assert {role: len(got.role(role).chain) for role in got.roles} == {
-        "clarifier": 2, "planner": 2, "coder": 3, "reviewer": 4,
+        "clarifier": 3, "planner": 3, "coder": 3, "reviewer": 4,
     }  # fmt: skip
 
 

@@ -166,3 +166,43 @@ def test_what_was_taken_just_before_its_role_was_removed_goes_back(
     assert client.zcard("delayed") == 1
     assert client.hgetall("delayed:queues") == {b"role.coder": b"1"}
     assert not client.exists("taken", "dead", "celery-task-meta-t")
+
+
+def _renamed(path: Path, content: str) -> None:
+    """As vim and most editors do."""
+    swap = path.with_suffix(".swp")
+    swap.write_text(content)
+    swap.replace(path)
+
+
+def _renamed_away(path: Path, content: str) -> None:
+    """As those do that keep a backup."""
+    path.rename(path.with_suffix(".yaml~"))
+    path.write_text(content)
+
+
+def _swapped(path: Path, content: str) -> None:
+    """As the kubelet does with a ConfigMap: the file is a link by way of another, which is swapped."""
+    there = path.parent / f"..{len(content)}.{path.stat().st_ino}"
+    there.mkdir()
+    (there / path.name).write_text(content)
+    link = path.parent / "..data_tmp"
+    link.symlink_to(there.name)
+    link.replace(path.parent / "..data")
+    if not path.is_symlink():
+        path.unlink()
+        path.symlink_to(f"..data/{path.name}")
+
+
+@pytest.mark.parametrize("write", [_renamed, _renamed_away, _swapped])
+def test_a_file_that_is_replaced_is_seen(reloader: Reloader, roles: Path, write: Any) -> None:
+    """However an editor, or Kubernetes, puts another in its place."""
+    seen = []
+
+    for deadline in (2, 3):
+        write(roles, ROLES.format(deadline_s=deadline))
+        reloader._look()
+        reloader._look()
+        seen.append(deadline_s())
+
+    assert seen == [2, 3]
