@@ -24,9 +24,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """A real server for this test process alone; yields its URL."""
+    """
+    A real server for this test process alone; yields its URL.
+
+    On a busy machine an answer may take longer than the 0.1 s after which a breaker gives up.
+    """
     with Server(appendonly="no") as server:
-        yield server.url
+        yield f"{server.url}?socket_timeout=60&socket_connect_timeout=60"
 
 
 @pytest.fixture
