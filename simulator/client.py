@@ -85,6 +85,20 @@ class Simulator:
         """Set how a healthy label answers; the fields are those of `simulator.labels.Settings`."""
         self._ask("PUT", f"settings/{quote(label)}", fields)
 
+    def release(self, label: str, count: int | None = None) -> int:
+        """
+        Answer calls of a label whose latency is `held`, the oldest first.
+
+        Args:
+            label: Whose calls.
+            count: How many; None answers all, and later ones at once.
+
+        Returns:
+            How many were held and are answered now.
+        """
+        order = {} if count is None else {"count": count}
+        return int(self._ask("POST", f"release/{quote(label)}", order))
+
     def hits(self, label: str | None = None, since: int = 0) -> list[dict[str, Any]]:
         """Return the calls after a sequence number, in order of arrival."""
         hits: list[dict[str, Any]] = []

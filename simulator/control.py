@@ -7,6 +7,7 @@ The control API: JSON over HTTP under `/_control/`.
     PUT    settings/<label>          how the label answers while healthy; replaces all of them
     GET    hits?since=&label=&limit= the log after a sequence number
     DELETE hits?label=               forget hits, of one label or all
+    POST   release/<label>           answer held calls: `{"count": N}`, or all and later ones
     POST   reset                     forget everything but ports and the hits' numbering
     POST   ports/<label>             give the label a port of its own, or let it listen again
     DELETE ports/<label>             refuse connections on it
@@ -16,7 +17,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from simulator.faults import BadOrder, Fault
+from simulator.faults import BadOrder, Fault, check_number
 from simulator.hits import HitLog
 from simulator.labels import Labels, Settings
 from simulator.ports import Ports
@@ -50,6 +51,7 @@ class Control:
             "PUT faults": lambda: self._set_faults(label, order),
             "DELETE faults": lambda: self._heal(label),
             "PUT settings": lambda: self._set(label, order),
+            "POST release": lambda: self._release(label, order),
             "POST reset": self._reset,
             "POST ports": lambda: self._ports.open(label),
             "DELETE ports": lambda: self._ports.refuse(label),
@@ -66,8 +68,15 @@ class Control:
     def _set(self, label: str, order: Any) -> None:
         self._labels[label].set(Settings.read(_object(order)))
 
+    def _release(self, label: str, order: Any) -> int:
+        count = _object(order).get("count")
+        if count is not None:
+            check_number("count", count)
+        return self._labels[label].release(count if count is None else int(count))
+
     async def _reset(self) -> None:
         for name in list(self._labels):
+            self._labels[name].release()
             await self._heal(name)
             del self._labels[name]
         self._hits.forget(None)

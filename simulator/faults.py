@@ -61,7 +61,7 @@ class Fault:
     """Seconds, told in the form the vendor uses, or in `retry_after_form`."""
     retry_after_form: str | None = None
     latency: float | str | None = None
-    """Before the answer: seconds, `uniform:LOW:HIGH` or `lognormal:MEDIAN:SIGMA`."""
+    """Before the answer: seconds, `uniform:LOW:HIGH`, `lognormal:MEDIAN:SIGMA`, or `held`."""
     interval_s: float = 1.0
     """Between the bytes of a trickle."""
     rate: float = 1.0
@@ -179,14 +179,18 @@ def retry_after_headers(form: str, seconds: float, now_s: float) -> dict[str, st
     return {}
 
 
+HELD = "held"
+"""A latency that ends when the control API says so."""
+
+
 def draw_latency(latency: float | str | None, rng: random.Random) -> float:
     """
     Draw one latency in seconds.
 
     Raises:
-        BadOrder: If it is none of the three forms.
+        BadOrder: If it is none of the forms.
     """
-    if latency is None:
+    if latency in (None, HELD):
         return 0.0
     name, colon, numbers = str(latency).partition(":")
     if not colon:
@@ -203,7 +207,7 @@ def draw_latency(latency: float | str | None, rng: random.Random) -> float:
     except ValueError:
         pass
     raise BadOrder(
-        f"latency {latency!r} is not seconds, uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA"
+        f"latency {latency!r} is not seconds, uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA or held"
     )
 
 

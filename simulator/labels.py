@@ -1,12 +1,15 @@
 """A label is one simulated provider: its settings while healthy, and its faults."""
 
+import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from simulator.faults import (
+    HELD,
     BadOrder,
     Fault,
     Playing,
@@ -85,10 +88,13 @@ class Label:
         self.prefixes = PrefixCache()
         self.contents = CachedContents()
         self._said = 0
+        self._held: deque[asyncio.Future[None]] = deque()
+        self._holds = True
 
     def set(self, settings: Settings) -> None:
         """Replace the settings; `answers` begin with their first."""
         self.settings, self._said = settings, 0
+        self._holds = True
 
     def next_text(self) -> str | None:
         """Return the text ordered for this answer, None if it is free."""
@@ -97,8 +103,28 @@ class Label:
         self._said += 1
         return answers[min(self._said, len(answers)) - 1]
 
+    async def wait(self, latency: float | str | None) -> None:
+        """Let the latency pass before an answer."""
+        if latency != HELD:
+            if latency is not None:
+                await asyncio.sleep(draw_latency(latency, self.random))
+        elif self._holds:
+            self._held.append(asyncio.get_running_loop().create_future())
+            await self._held[-1]
+
+    def release(self, count: int | None = None) -> int:
+        """Answer that many held calls, the oldest first; None: all, and hold no later ones."""
+        waiting = [future for future in self._held if not future.done()]
+        released = waiting[:count]
+        for future in released:
+            future.set_result(None)
+        self._held = deque(waiting[len(released) :])
+        self._holds = self._holds and count is not None
+        return len(released)
+
     def set_faults(self, faults: list[Fault]) -> None:
         """Replace the faults; their clocks start now."""
+        self._holds = True
         now_s = time.monotonic()
         self.faults = [Playing(fault, now_s) for fault in faults]
 

@@ -10,7 +10,7 @@ from typing import Any
 from simulator.answers import answer_of
 from simulator.connection import JSON, Connection, Request, json_bytes
 from simulator.delivery import Pace, Reply, deliver
-from simulator.faults import BODIES, Fault, draw_latency, retry_after_headers
+from simulator.faults import BODIES, Fault, retry_after_headers
 from simulator.hits import Hit, HitLog
 from simulator.labels import Label, Labels
 from simulator.wires import find_wire
@@ -62,8 +62,7 @@ class _Call:
         self.hit.body_sha256 = hashlib.sha256(body).hexdigest()
         reply = self._compose(request, body)
         latency = settings.latency if fault.latency is None else fault.latency
-        if latency is not None:
-            await asyncio.sleep(draw_latency(latency, self.label.random))
+        await self.label.wait(latency)
         if fault.kind not in ("hang", "reset"):
             self.hit.status = reply.status
         pace = Pace(fault.interval_s, settings.interval_s, settings.first_token_s)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -44,6 +45,32 @@ def test_every_call_is_logged_with_what_proves_it(sim: Simulator, call: Build, w
     assert hit["input_tokens"] > 0 < hit["output_tokens"]
     assert KEY not in json.dumps(hit)
     assert "canary" not in json.dumps(hit)
+
+
+def test_held_calls_end_when_the_test_says_so(sim: Simulator) -> None:
+    """So many, the oldest first; or all, and later ones are not held."""
+    sim.settings("it", latency="held")
+    url = f"{sim.url('it')}/v1/messages"
+    with ThreadPoolExecutor(4) as threads:
+
+        def ask() -> Any:
+            return threads.submit(httpx2.post, url, content=BODY, headers=HEADERS, timeout=180)
+
+        first = ask()
+        wait_until(lambda: sim.in_flight("it") == 1)
+        others = [ask(), ask()]
+        wait_until(lambda: sim.in_flight("it") == 3)
+
+        assert sim.release("it", 1) == 1
+        assert first.result(180).status_code == 200
+        assert sim.in_flight("it") == 2
+        assert sim.release("it") == 2
+        assert [each.result(180).status_code for each in [*others, ask()]] == [200] * 3
+        sim.settings("it", latency="held")
+        again = ask()
+        wait_until(lambda: sim.in_flight("it") == 1)
+        sim.reset()
+        assert again.result(180).status_code == 200
 
 
 def test_a_hit_names_its_body_by_hash(sim: Simulator) -> None:
