@@ -26,6 +26,7 @@ import httpcore2
 import httpx2
 
 from tasks.errors import Cancelled, HostFault, TruncatedAnswer
+from tasks.providers.bounded import ENCODINGS, bounded
 from tasks.providers.host import proxy_for, proxy_variable, ssl_context
 from tasks.providers.terms import current
 from tasks.providers.waiting import Waiting
@@ -84,6 +85,11 @@ class Transport(httpx2.HTTPTransport):
     def __init__(self, base_url: str, connect_s: float) -> None:
         # Not the parent's, which would build a pool and an SSL context only to drop them.
         self._pool = _Pool(connect_s, proxy_for(base_url))  # type: ignore[assignment]
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; what is read of the response is bounded."""
+        request.headers["accept-encoding"] = ENCODINGS
+        return bounded(super().handle_request(request))
 
     # The parent's enter and leave its pool; these close the transport, and no more.
     __enter__ = httpx2.BaseTransport.__enter__

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from tasks.call import Call
@@ -19,6 +20,10 @@ from tasks.workflows.template import INPUT, BadTemplate, Reference, parse
 STAGE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 MAX_ROUNDS = 100
 MAX_STAGES = 100
+MAX_PROMPT = 1024 * 1024
+"""Characters of a stage's prompt as it is written."""
+MAX_UNKNOWN = 10
+"""Unknown names in one prompt that are reported."""
 LONGEST_S = 30 * 86400.0
 """A run is kept longer than its stages may take."""
 STAGE_OPTIONS = tuple(name for name in OPTIONS if name != "stream")
@@ -167,6 +172,7 @@ class _Check:
         everywhere = _names(nodes)
         if len(everywhere) > MAX_STAGES:
             self._fault((), f"{len(everywhere)} stages; a workflow has at most {MAX_STAGES}")
+            return
         for at, node in enumerate(nodes):
             if isinstance(node, Mapping) and "loop" in node:
                 self._loop((at, "loop"), node, everywhere)
@@ -263,18 +269,21 @@ class _Check:
         if not isinstance(prompt, str) or not prompt.strip():
             self._fault(path, "is not a text")
             return
+        if len(prompt) > MAX_PROMPT:
+            self._fault(path, f"has {len(prompt)} characters; at most {MAX_PROMPT} are allowed")
+            return
         try:
             pieces = parse(prompt)
         except BadTemplate as fault:
             self._fault(path, str(fault))
             return
         known = {INPUT, *self._before, *inside}
-        for piece in pieces:
-            if isinstance(piece, Reference) and piece.name not in known:
-                why = "comes later" if piece.name in everywhere else "is no stage"
-                hint = nearest(piece.name[:60], known) if piece.name not in everywhere else ""
-                there = f"here are known {', '.join(sorted(known))}{hint}"
-                self._fault(path, f"{piece.name[:60]!r} {why}; {there}")
+        names = dict.fromkeys(piece.name for piece in pieces if isinstance(piece, Reference))
+        for name in islice((name for name in names if name not in known), MAX_UNKNOWN):
+            why = "comes later" if name in everywhere else "is no stage"
+            hint = nearest(name[:60], known) if name not in everywhere else ""
+            there = f"here are known {', '.join(sorted(known))}{hint}"
+            self._fault(path, f"{name[:60]!r} {why}; {there}")
 
     def _mapping(
         self, path: Path, value: object, known: Sequence[str], needed: Sequence[str]

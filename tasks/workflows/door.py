@@ -6,6 +6,7 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from tasks.call import Call
 from tasks.config import NAME, role_names
 from tasks.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nearest
 from tasks.operations import whoami
@@ -37,12 +38,15 @@ class Workflow:
             run_id: Its own, made here if None; the same id is one run, however often it is begun.
 
         Raises:
-            InvalidPrompt: The input is no text, or blank.
+            InvalidPrompt: The input is not a text, is blank, or is larger than a prompt may be.
             InvalidOption: The `run_id` cannot be one.
             QueueUnavailable: Redis refuses, or does not answer; `details` has the `run_id`.
         """
         if not isinstance(given, str) or not given.strip():
             raise InvalidPrompt("the input of a workflow must be a text that says something")
+        Call.of(
+            "any", given, {}
+        )  # each stage's prompt is checked when its turn comes, this one now
         run = Run(run_id or str(uuid4()))
         if not NAME.fullmatch(run.id):
             raise InvalidOption(f"{run.id[:80]!r} cannot be a run_id; allowed is {NAME.pattern}")

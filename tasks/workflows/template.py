@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.call import MAX_BYTES
 from tasks.errors import InvalidPrompt
 
 INPUT = "input"
 DATA = "data"
 _PIECE = re.compile(r"\{\{|\}\}|\{(?P<inside>[^{}]*)\}|[{}]")
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,17 @@ def render(template: str, given: str, answers: Mapping[str, Mapping[str, Any]]) 
         answers: Of the stages that have one, by name: `text` and `data`. The others are empty.
 
     Raises:
-        InvalidPrompt: A stage's data has no such field.
+        InvalidPrompt: A stage's data has no such field, or the text is longer than a prompt may be.
     """
-    return "".join(
-        piece if isinstance(piece, str) else _said(piece, given, answers)
-        for piece in parse(template)
-    )
+    pieces, size = [], 0
+    for piece in parse(template):
+        pieces.append(piece if isinstance(piece, str) else _said(piece, given, answers))
+        size += len(pieces[-1])
+        if size > MAX_BYTES:  # counted on the way: the whole may be larger than the memory
+            raise InvalidPrompt(
+                f"the prompt, filled in, has more than {MAX_BYTES} characters; no more are allowed"
+            )
+    return "".join(pieces)
 
 
 def find(data: Any, path: tuple[str, ...]) -> Any:
@@ -81,7 +88,7 @@ def find(data: Any, path: tuple[str, ...]) -> Any:
     for part in path:
         if isinstance(data, Mapping) and part in data:
             data = data[part]
-        elif isinstance(data, list) and part.isdecimal() and int(part) < len(data):
+        elif isinstance(data, list) and _INDEX.fullmatch(part) and int(part) < len(data):
             data = data[int(part)]
         else:
             raise LookupError(part)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from tasks.config import load_settings, workflows_section
 from tasks.errors import ConfigError, InvalidPrompt, InvalidWorkflow, UnknownWorkflow
 from tasks.workflows import Definition, Loop, Stage, Until, workflow
+from tasks.workflows.definition import read
 from tasks.workflows.template import BadTemplate, parse, render
 
 ROLES = ("coder", "planner", "reviewer")
@@ -162,6 +163,7 @@ def test_a_template_is_filled_in_once(template: str, said: str) -> None:
         ("{plan.data.titel}", "{plan.data.titel}: the data of stage 'plan' has no 'titel'"),
         ("{plan.data.steps.2}", "has no '2'"),
         ("{plan.data.steps.-1}", "has no '-1'"),
+        ("{plan.data.steps." + "9" * 5_000 + "}", "has no '9999"),
         ("{plan.data.title.__class__}", "has no '__class__'"),
         ("{prose.data.title}", "has no 'title'"),
     ],
@@ -172,6 +174,37 @@ def test_a_field_that_is_not_there_is_an_error_that_names_it(template: str, miss
         render(template, "<in>", ANSWERS)
 
     assert missing in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "template", ["{input}" * 60, "{plan}" * 60, "{plan.data}" * 60, "{plan.data.a}" * 60]
+)
+def test_a_prompt_is_counted_while_it_is_filled_in(template: str) -> None:
+    """The whole of it might be larger than the worker's memory."""
+    large = "x" * (1024 * 1024)
+    answers = {"plan": {"text": large, "data": {"a": large}}}
+
+    with pytest.raises(InvalidPrompt, match="filled in, has more than 8388608 characters"):
+        render(template, large, answers)
+
+
+def test_the_input_of_a_workflow_is_no_larger_than_a_prompt() -> None:
+    """It is refused before a run is begun."""
+    with pytest.raises(InvalidPrompt, match="at most 8388608 are taken"):
+        workflow([PLAN]).delay("x" * 9_000_000)
+
+
+def test_a_definition_is_read_in_time_that_grows_with_its_size() -> None:
+    """Neither its stages, nor their prompts, nor unknown names in them have a square."""
+    many = [{"name": f"s{n}", "role": "coder", "prompt": "x"} for n in range(20_000)]
+    unknown = "".join(f"{{unknown{n}}}" for n in range(50_000))
+
+    def faults(nodes: list[dict[str, str]]) -> list[str]:
+        return [what for _, what in read("w", nodes, ROLES)[1]]
+
+    assert faults(many) == ["20000 stages; a workflow has at most 100"]
+    assert "1048577 characters" in faults([{**many[0], "prompt": "x" * 1_048_577}])[0]
+    assert len(faults([{**many[0], "prompt": unknown}])) == 10
 
 
 @pytest.mark.parametrize(
