@@ -16,6 +16,7 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from tasks import execution_options
 from tasks.delivery.outbox import Outbox
 from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
 from tasks.errors import BadCalls, BadTask, InvalidOption, nearest
@@ -53,6 +54,7 @@ class Many:
         self._task = task
         self._options = dict(options)
         self._ready = _all_ready(calls, options.get("queue"))
+        self._given = task_ids is not None
         self.task_ids = _ids(task_ids, len(self._ready))
 
     def put(self) -> list[AsyncResult]:
@@ -97,7 +99,8 @@ class Many:
         return common
 
     def _write(self, outbox: Outbox, call: Ready, task_id: str, common: dict[str, Any]) -> None:
-        headers = headers_with_time(self._options.get("headers"))
+        asked = call.asked() if self._given and app.current_worker_task is None else ""
+        headers = headers_with_time(self._options.get("headers"), asked)
         with publishing(call.role, call.queue, task_id, headers):
             message = app.amqp.create_task_message(
                 task_id, self._task.name, (call.role, call.prompt), call.options,
@@ -126,10 +129,9 @@ def _check_common(options: Mapping[str, Any]) -> None:
         faults.append(
             f"unknown option {name[:40]!r}{of_each if name in OPTIONS else nearest(name, FOR_ALL)}"
         )
-    if not isinstance(options.get("expires"), int | float | datetime | None):
-        faults.append("expires must be a number of seconds, or a datetime")
     if faults:
         raise InvalidOption("; ".join(sorted(faults)), {"faults": sorted(faults)})
+    execution_options.check(options, "apply_async")
 
 
 def _all_ready(calls: Iterable[Any], queue: str | None) -> list[Ready]:
@@ -163,8 +165,10 @@ def _ids(given: Iterable[str] | None, number: int) -> list[str]:
     ids = list(given)
     if len(ids) != number:
         raise InvalidOption(f"there are {len(ids)} task_ids for {number} calls; each needs one")
-    if not all(isinstance(each, str) and each for each in ids) or len(set(ids)) < number:
-        raise InvalidOption("task_ids must be strings, none empty and no two the same")
+    for each in ids:
+        execution_options.check_task_id(each)
+    if len(set(ids)) < number:
+        raise InvalidOption("two of the task_ids are the same; each call needs one of its own")
     return ids
 
 

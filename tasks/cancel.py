@@ -16,6 +16,7 @@ from celery.app.control import Control as CeleryControl
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
+from tasks.execution_options import check_nested, check_task_id
 from tasks.operations import Operations, new_command
 
 _PROCESS = new_command()
@@ -64,6 +65,18 @@ class App(Celery):  # type: ignore[misc]
     """Celery's app with both."""
 
     control_cls = Control
+
+    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+        """
+        Send a task by its name, as Celery does.
+
+        Raises:
+            InvalidOption: Its id, or one of a task that is to follow it, cannot be one.
+        """
+        if options.get("task_id") is not None:
+            check_task_id(options["task_id"])
+        check_nested("complete", options)
+        return super().send_task(name, *args, **options)
 
     @cached_property
     def AsyncResult(self) -> type[Result]:  # noqa: N802 - Celery's name

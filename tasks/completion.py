@@ -11,7 +11,7 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks import tracing
+from tasks import execution_options, tracing
 from tasks.bulk import Many
 from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
 from tasks.errors import BreakwaterError, UnknownTask
@@ -40,14 +40,19 @@ class Complete(Task):  # type: ignore[misc]
         Check the call and put it on its role's queue; options are Celery's.
 
         Raises:
-            BadTask: The role, the prompt or an option is at fault; nothing was queued.
+            BadTask: The role, the prompt or an option is at fault, or the `task_id` was enqueued
+                before with another prompt; nothing was queued.
             QueueUnavailable: Redis refuses, or does not answer within 5 s.
         """
+        execution_options.check(options, "apply_async")
         call = Ready.of(args or (), kwargs or {}, chooser(options.get("queue")))
-        headers = headers_with_time(options.pop("headers", None))
+        given = options.get("task_id")
+        # A worker enqueues under ids that a canvas was given when it was made.
+        asked = call.asked() if given and app.current_worker_task is None else ""
+        headers = headers_with_time(options.pop("headers", None), asked)
         options.setdefault("shadow", shadow_name(call.role))
         options["queue"] = call.queue
-        options["task_id"] = options.get("task_id") or uuid()
+        options["task_id"] = given or uuid()
         try:
             with publishing(call.role, call.queue, options["task_id"], headers):
                 return super().apply_async(
@@ -84,8 +89,18 @@ class Complete(Task):  # type: ignore[misc]
         return Many(self, calls, task_ids, options).put()
 
     def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **given: Any) -> Any:
-        """Make a signature, for a canvas, whose later stages are queued without `apply_async`."""
-        return super().signature(args, as_they_travel(kwargs or {}), *more, **given)
+        """
+        Make a signature, for a canvas, whose later stages are queued without `apply_async`.
+
+        Raises:
+            InvalidOption: An option does not exist, or is in the wrong place.
+        """
+        kwargs = as_they_travel(kwargs or {})
+        execution_options.check_named(kwargs)
+        celerys = {name: value for name, value in given.items() if name != "options"}
+        execution_options.check({**celerys, **(given.get("options") or {})}, "set")
+        made = super().signature(args, kwargs, *more, **given)
+        return execution_options.CheckedSignature.of(made)
 
     subtask = signature
 

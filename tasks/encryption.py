@@ -71,6 +71,14 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def fingerprints(text: str) -> list[str]:
+    """Return the fingerprint of a text under each key, 32 hex digits each; the first is written."""
+    given = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    if not given:
+        return [hashlib.sha256(text.encode()).hexdigest()[:32]]
+    return [hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:32] for key in given]
+
+
 def decrypt(token: str) -> bytes:
     """
     Decrypt what was encrypted here or elsewhere.

@@ -1,5 +1,6 @@
 """What a call becomes before it is queued: checked, with its queue and its headers."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +8,16 @@ from typing import Any
 
 from tasks.call import Call, bind
 from tasks.config import role_names
+from tasks.encryption import fingerprints
 from tasks.errors import UnknownRole
 from tasks.messages import as_json
 from tasks.options import as_they_travel
 from tasks.queue import COMMON_QUEUE, queue_of
 
 HEADER = "breakwater"
-"""The message's header for what is ours: when it was enqueued, in ms."""
+"""The message's header for what is ours: when it was enqueued, in ms, and `Ready.asked`."""
+DECIDE = ("system", "params", "schema", "tools", "tool_choice")
+"""Options on which an answer depends."""
 HIDDEN = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
 """What monitoring sees of the arguments."""
 
@@ -44,6 +48,15 @@ class Ready:
         call = Call.of(role, prompt, chosen)
         return cls(call.role, as_json(call.messages), chosen, choose(call.role))
 
+    def asked(self) -> str:
+        """
+        Return digests of what is asked, one for each encryption key, with a space between.
+
+        Calls with the same ask the same: role, prompt, and the options in `DECIDE`.
+        """
+        options = {name: self.options.get(name) for name in DECIDE}
+        return " ".join(fingerprints(json.dumps([self.role, self.prompt, options], sort_keys=True)))
+
 
 def chooser(queue: str | None) -> Callable[[str], str]:
     """Return what chooses a call's queue: this one, if one is given."""
@@ -65,6 +78,12 @@ def queue_for(role: str) -> str:
     return queue_of(role)
 
 
-def headers_with_time(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a message's headers, with the moment from which its deadline runs."""
-    return {HEADER: {"enqueued_ms": time.time_ns() // 1_000_000}, **(given or {})}
+def headers_with_time(given: Mapping[str, Any] | None, asked: str = "") -> dict[str, Any]:
+    """
+    Return a message's headers, with the moment from which its deadline runs.
+
+    Args:
+        asked: Of a task whose id the caller has chosen: `Ready.asked`.
+    """
+    own: dict[str, Any] = {"enqueued_ms": time.time_ns() // 1_000_000}
+    return {HEADER: {**own, "asked": asked} if asked else own, **(given or {})}

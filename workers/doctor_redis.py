@@ -26,7 +26,8 @@ KERNEL = Path("/")
 NEEDED = (
     ("lpush", "celery", "x"), ("rpush", "role.x", "x"), ("brpop", "bell:x", "1"),
     ("hset", "taken", "x", "x"), ("zadd", "taken:until", "1", "x"), ("hset", "begun", "x", "x"),
-    ("hset", "task:x", "x", "x"), ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
+    ("hset", "task:x", "x", "x"), ("set", "asked:x", "x"),
+    ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
     ("hset", "delayed:messages", "x", "x"), ("xadd", "parked:events", "*", "x", "x"),
     ("xadd", "dead", "*", "x", "x"), ("hset", "dead:messages", "x", "x"),
     ("hsetnx", "paused", "x", "x"), ("hset", "workers", "x", "x"),

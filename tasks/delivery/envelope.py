@@ -32,6 +32,8 @@ MAX_DEPTH = 100
 """How deep a message may nest; what is deeper cannot be pickled for a child, or shown."""
 MAX_NAME = 255
 """Characters of an id or a name."""
+MAX_ANSWERED = 4096
+"""Characters of an id that is refused, under which the refusal is written as a result."""
 MAX_NUMBER = 2**53
 """Beyond this JSON's numbers are not exact, and sums of them overflow."""
 YEARS = range(1971, 9999)
@@ -93,6 +95,7 @@ def _signature(value: Any) -> bool:
         isinstance(value, dict)
         and all(fits(value.get(name)) for name, fits in shape.items())
         and value.get("subtask_type") in [None, *Signature.TYPES]
+        and (value["options"].get("task_id") is None or _name(value["options"]["task_id"]))
     )
 
 
@@ -160,6 +163,7 @@ def check(payload: dict[str, Any]) -> None:
         raise InvalidMessage(f"its envelope nests deeper than {MAX_DEPTH}")
     headers, properties = payload["headers"], payload["properties"]
     _check_fields("property", properties, PROPERTIES)
+    _check_id(headers.get("id"))
     _check_fields("header", headers, {**FIELDS, **OWN})
     for name in (headers.keys() - FIELDS.keys()) & RESERVED:
         raise InvalidMessage(f"its header {name!r} is not a header; the name is Celery's own")
@@ -196,6 +200,7 @@ def check_task(headers: Mapping[str, Any], body: Any) -> str:
         kwargs = body[1]
     elif isinstance(body, dict):
         fields = body
+        _check_id(body.get("id"))
         _check_fields("body's", body, FIELDS_1)
         if (body.keys() - FIELDS_1.keys()) & RESERVED:
             raise InvalidMessage("its body has names that are Celery's own")
@@ -211,10 +216,15 @@ def check_task(headers: Mapping[str, Any], body: Any) -> str:
 
 
 def task_id_of(payload: Mapping[str, Any], body: Any = None) -> str:
-    """Return the id of the task that somebody may wait for; empty if it cannot be used."""
+    """
+    Return the id of the task that somebody may wait for; empty if it cannot be used.
+
+    One that no worker takes can be used all the same: its caller waits for a result under it.
+    """
     for fields in (payload.get("headers"), body):
-        if isinstance(fields, dict) and _name(fields.get("id")):
-            return str(fields["id"])
+        task_id = fields.get("id") if isinstance(fields, dict) else None
+        if isinstance(task_id, str) and 0 < len(task_id) <= MAX_ANSWERED and _as_utf8(task_id):
+            return task_id
     return ""
 
 
@@ -235,6 +245,23 @@ def bury(store: Store, tag: str, error: BadTask, task_id: str) -> None:
     except RedisError as away:
         raise Away(f"{type(away).__name__}: {away}") from away
     _log.warning("dead_letter", task_id=task_id, error=kind, why=str(error))
+
+
+def _check_id(task_id: Any) -> None:
+    """Check a task's id, of which Celery's clients take any string."""
+    if isinstance(task_id, str) and not _name(task_id):
+        what = f"has {len(task_id)} characters" if task_id.isprintable() else "cannot be printed"
+        raise InvalidMessage(
+            f"its id {what}; a task id is a string of 1 to {MAX_NAME} printable characters"
+        )
+
+
+def _as_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def deeper_than(depth: int, value: Any) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
+from tasks.errors import InvalidOption
+
 RINGS = 8
 """Entries a bell holds at most, each for one idle worker; as in `scripts/delivery.lua`."""
 MOST, MOST_BYTES = 500, 1024 * 1024
@@ -29,6 +31,15 @@ class Letter:
     key: str
     """Its list: the queue's own, or one of its priorities'."""
     text: str
+    asked: tuple[str, str] | None = None
+    """The id that its caller has chosen, and the digests of what is asked."""
+
+    @classmethod
+    def of(cls, queue: str, key: str, text: str, headers: Mapping[str, Any]) -> "Letter":
+        """Build one; its headers say what is asked under which id."""
+        own = headers.get("breakwater")
+        asked = own.get("asked") if isinstance(own, Mapping) else None
+        return cls(queue, key, text, (headers["id"], asked) if asked else None)
 
 
 def put_script(client: redis.Redis) -> Script:
@@ -39,13 +50,26 @@ def put_script(client: redis.Redis) -> Script:
 
 
 def put(script: Script, letters: Iterable[Letter]) -> None:
-    """Put all of them, or none; each list gets its own in their order."""
+    """
+    Put all of them, or none; each list gets its own in their order.
+
+    Raises:
+        InvalidOption: One has the id of a task that asked something else.
+    """
+    letters = list(letters)
     lists: dict[tuple[str, str], list[str]] = {}
     for letter in letters:
         lists.setdefault((letter.key, letter.queue), []).append(letter.text)
     keys = [name for key, queue in lists for name in (key, f"bell:{queue}")]
     words: list[str] = [word for texts in lists.values() for word in (str(len(texts)), *texts)]
-    script(keys=keys, args=[RINGS, *words])
+    asked = [word for letter in letters for word in letter.asked or ()]
+    if refused := script(keys=keys, args=[RINGS, len(asked), *asked, *words]):
+        task_id = refused.decode() if isinstance(refused, bytes) else str(refused)
+        raise InvalidOption(
+            f"task_id {task_id!r} was enqueued before with another prompt, role or option; "
+            f"choose a new id, or enqueue the same again",
+            {"task_id": task_id},
+        )
 
 
 class Outbox:

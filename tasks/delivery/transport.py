@@ -243,7 +243,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def letter(self, queue: str, message: Any) -> Letter:
         """Write a message as it will lie in its list, encrypted if there are keys."""
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        return Letter(queue, key, stock.dumps(encryption.seal_message(message)))
+        text = stock.dumps(encryption.seal_message(message))
+        return Letter.of(queue, key, text, message.get("headers") or {})
 
     def put(self, letters: Iterable[Letter]) -> None:
         """Put messages into their lists, in one step."""

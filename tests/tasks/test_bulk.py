@@ -1,31 +1,21 @@
 """Many calls in one go: the same messages as one by one, all of them checked first, none lost."""
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from celery import signals
 from cryptography.fernet import Fernet
-from kombu import pools
 
-from tasks import app, complete
+from tasks import complete
 from tasks.delivery import outbox
 from tasks.errors import BadCalls, InvalidOption
 from tasks.queue import QueueUnavailable
 from tests.support.fault_proxy import FaultProxy
 from tests.support.valkey import Server
+from tests.tasks.conftest import Use
 
-ROLES = """
-providers:
-  local: {adapter: openai-chat, model: m, base_url: "http://127.0.0.1:1/v1", api_key: none}
-roles:
-  coder: {chain: [local]}
-  planner: {chain: [local]}
-"""
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 TALK = [
     {"role": "user", "content": [{"type": "text", "text": "wie heißt du?"}]},
@@ -46,35 +36,6 @@ AS_ONE = {
         {"eta": datetime(2100, 1, 1, tzinfo=UTC), "expires": datetime(2100, 1, 2, tzinfo=UTC)},
     ),
 }
-
-Use = Callable[[str], None]
-
-
-@pytest.fixture
-def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
-    """Enqueue to this URL from now on; the roles file is known."""
-    (tmp_path / "roles.yaml").write_text(ROLES)
-    monkeypatch.setenv("ROLES_FILE", str(tmp_path / "roles.yaml"))
-
-    def use(url: str) -> None:
-        monkeypatch.setenv("REDIS_URL", url)
-        forget()
-
-    yield use
-    forget()
-
-
-@pytest.fixture
-def shared(redis_url: str, use: Use) -> Any:
-    """An empty server, to which is enqueued."""
-    use(redis_url)
-    return redis.Redis.from_url(redis_url, decode_responses=True)
-
-
-def forget() -> None:
-    """Forget the connections to another server, which kombu keeps for all that say `redis://`."""
-    pools.reset()
-    app._after_fork()
 
 
 def waiting(shared: Any, name: str = "role.coder") -> list[dict[str, Any]]:
@@ -104,7 +65,9 @@ def test_a_message_is_the_one_that_a_call_alone_makes(kind: str, shared: Any) ->
     complete.apply_async((role, prompt), *options, task_id="same", **common)
     complete.delay_many([(role, prompt, *options)], task_ids=["same"], **common)
 
-    (key,) = (key for key in shared.scan_iter() if not key.startswith(("bell:", "_kombu")))
+    (key,) = (
+        key for key in shared.scan_iter() if not key.startswith(("bell:", "_kombu", "asked:"))
+    )
     alone, among = reversed(shared.lrange(key, 0, -1))
     assert without_moments(among) == without_moments(alone)
 
@@ -157,10 +120,10 @@ def test_of_very_many_faults_ten_are_told_and_the_rest_counted(shared: Any) -> N
     [
         ({"schema": {}}, r"unknown option 'schema': it belongs to each call, \(role, prompt, "),
         ({"prority": 1}, r"unknown option 'prority' \(did you mean 'priority'\?\)"),
-        ({"expires": "soon"}, "expires must be a number of seconds, or a datetime"),
+        ({"expires": "soon"}, "expires is 'soon'; it must be a number of seconds or a datetime"),
         ({"task_ids": ["a"]}, "there are 1 task_ids for 2 calls; each needs one"),
-        ({"task_ids": ["a", "a"]}, "none empty and no two the same"),
-        ({"task_ids": ["a", 7]}, "task_ids must be strings"),
+        ({"task_ids": ["a", "a"]}, "two of the task_ids are the same"),
+        ({"task_ids": ["a", 7]}, "task_id is a int; it must be a string of 1 to 255"),
     ],
 )
 def test_options_for_all_are_checked(given: dict[str, Any], said: str, shared: Any) -> None:

@@ -19,6 +19,8 @@
 --     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
 --     enqueued_ms        set when a dead letter is given a second life
 --     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
+-- asked:ID               string  of a task whose id its caller has chosen: a digest of what it asks; as long
+--                                as its result, or 30 days
 -- stream:ID              stream  what a streamed task says while it runs (`tasks/streaming/events.py`)
 --     flight             the digest of the call that it makes, or waits for another to make
 --     aside              where it waits for that: its queue, "\n", the delivery tag

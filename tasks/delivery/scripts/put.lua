@@ -4,8 +4,19 @@
 -- would be what follows. Here the first write is refused (OOM), and nothing is half put.
 --
 -- KEYS: a list and its bell, again and again
--- ARGV: how many rings a bell holds; then for each list the number of its messages, and these
-local rings, at = tonumber(ARGV[1]), 2
+-- ARGV: how many rings a bell holds; how many of the next words are of tasks whose ids their callers
+-- have chosen: an id, and digests of what is asked; then for each list the number of its messages, and
+-- these
+-- Returns: an id under which something else was asked before, and nothing is put; or nil.
+local ASKED_LIVES_MS, DIGEST = 30 * 24 * 3600 * 1000, 32
+local rings, at = tonumber(ARGV[1]), 3 + ARGV[2]
+for i = 3, at - 1, 2 do
+  local known = redis.call('GET', 'asked:' .. ARGV[i])
+  if known and not string.find(ARGV[i + 1], known, 1, true) then return ARGV[i] end
+end
+for i = 3, at - 1, 2 do
+  redis.call('SET', 'asked:' .. ARGV[i], string.sub(ARGV[i + 1], 1, DIGEST), 'PX', ASKED_LIVES_MS)
+end
 for i = 1, #KEYS, 2 do
   local number = tonumber(ARGV[at])
   redis.call('LPUSH', KEYS[i], unpack(ARGV, at + 1, at + number))

@@ -19,6 +19,7 @@ local now = now_ms()
 if ARGV[8] == '0' then let_go(task) end -- with a row its call has come to an end
 redis.call('SET', result, ARGV[4], 'EX', ARGV[5])
 redis.call('PUBLISH', result, ARGV[4])
+redis.call('EXPIRE', 'asked:' .. id, ARGV[5])
 local digest = redis.call('HGET', task, 'flight')
 redis.call('DEL', task)
 if redis.call('EXISTS', 'stream:' .. id) == 1 then redis.call('XADD', 'stream:' .. id, '*', 'event', 'end', 'data', '') end
