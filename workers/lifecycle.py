@@ -28,18 +28,26 @@ from workers.exporter import Exporter, exporter
 from workers.log import set_up_logging
 from workers.otel import Otel, otel
 from workers.plain import plain_lines
+from workers.pools import fit, pool_faults
 from workers.reload import Reloader
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database
 
-EXIT_BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
+EX_USAGE, EXIT_BAD_CONFIG = 64, 78  # EX_USAGE and EX_CONFIG of sysexits.h
 
 _told: dict[str, list[str]] = {}  # the queues to consume, and not to
 _reloader: Reloader | None = None
 _drain: Drain | None = None
 _exporter: Exporter | None = None
 _otel: Otel | None = None
+
+
+@signals.celeryd_init.connect(weak=False)
+def _check_options(options: dict[str, Any], **_: Any) -> None:
+    if faults := pool_faults(options):
+        print(*faults, sep="\n", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        sys.exit(EX_USAGE)
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -64,6 +72,11 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         gc.freeze()  # the children share these pages instead of copying 40 to 66 MB an SDK
     else:
         signals.celeryd_after_setup.connect(_set_up)
+
+
+@signals.worker_init.connect(weak=False)
+def _fit(sender: Any, **_: Any) -> None:
+    fit(sender)
 
 
 @signals.worker_init.connect(weak=False)

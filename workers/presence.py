@@ -15,9 +15,8 @@ from celery.worker import WorkController
 from tasks import runtime
 from tasks.fleet import QUEUES, RUNNING
 from tasks.queue import app
+from workers.pools import name_of
 
-POOLS = {"thread": "threads"}
-"""Where Celery's module is not called as its `--pool` is."""
 KEPT = (
     "broker_transport", "worker_consumer", "task_acks_late", "task_reject_on_worker_lost",
     "result_backend_thread_safe", "result_expires",
@@ -34,10 +33,10 @@ def about(worker: WorkController, grace_s: float) -> tuple[dict[str, Any], Itera
         grace_s: How long its tasks have when it is stopped.
     """
     now, queues = runtime.runtime(), sorted(app.amqp.queues.consume_from)
-    pool = type(worker.pool).__module__.rpartition(".")[2]
+    pool = name_of(worker.pool)
     return {
         "name": worker.hostname,
-        "pool": POOLS.get(pool, pool),
+        "pool": pool,
         "concurrency": worker.concurrency,
         "version": now.settings.version,
         QUEUES: queues,

@@ -5,6 +5,7 @@ Celery's consumer logs such a message with its whole body and forgets it; its ca
 ever. An exception that it does not foresee ends the worker.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from kombu.pidbox import Node
 from redis.exceptions import RedisError
 
 from tasks.delivery import envelope
+from tasks.delivery.faults import HOST, ODD_AT, Odd
 from tasks.delivery.transport import keeper
 from tasks.errors import BadTask, InvalidMessage, UnknownTask, nearest
 
@@ -24,6 +26,9 @@ INSIDE = "celery."
 """How the names of Celery's own tasks begin."""
 SERVED_INSIDE = {"celery.accumulate"}
 """Of those; the others run tasks where nothing settles them, or for ever."""
+
+ODD_WAITS_MS = 5_000
+"""How long a message that has failed here waits, while others show whether they pass."""
 
 _log = structlog.get_logger("breakwater")
 
@@ -49,9 +54,16 @@ class Commands(Node):
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """Celery's consumer, which no message can stop."""
 
-    def __init__(self, *args: Any, app: Any, **kwargs: Any) -> None:
+    def __init__(self, on_task_request: Any, *args: Any, app: Any, **kwargs: Any) -> None:
         app.control.mailbox.node_cls = Commands
-        super().__init__(*args, app=app, **kwargs)
+        super().__init__(on_task_request, *args, app=app, **kwargs)
+        self._odd = Odd()
+        # Also what waits for a free child is handed over by the worker, so it is wrapped there.
+        self._to_pool = self.controller._process_task
+        self._waits_for_children: bool = on_task_request == self.controller._process_task_sem
+        self.controller._process_task = self._process
+        if not self._waits_for_children:
+            self.on_task_request = self._process
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """Connect, sooner after an outage than Celery: it waits 2 s, 4 s, … up to half a minute."""
@@ -66,19 +78,51 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> None:
+            if keeper().rest.is_on:
+                message.channel.qos.refuse(message.delivery_tag)
+                return
             try:
                 self._check(message)
                 handle(message)
+                self._odd.passed()
             except BadTask as fault:
                 self._bury(message, fault)
-            except (OSError, RedisError):  # kombu's own list of lost connections has KeyError in it
+            except (ConnectionError, TimeoutError, RedisError):  # Redis is away
                 raise
             except Exception as fault:
                 if keeper().closing:  # the pool may be gone already; the message goes back
                     raise
-                self.on_invalid_task(None, message, fault)
+                self._cannot_run(message, fault)
 
         return on_message
+
+    def _process(self, request: Any) -> None:
+        """Hand a task to the pool; if the pool cannot take it, its message goes back."""
+        try:
+            self._to_pool(request)
+        except Exception as fault:  # noqa: BLE001 - whatever the pool raises, the prompt is not at fault
+            if self._waits_for_children:
+                self.controller._quick_release()
+            self._give_back(request.message, fault)
+
+    def _cannot_run(self, message: Any, fault: Exception) -> None:
+        """Give a message back; after some faults of it alone, bury it."""
+        task_id = envelope.task_id_of({"headers": message.headers})
+        if isinstance(fault, HOST) or not task_id:
+            return self._give_back(message, fault)
+        is_again = self._odd.has_failed(task_id)
+        if self._odd.failed(task_id) >= ODD_AT:
+            return self.on_invalid_task(None, message, fault)
+        if not is_again:
+            return self._give_back(message, fault)
+        _log.warning("message.waits", task_id=task_id, error=type(fault).__name__)
+        keeper().store.defer(message.delivery_tag, round(time.time() * 1000) + ODD_WAITS_MS)
+        message.ack()  # so that those behind it show whether it is the message
+        return None
+
+    def _give_back(self, message: Any, fault: Exception) -> None:
+        keeper().rest.begin(fault)
+        message.channel.qos.refuse(message.delivery_tag)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body kombu could not decode; a command for all is just dropped."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from tasks.delivery import spool
+from tasks.delivery.faults import Rest
 from tasks.delivery.store import Delivery, Store
 
 TEND_EVERY_S = 2.0
@@ -92,6 +94,9 @@ class Keeper:
         self._lock = threading.Lock()
         self._done: deque[str] = deque()
         self._dropped: deque[str] = deque()
+        self._refused: list[str] = []  # of one take, the oldest first
+        self._is_receiving = False
+        self.rest = Rest()
         self._wake = threading.Event()
         self._room = threading.Event()
         self._about: Callable[[], tuple[dict[str, Any], Iterable[str]]] = lambda: ({}, ())
@@ -197,6 +202,27 @@ class Keeper:
             held.is_dropped = True
         self._dropped.append(tag)
         self._wake.set()
+
+    def refuse(self, tag: str) -> None:
+        """Give a delivery back that cannot be run now, in its place among those of its take."""
+        self._refused.append(tag)
+        if not self._is_receiving:
+            self._drop_refused()
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Receive what a take has brought."""
+        self._is_receiving = True
+        try:
+            yield
+        finally:
+            self._is_receiving = False
+            self._drop_refused()
+
+    def _drop_refused(self) -> None:
+        refused, self._refused = self._refused, []
+        for tag in reversed(refused):
+            self.drop(tag)
 
     def give_back(self, tag: str) -> None:
         """Give a delivery back, begun or not: whoever ran it is dead."""

@@ -74,7 +74,8 @@ class QoS(stock.QoS):  # type: ignore[misc]
         if not self.prefetch_count:  # not a worker's: it waits for replies, and has no keeper
             return MOST
         mine = keeper()
-        return 0 if mine.closing else max(self.prefetch_count - mine.count, 0)
+        is_shut = mine.closing or mine.rest.is_on
+        return 0 if is_shut else max(self.prefetch_count - mine.count, 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Keep a message; the take has noted it already."""
@@ -94,6 +95,11 @@ class QoS(stock.QoS):  # type: ignore[misc]
             keeper().give_back(delivery_tag)
         else:
             keeper().done(delivery_tag)
+        VirtualQoS.ack(self, delivery_tag)
+
+    def refuse(self, delivery_tag: str) -> None:
+        """Give a message back that this worker cannot run now, unless its task has begun."""
+        keeper().refuse(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
 
     def restore_visible(self, *_: Any, **__: Any) -> None:
@@ -158,8 +164,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
         # waited at for a second, and then comes a look for what nobody rang for.
         self._look = self._asked == "BRPOP" or bool(answer)
         if self._asked == "EVALSHA":
-            for i in range(0, len(answer), 3):
-                self._receive_message(*answer[i : i + 3])
+            with keeper().receiving():
+                for i in range(0, len(answer), 3):
+                    self._receive_message(*answer[i : i + 3])
             self._tag = ""
         if self._asked == "BRPOP" or not answer:
             raise Empty

@@ -1,0 +1,178 @@
+"""A worker that cannot run a message gives it back; only a message that is odd itself is buried."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from billiard.exceptions import WorkerLostError
+from celery.exceptions import WorkerShutdown
+from celery.worker.consumer import Consumer as CeleryConsumer
+from redis.exceptions import ConnectionError as Away
+
+from tasks.delivery import consumer as module
+from tasks.delivery.consumer import Consumer
+from tasks.delivery.faults import FIRST_REST_S, LONGEST_REST_S, ODD_AT, Odd, Rest
+from tasks.delivery.keeper import Keeper
+from tests.delivery.conftest import QUEUE, Bench
+
+HOST_FAULTS = [
+    RuntimeError("can't start new thread"),
+    RuntimeError("cannot schedule new futures after shutdown"),
+    MemoryError(),
+    OSError(24, "Too many open files"),
+    BlockingIOError(11, "Resource temporarily unavailable"),
+]
+OTHER_FAULTS = [
+    AttributeError("'TaskPool' object has no attribute 'grow'"),
+    TypeError("__init__() got an unexpected keyword"),
+    ValueError("timer"), KeyError("signal"), AssertionError(), ZeroDivisionError(),
+    WorkerLostError("pool"), RecursionError(),
+]  # fmt: skip
+
+
+def test_each_rest_is_longer_until_there_was_none_for_a_while() -> None:
+    """At most half a minute; messages that fail during a rest begin none."""
+    now = [100.0]
+    rest = Rest(lambda: now[0])
+    lengths = []
+    for _ in range(8):
+        rest.begin(MemoryError())
+        rest.begin(MemoryError())
+        lengths.append(rest._until - now[0])
+        now[0] = rest._until
+        assert not rest.is_on
+    now[0] += 61
+    rest.begin(MemoryError())
+
+    assert all(a < b for a, b in pairwise(lengths[:5]))
+    assert lengths[-1] <= LONGEST_REST_S * 1.2
+    assert rest._until - now[0] <= FIRST_REST_S * 1.2
+
+
+def test_a_message_is_odd_only_if_others_pass_meanwhile() -> None:
+    """What fails for all is not counted against one; and what is remembered has a bound."""
+    odd = Odd()
+    alone = [odd.failed("a") for _ in range(9)]
+    beside = []
+    for _ in range(4):
+        odd.passed()
+        beside.append(odd.failed("a"))
+    for number in range(200):
+        odd.failed(str(number))
+
+    assert alone == [1] * 9
+    assert beside == [2, 3, 4, 5]
+    assert not odd.has_failed("a")
+    assert len(odd._faults) == 100
+
+
+class Worker:
+    """Our consumer over a store, with a handler of the test's in Celery's place."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bench = bench
+        self.keeper = Keeper(bench.store)
+        self.faults: dict[str, BaseException] = {}
+        self.handled: list[str] = []
+        self.buried: list[str] = []
+        monkeypatch.setattr(module, "keeper", lambda: self.keeper)
+        monkeypatch.setattr(CeleryConsumer, "create_task_handler", lambda _: self._handle)
+        consumer: Any = object.__new__(Consumer)
+        consumer._odd = Odd()
+        monkeypatch.setattr(consumer, "_check", lambda _: None, raising=False)
+        monkeypatch.setattr(
+            consumer, "on_invalid_task", lambda _, m, __: self._bury(m), raising=False
+        )
+        self.on_message: Callable[[Any], None] = consumer.create_task_handler()
+
+    def _handle(self, message: Any) -> None:
+        if fault := self.faults.get(message.headers["id"]):
+            raise fault
+        self.handled.append(message.headers["id"])
+
+    def _bury(self, message: Any) -> None:
+        self.buried.append(message.headers["id"])
+
+    def take(self) -> None:
+        """Take all that waits, and give back what is refused."""
+        with self.keeper.receiving():
+            for tag, task_id in self.bench.take(8):
+                self.keeper.hold(tag, QUEUE)
+                qos = SimpleNamespace(refuse=self.keeper.refuse)
+                self.on_message(
+                    SimpleNamespace(
+                        delivery_tag=tag,
+                        headers={"id": task_id},
+                        channel=SimpleNamespace(qos=qos),
+                        ack=lambda t=tag: self.keeper.done(t),
+                    )
+                )
+        self.keeper._flush()
+
+    def rested(self) -> None:
+        """Let the rest be over."""
+        self.keeper.rest = Rest()
+
+
+@pytest.fixture
+def worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """One that holds nothing yet."""
+    return Worker(bench, monkeypatch)
+
+
+@pytest.mark.parametrize("fault", [*HOST_FAULTS, *OTHER_FAULTS], ids=repr)
+def test_a_fault_gives_back_the_message_and_those_behind_it(
+    worker: Worker, fault: Exception
+) -> None:
+    """In their order, and however often it happens."""
+    worker.bench.push(*"abcd")
+    worker.faults = dict.fromkeys("bcd", fault)
+    for _ in range(2 * ODD_AT):
+        worker.take()
+        worker.rested()
+        worker.bench.tick(6000)
+
+    assert worker.handled == ["a"]
+    assert worker.buried == []
+    waiting = {*worker.bench.waiting(), *worker.bench.redis.hvals("delayed:messages")}
+    assert len(waiting) == 3
+    if type(fault) in {type(each) for each in HOST_FAULTS}:
+        assert worker.bench.waiting() == ["b", "c", "d"]
+
+
+def test_nothing_is_tried_during_a_rest(worker: Worker) -> None:
+    """The first fault is enough."""
+    worker.bench.push(*"abc")
+    worker.faults = {"a": MemoryError()}
+
+    worker.take()
+
+    assert (worker.handled, worker.bench.waiting()) == ([], ["a", "b", "c"])
+
+
+def test_one_message_that_fails_holds_up_nobody_and_is_buried_at_last(worker: Worker) -> None:
+    """Whatever is wrong with it; those behind it pass."""
+    worker.bench.push("odd")
+    worker.faults = {"odd": TypeError()}
+    for number in range(2 * ODD_AT):
+        worker.bench.push(str(number))
+        worker.take()
+        worker.rested()
+        worker.bench.tick(6000)
+
+    assert worker.buried[:1] == ["odd"]
+    assert worker.handled[:3] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("fault", [Away("reset"), ConnectionResetError(), WorkerShutdown(0)])
+def test_a_lost_connection_and_a_stop_are_celerys(worker: Worker, fault: BaseException) -> None:
+    """It connects anew, or ends; the channel gives back what has not begun."""
+    worker.bench.push("a")
+    worker.faults = {"a": fault}
+
+    with pytest.raises(type(fault)):
+        worker.take()
+
+    assert not worker.keeper.rest.is_on
