@@ -19,6 +19,7 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── ConnectionFailed     refused, reset, no such host, TLS
     │   ├── GarbledAnswer        not JSON, the wrong shape, or empty
     │   ├── TruncatedAnswer      the answer ended before its end
+    │   ├── UnfinishedAnswer     it ended with a word that does not mean a whole answer
     │   ├── RateLimited          429
     │   ├── QuotaExhausted       402, or a 429 that names a spent quota
     │   ├── AuthenticationFailed 401; a 403 or 400 that names the key or the account
@@ -255,6 +256,17 @@ class GarbledAnswer(ProviderError):
 
 class TruncatedAnswer(ProviderError):
     """The answer ended before its end."""
+
+
+class UnfinishedAnswer(ProviderError):
+    """
+    The provider ended the answer with a word that is not known, or that says it goes on.
+
+    Nobody can tell whether the text is whole, so it is no answer. It is not a failure of the
+    provider's health either, and asking the same target again would be paid again.
+    """
+
+    verdict = _PROMPT_HERE
 
 
 class RateLimited(ProviderError):

@@ -8,13 +8,14 @@ four stay comparable side by side.
 import json
 import logging
 import re
+import sys
 from abc import ABC, abstractmethod
 from base64 import b64decode
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from mimetypes import guess_extension
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
-from uuid import uuid4
 
 import httpx2
 import structlog
@@ -26,6 +27,7 @@ from tasks.errors import (
     GarbledAnswer,
     ProviderError,
     TruncatedAnswer,
+    UnfinishedAnswer,
     UnsupportedInput,
 )
 from tasks.providers.base import (
@@ -41,8 +43,9 @@ from tasks.providers.base import (
 from tasks.providers.hearing import Hearing
 from tasks.providers.schemas import rooted
 from tasks.providers.terms import terms
+from tasks.providers.tool_calls import new_call_id
 from tasks.providers.transport import Transport
-from tasks.providers.vendor_errors import from_response, translated
+from tasks.providers.vendor_errors import from_body, from_response, translated
 
 if TYPE_CHECKING:
     import anthropic
@@ -51,6 +54,11 @@ if TYPE_CHECKING:
 CHECK_S = 10.0
 """How long `check` waits for the list of models."""
 
+_REASON = re.compile(
+    r"(?=.{1,64}$)[A-Za-z]{1,20}[0-9]{0,3}([_. :-]{1,2}[A-Za-z]{1,20}[0-9]{0,3}){0,5}"
+)
+_ANSWERS = frozenset({"choices", "output", "candidates", "content", "metadata", "tools", "text"})
+"""Parts of an answer around an error: the model's and the caller's words choose no verdict."""
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
@@ -96,8 +104,13 @@ class Adapter(ABC):
     """Our parameters, and where each goes in the vendor's request; a dot goes one level down."""
     EFFORTS: ClassVar[Mapping[str, str]] = {}
     """The vendor's nearest word for a `reasoning_effort`, where it is another."""
+    HTTP: ClassVar[type[httpx2.Client]] = httpx2.Client
     FINISH: ClassVar[Mapping[str, FinishReason | type[ProviderError]]]
-    """What the vendor's finish reasons mean; one that is not here means stop."""
+    """
+    What the vendor's finish reasons mean, in lower case; with a source for each.
+
+    A word that is not here is no proof of an end: the attempt fails with UnfinishedAnswer.
+    """
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
@@ -106,7 +119,7 @@ class Adapter(ABC):
         self._dropped: set[str] = set()
         self._transport = Transport(self.base_url, settings.timeout.connect_s)
         # No redirects: a POST does not survive most, and Google's key header would go along.
-        http = httpx2.Client(
+        http = self.HTTP(
             transport=self._transport, timeout=settings.timeout.total_s,
             event_hooks={"response": [self._check_readable]},
         )  # fmt: skip
@@ -127,8 +140,8 @@ class Adapter(ABC):
         """
         Ask for a stream, tell its pieces on, and return the answer they make.
 
-        The stream is closed whatever happens. One that ended before its terminal event makes an
-        answer without a finish reason: the SDKs take a clean cut for the end.
+        The stream is closed whatever happens. One that ended before its own end makes an answer
+        without a finish reason.
         """
 
     @abstractmethod
@@ -154,7 +167,14 @@ class Adapter(ABC):
             raise _bare(failure)
         try:
             return self._read(answer, request)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ):
             raise GarbledAnswer(f"{self.name}: the answer has the wrong shape") from None
 
     def check(self) -> str:
@@ -191,6 +211,10 @@ class Adapter(ABC):
             return
         except (UnicodeDecodeError, RecursionError):
             raise from_response(self.name, response) from None
+
+    def _failed(self, body: Mapping[str, Any]) -> ProviderError:
+        """Read an error that came inside an answer, or as an event, with status 200."""
+        return from_body(self.name, {name: body[name] for name in body if name not in _ANSWERS})
 
     def _refuse(self, what: str) -> NoReturn:
         """Give up before anything is sent; the next target may take it."""
@@ -237,11 +261,12 @@ class Adapter(ABC):
         *,
         text: str,
         model: str,
-        reason: str | None,
+        reason: object,
         usage: Usage,
         request_id: str | None,
         response_id: str | None,
         called: Iterable[Called] = (),
+        native_reason: object = None,
     ) -> Completion:
         """
         Say what an answer is worth.
@@ -251,15 +276,12 @@ class Adapter(ABC):
         | stop, tool_calls | success; with calls, `tool_calls` | GarbledAnswer: that is no answer |
         | length           | success, `length` | ContextWindowExceeded: no room to say anything |
         | content_filter, refusal | success, so named | ContentFiltered |
+        | a failure of the model | the class that FINISH has for it | the same |
+        | another word     | UnfinishedAnswer | UnfinishedAnswer |
         | nothing          | TruncatedAnswer | TruncatedAnswer |
         """
         paid: dict[str, Any] = {"request_id": request_id, "usage": usage.as_dict()}
-        if reason is None:
-            what = f"{self.name}: the answer has no finish reason: it is cut off"
-            raise TruncatedAnswer(what, **paid)
-        finish = self.FINISH.get(reason, "stop")
-        if not isinstance(finish, str):
-            raise finish(f"{self.name}: the model failed to answer ({finish.__name__})", **paid)
+        finish = self._finish(reason, native_reason, paid)
         calls = self._calls(called, cut=finish == "length", paid=paid)
         if calls and finish == "stop":  # Google and Responses have no word of their own for it
             finish = "tool_calls"
@@ -274,6 +296,21 @@ class Adapter(ABC):
                 raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
             raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
         return Completion(text, model, finish, usage, request_id, response_id, calls)
+
+    def _finish(self, reason: object, native: object, paid: Mapping[str, Any]) -> FinishReason:
+        """Return what a finish reason means; one that is no whole answer raises."""
+        if not is_said(reason):
+            what = f"{self.name}: the answer has no finish reason: it is cut off"
+            raise TruncatedAnswer(what, **paid)
+        word = reason.strip().lower() if isinstance(reason, str) else ""
+        kind = word.partition(":")[0].rstrip()  # Gemini's endpoints write "content_filter: SAFETY"
+        finish = self.FINISH.get(word) or self.FINISH.get(kind, UnfinishedAnswer)
+        if isinstance(finish, str):
+            return finish
+        words = shown(reason) + (f" ({shown(native)})" if is_said(native) else "")
+        is_known = word in self.FINISH or kind in self.FINISH
+        why = "the answer is not whole" if is_known else "that word is unknown, so it may be cut"
+        raise finish(f"{self.name} ended the answer with {words}: {why}", **paid)
 
     def _calls(
         self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]
@@ -314,11 +351,51 @@ def asked(
     return Answer(http.json(), http.headers.get("request-id") or http.headers.get("x-request-id"))
 
 
+def is_said(reason: object) -> bool:
+    """Tell a finish reason from none; SGLang sends an empty one till the end, Qwen "null"."""
+    return reason is not None and reason not in ("", "null")
+
+
+def shown(reason: object) -> str:
+    """Return a finish reason for a message: the vendor's word, if it is no more than one."""
+    if not isinstance(reason, str):
+        return f"a {type(reason).__name__}"
+    word = reason.strip()
+    if _REASON.fullmatch(word):
+        return repr(word)
+    return f"a word of {len(word)} characters that may be more than a word"
+
+
+def string(value: object) -> str | None:
+    """Return a text that is not empty; None for anything else."""
+    return value if isinstance(value, str) and value else None
+
+
+@contextmanager
+def streamed(
+    client: "anthropic.Anthropic | openai.OpenAI", path: str, body: dict[str, Any], timeout_s: float
+) -> Iterator[httpx2.Response]:
+    """
+    Ask as `asked` does, for a stream, and close it afterwards; its events are not read yet.
+
+    The SDKs' readers of events do not follow the standard (see `sse`), and drop what does not fit
+    their models.
+    """
+    module = sys.modules[type(client).__module__.partition(".")[0]]
+    with client.post(
+        path, cast_to=object, body={**body, "stream": True}, options={"timeout": timeout_s},
+        stream=True, stream_cls=module.Stream[object],
+    ) as stream:  # fmt: skip
+        yield stream.response
+
+
 def _object(arguments: object) -> Mapping[str, Any] | None:
     """Read a tool call's arguments; a tool that takes none may be called with no text at all."""
+    if arguments is None:
+        return {}
     try:
         read = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 
@@ -327,11 +404,6 @@ def instructions(request: Request) -> str | None:
     """Join the request's system prompt and the system messages of its conversation."""
     said = [request.system, *(m.text for m in request.messages if m.role == "system")]
     return "\n\n".join(part for part in said if part) or None
-
-
-def new_call_id() -> str:
-    """Return an id for a tool call to which its vendor gave none."""
-    return f"call_{uuid4().hex[:24]}"
 
 
 def call_id(given: str | None) -> str:

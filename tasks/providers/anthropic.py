@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 import anthropic
 import httpx2
-from anthropic.types import Message, RawMessageStreamEvent
 
 from tasks.config import ProviderSettings
-from tasks.errors import TruncatedAnswer
+from tasks.errors import ServerError, TruncatedAnswer, UnfinishedAnswer
 from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
@@ -19,7 +18,10 @@ from tasks.providers.adapter import (
     call_id,
     instructions,
     parameters,
+    streamed,
+    string,
 )
+from tasks.providers.anthropic_stream import MessageStream
 from tasks.providers.base import UNCOUNTED, Completion, Media, Request, Tool, Usage
 from tasks.providers.base import Message as Turn
 from tasks.providers.counts import breakdown, count, details, total
@@ -48,11 +50,23 @@ class AnthropicProvider(Adapter):
     FINISH: ClassVar = {
         "end_turn": "stop",
         "stop_sequence": "stop",
-        "pause_turn": "stop",
         "max_tokens": "length",
         "model_context_window_exceeded": "length",
         "tool_use": "tool_calls",
         "refusal": "refusal",
+        # The turn goes on when the answer is sent back: for tools that Anthropic runs, and for
+        # compaction of the conversation. Neither is ever asked for.
+        "pause_turn": UnfinishedAnswer,
+        "compaction": UnfinishedAnswer,
+        # Imitators' words: Bedrock's, and those of OpenAI's wire format.
+        "guardrail_intervened": "content_filter",
+        "content_filtered": "content_filter",
+        "stop": "stop",
+        "length": "length",
+        "tool_calls": "tool_calls",
+        "content_filter": "content_filter",
+        "error": ServerError,
+        "abort": TruncatedAnswer,
     }
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
@@ -68,11 +82,9 @@ class AnthropicProvider(Adapter):
 
     def _listen(self, request: Request, hearing: Hearing) -> Answer:
         body = self._body(request)
-        with self._messages.create(**body, stream=True, timeout=request.timeout_s) as stream:
-            answer = _heard(stream, hearing)
-            # A warning would quote what does not fit the model, of the answer.
-            told = answer.to_dict(warnings=False)
-            return Answer(told, stream.response.headers.get("request-id"))
+        with streamed(self._client, "/v1/messages", body, request.timeout_s) as response:
+            told = MessageStream(hearing, self._failed).read(hearing.objects(response.iter_bytes()))
+            return Answer(told, response.headers.get("request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
@@ -150,16 +162,18 @@ class AnthropicProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
+        if told.get("error"):  # some gateways, with status 200
+            raise self._failed(told)
         blocks = told["content"]
         return self._completion(
             text="".join(block["text"] for block in blocks if block["type"] == "text"),
-            model=told["model"] or request.model,
+            model=string(told.get("model")) or request.model,
             reason=told.get("stop_reason"),
             usage=_usage(told.get("usage")),
             request_id=answer.request_id,
-            response_id=told["id"],
+            response_id=string(told.get("id")),
             called=[
-                Called(block["id"], block["name"], block["input"])
+                Called(string(block.get("id")), string(block.get("name")), block.get("input"))
                 for block in blocks
                 if block["type"] == "tool_use"
             ],
@@ -209,50 +223,3 @@ def _cache(body: dict[str, Any]) -> None:
         body["tools"][-1]["cache_control"] = mark
     if any(message["role"] == "assistant" for message in body["messages"]):
         body["cache_control"] = mark
-
-
-def _heard(stream: Iterable[RawMessageStreamEvent], hearing: Hearing) -> Message:
-    """Put the events together to what a plain call would have answered."""
-    answer: Any = None
-    reason = None
-    calls: dict[int, int] = {}  # by block: which of the calls it is
-    for event in hearing.events(stream):
-        if event.type == "message_start":
-            answer = event.message
-        elif event.type == "content_block_start":
-            block: Any = event.content_block
-            answer.content.append(block)
-            if block.type == "tool_use":
-                block.input = ""  # its JSON text, as it comes
-                calls[event.index] = len(calls)
-                hearing.call(calls[event.index], block.id, block.name)
-        elif event.type == "content_block_delta":
-            _extend(answer.content[event.index], event.delta, calls.get(event.index, 0), hearing)
-        elif event.type == "message_delta":
-            reason = event.delta.stop_reason
-            _count(answer.usage, event.usage)
-        elif event.type == "message_stop":
-            answer.stop_reason = reason
-            hearing.complete()
-    if answer is None:
-        raise TruncatedAnswer("the stream ended before it began")
-    message: Message = answer
-    return message
-
-
-def _extend(block: Any, delta: Any, call: int, hearing: Hearing) -> None:
-    if delta.type == "text_delta":
-        block.text += delta.text
-        hearing.text(delta.text)
-    elif delta.type == "input_json_delta":
-        block.input += delta.partial_json
-        hearing.call(call, arguments=delta.partial_json)
-    else:  # thinking, its signature, citations
-        hearing.sign()
-
-
-def _count(usage: Any, told: Any) -> None:
-    """Take over the later counts: each is cumulative, and most are left out."""
-    for name in told.model_fields_set:
-        if (count := getattr(told, name)) is not None:
-            setattr(usage, name, count)

@@ -5,7 +5,7 @@ import math
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from mimetypes import guess_type
 from typing import Any, ClassVar, TypeVar
@@ -15,15 +15,22 @@ from google import genai
 from google.genai import errors, types
 
 from tasks.config import ProviderSettings
-from tasks.errors import GarbledAnswer, TruncatedAnswer
+from tasks.errors import (
+    AuthenticationFailed,
+    GarbledAnswer,
+    ProviderError,
+    UnfinishedAnswer,
+    UnsupportedInput,
+)
 from tasks.providers.adapter import (
     CHECK_S,
     Adapter,
     Answer,
     Called,
     instructions,
-    new_call_id,
+    is_said,
     parameters,
+    string,
 )
 from tasks.providers.base import (
     UNCOUNTED,
@@ -36,8 +43,9 @@ from tasks.providers.base import (
 )
 from tasks.providers.counts import breakdown, count, total
 from tasks.providers.google_caches import Caches, Prefix
-from tasks.providers.hearing import Hearing
+from tasks.providers.hearing import Hearing, Said
 from tasks.providers.terms import terms
+from tasks.providers.tool_calls import new_call_id
 
 SERVER_TIMEOUT_S = 10
 """
@@ -60,6 +68,30 @@ _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "ima
 _DOCUMENTS = frozenset({"application/pdf"})
 _OBJECT = {"type", "properties", "required", "additionalProperties", "title", "description"}
 _A = TypeVar("_A")
+
+
+class _Taken(Exception):  # noqa: N818 - it is no error
+    """A stream has begun; what the SDK would make of it is not wanted."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+class _Http(httpx2.Client):
+    """
+    The HTTP client under the SDK, which keeps streams from it.
+
+    The SDK takes comments and events' names in a stream for broken JSON, and a chunk that does not
+    fit its models for an error.
+    """
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request; a stream that begins well is raised."""
+        response = super().send(request, **options)
+        if options.get("stream") and response.is_success:
+            raise _Taken(response)
+        return response
 
 
 class _Plain:
@@ -95,22 +127,32 @@ class GoogleProvider(Adapter):
         "reasoning_effort": "thinking_config.thinking_level",
     }
     EFFORTS: ClassVar = {"none": "minimal", "max": "xhigh"}
+    # The SDK's `FinishReason`, all of it; `blocked` is ours, for a prompt that has no answer.
     FINISH: ClassVar = {
-        "STOP": "stop",
-        "MAX_TOKENS": "length",
-        "CONTINUATION": "length",
+        "stop": "stop",
+        "max_tokens": "length",
+        "continuation": "length",
         **dict.fromkeys(
             (
-                "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII",
-                "IMAGE_SAFETY", "ESCALATION", "MODEL_ARMOR", "blocked",
+                "safety", "recitation", "language", "blocklist", "prohibited_content", "spii",
+                "image_safety", "image_prohibited_content", "image_recitation", "escalation",
+                "model_armor", "blocked",
             ),
             "content_filter",
         ),
         **dict.fromkeys(
-            ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "OTHER"),
+            (
+                "malformed_function_call", "malformed_response", "unexpected_tool_call",
+                "too_many_tool_calls", "other", "no_image", "image_other",
+            ),
             GarbledAnswer,
         ),
+        "missing_thought_signature": UnsupportedInput,
+        "pup_limited_disabled": AuthenticationFailed,
+        "finish_reason_unspecified": UnfinishedAnswer,
     }  # fmt: skip
+
+    HTTP: ClassVar = _Http
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
@@ -134,16 +176,21 @@ class GoogleProvider(Adapter):
 
     def _listen(self, request: Request, hearing: Hearing) -> Answer:
         def listen(body: dict[str, Any]) -> Answer:
-            # Nothing is sent before the first chunk is asked for, and only closing ends it early.
-            stream: Any = self._client.models.generate_content_stream(**body)
-            with closing(stream):
-                answer = _heard(stream, hearing)
-            # A warning would quote what does not fit the model, of the answer.
-            return Answer(
-                answer.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
-            )
+            with self._streamed(body) as response:
+                said = hearing.objects(response.iter_bytes())
+                return Answer(_heard(said, hearing, self._failed))
 
         return self._cached(request, listen)
+
+    @contextmanager
+    def _streamed(self, body: dict[str, Any]) -> Iterator[httpx2.Response]:
+        """Let the SDK send the request, and take the response before it reads it."""
+        try:
+            for _ in self._client.models.generate_content_stream(**body):
+                raise AssertionError("the stream is taken before it brings anything")
+        except _Taken as taken:
+            with closing(taken.response):
+                yield taken.response
 
     def _cached(self, request: Request, ask: Callable[[dict[str, Any]], _A]) -> _A:
         """Ask with the prefix's cache, if there is one; without it, if Google forgot it."""
@@ -257,23 +304,24 @@ class GoogleProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        text, reason = "", None
+        if told.get("error"):
+            raise self._failed(told)
+        reason: object = None
         parts: list[dict[str, Any]] = []
         if candidates := told.get("candidates"):
             parts = (candidates[0].get("content") or {}).get("parts") or []
-            text = "".join(part.get("text") or "" for part in parts if not part.get("thought"))
             reason = candidates[0].get("finishReason")
         elif (told.get("promptFeedback") or {}).get("blockReason"):
             reason = "blocked"
         else:
             raise GarbledAnswer(f"{self.name}: the answer has no candidates")
         return self._completion(
-            text=text,
-            model=told.get("modelVersion") or request.model,
+            text="".join(_text_of(part) for part in parts),
+            model=string(told.get("modelVersion")) or request.model,
             reason=reason,
             usage=_usage(told.get("usageMetadata")),
-            request_id=told.get("responseId"),
-            response_id=told.get("responseId"),
+            request_id=string(told.get("responseId")),
+            response_id=string(told.get("responseId")),
             called=[_called(part) for part in parts if part.get("functionCall")],
         )
 
@@ -313,45 +361,66 @@ def _is_forgotten(error: errors.ClientError) -> bool:
     return status in {403, 404} or (status == 400 and "ached content" in str(error.message))
 
 
+def _text_of(part: Mapping[str, Any]) -> str:
+    return part.get("text") or "" if not part.get("thought") else ""
+
+
 def _called(part: Mapping[str, Any]) -> Called:
     call = part["functionCall"]
-    # A stream's comes from the SDK, which writes bytes in the other alphabet of base64.
-    signature = (part.get("thoughtSignature") or "").replace("-", "+").replace("_", "/") or None
-    return Called(call.get("id"), call.get("name"), call.get("args") or {}, signature)
+    return Called(
+        string(call.get("id")), string(call.get("name")), call.get("args") or {},
+        string(part.get("thoughtSignature")),
+    )  # fmt: skip
 
 
 def _heard(
-    stream: Iterable[types.GenerateContentResponse], hearing: Hearing
-) -> types.GenerateContentResponse:
-    """Put the chunks together to what a plain call would have answered."""
-    answer: types.GenerateContentResponse | None = None
-    parts: list[types.Part] = []
-    reason = usage = None
-    for answer in hearing.events(stream):
-        usage = answer.usage_metadata or usage  # every chunk counts; the last has it all
-        for candidate in (answer.candidates or ())[:1]:
-            reason = candidate.finish_reason or reason
-            for part in (candidate.content.parts if candidate.content else None) or ():
+    said: Iterable[Said], hearing: Hearing, failed: Callable[[Mapping[str, Any]], ProviderError]
+) -> dict[str, Any]:
+    """
+    Put the chunks together to what a plain call would have answered.
+
+    Its end is the end of the body: Gemini has no event for it, and has sent STOP in every chunk.
+    """
+    answer: dict[str, Any] = {}
+    parts: list[dict[str, Any]] = []
+    reason: object = None
+    for name, chunk in said:
+        if chunk.get("error") or name == "error":
+            raise failed(chunk if chunk.get("error") else {"error": chunk})
+        # Every chunk counts; the last has it all.
+        answer |= {key: value for key, value in chunk.items() if value}
+        candidate = _first(chunk.get("candidates"))
+        ended = candidate.get("finishReason")
+        # That an answer was cut is not taken back by a later STOP.
+        if is_said(ended) and (reason is None or ended != "STOP"):
+            reason = ended
+            hearing.sign()
+        content = candidate.get("content")
+        new = content.get("parts") if isinstance(content, dict) else None
+        for part in new if isinstance(new, list) else ():
+            if isinstance(part, dict):
                 parts.append(part)
-                _tell(part, sum(bool(p.function_call) for p in parts) - 1, hearing)
-            if reason:
-                hearing.complete()
-    if answer is None:
-        raise TruncatedAnswer("the stream ended before it began")
-    if parts or reason:
-        content = types.Content(role="model", parts=parts)
-        answer.candidates = [types.Candidate(content=content, finish_reason=reason)]
-    answer.usage_metadata = usage
+                _tell(part, sum("functionCall" in p for p in parts) - 1, hearing)
+    answer.pop("candidates", None)
+    if parts or reason is not None:
+        answer["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]
     return answer
 
 
-def _tell(part: types.Part, call: int, hearing: Hearing) -> None:
-    if part.function_call:
-        told = part.function_call
-        told.id = told.id or new_call_id()  # the same in the stream and in the result
-        hearing.call(call, told.id, told.name, json.dumps(told.args or {}))
-    elif part.text and not part.thought:
-        hearing.text(part.text)
+def _first(candidates: object) -> Mapping[str, Any]:
+    """Return the one candidate that is ours: we ask for no more, and some add others."""
+    for candidate in candidates if isinstance(candidates, list) else ():
+        if isinstance(candidate, dict) and candidate.get("index") in {None, 0}:
+            return candidate
+    return {}
+
+
+def _tell(part: dict[str, Any], call: int, hearing: Hearing) -> None:
+    if isinstance(told := part.get("functionCall"), dict):
+        told["id"] = told.get("id") or new_call_id()  # the same in the stream and in the result
+        hearing.call(call, told["id"], told.get("name"), json.dumps(told.get("args") or {}))
+    elif text := _text_of(part):
+        hearing.text(text)
     else:
         hearing.sign()
 

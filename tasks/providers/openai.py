@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import httpx2
 import openai
-from openai.types.responses import Response, ResponseStreamEvent
 
 from tasks.config import ProviderSettings
-from tasks.errors import TruncatedAnswer
+from tasks.errors import ServerError, UnfinishedAnswer
 from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
@@ -21,6 +20,8 @@ from tasks.providers.adapter import (
     data_url,
     file_name,
     instructions,
+    streamed,
+    string,
 )
 from tasks.providers.base import Completion, Media, Message, Request
 from tasks.providers.hearing import Hearing
@@ -31,8 +32,8 @@ from tasks.providers.openai_forms import (
     function,
     json_schema,
 )
+from tasks.providers.responses_stream import ResponseStream
 from tasks.providers.schemas import is_object
-from tasks.providers.vendor_errors import from_body
 
 
 class OpenAIProvider(Adapter):
@@ -45,11 +46,17 @@ class OpenAIProvider(Adapter):
         "top_p": "top_p",
         "reasoning_effort": "reasoning.effort",
     }
+    # Statuses, and the reasons of `incomplete`.
     FINISH: ClassVar = {
         "completed": "stop",
         "max_output_tokens": "length",
+        "max_tokens": "length",  # imitators
         "content_filter": "content_filter",
         "refusal": "refusal",
+        "failed": ServerError,
+        "cancelled": UnfinishedAnswer,
+        "max_messages": UnfinishedAnswer,
+        "steered": UnfinishedAnswer,  # another response goes on with it
     }
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
@@ -65,36 +72,10 @@ class OpenAIProvider(Adapter):
 
     def _listen(self, request: Request, hearing: Hearing) -> Answer:
         body = self._body(request)
-        with self._responses.create(**body, stream=True, timeout=request.timeout_s) as stream:
-            answer = self._heard(stream, hearing)
-            # A warning would quote what does not fit the model, of the answer.
-            return Answer(
-                answer.to_dict(warnings=False), stream.response.headers.get("x-request-id")
-            )
-
-    def _heard(self, stream: Iterable[ResponseStreamEvent], hearing: Hearing) -> Response:
-        """Return the whole response, which the terminal event brings once more."""
-        answer: Response | None = None
-        calls: dict[int, int] = {}  # by item: which of the calls it is
-        for event in hearing.events(stream):
-            match event.type:
-                case "response.output_text.delta":
-                    hearing.text(event.delta)
-                case "response.output_item.added" if event.item.type == "function_call":
-                    calls[event.output_index] = len(calls)
-                    hearing.call(len(calls) - 1, event.item.call_id, event.item.name)
-                case "response.function_call_arguments.delta":
-                    hearing.call(calls[event.output_index], arguments=event.delta)
-                case "response.completed" | "response.incomplete" | "response.failed":
-                    answer = event.response
-                    hearing.complete()
-                case "error":  # yielded, not raised
-                    raise from_body(self.name, {"error": event.to_dict(warnings=False)})
-                case other if other.endswith(".delta"):  # reasoning, a refusal
-                    hearing.sign()
-        if answer is None:
-            raise TruncatedAnswer("the stream ended before its last event")
-        return answer
+        with streamed(self._client, "/responses", body, request.timeout_s) as response:
+            stream = ResponseStream(hearing, self._failed)
+            told = stream.read(hearing.objects(response.iter_bytes()))
+            return Answer(told, response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = self._params(request.params)
@@ -158,34 +139,38 @@ class OpenAIProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        if error := told.get("error"):  # status "failed", in an answer with HTTP status 200
-            raise from_body(self.name, {"error": error})
+        if told.get("error"):  # status "failed", in an answer with HTTP status 200
+            raise self._failed(told)
         items = told["output"]
-        parts = [part for item in items if item["type"] == "message" for part in item["content"]]
+        messages = [item for item in items if item.get("type") == "message"]
+        parts = [part for message in messages for part in message["content"] or ()]
         text = "".join(part["text"] for part in parts if part["type"] == "output_text")
         return self._completion(
             text=text,
-            model=told["model"] or request.model,
+            model=string(told.get("model")) or request.model,
             reason=_reason(told, refused=any(part["type"] == "refusal" for part in parts)),
             usage=counted(told.get("usage")),
             request_id=answer.request_id,
-            response_id=told["id"],
+            response_id=string(told.get("id")),
             called=[
-                Called(item["call_id"], item["name"], item["arguments"])
+                Called(string(item.get("call_id")) or string(item.get("id")),
+                       string(item.get("name")), item.get("arguments"))
                 for item in items
-                if item["type"] == "function_call"
+                if item.get("type") == "function_call"
             ],
-        )
+        )  # fmt: skip
 
     def _models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
-def _reason(told: Mapping[str, Any], *, refused: bool) -> str | None:
+def _reason(told: Mapping[str, Any], *, refused: bool) -> object:
+    """Return the status, or why it is incomplete; None while it is not over."""
+    status, why = told.get("status"), told.get("incomplete_details")
+    if status in {"queued", "in_progress"}:
+        return None
     if refused:
         return "refusal"
-    status, why = told.get("status"), told.get("incomplete_details")
-    if status == "incomplete" and why:
-        reason: str | None = why.get("reason")
-        return reason
-    return "completed" if status == "completed" else None
+    if status == "incomplete":
+        return why.get("reason") if isinstance(why, dict) else None
+    return status

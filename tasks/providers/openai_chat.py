@@ -5,15 +5,21 @@ vLLM, Ollama, llama.cpp, Azure, OpenRouter and OpenAI itself.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletionChunk
 
 from tasks.config import ProviderSettings
-from tasks.errors import TruncatedAnswer
+from tasks.errors import (
+    ContextWindowExceeded,
+    GarbledAnswer,
+    Overloaded,
+    ProviderTimeout,
+    ServerError,
+    TruncatedAnswer,
+)
 from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
@@ -25,10 +31,12 @@ from tasks.providers.adapter import (
     data_url,
     file_name,
     instructions,
-    new_call_id,
     parameters,
+    streamed,
+    string,
 )
 from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall
+from tasks.providers.chat_stream import ChatStream, error_in, reason_of, text_of, usage_of
 from tasks.providers.hearing import Hearing
 from tasks.providers.openai_forms import (
     cache_key,
@@ -38,7 +46,7 @@ from tasks.providers.openai_forms import (
     json_schema,
 )
 from tasks.providers.schemas import is_object
-from tasks.providers.vendor_errors import from_body
+from tasks.providers.tool_calls import pieces_of
 
 _DOCUMENTS = frozenset({"application/pdf"})
 
@@ -55,14 +63,52 @@ class OpenAIChatProvider(Adapter):
         "seed": "seed",
         "reasoning_effort": "reasoning_effort",
     }
+    # OpenAI's five words, then what others say in their references or send to their clients.
     FINISH: ClassVar = {
-        "stop": "stop",
-        "length": "length",
-        "tool_calls": "tool_calls",
-        "function_call": "tool_calls",
-        "content_filter": "content_filter",
+        **dict.fromkeys(
+            (
+                "stop", "end_turn",  # xAI, Bedrock
+                "eos", "eos_token", "stop_sequence",  # Together; Text Generation Inference; Cohere
+                "complete", "completed", "normal",  # Cohere; gateways; Qianfan
+            ),
+            "stop",
+        ),
+        **dict.fromkeys(
+            (
+                "length", "max_tokens", "max_output_tokens",  # Gemini's and Azure's endpoints
+                "model_length", "model_context_window_exceeded",  # Mistral; Zhipu, Bedrock
+            ),
+            "length",
+        ),
+        **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
+        **dict.fromkeys(
+            (
+                "content_filter", "content_filtered", "guardrail_intervened",  # Bedrock
+                "sensitive",  # Zhipu, Hunyuan
+                "safety", "recitation", "blocklist", "prohibited_content", "spii",  # Gemini
+                "error_toxic",  # Cohere
+            ),
+            "content_filter",
+        ),
         "refusal": "refusal",
-    }
+        # The upstream failed; OpenRouter, Mistral, Together, Fireworks. Zhipu; Cohere.
+        **dict.fromkeys(("error", "network_error"), ServerError),
+        "timeout": ProviderTimeout,
+        **dict.fromkeys(("insufficient_system_resource", "overloaded"), Overloaded),  # DeepSeek
+        # The engine gave up; vLLM, SGLang, Dynamo, DeepSeek. Cohere.
+        **dict.fromkeys(
+            ("abort", "aborted", "cancelled", "canceled", "user_cancel"), TruncatedAnswer
+        ),
+        "error_limit": ContextWindowExceeded,  # Cohere
+        **dict.fromkeys(
+            (
+                "function_call_filter", "malformed_function_call",  # Gemini
+                "malformed_model_output", "malformed_tool_use",  # Bedrock
+                "repetition",  # vLLM: it repeats itself without end
+            ),
+            GarbledAnswer,
+        ),
+    }  # fmt: skip
 
     def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         host = httpx2.URL(self.base_url).host
@@ -80,9 +126,9 @@ class OpenAIChatProvider(Adapter):
     def _listen(self, request: Request, hearing: Hearing) -> Answer:
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
-        with self._chat.create(**body, stream=True, timeout=request.timeout_s) as stream:
-            told = _heard(stream, hearing)
-            return Answer(told, stream.response.headers.get("x-request-id"))
+        with streamed(self._client, "/chat/completions", body, request.timeout_s) as response:
+            told = ChatStream(hearing, self._failed).read(hearing.objects(response.iter_bytes()))
+            return Answer(told, response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = self._params(request.params)
@@ -149,71 +195,36 @@ class OpenAIChatProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        if isinstance(error := told.get("error"), dict):  # OpenRouter, with status 200
-            status = error.get("code")
-            raise from_body(
-                self.name, {"error": error}, status if isinstance(status, int) else None
-            )
+        if error := error_in("", told):  # OpenRouter, with status 200
+            raise self._failed(error)
         choice = told["choices"][0]
+        if error := choice.get("error"):
+            raise self._failed({"error": error})
         message = choice["message"]
         return self._completion(
-            text=message.get("content") or "",
-            model=told["model"] or request.model,
-            reason="refusal" if message.get("refusal") else choice["finish_reason"],
-            usage=counted(told.get("usage")),
-            request_id=answer.request_id or told["id"],
-            response_id=told["id"],
-            called=[
-                Called(call["id"], call["function"]["name"], call["function"]["arguments"])
-                for call in message.get("tool_calls") or ()
-                if "function" in call  # the other kind is a custom tool, never offered
-            ],
+            text=text_of(message.get("content")),
+            model=string(told.get("model")) or request.model,
+            reason="refusal" if message.get("refusal") else reason_of(choice),
+            native_reason=choice.get("native_finish_reason"),
+            usage=counted(usage_of(told)),
+            request_id=answer.request_id or string(told.get("id")),
+            response_id=string(told.get("id")),
+            called=[_called(piece) for piece in pieces_of(message)],
         )
 
     def _models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
+def _called(piece: Mapping[str, Any]) -> Called:
+    function = piece.get("function")
+    if not isinstance(function, dict):
+        function = piece  # the legacy form
+    return Called(
+        string(piece.get("id")), string(function.get("name")), function.get("arguments")
+    )  # fmt: skip
+
+
 def _call(call: ToolCall) -> dict[str, Any]:
     called = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
     return {"type": "function", "id": call_id(call.id), "function": called}
-
-
-def _heard(stream: Iterable[ChatCompletionChunk], hearing: Hearing) -> dict[str, Any]:
-    """Put the chunks together to what a plain call would have answered."""
-    head: ChatCompletionChunk | None = None
-    message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": "", "tool_calls": []}
-    reason = usage = None
-    for chunk in hearing.events(stream):
-        head = head or chunk
-        usage = chunk.usage or usage
-        for told in chunk.choices[:1]:  # none in the chunk that counts
-            reason = told.finish_reason or reason
-            _extend(message, told.delta, hearing)
-            if reason:
-                hearing.complete()
-    if head is None:
-        raise TruncatedAnswer("the stream ended before it began")
-    choices = [{"index": 0, "message": message, "finish_reason": reason}]
-    used = usage and usage.to_dict(warnings=False)
-    return {"id": head.id, "model": head.model, "choices": choices, "usage": used}
-
-
-def _extend(message: dict[str, Any], delta: Any, hearing: Hearing) -> None:
-    message["content"] += delta.content or ""
-    message["refusal"] += delta.refusal or ""
-    hearing.text(delta.content)
-    for piece in delta.tool_calls or ():
-        calls = message["tool_calls"]
-        if piece.index >= len(calls):
-            piece.id = piece.id or new_call_id()
-            called = {"name": "", "arguments": ""}
-            calls.append({"id": piece.id, "type": "function", "function": called})
-        call, told = calls[piece.index], piece.function
-        call["function"]["name"] += told.name or ""
-        call["function"]["arguments"] += told.arguments or ""
-        hearing.call(piece.index, piece.id, told.name, told.arguments or "")
-    if (
-        delta.refusal or delta.model_extra
-    ):  # vLLM, DeepSeek and OpenRouter put their reasoning there
-        hearing.sign()

@@ -172,7 +172,7 @@ def test_a_body_of_any_other_shape_is_an_error_with_a_name(
         ("rate_limit_exceeded", errors.RateLimited),
         ("invalid_prompt", errors.ContentFiltered),
         ("bio_policy", errors.ContentFiltered),
-        ("something_new", errors.ServerError),
+        ("something_new", errors.UnknownError),
     ],
 )
 def test_a_failed_response_is_read_by_its_code(

@@ -57,7 +57,7 @@ ALIVE = {
     "anthropic": b'event: ping\ndata: {"type":"ping"}\n\n',
     "openai": b": keep-alive\n\n",
     "openai-chat": b": keep-alive\n\n",
-    "google": None,  # its API sends none, and its SDK takes a comment for broken JSON
+    "google": b": keep-alive\n\n",
 }
 
 
@@ -190,10 +190,11 @@ def test_reasoning_is_a_sign_of_life_and_no_text(adapter: str, build: Build) -> 
 
 
 @pytest.mark.parametrize("after", ["silence", "hanging up"])
+@pytest.mark.parametrize("adapter", ["anthropic", "openai", "openai-chat"])
 def test_an_answer_that_is_whole_is_not_lost_with_its_connection(
     after: str, adapter: str, simulator: Simulator, label: str, build: Build
 ) -> None:
-    """It has to be paid; that the stream's own end is missing changes nothing."""
+    """It has to be paid; its own last event came, so what the connection does changes nothing."""
     said = simulated(simulator.url(label), adapter, build)
 
     with speaking(said, hangs_up=after == "hanging up") as url:
@@ -203,8 +204,45 @@ def test_an_answer_that_is_whole_is_not_lost_with_its_connection(
     assert completion.finish_reason == "stop"
 
 
+EARLY = {
+    "openai-chat": b'data: {"id":"c","model":"m-1","choices":[{"index":0,"delta":{"content":'
+    b'"hi "},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n',
+    "google": b'data: {"candidates":[{"content":{"parts":[{"text":"hi "}]},"finishReason":"STOP"}],'
+    b'"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1}}\n\n',
+    "anthropic": FIRST["anthropic"] + WORD["anthropic"] + b'event: message_delta\ndata: {"type":'
+    b'"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}\n\n',
+}
+"""A text and why it ended, but not the end of the stream."""
+
+
+@pytest.mark.parametrize("adapter", sorted(EARLY))
+def test_a_finish_reason_is_not_the_end_of_a_stream(adapter: str, build: Build) -> None:
+    """Gemini and gateways send one in every chunk: what breaks off after it is cut."""
+    heard: list[Delta] = []
+
+    with (
+        speaking(EARLY[adapter], hangs_up=True) as url,
+        pytest.raises((errors.TruncatedAnswer, errors.ConnectionFailed)),
+    ):
+        build(adapter, url).complete(request(on_delta=heard.append))
+
+    assert texts(heard) == ["hi "]
+
+
+@pytest.mark.parametrize("adapter", sorted(EARLY))
+def test_silence_after_a_finish_reason_is_a_timeout(adapter: str, build: Build) -> None:
+    """For as long as text may still come, the stream has the pace of any other."""
+    asked = request(on_delta=lambda _: None, first_token_s=20, between_tokens_s=0.3)
+
+    with (
+        speaking(EARLY[adapter]) as url,
+        pytest.raises(errors.ProviderTimeout, match=r"no token within 0\.3 s"),
+    ):
+        build(adapter, url).complete(asked)
+
+
 def simulated(url: str, adapter: str, build: Build) -> bytes:
-    """Return the bytes of a good stream, but for OpenAI's `[DONE]`, which is no event."""
+    """Return the bytes of a good stream, but for `[DONE]`: the counts before it are the last."""
     provider: Any = build(adapter, url)
     sent: list[bytes] = []
     read = transport._Line.read
@@ -319,7 +357,7 @@ def test_a_cut_stream_that_never_spoke_of_a_reason_is_cut(server: Loopback, buil
 def test_googles_signature_comes_in_one_alphabet(
     stream: bool, server: Loopback, build: Build
 ) -> None:
-    """Base64 has two, and the SDK writes the one that is not Google's."""
+    """Base64 has two; it comes back as it was sent."""
     call = {"functionCall": {"name": "add", "args": {}}, "thoughtSignature": "+/8="}
     told = {"candidates": [{"content": {"parts": [call]}, "finishReason": "STOP"}]}
     if stream:

@@ -1,0 +1,148 @@
+"""
+A stream of Chat Completions, put together to what a plain call would have answered.
+
+What counts as its end: `[DONE]`; or the end of the body, if a finish reason came (some servers send
+no `[DONE]`); or a chunk of counts alone behind a finish reason, the last that OpenAI's reference
+knows. A finish reason by itself ends nothing: gateways send one in every chunk.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tasks.errors import ProviderError
+from tasks.providers.hearing import Hearing, Said
+from tasks.providers.tool_calls import ToolCalls, pieces_of
+
+Failed = Callable[[Mapping[str, Any]], ProviderError]
+"""Reads a body that is an error."""
+
+_NO_SIGN = {"role", "content", "tool_calls", "function_call"}
+
+
+class ChatStream:
+    """
+    One answer, as its chunks make it.
+
+    Args:
+        hearing: Takes its pieces.
+        failed: Reads an error among the chunks.
+    """
+
+    def __init__(self, hearing: Hearing, failed: Failed) -> None:
+        self._hearing = hearing
+        self._failed = failed
+        self._calls = ToolCalls(hearing.call, hearing.tools)
+        self._envelope: dict[str, Any] = {}
+        self._text = self._refusal = ""
+        self._index: object = None
+        self._choice: dict[str, Any] = {}
+
+    def read(self, said: Iterable[Said]) -> dict[str, Any]:
+        """Read the chunks until the stream ends, and return the answer."""
+        for name, chunk in said:
+            if error := error_in(name, chunk):
+                raise self._failed(error)
+            self._take(chunk)
+        message = {"content": self._text, "refusal": self._refusal}
+        choice = {**self._choice, "message": {**message, "tool_calls": self._calls.close()}}
+        return {**self._envelope, "choices": [choice]}
+
+    def _take(self, chunk: Mapping[str, Any]) -> None:
+        for name in ("id", "model"):
+            self._envelope.setdefault(name, chunk.get(name))
+            self._envelope[name] = self._envelope[name] or chunk.get(name)  # Azure's first is empty
+        usage = usage_of(chunk)
+        if usage:
+            self._envelope["usage"] = usage
+        choices = chunk.get("choices")
+        choices = [each for each in choices if isinstance(each, dict)] if choices else []
+        for choice in choices:
+            if self._is_ours(choice):
+                self._add(choice)
+        if usage and not choices and self._choice:
+            self._hearing.complete()
+
+    def _is_ours(self, choice: Mapping[str, Any]) -> bool:
+        """Tell the one answer we ask for from others that a server adds."""
+        index = choice.get("index")
+        if type(index) is not int:
+            return True
+        if self._index is None:
+            self._index = index
+        return index == self._index
+
+    def _add(self, choice: Mapping[str, Any]) -> None:
+        if error := choice.get("error"):
+            raise self._failed({"error": error})
+        delta, message = choice.get("delta"), choice.get("message")
+        if isinstance(delta, dict) and delta:
+            self._extend(delta)
+        elif isinstance(message, dict):  # a whole one, or what is new in it
+            text = text_of(message.get("content"))
+            known = {"tool_calls": None, "function_call": None} if self._calls else {}
+            self._extend({**message, "content": text.removeprefix(self._text), **known})
+        reason = reason_of(choice)
+        # An early reason may be followed by the true one; that an answer was cut is not taken back.
+        if reason is not None and (not self._choice or reason != "stop"):
+            self._choice = {
+                "finish_reason": reason, "native_finish_reason": choice.get("native_finish_reason"),
+            }  # fmt: skip
+            self._hearing.sign()
+
+    def _extend(self, delta: Mapping[str, Any]) -> None:
+        text = text_of(delta.get("content"))
+        self._text += text
+        self._hearing.text(text)
+        refusal = delta.get("refusal")
+        self._refusal += refusal if isinstance(refusal, str) else ""
+        for piece in pieces_of(delta):
+            self._calls.take(piece)
+        # vLLM, DeepSeek and OpenRouter put their reasoning beside the text, each under its name.
+        if any(value for name, value in delta.items() if name not in _NO_SIGN):
+            self._hearing.sign()
+
+
+def error_in(name: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what is an error in place of an answer or of an event: nested, a text, or flat."""
+    if body.get("error"):
+        return body
+    if name == "error" or body.get("object") == "error" or body.get("type") == "error":
+        return {"error": body}
+    return None
+
+
+def usage_of(chunk: Mapping[str, Any]) -> object:
+    """Return the counts; Groq's are in an object of its own."""
+    groq = chunk.get("x_groq")
+    return chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+
+
+def reason_of(choice: Mapping[str, Any]) -> object:
+    """Return why an answer ended, None while it goes on; Azure's vision models have details."""
+    reason = choice.get("finish_reason")
+    details = choice.get("finish_details")
+    if reason is None and isinstance(details, dict):
+        reason = details.get("type")
+    return None if reason in ("", "null") else reason
+
+
+def text_of(content: object) -> str:
+    """
+    Return the text of a content: a string, or a list of parts, from which thoughts are left out.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError("a content is neither text nor a list of parts")
+    return "".join(_text_of_part(part) for part in content)
+
+
+def _text_of_part(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, dict) else None
+    is_thought = isinstance(part, dict) and part.get("type") in {"thinking", "reasoning"}
+    return text if isinstance(text, str) and not is_thought else ""
