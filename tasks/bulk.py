@@ -17,11 +17,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tasks import execution_options
+from tasks.connection import unavailable
 from tasks.delivery.outbox import Outbox
 from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
-from tasks.errors import BadCalls, BadTask, InvalidOption, nearest
+from tasks.errors import BadCalls, BadTask, InvalidOption, QueueUnavailable, nearest
 from tasks.options import OPTIONS
-from tasks.queue import QueueUnavailable, app, shadow_name
+from tasks.queue import app, shadow_name
 from tasks.tracing import publishing
 
 FOR_ALL = ("queue", "priority", "countdown", "eta", "expires", "headers")
@@ -114,10 +115,10 @@ class Many:
 
     def _unavailable(self, error: Exception) -> QueueUnavailable:
         unsure = f", and perhaps {self._unsure} more" if self._unsure else ""
-        return QueueUnavailable(
-            f"Redis took the first {self._queued} of {len(self.task_ids)} tasks{unsure} "
-            f"({type(error).__name__}); enqueue the others again under their own ids, which are "
-            f"in details['task_ids'], once Redis answers",
+        return unavailable(
+            f"Redis took the first {self._queued} of {len(self.task_ids)} tasks{unsure}",
+            error,
+            "then enqueue the others again under their own ids, which are in details['task_ids']",
             {"task_ids": self.task_ids, "queued": self._queued, "unsure": self._unsure},
         )
 

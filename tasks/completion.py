@@ -13,10 +13,11 @@ from redis.exceptions import RedisError
 
 from tasks import execution_options, tracing
 from tasks.bulk import Many
+from tasks.connection import unavailable
 from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
 from tasks.errors import BreakwaterError, UnknownTask
 from tasks.options import as_they_travel
-from tasks.queue import QueueUnavailable, app, shadow_name
+from tasks.queue import app, shadow_name
 from tasks.tracing import publishing
 
 
@@ -59,9 +60,10 @@ class Complete(Task):  # type: ignore[misc]
                     (call.role, call.prompt), call.options, headers=headers, **HIDDEN, **options
                 )
         except (OperationalError, RedisError) as error:
-            raise QueueUnavailable(
-                f"Redis did not take the task ({type(error).__name__}); enqueue it again, best "
-                f"under the same task_id {options['task_id']!r}, once Redis answers",
+            raise unavailable(
+                "Redis did not take the task",
+                error,
+                f"then enqueue it again, best under the same task_id {options['task_id']!r}",
                 {"task_id": options["task_id"]},
             ) from error
 

@@ -5,6 +5,7 @@ How everybody here reaches Redis: the delivery, the results, the commands, the b
 refusals mean in words that say what to do. docs/redis.md has the server's side.
 """
 
+import re
 from typing import Any
 
 import redis
@@ -27,7 +28,7 @@ from redis.sentinel import MasterNotFoundError
 
 from breaker.address import Address, redis_url
 from breaker.prefix import prefix, prefixed
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, QueueUnavailable
 
 __all__ = ["address", "client", "explain", "heals", "redis_url", "shown"]
 
@@ -127,26 +128,81 @@ def heals(error: RedisError) -> bool:
     return isinstance(error, passing) or str(error).startswith(HEALS)
 
 
+def unavailable(
+    what: str, error: BaseException, again: str, details: dict[str, Any]
+) -> QueueUnavailable:
+    """
+    Build the error of a step that Redis did not take.
+
+    Args:
+        what: What did not happen, as a sentence begins.
+        error: Redis', or Celery's around it.
+        again: What to do once the cause is mended, as a sentence ends.
+    """
+    cause = cause_of(error)
+    meaning, step = explain(cause)
+    words = own_words(cause)
+    says = "" if words in meaning else f" ({words})"
+    return QueueUnavailable(f"{what}: {meaning}{says}, at {shown()}; {step}; {again}", details)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the error of Redis that another one was raised from; itself, if there is none."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, RedisError):
+        found = found.__cause__
+    return found or error
+
+
+def own_words(error: BaseException) -> str:
+    """
+    Return what Redis said, without what it repeats of a command: that may hold a prompt.
+
+    Of a command in a pipeline redis-py names all words; kept are the command and its key.
+    """
+    text = str(error)
+    if of_pipeline := _OF_PIPELINE.match(text):
+        asked = f"{of_pipeline[1]}: " if "EVAL" not in of_pipeline[1] else ""
+        text = asked + text[of_pipeline.end() :]
+    text = text.partition(", with args")[0].partition("\n")[0]
+    return text if len(text) <= WORDS else text[:WORDS] + "…"
+
+
 def explain(error: BaseException) -> tuple[str, str]:
-    """
-    Say what an error of Redis means, and what to do.
-
-    Its own words can repeat a command with all it carried, so they are shown only where they
-    cannot: of a connection that was not made.
-    """
+    """Say what an error of Redis means, and what to do."""
+    words = own_words(error)
     for kind, word, what, step in MEANINGS:
-        if isinstance(error, kind) and word in str(error):
-            return what.format(error=error), step
-    return type(error).__name__, "`breakwater doctor` looks at all of it"
+        if isinstance(error, kind) and word in words:
+            return what.format(error=words), step
+    what = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return what, "`breakwater doctor` looks at all of it"
 
 
+WORDS = 200
+_OF_PIPELINE = re.compile(r"Command # \d+ \((\S+ \S+).*\) of pipeline caused error: ", re.DOTALL)
 MEANINGS = (
     (OutOfMemoryError, "", "it is full (OOM)", "give it memory, or let the workers drain it"),
     (
         ReadOnlyError, "", "it is a replica (READONLY)",
         "name the master, or the Sentinels: sentinel://HOST;HOST/0?master=NAME",
     ),
+    (
+        AuthenticationError, "Authentication required", "it wants a password; REDIS_URL has none",
+        "write it as redis://:PASSWORD@HOST:6379/0, or redis://USER:PASSWORD@… with ACLs",
+    ),
     (AuthenticationError, "", "it refuses the user or the password", "correct REDIS_URL"),
+    (
+        RedisError, "DB index", "it has no database of this number",
+        "name one that there is, such as /0, in REDIS_URL, or raise `databases` in redis.conf",
+    ),
+    (
+        RedisError, "max number of clients", "it takes no more connections",
+        "raise `maxclients`, or let fewer processes share it",
+    ),
+    (
+        RedisError, "WRONGTYPE", "a key of another program is in the way",
+        "give Breakwater a database of its own, or set BREAKWATER_PREFIX",
+    ),
     (
         NoPermissionError, "", "its ACL does not allow this user enough (NOPERM)",
         "give the user the rules of docs/redis.md",
@@ -161,6 +217,10 @@ MEANINGS = (
     (
         NotConnected, "SSL", "TLS fails: {error}",
         "does it speak TLS, and does ssl_ca_certs name the CA of its certificate?",
+    ),
+    (
+        NotConnected, "Error -", "this host does not know that name: {error}",
+        "is the host in REDIS_URL right, and does its name resolve here?",
     ),
     (NotConnected, "", "no connection: {error}", "is REDIS_URL right, and does the server run?"),
     (RedisError, "MISCONF", "it cannot write to its disk (MISCONF)", "see to its disk"),

@@ -33,6 +33,7 @@ Every error a caller or a worker can meet, and what each means for the chain.
     │   ├── HostFault            a proxy, a certificate, a missing package of this host
     │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
     ├── WorkerLost               it cost several workers their lives; it is not given to another
+    ├── QueueUnavailable         Redis did not take a task; it says why, and where
     ├── UnknownRun               of a workflow
     ├── LoopExhausted            a workflow's loop was used up, and was to fail then
     ├── ResultTooLarge           the answer is larger than Redis should keep
@@ -49,6 +50,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
+
+from kombu.exceptions import OperationalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,15 @@ class InvalidWorkflow(BadTask):
 
 class UnknownWorkflow(BadTask):
     """No such workflow in the roles file."""
+
+
+class QueueUnavailable(BreakwaterError, OperationalError):
+    """
+    Redis did not take a task; `details` has the `task_id` it would have had.
+
+    It may be enqueued again under the same `task_id`, which is never paid for twice, should the
+    first have arrived and only its acknowledgement been lost.
+    """
 
 
 class UnknownRun(BreakwaterError):

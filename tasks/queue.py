@@ -9,26 +9,17 @@ every worker consumes it, and a misspelt role comes back as `UnknownRole`.
 
 from typing import Any
 
-from kombu.exceptions import OperationalError
-
 from tasks.call import ROLE_NAME
 from tasks.cancel import App
-from tasks.errors import BreakwaterError
+from tasks.errors import QueueUnavailable
+
+__all__ = ["QueueUnavailable", "app", "queue_of"]
 
 COMMON_QUEUE = "celery"
 STEP = "workflow"
 """The name of the task that stands behind each stage of a workflow."""
 RESULT_EXPIRES_S = 24 * 3600
 ANSWER_S = 2.0
-
-
-class QueueUnavailable(BreakwaterError, OperationalError):  # noqa: N818 - as in tasks.errors
-    """
-    Redis did not take a task; `details` has the `task_id` it would have had.
-
-    It may be enqueued again under the same `task_id`, which is never paid for twice, should the
-    first have arrived and only its acknowledgement been lost.
-    """
 
 
 def queue_of(role: str) -> str:

@@ -67,7 +67,7 @@ import sys, tasks
 print([m for m in sys.modules if m in {"celery", "redis", "kombu"}])
 try:
     tasks.complete.delay("coder", "hi")
-except tasks.completion.QueueUnavailable:
+except tasks.errors.QueueUnavailable:
     print([m for m in sys.modules if '.' not in m])
 """
 

@@ -10,6 +10,7 @@ import typer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from tasks.connection import explain, shown
 from tasks.errors import BreakwaterError, UnknownRole
 from workers import (
     ask_command,
@@ -63,7 +64,11 @@ def main() -> None:
             raise SystemExit(exit_code(ended)) from None
         finally:
             flush_streams()
-    except (BreakwaterError, OperationalError, RedisError) as error:
+    except RedisError as error:
+        what, step = explain(error)
+        err.print(f"Redis: {what}, at {shown()}; {step}", style="red")
+        raise SystemExit(1) from None
+    except (BreakwaterError, OperationalError) as error:
         err.print(f"{type(error).__name__}: {error}", style="red")
         raise SystemExit(2 if isinstance(error, UnknownRole) else 1) from None
     except OSError as error:  # a full disk under standard output, a file that may not be read

@@ -15,10 +15,10 @@ from celery.exceptions import TimeoutError as WaitedTooLong
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
-from tasks.connection import async_client, heals
+from tasks.connection import async_client, heals, unavailable
 from tasks.encryption import opened
 from tasks.errors import BreakwaterError
-from tasks.queue import QueueUnavailable, app
+from tasks.queue import app
 from tasks.streaming.events import END, RESTART, TEXT, TOOL_CALL, Event, key_of
 
 LOOK_MS = 1_000
@@ -155,7 +155,9 @@ class _Reader:
         gives_up_at = time.monotonic() + PATIENCE_S
         while isinstance(reply := (yield name, how), RedisError):
             if not heals(reply) or time.monotonic() > gives_up_at:
-                raise QueueUnavailable(f"Redis is away: {type(reply).__name__}") from None
+                raise unavailable(
+                    "the stream cannot be read", reply, "then read it again", {}
+                ) from None
             if self._ends_at is not None and time.monotonic() > self._ends_at:
                 raise WaitedTooLong(f"Redis is away, and the time is over: {type(reply).__name__}")
             yield PAUSE_S

@@ -8,9 +8,10 @@ from redis.exceptions import RedisError
 
 from tasks.call import Call
 from tasks.config import NAME, role_names
+from tasks.connection import unavailable
 from tasks.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nearest
 from tasks.operations import whoami
-from tasks.queue import QueueUnavailable, app
+from tasks.queue import app
 from tasks.workflows.advance import step
 from tasks.workflows.course import first_turns
 from tasks.workflows.definition import Definition, Loop, Stage
@@ -55,9 +56,10 @@ class Workflow:
             Store(app.backend.client).start(run.id, self.definition, given, turns, whoami())
             step.apply_async(kwargs={"run": run.id})
         except (OperationalError, RedisError) as error:
-            raise QueueUnavailable(
-                f"the run was not begun: {type(error).__name__}; begin it again under the same "
-                f"run_id {run.id!r}, once Redis answers",
+            raise unavailable(
+                "the run was not begun",
+                error,
+                f"then begin it again under the same run_id {run.id!r}",
                 {"run_id": run.id},
             ) from error
         return run
