@@ -8,6 +8,7 @@ from typing import Any
 from tasks.errors import nearest
 from tasks.providers.base import Tool
 from tasks.schema import as_json_object, fault_of
+from tasks.server_tools import server_tool
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What all vendors take."""
@@ -80,6 +81,11 @@ def _tool(item: object) -> Tool:
     """
     if not isinstance(item, Mapping):
         raise ValueError(f"it is a {type(item).__name__}; a tool has name, description, parameters")
+    if kind := server_tool(item):
+        raise ValueError(
+            f"{kind[:40]!r} is a tool that one vendor runs itself, and the others of a chain do "
+            f"not have it; give a function: name, description, parameters"
+        )
     if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS):
         raise ValueError(f"unknown keys {unknown}; a tool has name, description, parameters")
     name, description = item.get("name"), item.get("description") or ""

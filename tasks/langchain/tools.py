@@ -5,11 +5,14 @@ from typing import Any
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
+from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
 
 from tasks.errors import InvalidOption
 from tasks.langchain.answers import PARSED
+from tasks.server_tools import server_tool
 
 CHOICES = {"any": "required", True: "required", False: "none"}
 """What LangChain and its integrations say for what we call otherwise."""
@@ -20,14 +23,24 @@ def tool_of(tool: Any) -> dict[str, Any]:
     Translate a tool: a function, a BaseTool, a pydantic class, a TypedDict, a JSON Schema.
 
     Raises:
-        InvalidOption: It is a tool that one vendor runs itself, such as a web search.
+        InvalidOption: It is a tool that one vendor runs itself, such as a web search, or none.
     """
-    function = convert_to_openai_tool(tool).get("function")
-    if not isinstance(function, dict):
-        kind = tool.get("type") if isinstance(tool, dict) else type(tool).__name__
+    if isinstance(tool, BaseModel) and not isinstance(tool, BaseTool):  # Google's `types.Tool`
+        tool = tool.model_dump(exclude_none=True)
+    if kind := server_tool(tool):
         raise InvalidOption(
-            f"a tool of type {str(kind)[:40]!r} is run by one vendor and unknown to the others of "
-            f"a chain; a tool is a function with a name and parameters"
+            f"a tool of type {kind[:40]!r} is run by one vendor and unknown to the others of a "
+            f"chain; a tool is a function with a name and parameters"
+        )
+    try:
+        function = convert_to_openai_tool(tool).get("function")
+    except ValueError:  # LangChain's error quotes the whole tool
+        function = None
+    if not isinstance(function, dict):
+        shown = sorted(str(key)[:40] for key in tool)[:8] if isinstance(tool, dict) else ""
+        raise InvalidOption(
+            f"a {type(tool).__name__} {shown or ''} is no tool; a tool is a function with a name "
+            f"and parameters, in the form of OpenAI or Anthropic"
         )
     names = ("name", "description", "parameters")
     return {name: function[name] for name in names if function.get(name)}

@@ -3,6 +3,7 @@
 from typing import Any, TypedDict
 
 import pytest
+from google.genai import types
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -12,7 +13,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.tools import tool
+from langchain_core.tools import Tool, tool
 from pydantic import BaseModel
 
 from tasks.call import Call
@@ -20,6 +21,7 @@ from tasks.errors import InvalidOption, InvalidPrompt
 from tasks.langchain.answers import message_of
 from tasks.langchain.messages import prompt_of
 from tasks.langchain.tools import choice_of, schema_of, tool_of
+from tests.support.server_tools import SERVER_TOOLS
 
 B64 = "aGVsbG8="
 IMAGE = {"type": "image", "data": B64, "media_type": "image/png"}
@@ -190,6 +192,7 @@ def add(a: int) -> int:
         (Place, "Place"),
         (Point.model_json_schema(), "Point"),
         ({"name": "p", "description": "d", "input_schema": {"type": "object"}}, "p"),
+        ({"type": "custom", "name": "p", "input_schema": {"type": "object"}}, "p"),
         ({"type": "function", "function": {"name": "p", "parameters": {"type": "object"}}}, "p"),
     ],
 )
@@ -202,10 +205,36 @@ def test_a_tool_has_one_form(form: Any, name: str) -> None:
     assert ours["parameters"]["type"] == "object"
 
 
-def test_a_vendors_own_tool_is_refused() -> None:
+@pytest.mark.parametrize("tool", SERVER_TOOLS, ids=str)
+def test_a_vendors_own_tool_is_refused(tool: dict[str, Any]) -> None:
     """A web search that OpenAI runs is no tool of a chain that goes on to Anthropic."""
-    with pytest.raises(InvalidOption, match="a tool of type 'web_search' is run by one vendor"):
-        tool_of({"type": "web_search"})
+    kind = tool.get("type") or next(iter(tool))
+
+    with pytest.raises(InvalidOption, match=f"a tool of type '{kind}' is run by one vendor"):
+        tool_of(tool)
+
+
+def test_a_tool_of_googles_sdk_is_refused() -> None:
+    """An object of its types, not a dict."""
+    with pytest.raises(InvalidOption, match="a tool of type 'google_search' is run by one vendor"):
+        tool_of(types.Tool(google_search=types.GoogleSearch()))
+
+
+def test_a_custom_tool_of_langchains_is_refused() -> None:
+    """OpenAI's custom tools take a text in a grammar, and no other vendor has them."""
+    custom = Tool("sql", lambda text: text, "Run SQL", metadata={"type": "custom_tool"})
+
+    with pytest.raises(InvalidOption, match="is no tool"):
+        tool_of(custom)
+
+
+@pytest.mark.parametrize("thing", [{}, {"toolChoice": {}}, {"description": "SECRET"}, 5, "add"])
+def test_what_is_no_tool_is_refused_and_not_quoted(thing: Any) -> None:
+    """LangChain's own error would quote all of it."""
+    with pytest.raises(InvalidOption, match="is no tool") as caught:
+        tool_of(thing)
+
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -243,3 +272,15 @@ def test_what_is_translated_passes_the_door() -> None:
     assert [m.role for m in Call.of("coder", prompt_of(messages), {}).messages] == [
         "user", "assistant", "user",
     ]  # fmt: skip
+
+
+def test_tokens_that_nobody_counted_are_left_out() -> None:
+    """LangChain's metadata takes no null, and 0 would be a free call."""
+    counts = dict.fromkeys(RESULT["usage"])
+
+    assert message_of({**RESULT, "usage": counts}).usage_metadata is None
+    known = message_of({**RESULT, "usage": {**counts, "input_tokens": 3, "output_tokens": 2}})
+    assert known.usage_metadata == {
+        "input_tokens": 3, "output_tokens": 2, "total_tokens": 5,
+        "input_token_details": {}, "output_token_details": {},
+    }  # fmt: skip

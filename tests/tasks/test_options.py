@@ -11,6 +11,7 @@ from tasks import complete
 from tasks.call import Call
 from tasks.errors import InvalidOption
 from tasks.providers.base import Tool
+from tests.support.server_tools import SERVER_TOOLS
 
 CANARY = "CANARY-PROMPT"
 WEATHER = {
@@ -160,6 +161,14 @@ def test_a_tool_that_no_vendor_takes_is_refused(tool: Any, message: str) -> None
 def test_a_choice_that_is_none_is_refused(options: dict[str, Any], message: str) -> None:
     """With the choices there are."""
     assert message in refused(**options)
+
+
+@pytest.mark.parametrize("tool", SERVER_TOOLS, ids=str)
+def test_a_tool_that_a_vendor_runs_is_refused_by_its_name(tool: dict[str, Any]) -> None:
+    """The others of a chain do not have it."""
+    kind = tool.get("type") or next(iter(tool))
+
+    assert f"{kind!r} is a tool that one vendor runs itself" in refused(tools=[tool])
 
 
 def test_faults_of_all_options_are_told_together() -> None:
