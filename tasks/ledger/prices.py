@@ -5,12 +5,15 @@ genai-prices knows 2,330 models with their tiers, hours and dates, works offline
 a look-up; so the prices of a model are looked up once a minute, and the sum is made here.
 """
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from tasks.providers.base import UNCOUNTED, Usage
 
@@ -23,6 +26,10 @@ MILLION = Decimal(1_000_000)
 VENDORS = {"anthropic": "anthropic", "google": "google", "openai": "openai"}
 """Whose prices an adapter's calls have if the address says nothing else: a gateway's, say."""
 ANY_MODEL = "*"
+MAX_KNOWN = 1_000
+"""Models whose prices are kept."""
+_DATED = re.compile(r"[-@:](latest|\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|\d{2}-\d{2,4})$")
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Prices:
         reasoned = usage.reasoning_tokens
         if asked is None or answered is None:
             return None
+        if reasoned is None and self.reasoning == self.output:
+            reasoned = 0
         if cached is None or written is None or reasoned is None:
             return None
         tokens_usd = (
@@ -78,6 +87,7 @@ class PriceList:
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
         self._known: dict[tuple[str, str], tuple[int, Prices | None]] = {}
+        self._warned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def cost(self, provider: str, models: tuple[str, ...], usage: Usage, at_ms: int) -> Cost:
@@ -92,15 +102,31 @@ class PriceList:
         """
         if usage == UNCOUNTED:
             return Cost()
-        if None in usage.as_dict().values():
-            return Cost(None, "unpriced")
+        try:
+            cost = self._cost(provider, models, usage, at_ms)
+        except Exception as error:  # noqa: BLE001 - the answer is paid for, whatever a price list does
+            return self._unpriced(provider, models, type(error).__name__)
+        if cost.usd is not None and not (cost.usd.is_finite() and cost.usd >= 0):
+            return self._unpriced(provider, models, "its cost would be negative or no number")
+        return cost
+
+    def _cost(self, provider: str, models: tuple[str, ...], usage: Usage, at_ms: int) -> Cost:
         entry = self._settings.providers[provider]
-        for model in models:
-            if prices := entry.prices.get(model) or entry.prices.get(ANY_MODEL):
-                return Cost(of_table(prices).usd(usage), "roles.yaml", self._settings.version)
+        if table := named(entry.prices, models):
+            usd = of_table(table).usd(usage)
+            source = ("roles.yaml", self._settings.version)
+            return Cost(usd, *source) if usd is not None else Cost(None, "unpriced")
         for model in models:
             if found := self._look_up(entry, model, at_ms):
-                return Cost(found.usd(usage), "genai-prices", _version())
+                usd = found.usd(usage)
+                source = ("genai-prices", _version())
+                return Cost(usd, *source) if usd is not None else Cost(None, "unpriced")
+        return Cost(None, "unpriced")
+
+    def _unpriced(self, provider: str, models: tuple[str, ...], why: str) -> Cost:
+        if (provider, why) not in self._warned:  # once, or else with each call
+            self._warned.add((provider, why))
+            _log.warning("call.unpriced", provider=provider, models=models, why=why)
         return Cost(None, "unpriced")
 
     def _look_up(self, entry: "ProviderSettings", model: str, at_ms: int) -> Prices | None:
@@ -109,8 +135,44 @@ class PriceList:
         if known is None or known[0] != minute:
             with self._lock:  # the library builds its tables on first use
                 known = minute, _listed(entry, model, datetime.fromtimestamp(at_ms / 1000, UTC))
+            if len(self._known) >= MAX_KNOWN:  # the vendor names the models
+                self._known.clear()
             self._known[entry.name, model] = known
         return known[1]
+
+
+def named(
+    prices: Mapping[str, Mapping[str, Decimal]], models: tuple[str, ...]
+) -> Mapping[str, Decimal] | None:
+    """
+    Find a model's prices in a roles file's table.
+
+    The nearest name wins: a model's own, then its name without a date or a version, then the
+    longest family (`gpt-6-*`), and last `*`, which stands for models without a price of their own.
+
+    Args:
+        models: In the vendor's words the one that answered, then the one that was asked for.
+    """
+    bare = [_without_path(model) for model in models]
+    names = [*models, *bare, *(_undated(model) for model in bare)]
+    if own := next((name for name in names if name in prices), None):
+        return prices[own]
+    families = [
+        family
+        for family in prices
+        if family.endswith(ANY_MODEL) and any(name.startswith(family[:-1]) for name in names)
+    ]
+    return prices[max(families, key=len)] if families else None
+
+
+def _without_path(model: str) -> str:
+    """Leave a vendor's folder out, as in `models/gemini-3` and `openai/gpt-6`."""
+    return model.rpartition("/")[2]
+
+
+def _undated(model: str) -> str:
+    """Leave out a date or a version at a name's end: `m-2026-08-06`, `m@20260806`, `m-001`."""
+    return _DATED.sub("", model)
 
 
 def of_table(table: Mapping[str, Decimal]) -> Prices:

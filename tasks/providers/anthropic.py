@@ -24,6 +24,7 @@ from tasks.providers.adapter import (
 from tasks.providers.anthropic_stream import MessageStream
 from tasks.providers.base import UNCOUNTED, Completion, Media, Request, Tool, Usage
 from tasks.providers.base import Message as Turn
+from tasks.providers.counting import Counts, settled
 from tasks.providers.counts import breakdown, count, details, total
 from tasks.providers.hearing import Hearing
 from tasks.providers.schemas import Unsayable, closed
@@ -193,13 +194,9 @@ def _usage(used: object) -> Usage:
         breakdown(used, "cache_read_input_tokens"),
         breakdown(used, "cache_creation_input_tokens"),
     )
-    return Usage(
-        input_tokens=total(asked, read, written),  # theirs leaves these two out
-        output_tokens=answered,
-        cached_input_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=breakdown(details(used, "output_tokens_details"), "thinking_tokens"),
-    )
+    thought = breakdown(details(used, "output_tokens_details"), "thinking_tokens")
+    whole = total(asked, read, written)  # theirs leaves the other two out
+    return settled(Counts(whole, answered, read, written, thought, total(whole, answered)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from tasks.providers.base import (
     Tool,
     Usage,
 )
+from tasks.providers.counting import Counts, settled
 from tasks.providers.counts import breakdown, count, total
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.hearing import Hearing, Said
@@ -430,16 +431,13 @@ def _usage(used: object) -> Usage:
         return UNCOUNTED
     thoughts = breakdown(used, "thoughtsTokenCount")
     asked = total(count(used, "promptTokenCount"), breakdown(used, "toolUsePromptTokenCount"))
-    said = count(used, "candidatesTokenCount")
+    said, every = count(used, "candidatesTokenCount"), count(used, "totalTokenCount")
     # Zeros are left out of proto3's JSON; the sum tells a zero from a count that is missing.
-    if "candidatesTokenCount" not in used and used.get("totalTokenCount") == total(asked, thoughts):
+    if "candidatesTokenCount" not in used and every == total(asked, thoughts):
         said = 0
-    return Usage(
-        input_tokens=asked,
-        output_tokens=total(said, thoughts),  # theirs leaves thoughts out
-        cached_input_tokens=breakdown(used, "cachedContentTokenCount"),
-        reasoning_tokens=thoughts,
-    )
+    cached = breakdown(used, "cachedContentTokenCount")
+    counts = Counts(asked, said, cached, 0, thoughts, every)
+    return settled(counts, is_reasoning_beside=True)
 
 
 def _in_time(timeout_s: float) -> types.HttpOptions:

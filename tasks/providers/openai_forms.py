@@ -7,33 +7,19 @@ from typing import Any
 
 from tasks.providers.adapter import instructions, parameters
 from tasks.providers.base import UNCOUNTED, Request, Tool, Usage
-from tasks.providers.counts import breakdown, count, details
+from tasks.providers.counting import of_openai
 from tasks.providers.schemas import rooted, strict
 
 NAME = "answer"
 """Of a response's schema; the API insists on one."""
 
 
-_INPUT, _OUTPUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
-"""Chat Completions' name of a count, then Responses'; some servers mix them up."""
-
-
 def counted(used: object) -> Usage:
     """Read the `usage` of an answer of either API; whatever else it is, nothing is known."""
     if not isinstance(used, Mapping):
         return UNCOUNTED
-    asked, answered = count(used, *_INPUT), count(used, *_OUTPUT)
-    if asked is None and answered is None:
-        return UNCOUNTED
-    read = details(used, "prompt_tokens_details") or details(used, "input_tokens_details")
-    wrote = details(used, "completion_tokens_details") or details(used, "output_tokens_details")
-    return Usage(
-        input_tokens=asked,
-        output_tokens=answered,
-        cached_input_tokens=breakdown(read, "cached_tokens"),
-        cache_write_tokens=breakdown(read, "cache_write_tokens"),
-        reasoning_tokens=breakdown(wrote, "reasoning_tokens"),
-    )
+    usage = of_openai(used)
+    return UNCOUNTED if usage.input_tokens is usage.output_tokens is None else usage
 
 
 def function(tool: Tool) -> dict[str, Any]:

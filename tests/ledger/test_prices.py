@@ -1,14 +1,16 @@
 """What a call costs: as the library reckons, under what the roles file says."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from genai_prices import Usage as TheirUsage
 from genai_prices.data_snapshot import get_snapshot
 
 from tasks.config import ProviderSettings, Settings
-from tasks.ledger.prices import Cost, PriceList, of_model
+from tasks.ledger.prices import MAX_KNOWN, Cost, PriceList, of_model
 from tasks.providers.base import Usage
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -115,3 +117,108 @@ def test_small_costs_keep_their_digits() -> None:
 
     assert listed.cost("p", ("m",), Usage(input_tokens=1), AT_MS).text == "0.000000000001"
     assert listed.cost("p", ("m",), Usage(), AT_MS).text == "0"
+
+
+ONE, FIFTY = ({"input_tokens": usd, "output_tokens": usd} for usd in ("1", "50"))
+
+
+@pytest.mark.parametrize(
+    ("named", "models"),
+    [
+        ("m-1", ("m-1", "m-1")),
+        ("m-1", ("m-1-2026-08-06", "m-1")),
+        ("m-1", ("m-1-20260806", "m-1")),
+        ("m-1", ("M One", "m-1")),
+        ("m-1", ("m-1-2026-08-06", "m-1-latest")),
+        ("m-1", ("m-1-2026-08-06", "m-1-2026-08-06")),
+        ("m-1", ("m-1@20260806", "m-1@20260806")),
+        ("m-1", ("m-1-0806", "m-1-0806")),
+        ("m-1", ("m-1-001", "m-1-001")),
+        ("m-1", ("models/m-1", "models/m-1")),
+        ("m-1", ("vendor/m-1-2026-08-06", "vendor/m-1")),
+        ("vendor/m-1", ("m-1-2026-08-06", "vendor/m-1")),
+        ("m-1-2026-08-06", ("m-1-2026-08-06", "m-1")),
+        ("m-*", ("m-1-mini", "m-1-mini")),
+        ("m-1-*", ("m-1-mini-2026-08-06", "m-1-mini")),
+    ],
+)
+def test_a_models_own_price_beats_the_catch_all(named: str, models: tuple[str, ...]) -> None:
+    """`*` stands for models that have none, in whatever order the table has them."""
+    provider = ProviderSettings("p", "openai-chat", "m")
+    for table in ({"*": FIFTY, named: ONE}, {named: ONE, "*": FIFTY}):
+        given = {
+            name: {kind: Decimal(usd) for kind, usd in each.items()} for name, each in table.items()
+        }
+        listed = PriceList(Settings({"p": replace(provider, prices=given)}, {}))
+
+        assert listed.cost("p", models, Usage(input_tokens=1_000_000), AT_MS).text == "1"
+
+
+def test_the_nearest_name_wins() -> None:
+    """A dated name before its alias, the alias before a family, the longer family first."""
+    usd = {"m-1-2026-08-06": "1", "m-1": "2", "m-1-*": "3", "m-*": "4", "*": "5"}
+    table = {name: {"input_tokens": each, "output_tokens": each} for name, each in usd.items()}
+    given = {
+        name: {kind: Decimal(usd) for kind, usd in each.items()} for name, each in table.items()
+    }
+    listed = PriceList(Settings({"p": ProviderSettings("p", "openai-chat", "m", prices=given)}, {}))
+
+    asked = ("m-1-2026-08-06", "m-1-2026-01-01", "m-1-mini", "m-2", "n")
+
+    assert [listed.cost("p", (m, m), Usage(1_000_000), AT_MS).text for m in asked] == [*"12345"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"input_tokens": Decimal(1)},
+        {"input_tokens": None, "output_tokens": None},
+        {"input_tokens": Decimal("NaN"), "output_tokens": Decimal(1)},
+        {"input_tokens": Decimal("Infinity"), "output_tokens": Decimal(1)},
+        {"input_tokens": Decimal(-1), "output_tokens": Decimal(1)},
+        {"input_tokens": "1", "output_tokens": Decimal(1)},
+        3,
+    ],
+)
+def test_a_bad_price_costs_no_answer(broken: Any) -> None:
+    """The call is unpriced; it was paid for all the same."""
+    provider = ProviderSettings("p", "openai-chat", "m", prices={"m": broken})
+
+    cost = PriceList(Settings({"p": provider}, {})).cost("p", ("m",), Usage(10, 1), AT_MS)
+
+    assert cost == Cost(None, "unpriced")
+
+
+def test_a_price_list_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever genai-prices raises, about whatever name."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CANARY")
+
+    listed = prices("openai")
+    for models in (("gpt-6\x00",), ("",), ("x" * 100_000,), (None,), (3.5,)):
+        assert listed.cost("p", models, Usage(10, 1), AT_MS).usd is None  # type: ignore[arg-type]
+    monkeypatch.setattr("tasks.ledger.prices._listed", fail)
+
+    assert listed.cost("p", ("o3",), Usage(10, 1), AT_MS) == Cost(None, "unpriced")
+    assert listed.cost("unknown", ("o3",), Usage(10, 1), AT_MS) == Cost(None, "unpriced")
+
+
+def test_unknown_reasoning_matters_only_where_it_has_its_own_price() -> None:
+    """It is part of the output, whose number is known."""
+    usage = Usage(1_000_000, 1_000_000, 0, 0, None)
+
+    assert prices("anthropic", any=ONE).cost("p", ("m",), usage, AT_MS).text == "2"
+
+
+def test_the_models_that_a_vendor_names_are_not_all_kept() -> None:
+    """Each answer may name another one."""
+    listed = prices("openai")
+    for number in range(MAX_KNOWN + 10):
+        listed._known["p", str(number)] = (0, None)
+        if number < MAX_KNOWN - 1:
+            continue
+        listed.cost("p", (f"m-{number}",), Usage(1, 1), AT_MS)
+
+    assert len(listed._known) <= MAX_KNOWN

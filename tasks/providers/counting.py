@@ -1,0 +1,125 @@
+"""
+How each vendor counts tokens: where a count stands, and which counts include which.
+
+| who | cached input | written to a cache | reasoning |
+|---|---|---|---|
+| OpenAI, Azure, Groq, vLLM, SGLang, Qwen | in the prompt | in the prompt | in the completion |
+| OpenRouter | in the prompt, native tokens | in the prompt | in the completion |
+| DeepSeek | in the prompt: hit + miss | no | in the completion |
+| Moonshot, Together | in the prompt, at the top of `usage` | no | in the completion |
+| Mistral | in the prompt, under three names | no | in the completion |
+| xAI, Gemini's compatible endpoint | in the prompt | no | beside the completion |
+| Anthropic | beside the input | beside the input | in the output |
+| Gemini | in the prompt | no | beside the candidates |
+| LiteLLM and other gateways | as the vendor's, or beside the prompt | likewise | as the vendor's |
+| llama.cpp, Ollama | not said, or as OpenAI's | no | in the completion |
+
+`docs/ledger.md` has the sources. Nobody says in an answer which of these holds, so the server's own
+total decides where it sent one: what makes the sum right is how it counts.
+"""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, NamedTuple
+
+from tasks.providers.base import Usage
+from tasks.providers.counts import breakdown, count, details
+
+ASKED = ("prompt_tokens", "input_tokens")
+ANSWERED = ("completion_tokens", "output_tokens")
+"""Chat Completions' name of a count, then Responses'; some servers mix them up."""
+_READ = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
+_WROTE = ("completion_tokens_details", "output_tokens_details")
+CACHED = (
+    *((name, "cached_tokens") for name in _READ),  # OpenAI and most others
+    ("", "prompt_cache_hit_tokens"),  # DeepSeek
+    ("", "cached_tokens"),  # Moonshot, Together
+    ("", "num_cached_tokens"),  # Mistral
+    ("", "cache_read_input_tokens"),  # LiteLLM in front of Anthropic
+)
+WRITTEN = (
+    *((name, "cache_write_tokens") for name in _READ),  # OpenAI, OpenRouter
+    *((name, "cache_creation_tokens") for name in _READ),  # LiteLLM
+    *((name, "cache_creation_input_tokens") for name in _READ),  # Qwen
+    ("", "cache_creation_input_tokens"),  # LiteLLM in front of Anthropic
+)
+REASONED = (
+    *((name, "reasoning_tokens") for name in _WROTE),
+    ("", "reasoning_tokens"),  # Perplexity, some gateways
+)
+
+
+class Counts(NamedTuple):
+    """Counts as they were sent; None where one is unknown."""
+
+    asked: int | None
+    answered: int | None
+    cached: int | None = 0
+    written: int | None = 0
+    reasoned: int | None = 0
+    total: int | None = None
+
+
+def of_openai(used: Mapping[str, Any]) -> Usage:
+    """Read the `usage` of Chat Completions or Responses, of whichever server."""
+    asked = count(used, *ASKED)
+    if asked is None and "prompt_cache_hit_tokens" in used and not used.keys() & {*ASKED}:
+        parts = [count(used, f"prompt_cache_{each}_tokens") for each in ("hit", "miss")]
+        asked = None if None in parts else sum(each or 0 for each in parts)
+    return settled(
+        Counts(
+            asked,
+            count(used, *ANSWERED),
+            _first(used, CACHED),
+            _first(used, WRITTEN),
+            _first(used, REASONED),
+            count(used, "total_tokens"),
+        )
+    )
+
+
+def settled(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
+    """
+    Decide which counts include which, and return them as ours: all input, and all output.
+
+    Without a total, or with one that nothing explains, a part that fits into its whole is in it,
+    and one that does not is beside it; where the total contradicts that, the part is unknown.
+
+    Args:
+        is_reasoning_beside: The vendor documents it so, whatever would fit.
+    """
+    asked, answered, cached, written, reasoned, total = counts
+    if asked is None or answered is None or cached is None or written is None or reasoned is None:
+        return _in_doubt(counts)
+    stored = cached + written
+    ways = [
+        (asked + stored * beside_asked, answered + reasoned * beside_answered)
+        for beside_asked, beside_answered in product(
+            (False, True), (True, False) if is_reasoning_beside else (False, True)
+        )
+    ]
+    fitting = [way for way in ways if stored <= way[0] and reasoned <= way[1]]
+    explained = next((way for way in fitting if sum(way) == total), None)
+    if explained is None and total is not None and asked + answered == total:
+        return _in_doubt(counts)  # it says that a part is in its whole, which it does not fit into
+    given, said = explained or fitting[0]
+    return Usage(given, said, cached, written, reasoned)
+
+
+def _in_doubt(counts: Counts) -> Usage:
+    """Return the counts with those parts unknown that do not fit into a whole that is known."""
+    asked, answered, cached, written, reasoned, _ = counts
+    if asked is not None and (cached or 0) + (written or 0) > asked:
+        cached = written = None
+    if answered is not None and reasoned is not None and reasoned > answered:
+        reasoned = None
+    return Usage(asked, answered, cached, written, reasoned)
+
+
+def _first(used: Mapping[str, Any], places: tuple[tuple[str, str], ...]) -> int | None:
+    """Read the first of these counts that is there and not null; 0 if none is."""
+    for outer, name in places:
+        held = details(used, outer) if outer else used
+        if held.get(name) is not None:
+            return breakdown(held, name)
+    return 0
