@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from tasks import execution_options
 from tasks.connection import unavailable
 from tasks.delivery.outbox import Outbox
-from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
+from tasks.enqueuing import HIDDEN, Ready, chooser, headers_of
 from tasks.errors import BadCalls, BadTask, InvalidOption, QueueUnavailable, nearest
 from tasks.options import OPTIONS
 from tasks.queue import app, shadow_name
@@ -101,7 +101,7 @@ class Many:
 
     def _write(self, outbox: Outbox, call: Ready, task_id: str, common: dict[str, Any]) -> None:
         asked = call.asked() if self._given and app.current_worker_task is None else ""
-        headers = headers_with_time(self._options.get("headers"), asked)
+        headers = headers_of(self._options.get("headers"), asked)
         with publishing(call.role, call.queue, task_id, headers):
             message = app.amqp.create_task_message(
                 task_id, self._task.name, (call.role, call.prompt), call.options,

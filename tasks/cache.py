@@ -7,7 +7,6 @@ told in docs/delivery.md; the keys at the head of `delivery/scripts/delivery.lua
 """
 
 import json
-import time
 from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
@@ -53,7 +52,9 @@ def shared(
     answer = lease.share(digest(call, role, settings), round(left_s * 1000) + 1, keep_s)
     if answer is None:
         return None
-    routed = found(answer, number=account.number(), waited=lease.waited)
+    routed = found(
+        answer, number=account.number(), started_ms=account.now_ms(), waited=lease.waited
+    )
     (attempt,) = routed.attempts
     account.add(attempt)
     tracing.now().tell(settings.providers[attempt.provider], attempt.model, attempt, None)
@@ -107,7 +108,7 @@ def kept(task_id: str, routed: Routed, ttl_s: int) -> dict[str, Any]:
     return {"keep_s": ttl_s, "answer": seal(json.dumps(answer))}
 
 
-def found(text: str, *, number: int, waited: bool) -> Routed:
+def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> Routed:
     """
     Return a kept answer as one that cost nothing.
 
@@ -115,6 +116,7 @@ def found(text: str, *, number: int, waited: bool) -> Routed:
         text: What was kept.
         number: Of the attempt that stands for it.
         waited: The task waited for it; else it was there.
+        started_ms: When the attempt was made.
     """
     answer = json.loads(opened(text))
     provider, model = answer["provider"], answer["model"]
@@ -122,7 +124,7 @@ def found(text: str, *, number: int, waited: bool) -> Routed:
     why = shared if waited else "answered by the response cache"
     attempt = Attempt(
         provider, model, "cached", why=why, number=number,
-        started_ms=time.time_ns() // 1_000_000, cost=Cost(Decimal(0)),
+        started_ms=started_ms, cost=Cost(Decimal(0)),
     )  # fmt: skip
     completion = Completion(
         text=answer["text"],

@@ -62,9 +62,10 @@ class Result(AsyncResult):  # type: ignore[misc]
 
 
 class App(Celery):  # type: ignore[misc]
-    """Celery's app with both."""
+    """Celery's app with both, and with messages of ours."""
 
     control_cls = Control
+    amqp_cls = "tasks.delivery.amqp:Amqp"
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
         """

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from tasks import execution_options, tracing
 from tasks.bulk import Many
 from tasks.connection import unavailable
-from tasks.enqueuing import HIDDEN, Ready, chooser, headers_with_time
+from tasks.enqueuing import HIDDEN, Ready, chooser, headers_of
 from tasks.errors import BreakwaterError, UnknownTask
 from tasks.options import as_they_travel
 from tasks.queue import app, shadow_name
@@ -50,7 +50,7 @@ class Complete(Task):  # type: ignore[misc]
         given = options.get("task_id")
         # A worker enqueues under ids that a canvas was given when it was made.
         asked = call.asked() if given and app.current_worker_task is None else ""
-        headers = headers_with_time(options.pop("headers", None), asked)
+        headers = headers_of(options.pop("headers", None), asked)
         options.setdefault("shadow", shadow_name(call.role))
         options["queue"] = call.queue
         options["task_id"] = given or uuid()

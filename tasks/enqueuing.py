@@ -1,21 +1,19 @@
 """What a call becomes before it is queued: checked, with its queue and its headers."""
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.call import Call, bind
 from tasks.config import role_names
+from tasks.delivery.times import HEADER
 from tasks.encryption import fingerprints
 from tasks.errors import UnknownRole
 from tasks.messages import as_json
 from tasks.options import as_they_travel
 from tasks.queue import COMMON_QUEUE, queue_of
 
-HEADER = "breakwater"
-"""The message's header for what is ours: when it was enqueued, in ms, and `Ready.asked`."""
 DECIDE = ("system", "params", "schema", "tools", "tool_choice")
 """Options on which an answer depends."""
 HIDDEN = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
@@ -78,12 +76,11 @@ def queue_for(role: str) -> str:
     return queue_of(role)
 
 
-def headers_with_time(given: Mapping[str, Any] | None, asked: str = "") -> dict[str, Any]:
+def headers_of(given: Mapping[str, Any] | None, asked: str) -> dict[str, Any]:
     """
-    Return a message's headers, with the moment from which its deadline runs.
+    Return a message's headers.
 
     Args:
-        asked: Of a task whose id the caller has chosen: `Ready.asked`.
+        asked: Of a task whose id the caller has chosen: `Ready.asked`; else empty.
     """
-    own: dict[str, Any] = {"enqueued_ms": time.time_ns() // 1_000_000}
-    return {HEADER: {**own, "asked": asked} if asked else own, **(given or {})}
+    return {**({HEADER: {"asked": asked}} if asked else {}), **(given or {})}

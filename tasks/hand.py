@@ -17,9 +17,9 @@ from tasks import observers, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.config import Role
 from tasks.delivery.lease import Known, Lease, Settled, Superseded
+from tasks.delivery.times import Clock, enqueued_ms
 from tasks.delivery.transport import TAKEN_FROM
 from tasks.encryption import seal
-from tasks.enqueuing import HEADER
 from tasks.errors import (
     BadTask,
     BreakwaterError,
@@ -62,14 +62,17 @@ class Hand:
         self._tag = tag
         self._stream: Writer | None = None
         self._now = runtime.runtime()
-        self._started_ms = _now_ms()
+        properties = getattr(task.request, "properties", None)
+        self._clock = Clock.of(properties if lease else None)
+        self._started_ms = self._clock.now_ms()
         self._recall()
 
     def _recall(self) -> None:
         """Go by what the lease knows of the task."""
         lease = self._lease
         self._attempts = list(lease.attempts) if lease else []
-        self._enqueued_ms = (lease and lease.enqueued_ms) or self._carried_ms()
+        carried_ms = enqueued_ms(self._task.request.headers)
+        self._enqueued_ms = (lease and lease.enqueued_ms) or carried_ms or self._started_ms
         self._queued_ms = max(0, self._started_ms - self._enqueued_ms)
 
     @classmethod
@@ -190,7 +193,7 @@ class Hand:
             return None
         if (left_s := self._left_s(call, role)) <= 0:
             raise self._too_late(call)
-        account = Account(self._known(call), self._lease)
+        account = Account(self._known(call), self._lease, self._clock)
         return responses.shared(call, role, self._now.settings, self._lease, account, left_s)
 
     def _route(self, call: Call, role: Role) -> Routed:
@@ -198,7 +201,7 @@ class Hand:
             raise self._too_late(call)
         if call.stream:
             self._open_stream(role)
-        account = Account(self._known(call), self._lease)
+        account = Account(self._known(call), self._lease, self._clock)
         try:
             return route(
                 call,
@@ -293,8 +296,7 @@ class Hand:
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store
         role = dead["role"] if dead else result["role"]
-        duration_s = (_now_ms() - self._enqueued_ms) / 1000
-        observers.settled(role, "failed" if dead else "succeeded", max(0.0, duration_s))
+        observers.settled(role, "failed" if dead else "succeeded", self._age_s())
 
     def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""
@@ -335,7 +337,7 @@ class Hand:
                 {"attempts": self._attempts},
             )
         self._lease.attempts = self._attempts
-        self._lease.put_back(self._queue(call.role), **how)
+        self._lease.put_back(self._queue(call.role), enqueued_ms=self._enqueued_ms, **how)
 
     def _queue(self, role: str) -> str:
         settings = self._now.settings
@@ -347,15 +349,11 @@ class Hand:
         return role in self._now.settings.removed and came_by == queue_of(role)
 
     def _left_s(self, call: Call, role: Role) -> float:
-        return (call.deadline_s or role.deadline_s) - (_now_ms() - self._enqueued_ms) / 1000
+        return (call.deadline_s or role.deadline_s) - self._age_s()
 
-    def _carried_ms(self) -> int:
-        """Read when the task was enqueued; a message from another codebase may not say."""
-        match (self._task.request.headers or {}).get(HEADER):
-            case {"enqueued_ms": int(at)}:
-                return at
-            case _:
-                return self._started_ms
+    def _age_s(self) -> float:
+        """Return how long ago the task was enqueued; not less than 0, if the clock was set back."""
+        return max(0, self._clock.now_ms() - self._enqueued_ms) / 1000
 
     def _too_late(self, call: Call) -> DeadlineExceeded:
         last = f"; the last attempt: {self._attempts[-1]['error']}" if self._attempts else ""
@@ -394,7 +392,3 @@ def _jitter_s(tries: int, at_most_s: float) -> float:
 @cache
 def _worker(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

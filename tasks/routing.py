@@ -48,6 +48,9 @@ class Account(Protocol):
     def number(self) -> int:
         """Return the number of the next attempt; a task's are counted from 1."""
 
+    def now_ms(self) -> int:
+        """Return the time by which attempts are dated, in ms since 1970."""
+
     def calling(self, attempt: Attempt) -> None:
         """Note that a call goes out, before its first byte does; if this raises, none does."""
 
@@ -282,7 +285,7 @@ class _Walk:
     def _attempt(self, place: int, target: Target, error: str, why: str) -> Attempt:
         return Attempt(
             target.provider, target.model, "failed", error, why=why,
-            number=self.account.number(), place=place, started_ms=time.time_ns() // 1_000_000,
+            number=self.account.number(), place=place, started_ms=self.account.now_ms(),
         )  # fmt: skip
 
     def _call(self, target: Target, begun: Attempt, mending: Violation | None) -> Completion:

@@ -201,6 +201,6 @@ def _clock(client: redis.Redis) -> Finding:
     theirs = seconds + micros / 1e6
     skew_s = max(before - theirs, theirs - after, 0.0)
     if skew_s > SKEW_S:
-        what = f"this host's and Redis' differ by {skew_s:.1f} s: deadlines are off by as much"
+        what = f"this host's and Redis' differ by {skew_s:.1f} s: so do absolute times given here"
         return Finding("warning", "clock", what, "run NTP on both")
     return Finding("ok", "clock", "this host's and Redis' agree")

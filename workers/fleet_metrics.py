@@ -77,7 +77,11 @@ class FleetMetrics(Collector):
 
     def _look(self, roles: Iterable[str]) -> dict[str, Any]:
         """Look at the queues and workers, or take what another one has just seen."""
-        if kept := cast("bytes | None", self._client.get(SEEN)):
+        pipe = self._client.pipeline(transaction=False)
+        pipe.get(SEEN)
+        pipe.pttl(SEEN)
+        kept, left_ms = cast("tuple[bytes | None, int]", pipe.execute())
+        if kept and left_ms <= SEEN_MS:  # else Redis' clock was set back
             return cast("dict[str, Any]", json.loads(kept))
         view = self._fleet.look(roles)
         seen = _told(view)

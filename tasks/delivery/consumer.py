@@ -17,7 +17,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.pidbox import Node
 from redis.exceptions import RedisError
 
-from tasks.delivery import envelope
+from tasks.delivery import envelope, times
 from tasks.delivery.faults import HOST, ODD_AT, Odd
 from tasks.delivery.transport import keeper
 from tasks.errors import BadTask, InvalidMessage, UnknownTask, nearest
@@ -144,7 +144,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         self._bury(message, InvalidMessage(f"Celery cannot make a task of it: {told}"))
 
     def _check(self, message: Any) -> None:
-        name = envelope.check_task(message.headers, _body(message))
+        body, properties = _body(message), message.properties
+        name = envelope.check_task(message.headers, body)
+        if message.headers.get("task") is None:  # protocol 1 has its times in the body
+            now_ms = times.Clock.of(properties).now_ms()
+            properties[times.EXPIRES_AT] = times.restate(body, now_ms)
         if name.startswith(INSIDE) and name not in SERVED_INSIDE:
             raise UnknownTask(
                 f"task {name[:80]!r} is not served: it would run others of which none is settled "

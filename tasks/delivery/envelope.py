@@ -24,6 +24,7 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
 from tasks import encryption
+from tasks.delivery import times
 from tasks.delivery.store import MAX_MESSAGE_BYTES, Store
 from tasks.errors import BadTask, ConfigError, InvalidMessage
 from tasks.queue import app
@@ -125,7 +126,14 @@ PROPERTIES: Mapping[str, Check] = {
     "correlation_id": _text, "reply_to": _text, "priority": _whole, "delivery_info": _object,
     "delivery_mode": _whole, "body_encoding": _text, "type": _text,
 }  # fmt: skip
-OWN = {"breakwater": lambda value: _object(value) and _whole(value.get("enqueued_ms", 0))}
+OWN: Mapping[str, Check] = {
+    times.HEADER: lambda value: (
+        _object(value)
+        and all(
+            _whole(value.get(name, 0)) for name in (times.ENQUEUED, times.COUNTDOWN, times.EXPIRES)
+        )
+    )
+}
 RESERVED = frozenset(dir(Context)) | {"settled"}
 """A header of such a name would take the place of a part of the task's request."""
 

@@ -75,7 +75,7 @@ class Lease:
         duplicates: How many of those were followed by another call.
         lost: How many workers were lost on this task.
         repeats: How often it was repeated after a fault of ours.
-        enqueued_ms: When it was given a second life; None if it was not.
+        enqueued_ms: When it was enqueued, or given a second life; None if only its message knows.
         numbered: How many attempts have a number.
         fence: Of this delivery.
         told: How many batches were told on its stream.
@@ -192,7 +192,12 @@ class Lease:
             told, answer = patiently(
                 lambda: self._unless_lost(
                     lambda: self._store.share(
-                        self.task_id, digest, fence=self.fence, tag=self._tag, wait_ms=wait_ms
+                        self.task_id,
+                        digest,
+                        fence=self.fence,
+                        tag=self._tag,
+                        wait_ms=wait_ms,
+                        keep_s=keep_s,
                     ),
                     lambda shared: shared[0] == "lost",
                 )

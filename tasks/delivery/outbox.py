@@ -31,6 +31,7 @@ class Letter:
     key: str
     """Its list: the queue's own, or one of its priorities'."""
     text: str
+    """Up to the time at which Redis stores it, as `tasks/delivery/letter.py` writes it."""
     asked: tuple[str, str] | None = None
     """The id that its caller has chosen, and the digests of what is asked."""
 

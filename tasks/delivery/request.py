@@ -1,9 +1,12 @@
 """What a worker makes of a message: Celery's request, which shows no prompt."""
 
+import time
 from typing import Any
 
 from celery.worker.request import Request
+from celery.worker.state import revoked as revoked_ids
 
+from tasks.delivery.times import EXPIRES_AT
 from tasks.delivery.transport import keeper
 from tasks.queue import role_in, shadow_name
 
@@ -28,6 +31,14 @@ class QuietRequest(Request):  # type: ignore[misc]
         """Note that the pool runs it."""
         keeper().accepted(self.message.delivery_tag)
         super().on_accepted(*when)
+
+    def maybe_expire(self) -> bool:
+        """Tell whether the task expired while it waited here; the host's clock may jump."""
+        expires_at = self.message.properties.get(EXPIRES_AT)
+        if expires_at is None or time.monotonic() < expires_at:
+            return False
+        revoked_ids.add(self.id)
+        return True
 
     def info(self, safe: bool = False) -> Any:
         """Describe the request for `inspect`; Celery shows all arguments unless `safe`."""

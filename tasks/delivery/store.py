@@ -22,7 +22,8 @@ FEW_MS = 5_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """A larger message is a dead letter; a prompt of a million tokens has 4 MB."""
 PRIORITY_MARK = "\x06\x16"
-PRIORITIES = (0, 3, 6, 9)
+PRIORITIES = (0, 3, None, 6, 9)
+"""The lists of a queue, in the order in which they are taken; None: the queue's own list."""
 RESULT = "celery-task-meta-"
 """What the key of a result begins with, in Celery's own words."""
 
@@ -108,11 +109,7 @@ class Store:
             queues: In the order in which each may give one.
             tag: Of its own for every take; the messages' tags begin with it.
         """
-        lists = [
-            f"{queue}{PRIORITY_MARK}{step}" if step else queue
-            for step in PRIORITIES
-            for queue in queues
-        ]
+        lists = [list_of(queue, step) for step in PRIORITIES for queue in queues]
         return (
             len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS,
         )  # fmt: skip
@@ -125,7 +122,7 @@ class Store:
         """Take messages; returns the tag, the list and the message of each."""
         command = self.take_command(queues, most, tag)
         number = command[0]
-        told = self._run("take", command[1 : number + 1], *command[number + 1 :])
+        told = self._run("take", command[1 : number + 1], *command[number + 1 :])[:-1]
         return [(_text(told[i]), _text(told[i + 1]), told[i + 2]) for i in range(0, len(told), 3)]
 
     def tend(self, tags: Iterable[str]) -> Tended:
@@ -211,7 +208,7 @@ class Store:
         return int(self._run("call", [f"task:{task_id}", RESULT + task_id], *given))
 
     def share(
-        self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int
+        self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int, keep_s: int
     ) -> tuple[str, str]:
         """
         Ask for the answer to a call, before making it.
@@ -219,6 +216,7 @@ class Store:
         Args:
             digest: Of all that the answer depends on.
             wait_ms: How long the task has to wait at most.
+            keep_s: How long its role keeps an answer.
 
         Returns:
             cached, and the answer; or, with nothing, own (it makes the call, and the same ones wait
@@ -227,7 +225,7 @@ class Store:
             (this delivery has the task no more).
         """
         keys = [f"task:{task_id}", f"cache:{digest}", f"flight:{digest}", RESULT + task_id]
-        verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms)
+        verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms, keep_s)
         return _text(verdict), _text(answer[0]) if answer else ""
 
     def settle(  # noqa: PLR0913 - a result and all that ends with it
@@ -285,6 +283,7 @@ class Store:
         reason: str = "",
         few: int = 1,
         numbered: int = 0,
+        enqueued_ms: int = 0,
         rows: Sequence[str] = (),
     ) -> int:
         """
@@ -298,6 +297,7 @@ class Store:
             reason: Why, in words.
             few: How many may pass after that, to find out whether it is over.
             numbered: How many attempts have a number.
+            enqueued_ms: When it was enqueued; its message may not say.
             rows: Of attempts, for the ledger.
 
         Returns:
@@ -308,7 +308,7 @@ class Store:
             self._run(
                 "wait", [f"task:{task_id}", RESULT + task_id],
                 fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few, numbered,
-                *rows,
+                enqueued_ms, *rows,
             )
         )  # fmt: skip
 
@@ -316,9 +316,15 @@ class Store:
         """Let a parked queue be consumed again; tell whether it was parked."""
         return bool(self._run("open", [], queue, reason))
 
-    def defer(self, tag: str, due_ms: int) -> bool:
-        """Let a message wait in Redis until it is due."""
-        return bool(self._run("defer", [], tag, due_ms))
+    def defer(self, tag: str, due_ms: int, message: str = "") -> bool:
+        """
+        Keep a message out of its list until it is due.
+
+        Args:
+            due_ms: In Redis' time.
+            message: What is put into the list then; empty: what was taken.
+        """
+        return bool(self._run("defer", [], tag, due_ms, message))
 
     def bury(
         self,
@@ -365,6 +371,19 @@ class Store:
 
     def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return cast("Any", self._scripts[name](keys=keys, args=args))
+
+
+def list_of(queue: str, priority: int | None) -> str:
+    """
+    Return the list of a queue that holds what has this priority.
+
+    Args:
+        priority: 0 is the first to be taken, 9 the last; None stands between 5 and 6.
+    """
+    if priority is None:
+        return queue
+    steps = [step for step in PRIORITIES if step is not None]
+    return f"{queue}{PRIORITY_MARK}{max(step for step in steps if step <= max(priority, 0))}"
 
 
 def _text(value: Any) -> str:

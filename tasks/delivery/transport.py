@@ -10,7 +10,6 @@ Celery, from another codebase) are found by a look once a second.
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,10 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
 from tasks import connection, encryption
+from tasks.delivery import times
+from tasks.delivery.letter import open_text, quotes_in
 from tasks.delivery.outbox import Letter, put, put_script
-from tasks.delivery.store import PRIORITY_MARK
+from tasks.delivery.store import PRIORITIES, PRIORITY_MARK, list_of
 from tasks.errors import InvalidMessage
 
 if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
@@ -115,6 +116,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
     """kombu's channel, but for where Redis is, how it takes and how it publishes."""
 
     QoS = QoS
+    # kombu's are 0, which is the highest: nothing could overtake a backlog.
+    default_priority = None
+    priority_steps = PRIORITIES
     _look = True
     _asked = _tag = ""
     _puts: tuple[ConnectionPool, Script] | None = None
@@ -165,14 +169,14 @@ class Channel(stock.Channel):  # type: ignore[misc]
         self._look = self._asked == "BRPOP" or bool(answer)
         if self._asked == "EVALSHA":
             with keeper().receiving():
-                for i in range(0, len(answer), 3):
-                    self._receive_message(*answer[i : i + 3])
+                for i in range(0, len(answer) - 1, 3):
+                    self._receive_message(int(answer[-1]), *answer[i : i + 3])
             self._tag = ""
         if self._asked == "BRPOP" or not answer:
             raise Empty
         return True
 
-    def _receive_message(self, tag: bytes, list_: bytes, raw: bytes) -> None:
+    def _receive_message(self, now_ms: int, tag: bytes, list_: bytes, raw: bytes) -> None:
         from tasks.delivery import envelope  # noqa: PLC0415 - a worker's
 
         delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
@@ -184,13 +188,17 @@ class Channel(stock.Channel):  # type: ignore[misc]
         except InvalidMessage as fault:
             envelope.bury(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
             return
-        payload["properties"].update(
-            {"delivery_tag": delivery_tag, TAKEN_FROM: queue, AS_TAKEN: (list_.decode(), raw)}
-        )
-        due_ms = _due_ms(payload["headers"])
-        if due_ms and due_ms > time.time() * 1000 + DUE_SOON_MS:
-            keeper().store.defer(delivery_tag, due_ms)
+        if (wait_ms := times.due_in_ms(payload["headers"], now_ms)) > DUE_SOON_MS:
+            later = times.undelayed(envelope.read(raw))
+            keeper().store.defer(delivery_tag, now_ms + wait_ms, stock.dumps(later))
             return
+        payload["properties"].update({
+            "delivery_tag": delivery_tag,
+            TAKEN_FROM: queue,
+            AS_TAKEN: (list_.decode(), raw),
+            times.TAKEN_AT: (now_ms, time.monotonic()),
+            times.EXPIRES_AT: times.restate(payload["headers"], now_ms),
+        })  # fmt: skip
         self.connection._deliver(payload, queue)
 
     def _subscribe(self) -> None:
@@ -242,15 +250,38 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         """Publish a message, and ring for it; replies and queues that expire are kombu's own."""
         if kwargs.get("_publish_batch") or queue in self._expires or queue.endswith(REPLIES):
+            message["properties"].pop("priority", None)  # the reader knows but the queue's own list
             sealed = message if queue.endswith(REPLIES) else encryption.seal_message(message)
             super()._put(queue, sealed, **kwargs)
             return
         self.put([self.letter(queue, message)])
 
+    def _q_for_pri(self, queue: str, pri: int | None) -> str:
+        """Return the list for a priority."""
+        return list_of(queue, pri)
+
+    def prepare_message(
+        self, body: Any, priority: int | None = None, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Build a message as kombu does, which takes a priority of 0 for none."""
+        message: dict[str, Any] = super().prepare_message(body, priority, *args, **kwargs)
+        if priority is not None:
+            message["properties"]["priority"] = priority
+        elif message["properties"]["priority"] is None:
+            del message["properties"]["priority"]
+        return message
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
+        """Leave a body of JSON as it is, unless base64 is shorter than its quotes escaped."""
+        if isinstance(body, str) and body.isascii() and 3 * quotes_in(body) < len(body):
+            return body, "utf-8"
+        encoded: tuple[Any, str | None] = super().encode_body(body, encoding)
+        return encoded
+
     def letter(self, queue: str, message: Any) -> Letter:
         """Write a message as it will lie in its list, encrypted if there are keys."""
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        text = stock.dumps(encryption.seal_message(message))
+        text = open_text(encryption.seal_message(message))
         return Letter.of(queue, key, text, message.get("headers") or {})
 
     def put(self, letters: Iterable[Letter]) -> None:
@@ -349,11 +380,3 @@ def _watched(kind: type, channel: Channel) -> type:
                 channel._on_connection_disconnect(self)
 
     return Watched
-
-
-def _due_ms(headers: dict[str, Any]) -> int | None:
-    """Return when a message with an ETA is due; None if it has none, or one that cannot be read."""
-    try:
-        return int(datetime.fromisoformat(headers["eta"]).timestamp() * 1000)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks import observers
 from tasks.delivery.lease import Lease
+from tasks.delivery.times import Clock
 from tasks.encryption import seal
 from tasks.ledger.attempt import NOT_CALLED, Attempt
 
@@ -22,11 +23,15 @@ class Account:
         task: What their rows have in common: task_id, role, queued_ms, worker, roles_version,
             metadata.
         lease: Takes the rows along; without one they stay in `rows`.
+        clock: Redis' time; without one the host's.
     """
 
-    def __init__(self, task: Mapping[str, Any], lease: Lease | None = None) -> None:
+    def __init__(
+        self, task: Mapping[str, Any], lease: Lease | None = None, clock: Clock | None = None
+    ) -> None:
         self._task = task
         self._lease = lease
+        self._clock = clock or Clock.host()
         self._number = lease.numbered if lease else 0
         self._is_out = False
         self.rows: list[str] = []
@@ -35,6 +40,10 @@ class Account:
         """Return the number of the next attempt; a task's count from 1, whoever runs it."""
         self._number += 1
         return self._number
+
+    def now_ms(self) -> int:
+        """Return the time by which attempts are dated, in ms."""
+        return self._clock.now_ms()
 
     def calling(self, attempt: Attempt) -> None:
         """

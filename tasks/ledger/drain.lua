@@ -4,7 +4,11 @@
 -- Returns: ids and rows, the oldest first; nil if it is another's turn.
 local holder = redis.call('GET', KEYS[2])
 for i = 4, #ARGV do redis.call('XDEL', KEYS[1], ARGV[i]) end
-if holder and holder ~= ARGV[1] then return false end
+if holder and holder ~= ARGV[1] then
+  -- The clock was set back: no turn lasts longer than one taken now.
+  if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+  return false
+end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local rows = {}
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[3])) do

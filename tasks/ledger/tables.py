@@ -44,7 +44,9 @@ attempts = Table(
     METADATA,
     Column("task_id", String(255), nullable=False),
     Column("attempt", Integer, nullable=False),  # counts from 1
-    Column("started_ms", BigInteger, nullable=False),  # Unix time, by the worker's clock
+    Column(
+        "started_ms", BigInteger, nullable=False
+    ),  # Unix time, by Redis' clock; of a direct call by the host's
     Column("role", String(64), nullable=False),
     Column("provider", String(64), nullable=False),
     Column("model", String(255), nullable=False),

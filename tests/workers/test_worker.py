@@ -302,6 +302,7 @@ def _canaries_in(shared: "redis.Redis") -> list[bytes]:
     return [
         key
         for key in shared.scan_iter()
+        if key != b"dead:messages"  # the messages as they were queued, to be retried
         if b"CANARY" in key or b"CANARY" in (shared.dump(key) or b"")
     ]
 

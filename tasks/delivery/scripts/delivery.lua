@@ -1,7 +1,8 @@
 -- What every script of the delivery shares; it stands in front of each. All in one database:
 --
--- celery, role.NAME      list    Celery's own queues: pushed on the left, taken from the right; a
---                                priority has its own list, marked with "\6\22" and a number
+-- celery, role.NAME      list    Celery's own queues: pushed on the left, taken from the right; each
+--                                of the priorities 0, 3, 6 and 9 has its own list, marked with "\6\22"
+--                                and the number; what has no priority comes after 3 and before 6
 -- bell:QUEUE             list    one entry wakes one idle worker; at most RINGS are kept
 -- taken                  hash    delivery tag -> the list it came from, "\n", the message
 -- taken:until            zset    delivery tag -> ms at which it goes back unless renewed
@@ -17,7 +18,8 @@
 --     duplicates         how many another call has followed: those may have been paid twice
 --     lost               workers lost on it
 --     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
---     enqueued_ms        set when a dead letter is given a second life
+--     enqueued_ms        its deadline runs from here: set when it first waits, and when a dead letter is
+--                        given a second life
 --     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
 -- asked:ID               string  of a task whose id its caller has chosen: a digest of what it asks; as long
 --                                as its result, or 30 days

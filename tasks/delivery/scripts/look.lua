@@ -2,7 +2,7 @@
 -- ARGV: names of queues that may not have been heard of.
 -- Returns: now (ms); for each queue its name, how many wait, when the next was enqueued (ms; empty if
 -- its producer did not say); then `delayed:queues`, `paused`, `parked`, `workers`, `draining`.
-local STEPS = {'', '\6\0223', '\6\0226', '\6\0229'} -- a priority's own list
+local STEPS = {'', '\6\0220', '\6\0223', '\6\0226', '\6\0229'} -- a priority's own list
 local LAST = 8192 -- the headers stand behind the body, within this many bytes of the end
 
 local known, names = {}, {}

@@ -6,11 +6,14 @@ redis.call('HSET', 'workers', worker, ARGV[2])
 redis.call('ZADD', 'workers:until', now + lease_ms, worker)
 for i = 4, #ARGV do redis.call('SADD', 'queues', ARGV[i]) end
 
-local silent = redis.call('ZRANGEBYSCORE', 'workers:until', '-inf', now)
--- Or the clock was set back; who lives is there again in a moment.
+-- The clock was set back: nobody is believed for longer than one who says so now.
 for _, one in ipairs(redis.call('ZRANGEBYSCORE', 'workers:until', '(' .. now + lease_ms, '+inf')) do
-  silent[#silent + 1] = one
+  redis.call('ZADD', 'workers:until', now + lease_ms, one)
 end
+-- It was set forward, or nobody looked for a while: those who live come first to say so (`tend`).
+local calm = tonumber(redis.call('HGET', 'delivery:clock', 'calm_ms') or 0)
+local wait = now < calm and calm <= now + lease_ms
+local silent = wait and {} or redis.call('ZRANGEBYSCORE', 'workers:until', '-inf', now)
 for _, one in ipairs(silent) do
   redis.call('HDEL', 'workers', one)
   redis.call('HDEL', 'draining', one)

@@ -6,7 +6,7 @@
 -- KEYS: a list and its bell, again and again
 -- ARGV: how many rings a bell holds; how many of the next words are of tasks whose ids their callers
 -- have chosen: an id, and digests of what is asked; then for each list the number of its messages, and
--- these
+-- these: one of ours ends before the time at which it is stored, which is added here
 -- Returns: an id under which something else was asked before, and nothing is put; or nil.
 local ASKED_LIVES_MS, DIGEST = 30 * 24 * 3600 * 1000, 32
 local rings, at = tonumber(ARGV[1]), 3 + ARGV[2]
@@ -17,9 +17,17 @@ end
 for i = 3, at - 1, 2 do
   redis.call('SET', 'asked:' .. ARGV[i], string.sub(ARGV[i + 1], 1, DIGEST), 'PX', ASKED_LIVES_MS)
 end
+local OPEN = '"enqueued_ms":'
+local t = redis.call('TIME')
+local stored = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)) .. '}}}'
 for i = 1, #KEYS, 2 do
   local number = tonumber(ARGV[at])
-  redis.call('LPUSH', KEYS[i], unpack(ARGV, at + 1, at + number))
+  local messages = {}
+  for j = 1, number do
+    local message = ARGV[at + j]
+    messages[j] = string.sub(message, -#OPEN) == OPEN and message .. stored or message
+  end
+  redis.call('LPUSH', KEYS[i], unpack(messages))
   for _ = 1, math.min(number, rings) do redis.call('LPUSH', KEYS[i + 1], 1) end
   redis.call('LTRIM', KEYS[i + 1], 0, rings - 1)
   at = at + number + 1

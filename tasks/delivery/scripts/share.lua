@@ -1,6 +1,6 @@
 -- A task is about to make a call of which the answer may be there, or on its way to another task.
 -- KEYS: task:ID, cache:DIGEST, flight:DIGEST, the result's key. ARGV: fence, tag, task id, digest, how long the task has
--- to wait at most (ms).
+-- to wait at most (ms), how long its role keeps an answer (s).
 -- Returns: 'cached' and the answer; 'own' (this task makes the call, and the same ones wait for it);
 -- 'alone' (it makes the call, and nobody waits: its answer will not be kept); 'waits' (its message is
 -- put away until the answer is there); 'lost' (Redis has lost the message; restore it, and ask again); or
@@ -17,6 +17,8 @@ if mine[2] and mine[2] ~= digest then land(mine[2], id) end
 
 local answer = redis.call('GET', KEYS[2])
 if answer then
+  -- The clock was set back: no answer is kept for longer than one that comes now.
+  if redis.call('TTL', KEYS[2]) > tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[2], ARGV[6]) end
   land(digest, id, true)
   return answer == '' and {'alone'} or {'cached', answer}
 end

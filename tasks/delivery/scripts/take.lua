@@ -3,7 +3,7 @@
 -- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning (the worker, a dot, a
 -- number), how many at most,
 -- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms).
--- Returns: tag, list, message, and so on.
+-- Returns: tag, list, message of each, and at the end, if there are some, now (ms).
 local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local queues, few_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
@@ -69,4 +69,5 @@ for first = 1, #KEYS, queues do
     end
   end
 end
+if #taken > 0 then taken[#taken + 1] = string.format('%.0f', now) end
 return taken

@@ -2,6 +2,7 @@
 -- every worker does.
 -- ARGV: how long a take lasts (ms), a name for the data if it has none, tags.
 -- Returns: tags that are this worker's no more; then the queues that are parked; then the data's name.
+local SLIP_MS = 1000 -- a clock that was set back by less has hardly lengthened anything
 local lease_ms = tonumber(ARGV[1])
 local now = now_ms()
 
@@ -12,6 +13,11 @@ local swept, calm = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
 if now < swept or now - swept > lease_ms / 2 or calm > now + lease_ms then calm = now + lease_ms end
 local data = seen[3] or ARGV[2]
 redis.call('HSET', 'delivery:clock', 'swept_ms', now, 'calm_ms', calm, 'data', data)
+
+local function set_back(times, by)
+  local entries = redis.call('ZRANGE', times, 0, -1, 'WITHSCORES')
+  for i = 1, #entries, 2 do redis.call('ZADD', times, entries[i + 1] - by, entries[i]) end
+end
 
 local lost = {}
 for i = 3, #ARGV do
@@ -30,10 +36,10 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '(' .. now + lease_ms, '
   redis.call('ZADD', UNTIL, now + lease_ms, tag)
 end
 
--- Nor does a task wait longer for another's answer.
-for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '(' .. now + LONGEST_ASIDE_MS, '+inf', 'LIMIT', 0, 1000)) do
-  redis.call('ZADD', 'flights', now + LONGEST_ASIDE_MS, tag)
-  redis.call('ZADD', DELAYED, 'XX', now + LONGEST_ASIDE_MS, tag)
+-- Nor does anything wait longer than it was planned to.
+if swept - now > SLIP_MS then
+  set_back(DELAYED, swept - now)
+  set_back('flights', swept - now)
 end
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '-inf', now, 'LIMIT', 0, 100)) do
   if redis.call('HEXISTS', MESSAGES, tag) == 0 then redis.call('ZREM', 'flights', tag) end
