@@ -209,7 +209,8 @@ class Adapter(ABC):
             json.loads(response.read())
         except json.JSONDecodeError:
             return
-        except (UnicodeDecodeError, RecursionError):
+        # Not UTF-8, an endless number, too deep; too long, or cut off: its status is known.
+        except (ValueError, RecursionError, GarbledAnswer, TruncatedAnswer):
             raise from_response(self.name, response) from None
 
     def _failed(self, body: Mapping[str, Any]) -> ProviderError:

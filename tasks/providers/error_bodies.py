@@ -166,7 +166,8 @@ def _ends(text: str) -> str:
 
 def _is_markup(text: str) -> bool:
     """Tell a page, whose words are a gateway's or a firewall's, from what an API says."""
-    return text[:64].lstrip().startswith("<")
+    start = text[:64].lstrip()[:2]
+    return start[:1] == "<" and (start[1:].isalpha() or start[1:] in {"!", "?"})
 
 
 _QUOTE = re.compile(r"[\"`\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]")

@@ -6,7 +6,7 @@ their own (OpenAI and Anthropic `retry-after-ms`, Azure `x-ms-retry-after-ms`), 
 `google.rpc.RetryInfo` in the error's body.
 """
 
-import math
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC
@@ -16,8 +16,9 @@ from tasks.providers.error_bodies import ErrorBody, read_error
 
 LONGEST_S = 86_400.0
 """A day. More is not believed, and ignored like what is negative or no number."""
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 MAX_HEADER = 64
-"""Characters of a header that is read; a longer one is neither a number nor a date."""
+"""Characters of a date; a longer one is not read."""
 
 
 def retry_after_s(headers: Mapping[str, str], body: object) -> float | None:
@@ -42,13 +43,9 @@ def retry_after_s(headers: Mapping[str, str], body: object) -> float | None:
 
 
 def _number(text: str | None, per_second: float = 1) -> float | None:
-    if text is None or len(text) > MAX_HEADER:
+    if text is None or not _SECONDS.fullmatch(text.strip()):
         return None
-    try:
-        number = float(text) / per_second
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(text) / per_second
 
 
 def _date(text: str | None) -> float | None:

@@ -1,0 +1,119 @@
+"""
+What real servers answer when they refuse: each line of `data/error_bodies.jsonl`, through an SDK.
+
+A line has the server, the HTTP status, the body (JSON, or a string that goes out as it is), the
+class it must become, and where it was seen or is documented; `adapter` and `headers` where they
+are not those of an OpenAI-compatible server. Ids, names and amounts are replaced.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tasks import errors
+from tasks.errors import ProviderError
+from tasks.providers.base import Provider
+from tests.support.vendors import provider_for, request
+
+DATA = Path(__file__).parent / "data" / "error_bodies.jsonl"
+BODIES = [json.loads(line) for line in DATA.read_text().splitlines()]
+PLAIN = ("openai-chat", "openai", "anthropic")
+"""Adapters that a body is sent through beside its own: the table is one for all of them."""
+
+
+class Answers(httpx2.BaseTransport):
+    """The wire under an SDK: it answers what the test says, and counts."""
+
+    def __init__(self) -> None:
+        self.row: dict[str, Any] = {}
+        self.asked = 0
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Answer the row."""
+        self.asked += 1
+        body = self.row["body"]
+        content = (body if isinstance(body, str) else json.dumps(body)).encode()
+        headers = {"content-type": "application/json", **self.row.get("headers", {})}
+        return httpx2.Response(self.row["status"], headers=headers, content=content)
+
+
+@pytest.fixture(scope="module")
+def wire() -> Answers:
+    """One for all adapters of this module."""
+    return Answers()
+
+
+@pytest.fixture(scope="module")
+def providers(wire: Answers) -> Iterator[dict[str, Provider]]:
+    """Each adapter with its SDK, over the wire."""
+    built = {name: provider_for(name, "http://server.invalid") for name in (*PLAIN, "google")}
+    for provider in built.values():
+        provider._transport.handle_request = wire.handle_request  # type: ignore[attr-defined]
+    yield built
+    for provider in built.values():
+        provider.close()
+
+
+def name_of(row: dict[str, Any]) -> str:
+    body = row["body"] if isinstance(row["body"], str) else json.dumps(row["body"])
+    return f"{row['server']}-{row['status']}-{body[:40]}"
+
+
+@pytest.mark.parametrize("row", BODIES, ids=name_of)
+def test_what_a_server_says_becomes_the_right_error(
+    row: dict[str, Any], wire: Answers, providers: dict[str, Provider]
+) -> None:
+    """Through its own SDK, and through the others: one table reads all of them."""
+    wire.row = row
+    own = row.get("adapter", "openai-chat")
+    for adapter in dict.fromkeys((own, *(PLAIN if row["status"] >= 300 else ()))):
+        before = wire.asked
+
+        with pytest.raises(ProviderError) as caught:
+            providers[adapter].complete(request())
+
+        assert (adapter, type(caught.value).__name__) == (adapter, row["expect"])
+        assert wire.asked == before + 1, "the SDK must not retry on its own"
+
+
+def test_no_unknown_4xx_ends_the_chain_or_counts_against_the_provider() -> None:
+    """Whatever the words: unknown means the next target, and no breaker hears of it."""
+    for row in BODIES:
+        verdict = getattr(errors, row["expect"]).verdict
+        assert verdict.next_target
+        if 400 <= row["status"] < 500 and row["expect"] in {
+            "InvalidRequest", "UnsupportedInput", "UnknownError", "ContextWindowExceeded",
+            "ContentFiltered", "ModelNotFound", "HostFault",
+        }:  # fmt: skip
+            assert not verdict.trips
+            assert not verdict.trips_at_once
+
+
+def test_each_line_says_where_it_comes_from() -> None:
+    """A body without a source is nobody's."""
+    assert len(BODIES) >= 150
+    assert all(row["source"] and row["server"] for row in BODIES)
+    seen = [(r["server"], r["status"], json.dumps(r["body"]), r.get("adapter")) for r in BODIES]
+    assert len(set(seen)) == len(seen), "a line is there twice"
+
+
+def table() -> str:
+    """Return the table of `docs/providers.md`: by server, how many bodies, and what they become."""
+    rows = ["| server | bodies | read as |", "|---|---|---|"]
+    for server in dict.fromkeys(row["server"] for row in BODIES):
+        own = [row["expect"] for row in BODIES if row["server"] == server]
+        rows.append(f"| {server} | {len(own)} | {', '.join(sorted(set(own)))} |")
+    return "\n".join([*rows, f"| all | {len(BODIES)} | |"])
+
+
+def test_the_docs_have_a_row_for_each_server() -> None:
+    """The table in the docs is made of the data; put the one shown here between the marks."""
+    docs = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    _, _, rest = docs.partition("<!-- servers: begin -->\n")
+    found, _, _ = rest.partition("\n<!-- servers: end -->")
+
+    assert found == table()
