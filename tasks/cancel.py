@@ -20,6 +20,8 @@ from tasks.execution_options import check_nested, check_task_id
 from tasks.operations import Operations, new_command
 
 _PROCESS = new_command()
+STATES = {"running": states.STARTED, "waiting": "WAITING", "unknown": states.PENDING}
+"""Celery's name for where a task is that has no result; it has none for one that waits."""
 
 
 class Control(CeleryControl):  # type: ignore[misc]
@@ -54,11 +56,47 @@ class Control(CeleryControl):  # type: ignore[misc]
 
 
 class Result(AsyncResult):  # type: ignore[misc]
-    """Celery's result, which can be cancelled by the word for it."""
+    """Celery's result, which can be cancelled by the word for it, and knows what runs and waits."""
 
     def cancel(self) -> None:
         """Cancel the task, unless it has a result; see `Control.revoke`."""
         self.revoke()
+
+    @property
+    def state(self) -> str:
+        """
+        The state: of its result; else STARTED while it runs, WAITING, or PENDING for an unknown id.
+
+        Without a result Redis is searched for the task, a bounded number of messages; ask `ready()`
+        to learn whether there is a result.
+        """
+        settled = self._settled()
+        if settled != states.PENDING:
+            return settled
+        # Late: it imports the queues' names, which come of this module's app.
+        from tasks.whereabouts import find  # noqa: PLC0415
+
+        where = find(self.backend.client, self.id).state
+        # It may have come to its end meanwhile.
+        return self._settled() if where == "settled" else STATES[where]
+
+    status = state
+
+    def ready(self) -> bool:
+        """Tell whether there is a result."""
+        return bool(self._settled() in states.READY_STATES)
+
+    def successful(self) -> bool:
+        """Tell whether the task was answered."""
+        return bool(self._settled() == states.SUCCESS)
+
+    def failed(self) -> bool:
+        """Tell whether the task failed."""
+        return bool(self._settled() == states.FAILURE)
+
+    def _settled(self) -> str:
+        state: str = self._get_task_meta()["status"]
+        return state
 
 
 class App(Celery):  # type: ignore[misc]

@@ -148,8 +148,8 @@ class Fleet:
                     running=running[name],
                     delayed=max(0, int(delayed.get(name, 0))),
                     consumers=consumed[name],
-                    paused=_hold(paused.get(name)),
-                    parked=_parked(parked.get(name)),
+                    paused=hold_of(paused.get(name)),
+                    parked=parked_of(parked.get(name)),
                 )
                 for row in rows
             ],
@@ -192,7 +192,7 @@ def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
         running=sum(told[RUNNING].values()),
         queues=told[QUEUES],
         version=told["version"],
-        draining=_hold(draining.get(id_)),
+        draining=hold_of(draining.get(id_)),
         grace_s=told.get("grace_s"),
         files=told.get("files"),
         unpatched=told.get("unpatched", False),
@@ -200,11 +200,13 @@ def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
     )
 
 
-def _hold(told: str | None) -> Hold | None:
+def hold_of(told: str | None) -> Hold | None:
+    """Read an entry of `paused` or `draining`; None if there is none."""
     return Hold(**json.loads(told)) if told else None
 
 
-def _parked(told: str | None) -> Parked | None:
+def parked_of(told: str | None) -> Parked | None:
+    """Read an entry of `parked`; None if there is none."""
     if not told:
         return None
     state = json.loads(told)

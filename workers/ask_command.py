@@ -1,15 +1,19 @@
 """`breakwater ask`: one prompt, asked by hand."""
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from celery.exceptions import TimeoutError as NoAnswer
 from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
-from tasks import app, complete, stream
-from tasks.connection import client
+from tasks import complete, stream
+from tasks.connection import client, explain
 from tasks.enqueuing import queue_for
 from tasks.errors import BreakwaterError, UnknownRole
 from tasks.streaming.events import Event
@@ -25,9 +29,10 @@ from workers.console import (
     typed,
     usable_redis_url,
 )
+from workers.waiting import Teller
 
-HINT_AFTER_S = 3.0
-"""An answer may take minutes; a queue that nobody consumes is worth saying sooner."""
+FIRST_LOOK_S, LOOK_EVERY_S = 3.0, 2.0
+"""An answer may take minutes; what holds it is worth saying sooner."""
 GRACE_S = 2.0
 """The worker tells why a deadline passed; wait for its word a little longer than that."""
 REDIS_TIMEOUT_S = 2.0
@@ -47,9 +52,14 @@ def ask(
     streamed: Annotated[
         bool, typer.Option("--stream", help="Show the answer while it comes.")
     ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Ctrl-C leaves the task running.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Enqueue a prompt, wait, show the answer and its way."""
+    """
+    Enqueue a prompt, wait, show the answer and its way.
+
+    While it waits, says what holds it. Ctrl-C cancels the task, and names it.
+    """
     _reach_redis()
     text = typed(prompt)
     options: dict[str, Any] = {"params": _params(param or []), "deadline_s": timeout}
@@ -58,7 +68,9 @@ def ask(
     result = complete.apply_async((role, text), options)
     try:
         wait = _tell if streamed else _wait
-        answer = wait(result, queue_for(role), timeout, as_json)
+        answer = wait(result, Teller(result.id, queue_for(role)), timeout, as_json)
+    except KeyboardInterrupt:
+        _give_up(result, keep)
     except BreakwaterError as error:
         if as_json:
             print_json({"error": type(error).__name__, "message": str(error), **error.details})
@@ -92,25 +104,21 @@ def _params(pairs: list[str]) -> dict[str, Any]:
     return params
 
 
-def _wait(result: AsyncResult, queue: str, timeout_s: float, _json: bool) -> dict[str, Any]:
-    """Wait for the answer; if it takes long, say whether anybody is listening at all."""
-    hint_after_s = min(HINT_AFTER_S, timeout_s)
-    try:
-        return _answer(result, hint_after_s)
-    except NoAnswer:
-        heard = _hint(queue)
-    try:
-        return _answer(result, timeout_s - hint_after_s + GRACE_S)
-    except NoAnswer:
-        whose = "its worker has not answered" if heard else "no worker has taken it"
-        fail(f"no answer within {timeout_s:g} s: {whose} (task {result.id})")
+def _wait(result: AsyncResult, teller: Teller, timeout_s: float, _json: bool) -> dict[str, Any]:
+    """Wait for the answer; if it takes long, say what holds it."""
+    for within_s in _spans(timeout_s):
+        try:
+            return _answer(result, within_s)
+        except NoAnswer:
+            teller.look()
+    whose = "its worker has not answered" if teller.runs else "no worker has taken it"
+    return fail(f"no answer within {timeout_s:g} s: {whose} (task {result.id})")
 
 
-def _tell(result: AsyncResult, queue: str, timeout_s: float, as_json: bool) -> dict[str, Any]:
+def _tell(result: AsyncResult, teller: Teller, timeout_s: float, as_json: bool) -> dict[str, Any]:
     """Show the answer while it comes, or as JSON each event on a line; return the result."""
-    hint_after_s = min(HINT_AFTER_S, timeout_s)
-    last, answer, heard = None, None, True
-    for within_s in (hint_after_s, timeout_s - hint_after_s + GRACE_S):
+    last, answer = None, None
+    for within_s in _spans(timeout_s):
         try:
             for event in stream(result, after=last, timeout=within_s):
                 last = event.id
@@ -118,9 +126,32 @@ def _tell(result: AsyncResult, queue: str, timeout_s: float, as_json: bool) -> d
                 _show(event, as_json)
             return answer or {}
         except NoAnswer:
-            heard = heard and (last is not None or _hint(queue))
-    whose = "its worker has not come to the end" if heard else "no worker has taken it"
+            if last is None:
+                teller.look()
+    runs = last is not None or teller.runs
+    whose = "its worker has not come to the end" if runs else "no worker has taken it"
     return fail(f"no whole answer within {timeout_s:g} s: {whose} (task {result.id})")
+
+
+def _spans(timeout_s: float) -> Iterator[float]:
+    """Return for how long to wait between two looks; a little longer than the task may take."""
+    ends_at = time.monotonic() + timeout_s + GRACE_S
+    yield min(FIRST_LOOK_S, timeout_s)
+    while (left_s := ends_at - time.monotonic()) > 0:
+        yield min(LOOK_EVERY_S, left_s)
+
+
+def _give_up(result: AsyncResult, keep: bool) -> NoReturn:
+    """Cancel the task after Ctrl-C, unless it is to go on; either way name it."""
+    what = f"task {result.id} goes on; `breakwater why {result.id}` shows it"
+    if not keep:
+        try:
+            result.cancel()
+            what = f"cancelled task {result.id}"
+        except (OperationalError, RedisError) as error:
+            what = f"task {result.id} could not be cancelled: {explain(error)[0]}"
+    err.print(what, style="yellow")
+    raise typer.Exit(130)
 
 
 def _show(event: Event, as_json: bool) -> None:
@@ -136,28 +167,12 @@ def _show(event: Event, as_json: bool) -> None:
         print_answer(event.text, end=ends)
 
 
-def _hint(queue: str) -> bool:
-    """Tell whether anybody consumes the queue; if not, say what to do."""
-    heard = _is_consumed(queue)
-    if not heard:
-        err.print(
-            f"no worker consumes the queue {queue} now; start one: celery -A workers worker",
-            style="yellow",
-        )
-    return heard
-
-
 def _answer(result: AsyncResult, timeout_s: float) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = result.get(timeout=timeout_s)
     except RuntimeError:  # Celery's word for results it cannot reach any more
         fail(f"Redis went away while task {result.id} was waited for")
     return answer
-
-
-def _is_consumed(queue: str) -> bool:
-    consumed = app.control.inspect(timeout=1).active_queues() or {}
-    return any(each["name"] == queue for queues in consumed.values() for each in queues)
 
 
 def _show_way(attempts: list[dict[str, Any]]) -> None:

@@ -13,8 +13,10 @@ from tasks.ledger.database import Database
 from tasks.ledger.export import story, told
 from tasks.ledger.rows import read
 from tasks.ledger.stream import LEDGER
+from tasks.whereabouts import as_dict
 from workers.console import AsJson, at_utc, err, fail, out, print_json, usable_redis_url
 from workers.table import Table
+from workers.waiting import stand
 
 MOST_WAITING = 100_000
 """Rows that are looked through if they are not in the database yet."""
@@ -27,21 +29,24 @@ def why(task_id: str, as_json: AsJson = False) -> None:
     Tell why a task went where it went.
 
     Every target that was asked or passed over and why, the waits between, tokens
-    and costs, and what is to come. Reads the ledger (LEDGER_URL) and Redis.
+    and costs; and where it is now: whether it runs, or waits, and for what. Reads
+    the ledger (LEDGER_URL) and Redis.
     """
-    attempts, now = _from_ledger(task_id), {}
+    attempts = _from_ledger(task_id)
+    now: dict[str, Any] = {}
+    lines: list[str] = []
     try:
         with client(usable_redis_url()) as reached:
             attempts = _with_waiting(reached, task_id, attempts)
-            now = _now(reached, task_id)
+            now, lines = _now(reached, task_id)
     except RedisError as error:
         err.print(f"Redis is away ({type(error).__name__}): this is what the ledger has")
     if not attempts and not now:
-        fail(f"nothing is known of a task {task_id!r}")
+        fail(f"nothing is known of a task {task_id!r}: it is not in Redis, nor in the ledger")
     if as_json:
         print_json({"task_id": task_id, **now, "attempts": attempts})
         return
-    _tell(task_id, attempts, now)
+    _tell(task_id, attempts, lines)
 
 
 def _from_ledger(task_id: str) -> list[dict[str, Any]]:
@@ -67,19 +72,19 @@ def _with_waiting(
     return sorted(best.values(), key=lambda each: (each["started_ms"], each["attempt"]))
 
 
-def _now(reached: Any, task_id: str) -> dict[str, Any]:
-    """Say where the task is now; empty if Redis does not know it."""
+def _now(reached: Any, task_id: str) -> tuple[dict[str, Any], list[str]]:
+    """Say where the task is now, for programs and for people; empty if nobody knows it."""
     if result := reached.get(RESULT + task_id):
-        return {"state": json.loads(opened(result.decode()))["status"]}
-    task = reached.hgetall(f"task:{task_id}")
-    if b"calling" in task:
-        return {"state": "CALLING"}
-    if b"tag" in task:
-        return {"state": "RUNNING"}
-    return {"state": "WAITING"} if task else {}
+        state = json.loads(opened(result.decode()))["status"]
+        return {"state": state}, [f"now {state}"]
+    seen = stand(task_id, "")
+    if seen.where.state == "unknown":
+        return {}, []
+    state = "STARTED" if seen.where.state == "running" else "WAITING"
+    return {"state": state, **as_dict(seen.where)}, [f"now {state}", *seen.lines()]
 
 
-def _tell(task_id: str, attempts: list[dict[str, Any]], now: dict[str, Any]) -> None:
+def _tell(task_id: str, attempts: list[dict[str, Any]], now: list[str]) -> None:
     first = attempts[0] if attempts else {}
     out.print(f"task {task_id}" + (f", role {first['role']}" if first else ""))
     if first.get("metadata"):
@@ -97,9 +102,10 @@ def _tell(task_id: str, attempts: list[dict[str, Any]], now: dict[str, Any]) -> 
             table.add("", at_utc(ended_ms), "", "waited", f"{waited_ms}", "", "", "")
         ended_ms = each["started_ms"] + each["latency_ms"]
         table.add(*_cells(each))
-    out.print(table)
-    if now:
-        out.print(f"now {now['state']}")
+    if attempts:
+        out.print(table)
+    for line in now:
+        out.print(line)
 
 
 def _cells(each: dict[str, Any]) -> tuple[str, ...]:

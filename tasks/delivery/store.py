@@ -30,7 +30,7 @@ RESULT = "celery-task-meta-"
 SCRIPTS = (
     "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
     "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record", "share",
-    "stream", "restore",
+    "stream", "where", "restore",
 )  # fmt: skip
 
 

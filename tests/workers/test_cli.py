@@ -145,7 +145,10 @@ def test_ask_says_when_nobody_answers(workers: Fleet) -> None:
 @pytest.mark.parametrize("words", [["breakers"], ["ask", "coder", "hi"]])
 @pytest.mark.parametrize(
     ("url", "told"),
-    [("redis://127.0.0.1:1/0", "ConnectionError"), ("redsi://host", "REDIS_URL cannot be used")],
+    [
+        ("redis://127.0.0.1:1/0", "Redis: no connection: Error 111"),
+        ("redsi://host", "REDIS_URL cannot be used"),
+    ],
 )
 def test_a_redis_that_is_away_is_one_clear_line(
     workers: Fleet, words: list[str], url: str, told: str
