@@ -69,7 +69,7 @@ def test_an_answer_tells_who_gave_it_and_what_it_cost(ask: Ask) -> None:
     assert told["role"] == "coder"
     assert told["cost_usd"] is None  # no price of a server of one's own is known
     assert [attempt["outcome"] for attempt in told["attempts"]] == ["succeeded"]
-    assert app.AsyncResult(told["task_id"]).get(timeout=5)["text"] == answer.text
+    assert app.AsyncResult(told["task_id"]).get(timeout=180)["text"] == answer.text
     usage = answer.usage_metadata
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
 
@@ -142,13 +142,14 @@ def test_what_a_call_says_is_nearer_than_what_the_model_was_made_with() -> None:
 
 async def test_who_waits_in_an_event_loop_holds_no_thread(simulator: Simulator) -> None:
     """200 calls wait at once; there are threads for enqueueing, and one that hears."""
-    simulator.settings("local", latency=1.0)
+    simulator.settings("local", latency="held")
     model = ChatBreakwater(role="local")
 
     asked = [asyncio.create_task(model.ainvoke(f"hi {n}")) for n in range(200)]
     await _until(lambda: len(listener._waiting) == 200)
     heard = sum(thread.name == "listener" for thread in threading.enumerate())
     busy = threading.active_count()
+    simulator.release("local")
     answers = await asyncio.gather(*asked)
 
     assert heard == 1
@@ -158,13 +159,13 @@ async def test_who_waits_in_an_event_loop_holds_no_thread(simulator: Simulator) 
 
 
 async def _until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         while not condition():
             await asyncio.sleep(0.02)
 
 
 async def _in_flight(simulator: Simulator, ask: Any) -> "asyncio.Task[Any]":
-    simulator.settings("local", latency=30.0)
+    simulator.settings("local", latency="held")
     asked = asyncio.create_task(ask)
     await _until(lambda: simulator.in_flight("local"))
     return asked
@@ -188,7 +189,7 @@ async def test_a_coroutine_that_is_cancelled_ends_its_call(way: str, simulator: 
 
 def test_a_task_that_nobody_waits_for_any_more_is_cancelled(ask: Ask, simulator: Simulator) -> None:
     """When `timeout_s` is over: the caller gets our error, the task ends, the call is closed."""
-    simulator.settings("local", latency=30.0)
+    simulator.settings("local", latency="held")
 
     with pytest.raises(
         DeadlineExceeded, match=r"within the 1\.0 s .* the task was cancelled"
@@ -228,19 +229,20 @@ async def test_an_answer_is_heard_after_the_connection_was_lost(
     house: House, simulator: Simulator
 ) -> None:
     """What Redis publishes while nobody is connected is found by looking."""
-    simulator.settings("local", latency=1.0)
+    simulator.settings("local", latency="held")
     asked = asyncio.create_task(ChatBreakwater(role="coder").ainvoke("hi"))
     await _until(lambda: simulator.in_flight("local"))
 
     house.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    simulator.release("local")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         assert (await asked).text.startswith("[local]")
 
 
 def test_a_stream_comes_in_pieces(simulator: Simulator) -> None:
     """Before the answer is whole, the last with what is known at its end."""
-    simulator.settings("local", answer="one two three four five six", interval_s=0.1)
+    simulator.settings("local", answer="one two three four five six", interval_s=0.5)
 
     chunks = list(ChatBreakwater(role="coder").stream("hi"))
 
@@ -282,7 +284,7 @@ def test_who_waits_in_the_child_of_a_fork_is_heard(house: House) -> None:
     printed = house.workers.run("""
 import asyncio, os
 from tasks.langchain import ChatBreakwater
-model = ChatBreakwater(role="coder", timeout_s=20)
+model = ChatBreakwater(role="coder", timeout_s=180)
 print(asyncio.run(model.ainvoke("parent")).text, flush=True)
 if (pid := os.fork()) == 0:
     print(asyncio.run(model.ainvoke("child")).text, flush=True)

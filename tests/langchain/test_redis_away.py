@@ -1,19 +1,19 @@
 """Who waits while Redis is gone, and comes back."""
 
-import subprocess
 import sys
 
 from simulator.client import Simulator
 from tests.langchain.conftest import ADAPTERS, roles_over
 from tests.support.fleet import fleet, wait_for
 from tests.support.servers import Process
+from tests.support.spawner import spawn
 
 WAIT = """
 import asyncio
 from tasks.langchain import ChatBreakwater
 
 async def all_of_them():
-    model = ChatBreakwater(role="local", timeout_s=90)
+    model = ChatBreakwater(role="local", timeout_s=600)
     answers = await asyncio.gather(*(model.ainvoke(f"hi {n}") for n in range(10)))
     print(len({answer.text for answer in answers}))
 
@@ -32,15 +32,17 @@ def test_answers_are_heard_though_redis_was_killed_while_they_were_waited_for() 
         ) as workers,
     ):
         workers.start(1, "threads", 10)
-        simulator.settings("local", latency=3.0)
-        waits = subprocess.Popen(
-            [sys.executable, "-c", WAIT], env=workers.environ, cwd=workers.folder,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        simulator.settings("local", latency="held")
+        printed = workers.folder / "printed"
+        with printed.open("wb") as out:
+            waits = spawn(
+                [sys.executable, "-c", WAIT], env=workers.environ, cwd=workers.folder, stdout=out
+            )
         wait_for(lambda: simulator.in_flight("local") == 10)
 
         redis.kill()
+        simulator.release("local")
         wait_for(lambda: not simulator.in_flight("local"))  # all are answered meanwhile
         redis.start()
 
-        assert waits.communicate(timeout=100)[0].strip() == "10"
+        assert (waits.wait(500), printed.read_text()) == (0, "10\n")

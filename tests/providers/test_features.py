@@ -146,7 +146,7 @@ def stream_that_is_cut(bench: Bench) -> None:
 
 def stream_that_stalls(bench: Bench) -> None:
     """The pace ends it long before the call's own time would."""
-    _fails(bench, "stall", errors.ProviderTimeout, first_token_s=10, between_tokens_s=0.3)
+    _fails(bench, "stall", errors.ProviderTimeout, first_token_s=180, between_tokens_s=0.3)
 
 
 def stream_that_fails(bench: Bench) -> None:

@@ -194,7 +194,7 @@ def test_every_provider_is_checked_at_once_and_no_fault_hides_another(breakers: 
     """A check that hangs costs the time given, once; a broken adapter is named."""
     registry = Registry(settings("well", "slow", "locked", "broken"), breakers)
 
-    found = registry.check_all(timeout_s=0.5)
+    found = registry.check_all(timeout_s=3)
 
     assert list(found) == ["well", "slow", "locked", "broken"]
     assert found["well"] == "well is well"

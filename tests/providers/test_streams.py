@@ -128,7 +128,7 @@ def test_each_fault_in_a_stream_is_the_same_error_as_in_a_plain_call(
         names.add("TruncatedAnswer")  # no event at all looks like a stream that was cut at once
 
     with pytest.raises(ProviderError) as caught:
-        provider.complete(request(timeout_s=0.5 if kind in SLOW else 20, on_delta=lambda _: None))
+        provider.complete(request(timeout_s=2 if kind in SLOW else 180, on_delta=lambda _: None))
 
     assert type(caught.value).__name__ in names
     assert str(caught.value).startswith(f"my-{adapter}")
@@ -162,7 +162,7 @@ def test_a_stream_without_its_first_token_in_time_is_a_timeout(adapter: str, bui
 def test_a_stream_that_falls_silent_is_a_timeout(adapter: str, build: Build) -> None:
     """Keep-alives are no tokens."""
     heard: list[Delta] = []
-    asked = request(on_delta=heard.append, first_token_s=20, between_tokens_s=0.3)
+    asked = request(on_delta=heard.append, first_token_s=180, between_tokens_s=0.3)
 
     with (
         speaking(FIRST[adapter], WORD[adapter], then=ALIVE[adapter]) as url,
@@ -177,7 +177,7 @@ def test_reasoning_is_a_sign_of_life_and_no_text(adapter: str, build: Build) -> 
     """A model that thinks for long is not silent: only the whole call's time ends it."""
     heard: list[Delta] = []
     asked = request(
-        on_delta=heard.append, timeout_s=1.5, first_token_s=0.5, between_tokens_s=0.5
+        on_delta=heard.append, timeout_s=4, first_token_s=2.5, between_tokens_s=2.5
     )  # fmt: skip
 
     with (
@@ -283,8 +283,8 @@ def test_a_plain_call_after_a_stream_is_held_to_no_pace(
 ) -> None:
     """The pace is the stream's alone, also in the same thread."""
     provider = build(adapter, simulator.url(label))
-    provider.complete(request(on_delta=lambda _: None, first_token_s=20, between_tokens_s=0.05))
-    simulator.settings(label, latency="0.4")
+    provider.complete(request(on_delta=lambda _: None, first_token_s=180, between_tokens_s=1))
+    simulator.settings(label, latency=1.5)
 
     completion = provider.complete(request())
 
@@ -297,7 +297,7 @@ def test_a_stream_can_be_ended_from_another_thread(adapter: str, build: Build) -
     me = threading.get_ident()
 
     def end() -> None:
-        begun.wait(20)
+        begun.wait(180)
         wait_until(lambda: transport.abort(me), "the call is in flight")
 
     ending = threading.Thread(target=end)

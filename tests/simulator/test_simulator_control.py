@@ -275,7 +275,7 @@ def test_a_simulator_ends_with_its_parent(how: str) -> None:
 
     if how == "killed":
         os.kill(parent.pid, signal.SIGKILL)
-    parent.communicate(timeout=10)
+    parent.communicate(timeout=180)
 
     wait_until(lambda: not _runs(pid))
 

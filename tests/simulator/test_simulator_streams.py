@@ -17,9 +17,9 @@ from tests.support.vendor_sdks import KEY, MODEL
 from tests.support.vendor_talks import TALKS, Ask, Talk, user
 from tests.support.waiting import wait_until
 
-SILENCE_S = 0.8
+SILENCE_S = 3.0
 """What a test takes for the end of all sending, where that is what it waits for."""
-PATIENCE_S = 20.0
+PATIENCE_S = 180.0
 """For what does come, however busy the machine is."""
 PING = ("event: ping", 'data: {"type":"ping"}')
 TIMEOUTS = (anthropic.APITimeoutError, openai.APITimeoutError, httpx2.TimeoutException)
@@ -88,7 +88,7 @@ def test_without_reasoning_tokens_nothing_is_reasoned(talk: Talk) -> None:
 
 def test_the_first_token_comes_after_head_and_opening(sim: Simulator, wire: str) -> None:
     """Status and opening events come at once, then silence, then the rest."""
-    sim.settings("it", first_token_s=0.3)
+    sim.settings("it", first_token_s=1.0)
 
     lines = [(at, line) for at, line in _read(sim, wire) if line and line[:6] != "event:"]
 

@@ -55,7 +55,7 @@ def test_a_reader_sees_what_is_told_in_order_and_the_result_at_the_end(told: Tol
 def test_a_reader_waits_for_what_is_not_told_yet(told: Told) -> None:
     """It is there before the task has begun, and hears each delta."""
     heard: list[Event] = []
-    reader = threading.Thread(target=lambda: heard.extend(stream("t", timeout=30)))
+    reader = threading.Thread(target=lambda: heard.extend(stream("t", timeout=180)))
     reader.start()
     writer = told.begin()
     writer.delta(TextDelta("a"))
@@ -63,7 +63,7 @@ def test_a_reader_waits_for_what_is_not_told_yet(told: Told) -> None:
     writer.delta(TextDelta("b"))
     writer.finish()
     told.settle("ab")
-    reader.join(30)
+    reader.join(180)
 
     assert text_of(heard) == "ab"
     assert kinds(heard) == ["text", "text", "end"]
@@ -75,7 +75,7 @@ def test_asyncio_reads_the_same(told: Told) -> None:
     writer.delta(TextDelta("hello"))
 
     async def read() -> list[Event]:
-        return [event async for event in stream("t", timeout=30)]
+        return [event async for event in stream("t", timeout=180)]
 
     async def all_of_them() -> list[list[Event]]:
         readers = [asyncio.create_task(read()) for _ in range(20)]
@@ -285,7 +285,7 @@ async def test_a_reader_that_is_cancelled_ends_although_redis_py_forgets(
         return {}
 
     monkeypatch.setattr("redis.asyncio.Redis.xread", forgetful)
-    reader = asyncio.create_task(anext(aiter(stream("t", timeout=5))))
+    reader = asyncio.create_task(anext(aiter(stream("t", timeout=180))))
     await waits.wait()
 
     reader.cancel()

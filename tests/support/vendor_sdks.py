@@ -39,7 +39,7 @@ class Caller:
 
 
 def anthropic_caller(
-    url: str, key: str = KEY, timeout_s: float = 10, *, tools: bool = False
+    url: str, key: str = KEY, timeout_s: float = 180, *, tools: bool = False
 ) -> Caller:
     client = anthropic.Anthropic(api_key=key, base_url=url, max_retries=0, timeout=timeout_s)
     given: Any = {"model": MODEL, "max_tokens": 100}
@@ -64,7 +64,7 @@ def anthropic_caller(
 
 
 def responses_caller(
-    url: str, key: str = KEY, timeout_s: float = 10, *, tools: bool = False
+    url: str, key: str = KEY, timeout_s: float = 180, *, tools: bool = False
 ) -> Caller:
     client = openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, timeout=timeout_s)
     given: Any = {"model": MODEL, "store": False}
@@ -97,7 +97,7 @@ def responses_caller(
     return Caller(said, streamed, lambda: [m.id for m in client.models.list().data])
 
 
-def chat_caller(url: str, key: str = KEY, timeout_s: float = 10, *, tools: bool = False) -> Caller:
+def chat_caller(url: str, key: str = KEY, timeout_s: float = 180, *, tools: bool = False) -> Caller:
     client = openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, timeout=timeout_s)
     given: Any = {"model": MODEL}
     if tools:
@@ -131,7 +131,7 @@ def chat_caller(url: str, key: str = KEY, timeout_s: float = 10, *, tools: bool 
 
 
 def google_caller(
-    url: str, key: str = KEY, timeout_s: float = 10, *, tools: bool = False
+    url: str, key: str = KEY, timeout_s: float = 180, *, tools: bool = False
 ) -> Caller:
     client = genai.Client(
         api_key=key,

@@ -19,7 +19,7 @@ from google.genai import types
 
 from tests.support.vendor_sdks import KEY, MODEL
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def settings_for(adapter: str, url: str, **fields: Any) -> ProviderSettings:
         model="m-1",
         api_key=SecretStr(KEY),
         base_url=f"{url}/v1" if adapter.startswith("openai") else url,
-        timeout=Timeout(connect_s=5, total_s=30),
+        timeout=Timeout(connect_s=180, total_s=180),
     )
     return replace(settings, **fields)
 
@@ -33,7 +33,7 @@ def provider_for(adapter: str, url: str, **fields: Any) -> Provider:
     return provider
 
 
-def request(prompt: str = "hello", timeout_s: float = 30, **fields: Any) -> Request:
+def request(prompt: str = "hello", timeout_s: float = 180, **fields: Any) -> Request:
     """Return a request of one user message."""
     return Request([Message("user", prompt)], "m-1", timeout_s=timeout_s, **fields)
 

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,11 +41,18 @@ def opened(server: Process) -> int:
 
 @pytest.mark.parametrize("named", [directly, by_sentinels])
 def test_threads_share_a_few_connections(named: type) -> None:
-    """Each is in use for 0.1 s; who finds none waits for one."""
-    with named() as (server, url), client(url) as shared, ThreadPoolExecutor(THREADS) as threads:
-        answers = list(threads.map(lambda n: shared.blpop(f"nothing:{n}", 0.1), range(THREADS)))
+    """While all are in use, who finds none waits for one."""
+    with (
+        named() as (server, url),
+        client(url, connect_s=180, answer_s=180) as shared,
+        ThreadPoolExecutor(THREADS) as threads,
+    ):
+        answers = [threads.submit(shared.blpop, f"queue:{n}", 180) for n in range(THREADS)]
+        wait_for(lambda: opened(server) == SHARED_CONNECTIONS)
+        for number in range(THREADS):
+            server.client.rpush(f"queue:{number}", number)
 
-        assert answers == [None] * THREADS
+        assert [int(each.result()[1]) for each in answers] == list(range(THREADS))
         assert opened(server) == SHARED_CONNECTIONS
 
 
@@ -59,7 +66,7 @@ def test_all_hear_in_time_that_redis_is_frozen_and_are_served_when_it_is_not() -
             return heals(error)
 
     with directly() as (server, url), ThreadPoolExecutor(THREADS) as threads:
-        shared = client(url, connect_s=0.5, answer_s=0.5)
+        shared = client(url, connect_s=2, answer_s=2)
         server.signal(signal.SIGSTOP)
         frozen = list(threads.map(ask, range(THREADS)))
         server.signal(signal.SIGCONT)
@@ -82,12 +89,14 @@ def test_what_is_held_is_renewed_while_tasks_wait_for_a_connection(
             load_settings({"ROLES_FILE": str(roles)}), Breakers.from_url(url)
         )
         all_in_use = [
-            threads.submit(now.store.client.blpop, "nothing", 3) for _ in range(SHARED_CONNECTIONS)
+            threads.submit(now.store.client.blpop, "queue", 180) for _ in range(SHARED_CONNECTIONS)
         ]
         wait_for(lambda: opened(server) == SHARED_CONNECTIONS)
 
         renewed = now.keeper.store.tend(["w.0.1"])
         still_in_use = not any(each.done() for each in all_in_use)
+        server.client.rpush("queue", *range(SHARED_CONNECTIONS))
+        wait(all_in_use)
         now.close()
 
     assert (renewed.lost, renewed.parked) == (["w.0.1"], [])
