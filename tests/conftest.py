@@ -9,7 +9,27 @@ import redis
 from tests.support.valkey import Server
 from tests.support.zygote import end_with_parent
 
+LONGEST = ("chaos", "workers")
 os.register_at_fork(after_in_child=end_with_parent)  # a run that is killed leaves nothing behind
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Start with the tests that take long, or one core is idle at the end.
+
+    Each process of xdist begins with its own part of the list: deal the long ones to all parts, and
+    leave the others together, with the fixtures of their modules.
+    """
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.path.parent.name in LONGEST]
+    short = [item for item in items if item.path.parent.name not in LONGEST]
+    size = -(-len(short) // parts)
+    items[:] = [
+        item
+        for part in range(parts)
+        for item in (*long[part::parts], *short[part * size : (part + 1) * size])
+    ]
 
 
 @pytest.fixture(autouse=True)

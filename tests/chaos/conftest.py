@@ -1,6 +1,7 @@
 """A simulator of one's own, and a fleet over it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,15 @@ import redis
 from simulator.client import Simulator
 from tests.support.chaos import roles_over
 from tests.support.fleet import Fleet, fleet
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` runs those of a main promise; the others are slow."""
+    for item in items:
+        if item.path.parent == HERE and not item.get_closest_marker("promise"):
+            item.add_marker("slow")
 
 
 @pytest.fixture

@@ -87,7 +87,8 @@ def test_another_provider_answers_for_one_that_is_down(ask: Ask, simulator: Simu
 
 def test_an_error_is_ours_with_its_attempts(ask: Ask, simulator: Simulator) -> None:
     """Not Celery's, not LangChain's: `except InvalidRequest` works as it does behind `.get()`."""
-    simulator.fault("local", "invalid")
+    for label in ("local", "gpt"):
+        simulator.fault(label, "invalid")
 
     with pytest.raises(InvalidRequest) as failed:
         ask(ChatBreakwater(role="coder"), "hi")

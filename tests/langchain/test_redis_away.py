@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from simulator.client import Simulator
 from tests.langchain.conftest import ADAPTERS, roles_over
 from tests.support.fleet import fleet, wait_for
@@ -21,6 +23,7 @@ asyncio.run(all_of_them())
 """
 
 
+@pytest.mark.slow
 def test_answers_are_heard_though_redis_was_killed_while_they_were_waited_for() -> None:
     """The connection that hears is lost with it; what was missed is found by looking."""
     with (

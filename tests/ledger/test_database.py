@@ -23,6 +23,7 @@ from tasks.ledger.summary import GROUPS, Where, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
 from tasks.providers.base import UNCOUNTED
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
+from tests.support.spawner import spawn
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks/ledger/migrations"
 
@@ -168,11 +169,12 @@ with Database(sys.argv[1]) as database:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_add_the_same_at_once_count_it_once(url: str) -> None:
     """Also the first rows of a day, and a ledger that none of them finds there."""
-    adding = [subprocess.Popen([sys.executable, "-c", ADD, url]) for _ in range(4)]
+    adding = [spawn([sys.executable, "-c", ADD, url]) for _ in range(4)]
 
-    assert [process.wait(60) for process in adding] == [0, 0, 0, 0]
+    assert [process.wait(180) for process in adding] == [0, 0, 0, 0]
     with Database(url) as database:
         assert len(rows_of(database)) == 400
         assert sum(line["attempts"] for line in sums_of(database)) == 400

@@ -1,6 +1,7 @@
 """A simulator per test process, empty for every test, and roles over its four wire formats."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,12 +10,21 @@ from tests.support.fleet import KEYS, Fleet, fleet
 from tests.support.loopback import Loopback, loopback
 from tests.support.vendors import answer_of
 
+HERE = Path(__file__).parent
 FOUR_ADAPTERS = {
     "claude": "anthropic",
     "gpt": "openai",
     "local": "openai-chat",
     "gemini": "google",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` runs what is tried on each pool with threads alone, as our image does."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if item.path.parent == HERE and params and {"gevent", "prefork"} & {*params.id.split("-")}:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

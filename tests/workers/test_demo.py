@@ -19,6 +19,9 @@ SECOND_SCREEN = ("\x1b[?1049h", "\x1b[?1049l")
 """What opens and leaves the screen of a terminal that does not scroll."""
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """An empty folder: home, place of temporary files, and mark of all processes of a run."""

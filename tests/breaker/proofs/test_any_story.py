@@ -53,7 +53,8 @@ def _rule(move: str) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "examples",
     [
-        150,
+        40,
+        pytest.param(150, marks=pytest.mark.slow),
         pytest.param(2500, marks=(pytest.mark.long, pytest.mark.timeout(1800))),
     ],
 )

@@ -77,7 +77,7 @@ def test_the_laws_catch_a_broken_rule(law: str, rule: str, broken: str) -> None:
     ("scope", "every"),
     [
         (Scope(clients=2, holds=False, proof=False, back=False, operator=False), 1),
-        (Scope(clients=2, back=False), 50),
+        pytest.param(Scope(clients=2, back=False), 50, marks=pytest.mark.slow),
         pytest.param(Scope(clients=2), 1, marks=LONG),
     ],
     ids=["a small walk", "a sample", "each operation"],

@@ -33,7 +33,10 @@ MARGIN_S = 5.0  # for a loaded machine
 
 @pytest.mark.parametrize(
     "seconds",
-    [8, pytest.param(60, marks=(pytest.mark.long, pytest.mark.timeout(400)))],
+    [
+        pytest.param(8, marks=pytest.mark.slow),
+        pytest.param(60, marks=(pytest.mark.long, pytest.mark.timeout(400))),
+    ],
 )
 def test_no_kill_breaks_a_law(redis_url: str, tmp_path: Path, seconds: int) -> None:
     """All invariants but I12, I15 and I16, over every step of a fleet whose probers die; then it closes."""
