@@ -33,7 +33,7 @@ GRACE_S = 25.0
 """Kubernetes sends SIGKILL 30 s after SIGTERM."""
 LOOK_EVERY_S = 0.2
 LAST_WORDS_S = 5.0
-"""How long the process has to end once everything has gone back."""
+"""How long the process has to give everything back and to end, whether or not Redis answers."""
 
 app.user_options["worker"].add(
     Option(
@@ -91,8 +91,10 @@ class Shutdown:
         if not self._asked.get():
             with suppress(Empty):
                 self._asked.get(timeout=self.grace_s)
-        self._hand_back()
+        with suppress(RuntimeError):  # no thread can be started: the leases of the tasks run out
+            threading.Thread(target=self._hand_back, name="hand back", daemon=True).start()
         time.sleep(LAST_WORDS_S)
+        self._kill_children()
         os._exit(EX_OK)  # a thread that waits for Redis would keep the process for ever
 
     def _hand_back(self) -> None:
@@ -102,10 +104,15 @@ class Shutdown:
         running = keeper.count
         keeper.stop()
         abort_all()
-        for child in getattr(getattr(self._worker.pool, "_pool", None), "_pool", []):
-            if isinstance(getattr(child, "pid", None), int):  # prefork's: the call is in there
-                os.kill(child.pid, signal.SIGKILL)
+        self._kill_children()
         _log.warning("shutdown.handed_back", tasks=running)
+
+    def _kill_children(self) -> None:
+        """End prefork's children: the calls are in there."""
+        for child in getattr(getattr(self._worker.pool, "_pool", None), "_pool", []):
+            if isinstance(getattr(child, "pid", None), int):
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
 
 
 @signals.celeryd_init.connect(weak=False)

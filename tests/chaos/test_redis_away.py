@@ -126,3 +126,29 @@ def test_a_full_redis_is_drained(simulator: Simulator) -> None:
 
         found = account(server.client, simulator, ids)
         assert (found.lost, set(found.statuses), found.again) == ([], {"SUCCESS"}, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_a_worker_is_stopped_while_redis_is_frozen(
+    server: Server, exposed: Fleet, simulator: Simulator, pool: str
+) -> None:
+    """It ends by itself, with its children; what it held is answered by the next worker."""
+    simulator.settings("claude", latency=600)
+    exposed.start(1, pool, 4, "--grace", "1")
+    ids = enqueue(exposed, 6)
+    wait_for(lambda: simulator.in_flight("claude") == 4, 60, exposed.logs)
+
+    server.freeze()
+    exposed.workers[0].send_signal(signal.SIGTERM)
+    code = exposed.workers[0].wait(120)
+    wait_for(lambda: simulator.in_flight("claude") == 0, 60)
+    server.thaw()
+    simulator.settings("claude", latency=0)
+    exposed.start(1, "threads", 4)
+    wait_until_drained(server.client, exposed, 120, "role.coder")
+
+    assert code == 0
+    found = account(server.client, simulator, ids)
+    assert (found.lost, found.statuses) == ([], {"SUCCESS": 6})

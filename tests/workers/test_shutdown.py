@@ -72,3 +72,47 @@ def test_celery_handles_the_first_sigterm_alone(closed: list[bool]) -> None:
 
     assert handled == [signal.SIGTERM]
     assert len(closed) == 2
+
+
+def test_a_redis_that_does_not_answer_keeps_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends in its time though nothing could be given back; its children end, too."""
+    asked, never, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def stop() -> None:
+        asked.set()
+        never.wait()
+
+    keeper = SimpleNamespace(close=lambda: None, count=1, stop=stop)
+    monkeypatch.setattr(shutdown.runtime, "runtime", lambda: SimpleNamespace(keeper=keeper))
+    monkeypatch.setattr(shutdown, "LAST_WORDS_S", 0.05)
+    monkeypatch.setattr(shutdown.os, "_exit", lambda _code: ended.set())
+    killed: list[int] = []
+    monkeypatch.setattr(shutdown.os, "kill", lambda pid, _signal: killed.append(pid))
+    pool = SimpleNamespace(_pool=SimpleNamespace(_pool=[SimpleNamespace(pid=1234567)]))
+
+    ending = Shutdown(worker=SimpleNamespace(pool=pool), grace_s=60)
+    ending.start()
+    ending.begin(at_once=True)
+
+    assert asked.wait(60)
+    assert ended.wait(60)
+    assert killed == [1234567]
+
+
+def test_a_host_without_threads_keeps_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given back then; the leases run out."""
+    ended = threading.Event()
+    keeper = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(shutdown.runtime, "runtime", lambda: SimpleNamespace(keeper=keeper))
+    monkeypatch.setattr(shutdown, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(shutdown.os, "_exit", lambda _code: ended.set())
+    ending = Shutdown(worker=SimpleNamespace(pool=None), grace_s=60)
+    ending.start()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(shutdown.threading, "Thread", refuse)
+    ending.begin(at_once=True)
+
+    assert ended.wait(60)
