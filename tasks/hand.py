@@ -26,6 +26,7 @@ from tasks.errors import (
     Cancelled,
     ChainExhausted,
     DeadlineExceeded,
+    HostFault,
     ResultTooLarge,
     WorkerLost,
 )
@@ -301,6 +302,9 @@ class Hand:
     def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""
         self._know()
+        if nothing.attempts and {a.error for a in nothing.attempts} == {HostFault.__name__}:
+            why = "; ".join(dict.fromkeys(attempt.why for attempt in nothing.attempts))
+            log.error("host_cannot_call", task_id=self._task.request.id, role=role.name, why=why)
         left_s = self._left_s(call, role)
         closed_s, why = self._now.registry.closed_for(role)
         if max(closed_s, nothing.wait_s) >= left_s:

@@ -20,7 +20,13 @@ from breaker import Breakers
 from tasks import encryption
 from tasks.config import Settings, load_settings
 from tasks.connection import address, client, explain
-from tasks.errors import AuthenticationFailed, BreakwaterError, ConfigError, ModelNotFound
+from tasks.errors import (
+    AuthenticationFailed,
+    BreakwaterError,
+    ConfigError,
+    HostFault,
+    ModelNotFound,
+)
 from tasks.fleet import Fleet, View
 from tasks.ledger import database
 from tasks.ledger.stream import LEDGER
@@ -106,13 +112,24 @@ def _keys(settings: Settings) -> Iterator[Finding]:
                 step = f"set a valid api_key for {name}"
             case ModelNotFound():
                 step = f"correct the model of {name}"
+            case HostFault():
+                step = "correct this host's setting; its tasks go on to their next targets"
             case BreakwaterError():
                 step = f"is {name}'s base_url right, and can this host reach it?"
             case _:
                 yield Finding("ok", about, result)
+                yield from _models(registry, name)
                 continue
         yield Finding("fault", about, f"{type(result).__name__}: {result}", step)
     registry.close()
+
+
+def _models(registry: Registry, name: str) -> Iterator[Finding]:
+    """Name each model of a chain that the provider does not list."""
+    for model, (roles, hint) in registry.unlisted(name).items():
+        what = f"{name} does not list it; {', '.join(roles)} would ask for it{hint}"
+        step = f"correct it in {registry.settings.source}, unless it is an alias"
+        yield Finding("warning", f"model {name}/{model}", what, step)
 
 
 def _redis(settings: Settings | None) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ from tasks.providers.base import (
     Usage,
 )
 from tasks.providers.hearing import Hearing
+from tasks.providers.models import is_listed
 from tasks.providers.schemas import rooted
 from tasks.providers.terms import terms
 from tasks.providers.tool_calls import new_call_id
@@ -177,9 +178,13 @@ class Adapter(ABC):
         ):
             raise GarbledAnswer(f"{self.name}: the answer has the wrong shape") from None
 
+    known_models: frozenset[str] | None = None
+    """The provider's own list, as `check` last read it; None before."""
+
     def check(self) -> str:
         """Prove the key by listing the models; see `Provider.check`."""
-        listed = self.model in self.listed()
+        self.known_models = self.listed()
+        listed = is_listed(self.model, self.known_models)
         known = "is listed" if listed else "is not in the list of models"
         return f"{self.base_url} accepts the key; {self.model} {known}"
 

@@ -5,12 +5,14 @@ import ssl
 
 from tasks.errors import HostFault
 
+_SETTINGS = {"all_proxy", "http_proxy", "https_proxy", "ssl_cert_file", "ssl_cert_dir"}
+
 
 def not_built(error: Exception) -> HostFault:
     """Return why a provider cannot be built on this host."""
     shown = f": {why(error)}" if isinstance(error, ImportError | OSError) else ""
-    proxied = [name for name in os.environ if name.lower() in {"all_proxy", "https_proxy"}]
-    hint = f"; {', '.join(sorted(proxied))} is set" if proxied else ""
+    named = [name for name in os.environ if name.lower() in _SETTINGS and os.environ[name]]
+    hint = f"; set here: {', '.join(sorted(named))}" if named else ""
     return HostFault(f"it cannot be built on this host ({type(error).__name__}{shown}){hint}")
 
 

@@ -19,10 +19,17 @@ import structlog
 
 from breaker import BreakerOpen, Breakers, BreakerState, SharedCircuitBreaker
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout
+from tasks.errors import (
+    BreakwaterError,
+    HostFault,
+    ProviderError,
+    ProviderTimeout,
+    nearest,
+)
 from tasks.ledger.prices import PriceList
 from tasks.providers.base import Provider
 from tasks.providers.host_faults import not_built
+from tasks.providers.models import unlisted
 from tasks.providers.passes import Gates, Pass, pair_name, settle
 
 ADAPTERS = {
@@ -71,6 +78,10 @@ class Client:
                 if pid not in self._built:
                     self._built[pid] = self._build()
         return self._built[pid]
+
+    def is_built(self) -> bool:
+        """Tell whether this process has built it."""
+        return os.getpid() in self._built
 
     def _build(self) -> Provider:
         if self._fault and time.monotonic() < self._fault[0]:
@@ -243,6 +254,22 @@ class Registry:
         for thread in checks:
             thread.join(max(0.0, ends_at - time.monotonic()))
         return dict(found)
+
+    def unlisted(self, name: str) -> dict[str, tuple[list[str], str]]:
+        """
+        Find the models of the chains that a provider does not list, after `check_all`.
+
+        Returns:
+            By model, the roles that name it, and a hint at the nearest one that is listed. Nothing
+            for a provider without a list.
+        """
+        if name not in self._injected and not self._clients[name].is_built():
+            return {}
+        known = getattr(self.provider(name), "known_models", None) or frozenset()
+        return {
+            model: (roles, nearest(model, known))
+            for model, roles in unlisted(self.settings, name, known).items()
+        }
 
     def build(self) -> None:
         """

@@ -56,7 +56,7 @@ def loopback() -> Iterator[Loopback]:
             self.end_headers()
             self.wfile.write(served.body)
 
-        do_GET = do_POST  # noqa: N815 - the name the base class looks for
+        do_GET = do_CONNECT = do_POST  # noqa: N815 - the names the base class looks for
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
