@@ -365,7 +365,7 @@ def is_said(reason: object) -> bool:
 def shown(reason: object) -> str:
     """Return a finish reason for a message: the vendor's word, if it is no more than one."""
     if not isinstance(reason, str):
-        return f"a {type(reason).__name__}"
+        return f"a value of type {type(reason).__name__}"
     word = reason.strip()
     if _REASON.fullmatch(word):
         return repr(word)

@@ -97,6 +97,7 @@ class ChatStream:
         self._refusal += refusal if isinstance(refusal, str) else ""
         for piece in pieces_of(delta):
             self._calls.take(piece)
+            self._hearing.sign()
         # vLLM, DeepSeek and OpenRouter put their reasoning beside the text, each under its name.
         if any(value for name, value in delta.items() if name not in _NO_SIGN):
             self._hearing.sign()
@@ -118,8 +119,12 @@ def usage_of(chunk: Mapping[str, Any]) -> object:
 
 
 def reason_of(choice: Mapping[str, Any]) -> object:
-    """Return why an answer ended, None while it goes on; Azure's vision models have details."""
-    reason = choice.get("finish_reason")
+    """
+    Return why an answer ended, None while it goes on.
+
+    Gemini's compatible endpoint has written `finishReason`, Azure's vision models an object.
+    """
+    reason = choice.get("finish_reason") or choice.get("finishReason")
     details = choice.get("finish_details")
     if reason is None and isinstance(details, dict):
         reason = details.get("type")

@@ -64,6 +64,8 @@ Stands for the signature of a call that Gemini did not make; without one it answ
 
 Source: ai.google.dev/gemini-api/docs/thought-signatures.
 """
+UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+"""The enum's zero, which gateways write that do not leave defaults out."""
 _ANY = types.FunctionCallingConfigMode.ANY
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
 _DOCUMENTS = frozenset({"application/pdf"})
@@ -393,7 +395,7 @@ def _heard(
         candidate = _first(chunk.get("candidates"))
         ended = candidate.get("finishReason")
         # That an answer was cut is not taken back by a later STOP.
-        if is_said(ended) and (reason is None or ended != "STOP"):
+        if is_said(ended) and ended != UNSPECIFIED and (reason is None or ended != "STOP"):
             reason = ended
             hearing.sign()
         content = candidate.get("content")

@@ -6,12 +6,14 @@ response once more. Servers that imitate the API leave parts out: the output in 
 everything but the last event; what the other events brought stands in for it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.errors import ProviderError
 from tasks.providers.hearing import Hearing, Said
+from tasks.providers.tool_calls import new_call_id
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
@@ -63,6 +65,7 @@ class ResponseStream:
         self._items: dict[object, _Item] = {}
         self._response: dict[str, Any] = {}
         self._status: str | None = None
+        self._call_ids: list[str] = []
 
     def read(self, said: Iterable[Said]) -> dict[str, Any]:
         """Read the events until the stream ends, and return the response."""
@@ -72,8 +75,7 @@ class ResponseStream:
         if not _says_something(output):
             output = [item.whole() for item in self._items.values()]
         status = self._response.get("status") or self._status if self._status else None
-        self._tell_rest(output)
-        return {**self._response, "output": output, "status": status}
+        return {**self._response, "output": list(self._told(output)), "status": status}
 
     def _take(self, kind: str, event: Mapping[str, Any]) -> None:
         if kind == "error":  # its code is its own, or in an object
@@ -145,8 +147,9 @@ class ResponseStream:
 
     def _begin_call(self, item: _Item) -> None:
         if item.call is None:
-            item.call = sum(each.call is not None for each in self._items.values())
-            self._hearing.call(item.call, item.body.get("call_id"), item.body.get("name"))
+            item.call = len(self._call_ids)
+            self._call_ids.append(_id_of(item.body))
+            self._hearing.call(item.call, self._call_ids[-1], item.body.get("name"))
 
     def _extend_call(self, item: _Item, piece: str) -> None:
         item.arguments += piece
@@ -159,21 +162,33 @@ class ResponseStream:
         self._status = self._response.get("status") or status or None
         self._hearing.complete()
 
-    def _tell_rest(self, output: object) -> None:
-        """Tell what only the last event brought."""
+    def _told(self, output: object) -> Iterator[Mapping[str, Any]]:
+        """Yield the items of an output, after what only the last event brought was told."""
         text, calls = "", 0
         for item in output if isinstance(output, list) else ():
             body = _object(item)
             content = body.get("content")
             for part in content if isinstance(content, list) else ():
                 text += _string(_object(part).get("text"))
-            calls += body.get("type") == "function_call"
-            known = sum(each.call is not None for each in self._items.values())
-            if body.get("type") == "function_call" and calls > known:
-                self._hearing.call(
-                    calls - 1, body.get("call_id"), body.get("name"), _string(body.get("arguments"))
-                )
+            if body.get("type") == "function_call":
+                body = {**body, "call_id": self._id_of_call(calls, body)}
+                calls += 1
+            yield body
         self._hearing.rest(text)
+
+    def _id_of_call(self, number: int, body: Mapping[str, Any]) -> str:
+        """Return the id that was told of a call; one that was not told yet is told now."""
+        if number < len(self._call_ids):
+            return self._call_ids[number]
+        self._call_ids.append(_id_of(body))
+        arguments = body.get("arguments") or ""
+        said = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        self._hearing.call(number, self._call_ids[-1], body.get("name"), said)
+        return self._call_ids[-1]
+
+
+def _id_of(call: Mapping[str, Any]) -> str:
+    return _string(call.get("call_id")) or _string(call.get("id")) or new_call_id()
 
 
 def _says_something(output: object) -> bool:

@@ -3,7 +3,8 @@ Tool calls of a Chat Completions stream, put together from pieces as servers rea
 
 OpenAI gives each call an index and sends id and name once. Others leave the index out (Gemini's
 compatible endpoint, SambaNova), send 0 for every call (Ollama, gateways before vLLM) or begin with
-1, repeat id and name in each piece (SGLang), or send arguments as an object (Ollama).
+1, repeat id and name in each piece (SGLang, MiniMax) or split the name (Mistral, Gemini), or send
+arguments as an object (Ollama, GLM).
 """
 
 import json
@@ -89,8 +90,10 @@ class ToolCalls:
             if same and not self._is_next(same[-1], name, arguments, repeats_id=True):
                 return same[-1]
         last = self._at(index)
-        if last is None or (id_ and last.given_id and last.given_id != id_):
+        if last is None:
             return None
+        if id_ and last.given_id and last.given_id != id_ and (name or last.is_complete):
+            return None  # LM Studio gives each piece another id, but a name to the first alone
         return None if self._is_next(last, name, arguments) else last
 
     def _at(self, index: int | None) -> _Call | None:
@@ -116,22 +119,28 @@ class ToolCalls:
         return call
 
     def _extend(self, call: _Call, name: str, arguments: str) -> None:
-        if not call.name or (name.startswith(call.name) and not call.arguments):
-            call.name = name or call.name
-        elif name and not call.arguments and call.name not in self._names and name != call.name:
-            call.name += name
+        call.name = self._joined(call, name)
         if call.arguments.strip() == "{}" and arguments.lstrip().startswith("{"):
             call.arguments = ""  # a placeholder
         if not (arguments and arguments == call.arguments and call.is_complete):  # told twice
             call.arguments += arguments
-        is_placeholder = call.arguments.strip() in {"", "{}"}
-        if call.name in self._names or (call.arguments and not is_placeholder):
-            self._send(call, hold=is_placeholder)
+        # A name may still grow, and an empty object may be a placeholder, until there is more.
+        if call.name in self._names and call.arguments.strip() not in {"", "{}"}:
+            self._send(call)
 
-    def _send(self, call: _Call, *, hold: bool = False) -> None:
-        first = call.sent is None
-        arguments = "" if hold else call.arguments[call.sent or 0 :]
-        if first and (call.name or call.arguments):
+    def _joined(self, call: _Call, name: str) -> str:
+        """Return a call's name with the next piece of it, which may repeat it or go on with it."""
+        joined = call.name + name
+        if joined in self._names or not call.name:
+            return joined
+        if name.startswith(call.name) and not call.arguments:
+            return name  # all of it so far
+        is_piece = not call.arguments and call.name not in self._names
+        return joined if is_piece and name != call.name else call.name
+
+    def _send(self, call: _Call) -> None:
+        arguments = call.arguments[call.sent or 0 :]
+        if call.sent is None and (call.name or call.arguments):
             self._tell(call.position, call.id, call.name, arguments)
         elif arguments:
             self._tell(call.position, None, None, arguments)
