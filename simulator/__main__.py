@@ -2,15 +2,17 @@
 
 import argparse
 import asyncio
+import errno
 import json
 import os
 import sys
 from dataclasses import fields
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, ClassVar
 
 from simulator.client import Simulator
 from simulator.faults import KINDS, Fault
-from simulator.labels import Settings
+from simulator.labels import FLAGS, LISTS, Settings
 from simulator.server import serve
 
 DEFAULT_PORT = 8_900
@@ -25,14 +27,30 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser.parse_args(given))
     command, at = options.pop("command"), options.pop("at", "")
     if command == "serve":
-        asyncio.run(serve(**options))
-        return 0
+        return _serve(options)
     try:
         _order(Simulator(at), command, options)
+    except ConnectionRefusedError:
+        return _fail(f"nothing listens at {at}; start one: python -m simulator, or name it: --at")
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"simulator at {at}: {error}\n")
-        return 1
+        return _fail(f"simulator at {at}: {error}")
     return 0
+
+
+def _serve(options: dict[str, Any]) -> int:
+    try:
+        asyncio.run(serve(**options))
+    except OSError as error:
+        where = f"{options['host']}:{options['port']}"
+        taken = error.errno == errno.EADDRINUSE
+        why = "is taken; is another simulator running?" if taken else f"cannot be used: {error}"
+        return _fail(f"{where} {why} Choose another --port; 0 takes a free one")
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(message + "\n")
+    return 1
 
 
 def _order(simulator: Simulator, command: str, options: dict[str, Any]) -> None:
@@ -41,7 +59,10 @@ def _order(simulator: Simulator, command: str, options: dict[str, Any]) -> None:
         case "fault":
             simulator.fault(set_options.pop("label"), **set_options)
         case "set":
-            simulator.settings(set_options.pop("label"), **set_options)
+            label = set_options.pop("label")
+            if not set_options:
+                raise ValueError(f"nothing to set of {label!r}; `set --help` lists the options")
+            simulator.settings(label, **set_options)
         case "heal":
             simulator.heal(options["label"])
         case "reset":
@@ -54,7 +75,7 @@ def _order(simulator: Simulator, command: str, options: dict[str, Any]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
+    parser = _Parser(prog="python -m simulator", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     server = commands.add_parser("serve", help="serve until stopped (the default)")
     server.add_argument("--host", default="127.0.0.1")
@@ -75,16 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     settings = _command(commands, "set", "say how a healthy label answers")
     settings.add_argument("label")
     for field in fields(Settings):
-        flag, named = f"--{field.name.replace('_', '-')}", str(field.type)
+        flag = f"--{field.name.replace('_', '-')}"
         if field.name in ("usage", "tool_calls"):
-            settings.add_argument(flag, type=json.loads, help="JSON, as in the control API")
-        elif "tuple" in named:
+            settings.add_argument(flag, type=_json, metavar="JSON", help="as in the control API")
+        elif field.name in LISTS:
             settings.add_argument(flag, nargs="*")
-        elif named == "bool":
-            settings.add_argument(flag, action=argparse.BooleanOptionalAction)
+        elif field.name in FLAGS:
+            settings.add_argument(flag, action=_Flag)
         else:
-            numbers: dict[str, Any] = {"float": float, "int": int}
-            settings.add_argument(flag, type=numbers.get(named, str))
+            settings.add_argument(flag, type=field.type if field.type in (float, int) else str)
 
     _command(commands, "heal", "end the faults of a label").add_argument("label")
     _command(commands, "reset", "forget faults, settings and hits")
@@ -93,6 +113,53 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("label", nargs="?")
     log.add_argument("--since", type=int, default=0, help="only hits after this number")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names what is allowed where an option is not."""
+
+    def parse_known_args(self, *given: Any, **how: Any) -> Any:
+        """Refuse at once what this command does not know."""
+        known, unknown = super().parse_known_args(*given, **how)
+        if unknown and not self._subparsers:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            word = unknown[0].partition("=")[0]
+            near = get_close_matches(word, flags, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            self.error(f"unknown argument {word}; allowed are {', '.join(flags)}{hint}")
+        return known, unknown
+
+
+class _Flag(argparse.BooleanOptionalAction):
+    """`--media`, `--no-media`, and `--media false` as the control API has it."""
+
+    WORDS: ClassVar = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        super().__init__(option_strings, dest)
+        self.nargs, self.metavar = "?", "true|false"
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        value = True if values is None else self.WORDS.get(str(values).lower())
+        if value is None:
+            raise argparse.ArgumentError(self, f"{values!r} is not true or false")
+        setattr(namespace, self.dest, value != str(option_string).startswith("--no-"))
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

@@ -82,7 +82,11 @@ class Simulator:
         self._ask("DELETE", f"faults/{quote(label)}")
 
     def settings(self, label: str, **fields: Any) -> None:
-        """Set how a healthy label answers; the fields are those of `simulator.labels.Settings`."""
+        """
+        Set how a healthy label answers; the fields are those of `simulator.labels.Settings`.
+
+        What is not given stays as it is; None is a field's default.
+        """
         self._ask("PUT", f"settings/{quote(label)}", fields)
 
     def release(self, label: str, count: int | None = None) -> int:

@@ -4,7 +4,8 @@ The control API: JSON over HTTP under `/_control/`.
     GET    state                     what is set, in flight and counted, by label
     PUT    faults/<label>            one fault, or a list of which each call meets the first due
     DELETE faults/<label>            heal: no faults, and a refusing port listens again
-    PUT    settings/<label>          how the label answers while healthy; replaces all of them
+    PUT    settings/<label>          how the label answers while healthy; the rest stays
+    DELETE settings/<label>          the defaults again
     GET    hits?since=&label=&limit= the log after a sequence number
     DELETE hits?label=               forget hits, of one label or all
     POST   release/<label>           answer held calls: `{"count": N}`, or all and later ones
@@ -15,6 +16,7 @@ The control API: JSON over HTTP under `/_control/`.
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from simulator.faults import BadOrder, Fault, check_number
@@ -51,6 +53,7 @@ class Control:
             "PUT faults": lambda: self._set_faults(label, order),
             "DELETE faults": lambda: self._heal(label),
             "PUT settings": lambda: self._set(label, order),
+            "DELETE settings": lambda: self._forget_settings(label),
             "POST release": lambda: self._release(label, order),
             "POST reset": self._reset,
             "POST ports": lambda: self._ports.open(label),
@@ -66,7 +69,10 @@ class Control:
         self._labels[label].set_faults([Fault.read(_object(each)) for each in orders])
 
     def _set(self, label: str, order: Any) -> None:
-        self._labels[label].set(Settings.read(_object(order)))
+        self._labels[label].set(_object(order))
+
+    def _forget_settings(self, label: str) -> None:
+        self._labels[label].set({field.name: None for field in fields(Settings)})
 
     def _release(self, label: str, order: Any) -> int:
         count = _object(order).get("count")

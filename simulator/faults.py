@@ -37,6 +37,7 @@ DELIVERIES = {
 ANSWERS = frozenset({"refusal", "content_filter", "length", "no_text"})
 """Whole answers that end otherwise than one hopes, or say nothing."""
 KINDS = ERROR_KINDS | BODIES.keys() | DELIVERIES.keys() | ANSWERS
+WHOLE = {"status", "seed", "first", "per_minute"}
 RETRY_FORMS = ("seconds", "fraction", "date", "ms", "retry_info", "none")
 MINUTE_S = 60.0
 
@@ -94,10 +95,17 @@ class Fault:
         for field in fields(cls):
             value = getattr(fault, field.name)
             if field.name not in ("kind", "retry_after_form", "latency") and value is not None:
-                check_number(field.name, value)
+                check_number(field.name, value, whole=field.name in WHOLE)
         draw_latency(fault.latency, random.Random(0))
         if {fault.kind, fault.status, fault.latency, fault.per_minute} == {None}:
-            raise BadOrder("a fault needs a kind, a status, a latency or per_minute")
+            raise BadOrder(
+                "a fault needs a kind, a status, a latency or per_minute; "
+                f"kinds: {', '.join(sorted(KINDS))}"
+            )
+        if fault.status is not None and not 100 <= fault.status <= 599:
+            raise BadOrder(f"status must be one of HTTP's, 100 to 599, not {fault.status}")
+        if fault.rate > 1:
+            raise BadOrder(f"rate is a share, from 0 to 1, not {fault.rate}")
         return fault
 
     @property
@@ -225,12 +233,35 @@ def check_names(what: str, order: Mapping[str, Any], known: list[str]) -> None:
             raise BadOrder(f"unknown {what} field {name!r}; known: {', '.join(known)}{hint}")
 
 
-def check_number(name: str, value: object) -> None:
+def check_number(name: str, value: object, *, whole: bool = False) -> None:
     """
     Refuse what is no number from 0 up.
 
     Raises:
         BadOrder: Naming the field and the value.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise BadOrder(f"{name} must be a number from 0 up, not {value!r}")
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= 0:
+        raise BadOrder(f"{name} must be a {'whole ' * whole}number from 0 up, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """
+    Refuse what is neither true nor false.
+
+    Raises:
+        BadOrder: Naming the field and the value.
+    """
+    if not isinstance(value, bool):
+        raise BadOrder(f"{name} must be true or false, not {value!r}")
+
+
+def check_list(name: str, value: object) -> None:
+    """
+    Refuse what is no list: the letters of a text are not meant.
+
+    Raises:
+        BadOrder: Naming the field and the value.
+    """
+    if not isinstance(value, list | tuple | None):
+        raise BadOrder(f"{name} must be a list, not {value!r}")

@@ -5,7 +5,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from simulator.faults import (
@@ -13,6 +13,8 @@ from simulator.faults import (
     BadOrder,
     Fault,
     Playing,
+    check_flag,
+    check_list,
     check_names,
     check_number,
     draw_latency,
@@ -20,7 +22,8 @@ from simulator.faults import (
 from simulator.prompt_cache import CachedContents, PrefixCache
 from simulator.wires.answer import FINISHES, Usage
 
-LISTS = ("answers", "tool_calls", "keys", "models")
+LISTS = {"answers", "tool_calls", "keys", "models"}
+FLAGS = {"media", "prompt_cache"}
 NUMBERS = ("interval_s", "first_token_s", "prompt_cache_min_tokens")
 
 
@@ -54,17 +57,29 @@ class Settings:
     models: tuple[str, ...] | None = None
     """The known models; None knows any."""
 
-    @classmethod
-    def read(cls, order: Mapping[str, Any]) -> Self:
+    def merged(self, order: Mapping[str, Any]) -> Self:
         """
-        Build the settings from their JSON object.
+        Return these settings with those of a JSON object over them; null is a field's default.
 
         Raises:
             BadOrder: Naming the field, the value and what is allowed.
         """
-        check_names("setting", order, [f.name for f in fields(cls)])
+        check_names("setting", order, [f.name for f in fields(self)])
+        defaults = type(self)()
+        order = {
+            name: getattr(defaults, name) if value is None else value
+            for name, value in order.items()
+        }
+        for name in LISTS & order.keys():
+            check_list(name, order[name])
+        for name in FLAGS & order.keys():
+            check_flag(name, order[name])
         lists = {name: tuple(order[name]) for name in LISTS if order.get(name)}
-        settings = cls(**{**order, **lists})
+        settings = replace(self, **{**order, **lists})
+        if not isinstance(settings.answer, str | None):
+            raise BadOrder(f"answer must be a text, or null, not {settings.answer!r}")
+        if not isinstance(settings.usage, Mapping):
+            raise BadOrder(f"usage must be an object of counts, not {settings.usage!r}")
         if settings.finish not in FINISHES:
             raise BadOrder(f"finish {settings.finish!r} is not of {', '.join(FINISHES)}")
         check_names("usage", settings.usage, [f.name for f in fields(Usage)])
@@ -91,9 +106,15 @@ class Label:
         self._held: deque[asyncio.Future[None]] = deque()
         self._holds = True
 
-    def set(self, settings: Settings) -> None:
-        """Replace the settings; `answers` begin with their first."""
-        self.settings, self._said = settings, 0
+    def set(self, order: Mapping[str, Any]) -> None:
+        """
+        Change these settings, and leave the others; `answers` begin with their first.
+
+        Raises:
+            BadOrder: It makes no sense, and nothing has changed.
+        """
+        self.settings = self.settings.merged(order)
+        self._said = 0 if "answers" in order else self._said
         self._holds = True
 
     def next_text(self) -> str | None:

@@ -41,6 +41,8 @@ class Ports:
         """Listen, on the same port as before if there was one; return its number."""
         port = self._ports.get(name)
         if port is None:
+            if number:
+                self._check_free(number)
             holder = self._bind(number)
             port = self._ports[name] = _Port(holder, holder.getsockname()[1])
         if port.server is None:
@@ -81,6 +83,17 @@ class Ports:
         """Stop listening everywhere."""
         for name in self._ports:
             self.refuse(name)
+
+    def _check_free(self, number: int) -> None:
+        """
+        Refuse a port that another process has: it would get a share of the connections.
+
+        Raises:
+            OSError: It is taken.
+        """
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((self._host, number))  # without SO_REUSEPORT, unlike ours
 
     def _bind(self, number: int) -> socket.socket:
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

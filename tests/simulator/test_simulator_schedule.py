@@ -54,10 +54,10 @@ def test_a_limit_slides_with_the_minute() -> None:
         ({"knd": "hang"}, "did you mean 'kind'"),
         ({"kind": "explode"}, "unknown kind 'explode'; known: .*hang"),
         ({"kind": 7}, "unknown kind 7"),
-        ({"status": "503"}, "status must be a number"),
-        ({"status": 503, "first": -1}, "first must be a number from 0 up, not -1"),
+        ({"status": "503"}, "status must be a whole number"),
+        ({"status": 503, "first": -1}, "first must be a whole number from 0 up, not -1"),
         ({"status": 503, "retry_after_form": "soon"}, "retry_after_form 'soon'"),
-        ({"latency": "gauss:1:2"}, "uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA"),
+        ({"latency": "gauss:1:2"}, "uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA or held"),
         ({"latency": "uniform:1"}, "uniform:LOW:HIGH"),
         ({}, "needs a kind, a status, a latency or per_minute"),
     ],
@@ -81,4 +81,4 @@ def test_a_fault_that_makes_no_sense_is_refused(order: dict[str, object], words:
 def test_settings_that_make_no_sense_are_refused(order: dict[str, object], words: str) -> None:
     """The message tells the field, the value and what is allowed."""
     with pytest.raises(BadOrder, match=words):
-        Settings.read(order)
+        Settings().merged(order)
