@@ -6,8 +6,11 @@ are one step and nobody without the newest fence writes. What else comes here, a
 expired task, is written if nothing was.
 """
 
+import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -41,6 +44,8 @@ class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
     result that is published between the two is there for neither: `.get()` would wait for ever.
     """
 
+    _here = threading.local()
+
     def _wait_for_pending(
         self, result: Any, timeout: float | None = None, on_interval: Any = None, **how: Any
     ) -> Any:
@@ -57,6 +62,34 @@ class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
                 on_interval()
 
         return super()._wait_for_pending(result, timeout=timeout, on_interval=look, **how)
+
+    def cancel_for(self, task_id: str) -> None:
+        """
+        Unsubscribe from a result.
+
+        Celery calls this in `AsyncResult.__del__`, also when Python ends and its modules are gone.
+        So it must neither fail nor connect: a connection that is lost is subscribed to nothing.
+        """
+        if sys.is_finalizing():
+            return
+        if not getattr(self._pubsub, "connection", None):  # then nothing is subscribed to
+            self.subscribed_to.discard(self._get_key_for_task(task_id))
+            return
+        self._here.lets_go = True
+        try:
+            super().cancel_for(task_id)
+        finally:
+            self._here.lets_go = False
+
+    @contextmanager
+    def reconnect_on_error(self) -> Iterator[None]:
+        """Reconnect as Celery does, for up to 20 s, but not in order to unsubscribe."""
+        if not getattr(self._here, "lets_go", False):
+            with super().reconnect_on_error():
+                yield
+            return
+        with suppress(OSError, RedisError):
+            yield
 
 
 class Backend(RedisBackend):  # type: ignore[misc]
