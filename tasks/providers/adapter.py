@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import sha256
+from dataclasses import replace
 from mimetypes import guess_extension
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
@@ -42,11 +42,12 @@ from tasks.providers.base import (
 )
 from tasks.providers.hearing import Hearing
 from tasks.providers.models import is_listed
+from tasks.providers.round_trip import Naming, name_of, plain, well_formed, with_unique_ids
 from tasks.providers.schemas import rooted
 from tasks.providers.terms import terms
-from tasks.providers.tool_calls import new_call_id
 from tasks.providers.transport import Transport
 from tasks.providers.vendor_errors import from_body, from_response, translated
+from tasks.schema import MAX_DEPTH, depth_of
 
 if TYPE_CHECKING:
     import anthropic
@@ -60,7 +61,6 @@ _REASON = re.compile(
 )
 _ANSWERS = frozenset({"choices", "output", "candidates", "content", "metadata", "tools", "text"})
 """Parts of an answer around an error: the model's and the caller's words choose no verdict."""
-_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 # At DEBUG the SDKs log whole requests, prompts included; at INFO a line per request.
@@ -155,6 +155,7 @@ class Adapter(ABC):
 
     def complete(self, request: Request) -> Completion:
         """Ask the provider and wait for the whole answer; see `Provider.complete`."""
+        request = prepared(request)
         hearing = Hearing(request.on_delta, request) if request.on_delta else None
         failure: ProviderError | None = None
         try:
@@ -288,6 +289,7 @@ class Adapter(ABC):
         """
         paid: dict[str, Any] = {"request_id": request_id, "usage": usage.as_dict()}
         finish = self._finish(reason, native_reason, paid)
+        text = well_formed(text)
         calls = self._calls(called, cut=finish == "length", paid=paid)
         if calls and finish == "stop":  # Google and Responses have no word of their own for it
             finish = "tool_calls"
@@ -321,12 +323,18 @@ class Adapter(ABC):
     def _calls(
         self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]
     ) -> tuple[ToolCall, ...]:
-        calls = []
+        calls, naming = [], Naming()
         for call in called:
-            arguments = _object(call.arguments)
-            if arguments is not None and call.name:
+            arguments, name = _object(call.arguments), (call.name or "").strip()
+            if arguments is not None and name:
+                id_, signature = naming.id(call.id), call.signature
                 calls.append(
-                    ToolCall(call.id or new_call_id(), call.name, arguments, call.signature)
+                    ToolCall(
+                        id_,
+                        name_of(name),
+                        plain(arguments),
+                        signature if signature and signature.isascii() else None,
+                    )
                 )
             elif not cut:  # a call that the length cut off in its middle is none
                 what = f"{self.name}: the arguments of a tool call are no JSON object"
@@ -403,20 +411,19 @@ def _object(arguments: object) -> Mapping[str, Any] | None:
         read = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
     except (ValueError, RecursionError):
         return None
-    return read if isinstance(read, dict) else None
+    # What nests deeper than a prompt may could not be handed back.
+    return read if isinstance(read, dict) and depth_of(read) <= MAX_DEPTH else None
+
+
+def prepared(request: Request) -> Request:
+    """Return the request with the ids of its tool calls as every vendor takes them."""
+    return replace(request, messages=with_unique_ids(request.messages))
 
 
 def instructions(request: Request) -> str | None:
     """Join the request's system prompt and the system messages of its conversation."""
     said = [request.system, *(m.text for m in request.messages if m.role == "system")]
-    return "\n\n".join(part for part in said if part) or None
-
-
-def call_id(given: str | None) -> str:
-    """Return a tool call's id as every vendor takes it, also where another vendor gave it."""
-    if given and _CALL_ID.fullmatch(given):
-        return given
-    return f"call_{sha256((given or '').encode()).hexdigest()[:24]}"
+    return "\n\n".join(part for part in said if part and part.strip()) or None
 
 
 def parameters(tool: Tool) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from tasks.providers.adapter import (
     Answer,
     Called,
     asked,
-    call_id,
     instructions,
     parameters,
     streamed,
@@ -90,7 +89,10 @@ class AnthropicProvider(Adapter):
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
         body["model"] = request.model
-        body["messages"] = list(self._turns(request))
+        body["messages"] = turns = list(self._turns(request))
+        if turns and turns[-1]["role"] == "assistant" and isinstance(turns[-1]["content"], str):
+            # The beginning of the answer; the API refuses white space at its end.
+            turns[-1]["content"] = turns[-1]["content"].rstrip()
         if system := instructions(request):
             body["system"] = system
         if request.tools:
@@ -99,6 +101,10 @@ class AnthropicProvider(Adapter):
                 body["tool_choice"] = _CHOICES.get(
                     request.tool_choice, {"type": "tool", "name": request.tool_choice}
                 )
+        elif called := {call.name for each in request.messages for call in each.tool_calls}:
+            # A conversation with calls must define tools; these are not to be called again.
+            body["tools"] = [_tool(Tool(name)) for name in sorted(called)]
+            body["tool_choice"] = _CHOICES["none"]
         if request.schema is not None:
             body.setdefault("output_config", {})["format"] = {
                 "type": "json_schema", "schema": self._schema(request.schema),
@@ -108,37 +114,41 @@ class AnthropicProvider(Adapter):
         return body
 
     def _turns(self, request: Request) -> Iterator[dict[str, Any]]:
+        """Leave out what says nothing: the API refuses empty turns, and texts of white space."""
         results: list[dict[str, Any]] = []
+        has_begun = False
         for message in request.messages:
             if message.role == "tool":
-                results.append(
-                    {
-                        "type": "tool_result",
-                        "tool_use_id": call_id(message.tool_call_id),
-                        "content": self._content(message),
-                    }
-                )
+                results.append(self._result(message))
                 if len(results) == 1:  # all results of a turn go into one, the list filled below
                     yield {"role": "user", "content": results}
-            elif message.role != "system":
+            elif message.role != "system" and (content := self._content(message)):
+                if message.role == "assistant" and not has_begun:
+                    self._refuse("it takes no conversation that begins with the assistant")
                 results = []
-                yield {"role": message.role, "content": self._content(message)}
+                has_begun = True
+                yield {"role": message.role, "content": content}
+
+    def _result(self, message: Turn) -> dict[str, Any]:
+        content = self._content(message)
+        result = {"type": "tool_result", "tool_use_id": message.tool_call_id}
+        return {**result, "content": content} if content else result
 
     def _content(self, message: Turn) -> str | list[dict[str, Any]]:
+        """Return what a turn says; empty if it says nothing."""
         if isinstance(message.content, str) and not message.tool_calls:
-            return message.content
+            return message.content if message.content.strip() else ""
         if message.role == "assistant":
             self._only_text(message)
-        said = [part for part in message.parts if part != ""]  # the API refuses empty ones
         blocks = [
             {"type": "text", "text": part} if isinstance(part, str) else self._media(part)
-            for part in said
+            for part in message.parts
+            if not isinstance(part, str) or part.strip()
         ]
         return blocks + [
-            {"type": "tool_use", "id": call_id(call.id), "name": call.name,
-             "input": dict(call.arguments)}
+            {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)}
             for call in message.tool_calls
-        ]  # fmt: skip
+        ]
 
     def _media(self, media: Media) -> dict[str, Any]:
         source: dict[str, Any]

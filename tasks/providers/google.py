@@ -39,6 +39,7 @@ from tasks.providers.base import (
     Message,
     Request,
     Tool,
+    ToolCall,
     Usage,
 )
 from tasks.providers.counting import Counts, settled
@@ -260,29 +261,36 @@ class GoogleProvider(Adapter):
             if results:  # as many in one turn as there were calls in the one before
                 yield {"role": "user", "parts": results}
                 results = []
+            if message.role == "system":
+                continue
+            # The API refuses empty turns, and empty texts.
             if message.role == "assistant":
-                yield {"role": "model", "parts": self._said(message)}
-            elif message.role == "user":
-                parts = [
-                    _Part(text=part) if isinstance(part, str) else self._media(part)
-                    for part in message.parts
-                ]
-                yield {"role": "user", "parts": parts}
+                role, parts = "model", self._said(message)
+            else:
+                role, parts = "user", self._shown(message)
+            if parts:
+                yield {"role": role, "parts": parts}
         if results:
             yield {"role": "user", "parts": results}
 
+    def _shown(self, message: Message) -> list[types.Part]:
+        return [
+            _Part(text=part) if isinstance(part, str) else self._media(part)
+            for part in message.parts
+            if not isinstance(part, str) or part.strip()
+        ]
+
     def _said(self, message: Message) -> list[types.Part]:
         text = self._only_text(message)
-        parts: list[types.Part] = [_Part(text=text)] if text or not message.tool_calls else []
+        parts: list[types.Part] = [_Part(text=text)] if text.strip() else []
         for number, call in enumerate(message.tool_calls):
-            signature = b64decode(call.signature) if call.signature else None
             parts.append(
                 _Part(
                     function_call=types.FunctionCall(
                         id=call.id, name=call.name, args=dict(call.arguments)
                     ),
                     # Gemini signs the first call of a turn, and insists on it there alone.
-                    thought_signature=signature or (UNSIGNED if number == 0 else None),
+                    thought_signature=_signature(call) or (UNSIGNED if number == 0 else None),
                 )
             )
         return parts
@@ -335,6 +343,13 @@ class GoogleProvider(Adapter):
             )
         )
         return ((model.name or "").removeprefix("models/") for model in listed)
+
+
+def _signature(call: ToolCall) -> bytes | None:
+    try:
+        return b64decode(call.signature or "", validate=True) or None
+    except ValueError:  # another vendor's, or made up
+        return None
 
 
 def _declaration(tool: Tool) -> types.FunctionDeclaration:

@@ -8,6 +8,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from tasks.errors import GarbledAnswer, TruncatedAnswer
 from tasks.providers.base import Delta, Request, TextDelta, ToolCallDelta
+from tasks.providers.round_trip import Naming, name_of
 from tasks.providers.sse import NotAStreamError, events
 from tasks.providers.terms import Pace
 
@@ -44,6 +45,8 @@ class Hearing:
         self._is_whole = False
         self._is_done = False
         self._told = 0
+        self._naming = Naming()
+        self._opened: set[int] = set()
         self.broke: Exception | None = None
         """What the listener raised: none of the provider's business."""
 
@@ -118,7 +121,11 @@ class Hearing:
     def call(
         self, index: int, id_: str | None = None, name: str | None = None, arguments: str = ""
     ) -> None:
-        """Tell the next piece of a tool call on."""
+        """Tell the next piece of a tool call on; its id and name are those of the result."""
+        if index not in self._opened and (id_ or name):
+            self._opened.add(index)
+            id_ = self._naming.id(id_) if id_ else id_
+            name = name_of(name.strip()) if name and name.strip() else name
         if id_ or name or arguments:
             self._hand(ToolCallDelta(index, id_, name, arguments))
 

@@ -16,7 +16,6 @@ from tasks.providers.adapter import (
     Answer,
     Called,
     asked,
-    call_id,
     data_url,
     file_name,
     instructions,
@@ -103,7 +102,7 @@ class OpenAIProvider(Adapter):
             if message.role == "tool":
                 yield {
                     "type": "function_call_output",
-                    "call_id": call_id(message.tool_call_id),
+                    "call_id": message.tool_call_id,
                     "output": self._content(message),
                 }
             elif message.role != "system":
@@ -111,7 +110,7 @@ class OpenAIProvider(Adapter):
                     yield {"role": message.role, "content": self._content(message)}
                 for call in message.tool_calls:
                     yield {
-                        "type": "function_call", "call_id": call_id(call.id), "name": call.name,
+                        "type": "function_call", "call_id": call.id, "name": call.name,
                         "arguments": json.dumps(dict(call.arguments)),
                     }  # fmt: skip
 

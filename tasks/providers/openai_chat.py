@@ -27,7 +27,6 @@ from tasks.providers.adapter import (
     Answer,
     Called,
     asked,
-    call_id,
     data_url,
     file_name,
     instructions,
@@ -165,7 +164,7 @@ class OpenAIChatProvider(Adapter):
             yield {"role": "system", "content": system}
         for message in request.messages:
             if message.role == "tool":
-                id_ = call_id(message.tool_call_id)
+                id_ = message.tool_call_id
                 yield {"role": "tool", "tool_call_id": id_, "content": self._only_text(message)}
             elif message.role == "assistant":
                 told: dict[str, Any] = {"role": "assistant", "content": self._only_text(message)}
@@ -227,4 +226,4 @@ def _called(piece: Mapping[str, Any]) -> Called:
 
 def _call(call: ToolCall) -> dict[str, Any]:
     called = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
-    return {"type": "function", "id": call_id(call.id), "function": called}
+    return {"type": "function", "id": call.id, "function": called}

@@ -116,11 +116,11 @@ SENT: dict[str, Any] = {
         {"role": "model", "parts": [
             {"functionCall": {"id": "call_1", "name": "add", "args": {"a": 1}},
              "thoughtSignature": SIGNED},
-            {"functionCall": {"id": FOREIGN, "name": "now", "args": {}}},
+            {"functionCall": {"id": OTHER_ID, "name": "now", "args": {}}},
         ]},
         {"role": "user", "parts": [
             {"functionResponse": {"id": "call_1", "name": "add", "response": {"output": "3"}}},
-            {"functionResponse": {"id": FOREIGN, "name": "now", "response": {"output": "noon"}}},
+            {"functionResponse": {"id": OTHER_ID, "name": "now", "response": {"output": "noon"}}},
         ]},
         {"role": "user", "parts": [{"text": "and?"}]},
         {"role": "model", "parts": [
@@ -267,14 +267,18 @@ def test_a_tool_may_return_an_image_where_the_vendor_takes_it(
     server: Loopback, build: Build
 ) -> None:
     """Anthropic and Responses do."""
-    talk = [*TALK[1:3], Message("tool", ("see", PICTURE), tool_call_id=FOREIGN, name="now")]
+    talk = [
+        TALK[0],
+        *TALK[1:3],
+        Message("tool", ("see", PICTURE), tool_call_id=FOREIGN, name="now"),
+    ]
     for adapter in ("anthropic", "openai"):
         server.answer(answer_of(adapter))
         build(adapter, server.url).complete(Asked(talk, "m-1"))
 
     ours, theirs = (asked["body"] for asked in server.asked)
-    assert ours["messages"][1]["content"][1]["content"][1]["type"] == "image"
-    assert theirs["input"][3]["output"][1]["type"] == "input_image"
+    assert ours["messages"][2]["content"][1]["content"][1]["type"] == "image"
+    assert theirs["input"][4]["output"][1]["type"] == "input_image"
 
 
 def test_a_text_document_goes_to_claude_as_text(server: Loopback, build: Build) -> None:

@@ -1,0 +1,116 @@
+"""
+What an answer gives can be handed back: to us as the next prompt, and to every vendor.
+
+On the way in, what a model made up is repaired. Ids are made unique within the answer. A name that
+no vendor takes gets an underscore for each character that does not fit. In arguments NaN and
+Infinity become null, as `JSON.stringify` writes them, and half a surrogate pair becomes U+FFFD, as
+`String.prototype.toWellFormed` has it. On the way out, ids are made unique over the conversation:
+servers that say `call_0` in every turn are common, and Anthropic refuses a repeated one.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from tasks.providers.base import Message
+from tasks.providers.tool_calls import new_call_id
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class Naming:
+    """The ids and names of one answer's calls; the same in its stream and in its result."""
+
+    def __init__(self) -> None:
+        self._ids: Counter[str] = Counter()
+
+    def id(self, given: str | None) -> str:
+        """Return a call's id, another one if it is blank or an earlier call has it."""
+        id_ = well_formed(given or "")
+        if not id_.strip():
+            return new_call_id()
+        self._ids[id_] += 1
+        return id_ if self._ids[id_] == 1 else _numbered(id_, self._ids[id_])
+
+
+def name_of(given: str) -> str:
+    """Return a tool's name as every vendor takes it; one that fits stays as it is."""
+    if _NAME.fullmatch(given):
+        return given
+    name = _UNFIT.sub("_", given)
+    return (name if name[:1].isalpha() else f"_{name}")[:64]
+
+
+def well_formed(text: str) -> str:
+    """Join surrogate pairs, and replace half ones."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def plain(value: Any) -> Any:
+    """Return JSON data that any language can read; it must not nest without bound."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        return _repaired(value)
+    return value
+
+
+def with_unique_ids(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return a conversation whose tool calls have ids of their own, which every vendor takes."""
+    if not any(message.tool_calls for message in messages):
+        return messages
+    sent: list[Message] = []
+    taken: set[str] = set()
+    repeats: Counter[str] = Counter()
+    ids: dict[str | None, str] = {}
+    for message in messages:
+        if message.tool_calls:
+            ids = {}
+            for call in message.tool_calls:
+                id_ = fitting = call_id(call.id)
+                while id_ in taken:
+                    repeats[fitting] += 1
+                    id_ = _numbered(fitting, repeats[fitting])
+                taken.add(id_)
+                ids[call.id] = id_
+            calls = tuple(replace(call, id=ids[call.id]) for call in message.tool_calls)
+            sent.append(replace(message, tool_calls=calls))
+        elif message.role == "tool":
+            given = message.tool_call_id
+            sent.append(replace(message, tool_call_id=ids.get(given) or call_id(given)))
+        else:
+            sent.append(message)
+    return sent
+
+
+def call_id(given: str | None) -> str:
+    """Return a tool call's id as every vendor takes it, also where another vendor gave it."""
+    if given and _ID.fullmatch(given):
+        return given
+    return f"call_{sha256((given or '').encode()).hexdigest()[:24]}"
+
+
+def _numbered(id_: str, number: int) -> str:
+    """Return the id of the nth call that has this one; the same each time, for prompts' caches."""
+    return call_id(f"{id_}\n{number}")
+
+
+def _repaired(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, Mapping):
+        return {well_formed(str(name)): _repaired(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_repaired(each) for each in value]
+    return value
