@@ -14,6 +14,7 @@ from tasks.langchain.answers import message_of
 from tasks.langchain.messages import prompt_of
 from tasks.providers.adapter import Adapter, Answer, prepared
 from tasks.providers.base import Completion, Message, Request, ToolCall
+from tasks.providers.hearing import Hearing
 from tasks.providers.round_trip import name_of, plain, well_formed, with_unique_ids
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
@@ -326,3 +327,20 @@ def test_a_signature_that_is_none_is_left_out(signature: str) -> None:
         {"role": "tool", "tool_call_id": "c", "content": "ok"},
     ]  # fmt: skip
     check(talk)
+
+
+def test_a_stream_has_the_ids_and_names_of_its_result() -> None:
+    """Whoever reads along answers the same call."""
+    heard: list[Any] = []
+    hearing = Hearing(heard.append, request())
+    calls = [("c", "functions.w", {}), ("c", "w", {}), ("d", "my tool", {})]
+    for index, (id_, name, _) in enumerate(calls):
+        hearing.call(index, id_, name)
+        hearing.call(index, arguments="{}")
+
+    answer = Answer(said("openai-chat", "", calls))
+    completion = ADAPTERS["openai-chat"]._read(answer, request())
+
+    opened = [(each.id, each.name) for each in heard if each.id]
+    assert opened == [(call.id, call.name) for call in completion.tool_calls]
+    assert len(heard) == 6
