@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from tasks import execution_options, tracing
 from tasks.bulk import Many
 from tasks.connection import unavailable
-from tasks.enqueuing import HIDDEN, Ready, chooser, headers_of
+from tasks.enqueuing import HIDDEN, Ready, chooser, follow_up, headers_of
 from tasks.errors import BreakwaterError, UnknownTask
 from tasks.options import as_they_travel
 from tasks.queue import app, shadow_name
@@ -56,8 +56,10 @@ class Complete(Task):  # type: ignore[misc]
         options["task_id"] = given or uuid()
         try:
             with publishing(call.role, call.queue, options["task_id"], headers):
-                return super().apply_async(
-                    (call.role, call.prompt), call.options, headers=headers, **HIDDEN, **options
+                return follow_up(
+                    lambda: super(Complete, self).apply_async(
+                        (call.role, call.prompt), call.options, headers=headers, **HIDDEN, **options
+                    )
                 )
         except (OperationalError, RedisError) as error:
             raise unavailable(

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.call import Call, bind
 from tasks.config import role_names
+from tasks.delivery.patience import FOREVER, persistently
 from tasks.delivery.times import HEADER
 from tasks.encryption import fingerprints
 from tasks.errors import UnknownRole
 from tasks.messages import as_json
 from tasks.options import as_they_travel
-from tasks.queue import COMMON_QUEUE, queue_of
+from tasks.queue import COMMON_QUEUE, app, queue_of
+
+T = TypeVar("T")
 
 DECIDE = ("system", "params", "schema", "tools", "tool_choice")
 """Options on which an answer depends."""
@@ -84,3 +87,15 @@ def headers_of(given: Mapping[str, Any] | None, asked: str) -> dict[str, Any]:
         asked: Of a task whose id the caller has chosen: `Ready.asked`; else empty.
     """
     return {**({HEADER: {"asked": asked}} if asked else {}), **(given or {})}
+
+
+def follow_up(enqueue: Callable[[], T]) -> T:
+    """
+    Enqueue a task; in a worker for as long as Redis is away.
+
+    There it follows a task that is settled and paid for, and nobody else enqueues it. Its id was
+    chosen before, so it may be queued twice and is paid for once.
+    """
+    if app.current_worker_task is None:
+        return enqueue()
+    return persistently(enqueue, FOREVER)

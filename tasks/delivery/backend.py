@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 from celery import states
@@ -22,8 +21,9 @@ from redis.connection import ConnectionPool
 from redis.exceptions import RedisError
 
 from tasks import encryption
-from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, heals, shown
-from tasks.delivery.patience import patiently
+from tasks.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
+from tasks.delivery.chord import Part
+from tasks.delivery.patience import FOREVER, patiently
 from tasks.delivery.store import Store
 from tasks.queue import STEP
 
@@ -32,8 +32,6 @@ LOOK_S = 1.0
 """How often who waits for a result looks for it, whatever was heard."""
 LOOK_SHARE = 20
 """A look takes at most one part in so many of the time."""
-CLAIM_S = 7.0
-"""Celery's claim on a chord's body lasts twice `result_chord_join_timeout`, 6 s."""
 
 
 class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
@@ -153,17 +151,11 @@ class Backend(RedisBackend):  # type: ignore[misc]
         """
         Count a part of a chord; the last one queues the body.
 
-        Where the reply is lost nobody knows whether it was the last. It is counted once, however
-        often it is told; who came last has a claim on the body, and is asked again when that ends.
+        A worker goes on asking Redis until it knows: the part was paid for, and nobody else will.
         """
-        count = partial(super().on_chord_part_return, request, state, result, **how)
-        try:
-            count()
-        except RedisError as error:
-            if not heals(error):
-                raise
-            time.sleep(CLAIM_S)
-            patiently(count, PATIENCE_S)
+        if request.group and request.id:
+            within_s = FOREVER if self.app.current_worker_task else PATIENCE_S
+            Part(self, request, state, result, within_s).end()
 
     def mark_as_revoked(
         self, task_id: str, reason: str = "", request: Any = None, **how: Any

@@ -5,7 +5,6 @@ Celery's consumer logs such a message with its whole body and forgets it; its ca
 ever. An exception that it does not foresee ends the worker.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -116,7 +115,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         if not is_again:
             return self._give_back(message, fault)
         _log.warning("message.waits", task_id=task_id, error=type(fault).__name__)
-        keeper().store.defer(message.delivery_tag, round(time.time() * 1000) + ODD_WAITS_MS)
+        due_ms = times.Clock.of(message.properties).now_ms() + ODD_WAITS_MS
+        keeper().store.defer(message.delivery_tag, due_ms)
         message.ack()  # so that those behind it show whether it is the message
         return None
 

@@ -102,6 +102,7 @@ class Keeper:
         self._about: Callable[[], tuple[dict[str, Any], Iterable[str]]] = lambda: ({}, ())
         self._drain: Callable[[str], object] = lambda _: None
         self.closing = self.stopped = self._away = self._news = False
+        self.is_ready = False
         self.drained_by = ""
 
     def new_tag(self) -> str:
@@ -121,6 +122,7 @@ class Keeper:
             drain: Called once, with the name of who wants the worker to end when it has finished.
         """
         self._about, self._drain = about, drain
+        self._replay()
         threading.Thread(target=self._run, name="keeper", daemon=True).start()
 
     @property
@@ -131,6 +133,11 @@ class Keeper:
     def running_by_queue(self) -> Counter[str]:
         """Count what is held, by the queue it was found in."""
         return Counter([held.queue for held in list(self._held.values())])
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis did not answer when it was asked last."""
+        return self._away
 
     def close(self) -> None:
         """Take nothing more."""
@@ -256,7 +263,6 @@ class Keeper:
         self._try(self.store.leave, self._worker)
 
     def _run(self) -> None:
-        spooled = False
         for turn in itertools.count():
             if self.stopped:
                 return
@@ -264,10 +270,8 @@ class Keeper:
             parked = self._tend()
             if turn % SAY_EVERY == 0:
                 self._try(self._say)
-            if not spooled and (number := self._try(spool.replay, self._settle)) is not None:
-                spooled = True
-                if number:
-                    _log.warning("spool.settled", results=number)
+            if not self.is_ready:
+                self._replay()
             while (left_s := ends_at - time.monotonic()) > 0 and not self.stopped:
                 if parked and self._watch:
                     self._try(self._watch, parked, left_s)
@@ -278,6 +282,15 @@ class Keeper:
                 if self._news:
                     self._news = False
                     self._try(self._say)
+
+    def _replay(self) -> None:
+        """Settle what is in the spool; nothing is taken before, since it may be a task of these."""
+        number = self._try(spool.replay, self._settle)
+        if number is None and self._away:
+            return
+        self.is_ready = True
+        if number:
+            _log.warning("spool.settled", results=number)
 
     def _tend(self) -> list[str]:
         parked: list[str] = []

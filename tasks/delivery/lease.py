@@ -18,13 +18,12 @@ from redis.exceptions import RedisError
 from tasks.connection import heals
 from tasks.delivery import spool
 from tasks.delivery.keeper import Keeper
-from tasks.delivery.patience import patiently
+from tasks.delivery.patience import FOREVER, patiently
 from tasks.delivery.store import Begun, Store
 from tasks.encryption import opened
 from tasks.errors import Cancelled
 from tasks.ledger import spool as rows
 
-FOREVER = float("inf")
 PARENT_S = 6.0
 """How long a prefork's child waits for its parent to restore a message; it looks every 2 s."""
 MAX_CARRIED = 100
@@ -313,19 +312,24 @@ class Lease:
         def settle() -> str:
             return self._store.settle(self.task_id, **settlement)
 
+        # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
+        path = spool.keep(self.task_id, settlement) if self._is_away else None
         try:
             told = settle()
         except RedisError as error:
             if not heals(error):
                 raise
-            # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
-            path = spool.keep(self.task_id, settlement)
+            path = path or spool.keep(self.task_id, settlement)
             told = patiently(settle, FOREVER)
-            if path:
-                path.unlink(missing_ok=True)
+        if path:
+            path.unlink(missing_ok=True)
         if told == "opened":
             _log.info("queue.opened", queue=opens, why="a task was answered")
         return told in {"settled", "opened"}
+
+    @property
+    def _is_away(self) -> bool:
+        return self._keeper is not None and self._keeper.is_away
 
     def put_back(self, queue: str, **how: Any) -> None:
         """Put the task back with what it has come to; how, as in `Store.wait`."""

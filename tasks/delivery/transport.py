@@ -75,7 +75,7 @@ class QoS(stock.QoS):  # type: ignore[misc]
         if not self.prefetch_count:  # not a worker's: it waits for replies, and has no keeper
             return MOST
         mine = keeper()
-        is_shut = mine.closing or mine.rest.is_on
+        is_shut = mine.closing or mine.rest.is_on or not mine.is_ready
         return 0 if is_shut else max(self.prefetch_count - mine.count, 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:

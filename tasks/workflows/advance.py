@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from tasks import tracing
 from tasks.completion import complete
+from tasks.enqueuing import follow_up
 from tasks.errors import BadTask, BreakwaterError, LoopExhausted, UnknownRun
 from tasks.queue import COMMON_QUEUE, STEP, app
 from tasks.workflows import facts
@@ -45,7 +46,9 @@ class Step(Task):  # type: ignore[misc]
         options.setdefault("shadow", STEP)
         headers = dict(options.pop("headers", None) or {})
         with tracing.publishing("", COMMON_QUEUE, options["task_id"], headers):
-            return super().apply_async(args, kwargs, headers=headers, **options)
+            return follow_up(
+                lambda: super(Step, self).apply_async(args, kwargs, headers=headers, **options)
+            )
 
 
 @app.task(bind=True, base=Step, name=STEP, typing=False, ignore_result=True)

@@ -105,6 +105,7 @@ class Worker:
                     SimpleNamespace(
                         delivery_tag=tag,
                         headers={"id": task_id},
+                        properties={},
                         channel=SimpleNamespace(qos=qos),
                         ack=lambda t=tag: self.keeper.done(t),
                     )
