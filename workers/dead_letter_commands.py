@@ -1,7 +1,6 @@
 """`breakwater dead`: what is past help, and an operator's decision on it."""
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from tasks.deadletters import DeadLetter, DeadLetters, Wanted
 from workers.console import (
     AsJson,
     at_utc,
+    confirm,
     err,
     fail,
     group,
@@ -32,6 +32,9 @@ NOT_RETRIED = {
     "answered": "has another result since",
 }
 
+SHOWN = 10
+"""Letters that are shown before many are decided on."""
+
 cli = group(invoke_without_command=True)
 
 
@@ -47,6 +50,7 @@ Older = Annotated[
 Newer = Annotated[
     float | None, typer.Option("--newer-than", parser=seconds, metavar="AGE", help="As above.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]
 All = Annotated[bool, typer.Option("--all", help="Every letter there is.")]
 
 
@@ -117,10 +121,17 @@ def retry(
     older_than: Older = None,
     newer_than: Newer = None,
     all_: All = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Queue letters again, each with a new deadline: by id, by filter, or all."""
+    """
+    Queue letters again, each with a new deadline: by id, by filter, or all.
+
+    Of a filter and of all it shows which those are, and asks first; each may be paid again.
+    """
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
+    if not names:
+        _ask_first("retry", [*_chosen(letters, wanted)], yes)
     told: Counter[str] = Counter()
     for letter in _chosen(letters, wanted):
         outcome = letters.retry(letter)
@@ -142,16 +153,23 @@ def drop(
     older_than: Older = None,
     newer_than: Newer = None,
     all_: All = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Remove letters and their prompts for good: by id, by filter, or all."""
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask at; add --yes")
-    if not yes:
-        number = sum(1 for _ in _chosen(letters, wanted))
-        typer.confirm(f"drop {number} dead letters and their prompts?", abort=True, err=True)
+    _ask_first("drop", [*_chosen(letters, wanted)], yes)
     out.print(f"dropped {letters.drop(_chosen(letters, wanted))}")
+
+
+def _ask_first(what: str, letters: list[DeadLetter], yes: bool) -> None:
+    """Show which letters are chosen, and ask; end the command unless the answer is yes."""
+    if letters and not yes:
+        err.print(_table(letters[:SHOWN]), soft_wrap=False)
+        if len(letters) > SHOWN:
+            err.print(f"and {len(letters) - SHOWN} more", style="dim")
+    of_them = "dead letter" if len(letters) == 1 else "dead letters"
+    with_prompts = " and their prompts, for good" if what == "drop" else ""
+    confirm(f"{what} {len(letters)} {of_them}{with_prompts}", yes, len(letters))
 
 
 def _letters() -> DeadLetters:

@@ -14,6 +14,7 @@ from tasks.operations import Operations
 from workers.console import (
     AsJson,
     age,
+    confirm,
     err,
     fail,
     out,
@@ -62,6 +63,7 @@ def drain(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every worker there is now.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until they have ended.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before all are drained.")] = False,
 ) -> None:
     """
     Let workers finish what they run, and end.
@@ -72,6 +74,12 @@ def drain(
     """
     fleet = Fleet(client(usable_redis_url()))
     chosen = _chosen(fleet.look().workers, names, all_)
+    if all_ and not yes:
+        for worker in chosen:
+            err.print(f"{worker.name}: {worker.running} running, {worker.pool}")
+    running = sum(worker.running for worker in chosen)
+    question = f"drain all {len(chosen)} workers, which run {running} tasks"
+    confirm(question, yes or not all_, len(chosen))
     done = fleet.drain(chosen)
     for worker in chosen:
         what = "draining" if worker.name in done else "was draining already, or has ended"

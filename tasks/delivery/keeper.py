@@ -365,11 +365,17 @@ class Keeper:
         """End a call whose task was settled without it: cancelled, or taken for lost."""
         if (runner := self._runners.get(tag)) and not runner.fence:
             return  # it finds out when it begins
-        self._held.pop(tag, None)
+        held = self._held.pop(tag, None)
         with self._lock:
             thread_id = self._threads.get(tag)
-            if thread_id is not None and self._abort(thread_id):
-                _log.warning("delivery.lost", tag=tag)
+            aborted = thread_id is not None and self._abort(thread_id)
+        if not aborted:
+            return
+        if held and held.task_id and self._try(self.store.is_settled, held.task_id):
+            # As it was meant to be: somebody cancelled it.
+            _log.info("delivery.settled", tag=tag, task_id=held.task_id)
+        else:
+            _log.warning("delivery.lost", tag=tag)
 
     def _flush(self) -> None:
         """Send the acknowledgements that wait, and give back what was dropped."""

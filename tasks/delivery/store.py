@@ -312,6 +312,10 @@ class Store:
             )
         )  # fmt: skip
 
+    def is_settled(self, task_id: str) -> bool:
+        """Tell whether a task has a result."""
+        return bool(self.client.exists(RESULT + task_id))
+
     def open(self, queue: str, reason: str) -> bool:
         """Let a parked queue be consumed again; tell whether it was parked."""
         return bool(self._run("open", [], queue, reason))

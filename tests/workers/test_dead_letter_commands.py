@@ -86,7 +86,7 @@ def test_a_retried_task_is_asked_again_and_answered(failed: Fleet, simulator: Si
 
 def test_a_task_that_dies_again_shows_both_lives(failed: Fleet) -> None:
     """Retried by filter; the other role's letter stays as it is."""
-    failed.command("breakwater", "dead", "retry", "--role", "coder")
+    failed.command("breakwater", "dead", "retry", "--role", "coder", "--yes")
 
     def shown() -> list[str]:
         done = failed.command("breakwater", "dead", "show", "t-coder", "--json")
@@ -114,7 +114,6 @@ def test_letters_are_dropped(failed: Fleet, redis_url: str) -> None:
     [
         (["retry"], "give ids, or filters such as --role, or --all"),
         (["retry", "a", "--all"], "give ids, or filters such as --role, or --all"),
-        (["drop", "--all"], "there is no terminal to ask at; add --yes"),
         (["--older-than", "soon"], "'soon' is no age, such as 90s, 30m, 2h or 7d"),
         (["--before", "soon"], "'soon' is no letter's own id"),
     ],

@@ -122,7 +122,7 @@ def test_drain_waits_until_they_have_ended(workers: Fleet, held: Loopback) -> No
     wait_for(lambda: len(held.asked) == 4)
     threading.Timer(3, held.gate.set).start()
 
-    workers.command("breakwater", "drain", "--all", "--wait")
+    workers.command("breakwater", "drain", "--all", "--wait", "--yes")
 
     assert held.gate.is_set()
     assert told(workers, "workers") == []
@@ -137,7 +137,7 @@ def test_a_signal_ends_the_patience_of_a_drain(
     workers.start(1, "threads", 4, "--grace", "1")
     enqueue(workers, 4)
     wait_for(lambda: simulator.in_flight("claude") == 4)
-    workers.command("breakwater", "drain", "--all")
+    workers.command("breakwater", "drain", "--all", "--yes")
     wait_for(lambda: "shutdown.draining" in workers.log())
 
     workers.workers[0].send_signal(signal.SIGTERM)
@@ -254,7 +254,7 @@ def test_every_lever_is_written_down(workers: Fleet, simulator: Simulator, clien
     )
     words = [
         ("pause", "planner", "--why", "the bill"), ("breakers", "open", "claude"), ("breakers", "auto", "claude"),
-        ("dead", "retry", "t1"), ("dead", "drop", "t2", "t3", "--yes"), ("reload",), ("drain", "--all"),
+        ("dead", "retry", "t1"), ("dead", "drop", "t2", "t3", "--yes"), ("reload",), ("drain", "--all", "--yes"),
     ]  # fmt: skip
     for each in words:
         assert workers.command("breakwater", *each).returncode == 0, each

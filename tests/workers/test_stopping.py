@@ -142,3 +142,4 @@ def test_a_running_task_that_is_cancelled_frees_its_slot(
     assert meta(client, waiting)["status"] == "SUCCESS"
     assert meta(client, running)["status"] == "REVOKED"
     wait_for(lambda: not client.exists("taken"))
+    assert "delivery.lost" not in workers.logs()  # nothing was: somebody wanted it so

@@ -349,7 +349,7 @@ def test_a_dead_letter_that_is_answered_on_its_second_life_is_not_paid_for_again
     (run,) = begin(echo)
     wait_until(server, echo, run, "failed")
     simulator.heal("local")
-    assert echo.command("breakwater", "dead", "retry", "--all").returncode == 0
+    assert echo.command("breakwater", "dead", "retry", "--all", "--yes").returncode == 0
     wait_for(lambda: len(simulator.hits("local")) == 2 and idle(server))
 
     assert do(echo, run, "resume()") is True
