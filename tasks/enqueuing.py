@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from tasks import published
 from tasks.call import Call, bind
 from tasks.config import role_names
 from tasks.delivery.patience import FOREVER, persistently
@@ -47,7 +48,9 @@ class Ready:
         """
         role, prompt, chosen = bind(args, as_they_travel(kwargs))
         call = Call.of(role, prompt, chosen)
-        return cls(call.role, as_json(call.messages), chosen, choose(call.role))
+        queue = choose(call.role)
+        published.check_params(call.role, call.params)
+        return cls(call.role, as_json(call.messages), chosen, queue)
 
     def asked(self) -> str:
         """
@@ -66,17 +69,28 @@ def chooser(queue: str | None) -> Callable[[str], str]:
 
 def queue_for(role: str) -> str:
     """
-    Choose the role's own queue, or the common one when the roles cannot be known here.
+    Choose the role's own queue, or the common one where there is no roles file.
+
+    What the workers publish is known too: without a file a role must be among that, if it is known;
+    with one a role may be in either.
 
     Raises:
         UnknownRole: The roles are known, and this is none of them.
     """
     known = role_names()
+    if known is not None and role in known:
+        return queue_of(role)
+    served = published.published()
+    if served and not served.serves(role):
+        served = published.published(published.FRESH_S)
     if known is None:
+        if served and not served.serves(role):
+            raise UnknownRole.named(role, served.roles, "the workers' roles file")
         return COMMON_QUEUE
-    if role not in known:
-        raise UnknownRole.named(role, known, "the roles file")
-    return queue_of(role)
+    others = served.roles if served else {}
+    if role in others:
+        return queue_of(role)
+    raise UnknownRole.named(role, known | others.keys(), "the roles file")
 
 
 def headers_of(given: Mapping[str, Any] | None, asked: str) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject
 
 from tasks import cache as responses
-from tasks import observers, runtime
+from tasks import observers, published, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
 from tasks.config import Role
+from tasks.config.last_good import KEPT_S
 from tasks.delivery.lease import Known, Lease, Settled, Superseded
 from tasks.delivery.times import Clock, enqueued_ms
 from tasks.delivery.transport import TAKEN_FROM
@@ -348,9 +349,20 @@ class Hand:
         return queue_of(role) if role in {*settings.roles, *settings.removed} else COMMON_QUEUE
 
     def _was_removed(self, role: str) -> bool:
-        """Tell what was taken just before a reload removed its role from what nobody can serve."""
-        came_by = (self._task.request.properties or {}).get(TAKEN_FROM) if self._lease else None
-        return role in self._now.settings.removed and came_by == queue_of(role)
+        """
+        Tell a role that this worker does not serve, but served, or others serve, from no role.
+
+        A removed role's own queue keeps its tasks. Those of the common queue wait for a minute, as
+        the file may be half written; and for as long as other workers publish the role.
+        """
+        settings = self._now.settings
+        if not self._lease or role in settings.roles or settings.serves_any_role:
+            return False
+        came_by = (self._task.request.properties or {}).get(TAKEN_FROM)
+        if role in settings.removed and (came_by == queue_of(role) or self._now.age_s < KEPT_S):
+            return True
+        others = published.published(published.FRESH_S)
+        return bool(others and role in others.roles)
 
     def _left_s(self, call: Call, role: Role) -> float:
         return (call.deadline_s or role.deadline_s) - self._age_s()

@@ -7,6 +7,7 @@ process's answer.
 
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from breaker import Breakers
-from tasks.config import Settings, load_settings
+from tasks.config import Settings, load_settings, serve
 from tasks.connection import client, redis_url
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.store import Store
@@ -48,6 +49,12 @@ class Runtime:
         self.keeper = keeper
         self.teller = teller
         self.parking = Parking(registry.settings, registry, keeper.store)
+        self._made_at = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """How long these settings have been in use."""
+        return time.monotonic() - self._made_at
 
     @classmethod
     def over(cls, settings: Settings, breakers: Breakers) -> "Runtime":
@@ -83,6 +90,7 @@ def use_settings(settings: Settings) -> None:
     from tasks.config.handover import Handover  # noqa: PLC0415 - commands read no roles file
 
     _settings, _handover = settings, Handover()
+    serve(settings)
 
 
 def change_settings(settings: Settings, content: bytes) -> None:
@@ -138,6 +146,7 @@ def _change(settings: Settings) -> Runtime:
     gone = {*before.settings.removed, *before.settings.roles} - settings.roles.keys()
     now = before.renewed(replace(settings, removed=frozenset(gone)))
     _settings, _built[os.getpid()] = now.settings, now
+    serve(now.settings)
     return now
 
 
@@ -163,3 +172,4 @@ def close() -> None:
     """Close this process's runtime, if it has one."""
     if (built := _built.pop(os.getpid(), None)) is not None:
         built.close()
+    serve(None)

@@ -30,7 +30,7 @@ NEEDED = (
     ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
     ("hset", "delayed:messages", "x", "x"), ("xadd", "parked:events", "*", "x", "x"),
     ("xadd", "dead", "*", "x", "x"), ("hset", "dead:messages", "x", "x"),
-    ("hsetnx", "paused", "x", "x"), ("hset", "workers", "x", "x"),
+    ("hsetnx", "paused", "x", "x"), ("hset", "roles", "x", "x"), ("hset", "workers", "x", "x"),
     ("zadd", "workers:until", "1", "x"), ("hsetnx", "draining", "x", "x"), ("sadd", "queues", "x"),
     ("xadd", "operations", "*", "x", "x"), ("hincrby", "delayed:queues", "x", "1"),
     ("lindex", "role.x", "1"), ("hincrby", "delivery", "x", "1"),

@@ -14,6 +14,7 @@ from celery.worker import WorkController
 
 from tasks import runtime
 from tasks.fleet import QUEUES, RUNNING
+from tasks.published import to_publish
 from tasks.queue import app
 from workers.pools import name_of
 
@@ -25,27 +26,31 @@ OURS = {name: app.conf[name] for name in KEPT}
 """Settings of Celery's that delivery rests on, as they are before anybody else's code is read."""
 
 
-def about(worker: WorkController, grace_s: float) -> tuple[dict[str, Any], Iterable[str]]:
+def about(worker: WorkController, grace_s: float) -> tuple[dict[str, Any], Iterable[str], str]:
     """
-    Describe this worker, and name the queues it consumes.
+    Describe this worker, and name the queues it consumes and the roles it serves.
 
     Args:
         grace_s: How long its tasks have when it is stopped.
     """
     now, queues = runtime.runtime(), sorted(app.amqp.queues.consume_from)
     pool = name_of(worker.pool)
-    return {
-        "name": worker.hostname,
-        "pool": pool,
-        "concurrency": worker.concurrency,
-        "version": now.settings.version,
-        QUEUES: queues,
-        RUNNING: now.keeper.running_by_queue(),
-        "grace_s": grace_s,
-        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        **({} if patched(pool) else {"unpatched": True}),
-        **({"altered": changed} if (changed := altered(worker)) else {}),
-    }, queues
+    return (
+        {
+            "name": worker.hostname,
+            "pool": pool,
+            "concurrency": worker.concurrency,
+            "version": now.settings.version,
+            QUEUES: queues,
+            RUNNING: now.keeper.running_by_queue(),
+            "grace_s": grace_s,
+            "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            **({} if patched(pool) else {"unpatched": True}),
+            **({"altered": changed} if (changed := altered(worker)) else {}),
+        },
+        queues,
+        to_publish(now.settings),
+    )
 
 
 def patched(pool: str) -> bool:

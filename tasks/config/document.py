@@ -10,7 +10,6 @@ anchors and merge keys work, a key given twice is a fault.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -128,21 +127,9 @@ def parse(content: bytes, path: Path, environ: Mapping[str, str], faults: Faults
         raise _refused(path, 1, "nested too deeply") from None
 
 
-def stamp(path: Path) -> tuple[int, ...]:
-    """Return what differs when the file is another or has changed; empty if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
-
-
-@lru_cache(maxsize=4)
-def keys_of(path: Path, key: str, _stamp: tuple[int, ...]) -> frozenset[str] | None:
+def keys_of(path: Path, key: str) -> frozenset[str] | None:
     """
     Return the keys of the mapping under a key of the file; None if there is no such mapping.
-
-    The answer is kept for as long as the file's stamp is the same.
 
     Raises:
         ConfigError: The file cannot be read, or is no YAML.

@@ -6,12 +6,11 @@ The worker checks it with the whole file; a producer, who has no keys, reads thi
 
 import os
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.config import role_names, roles_path
-from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes, stamp
+from tasks.config import LAST_GOOD, known_path, role_names
+from tasks.config.document import BROKEN, Faults, Node, parse, read_bytes
 from tasks.config.settings import NAME
 from tasks.workflows.definition import Definition, read, shown
 
@@ -26,26 +25,28 @@ class _ItsFaults(Faults):
             super().add(line, where, what)
 
 
-def load(environ: Mapping[str, str] = os.environ) -> dict[str, Definition]:
+def load(environ: Mapping[str, str] = os.environ) -> Mapping[str, Definition]:
     """
     Read the workflows of the roles file; there are none without a file.
+
+    What was read last counts for as long as the file cannot be read.
 
     Raises:
         ConfigError: Listing every fault of this section, by line.
     """
-    path = roles_path(environ)
-    return {} if path is None else dict(_load(path, stamp(path), tuple(environ.items())))
+    path = known_path(environ)
+    if path is None:
+        return {}
+    known = dict(environ)
+    part = SECTION, hash(frozenset(known.items()))
+    return LAST_GOOD.read(path, part, lambda: _load(path, known)) or {}
 
 
-@lru_cache(maxsize=4)
-def _load(
-    path: Path, _stamp: tuple[int, ...], environ: tuple[tuple[str, str], ...]
-) -> Mapping[str, Definition]:
-    """Read them; what was read is kept for as long as file and environment are the same."""
+def _load(path: Path, environ: Mapping[str, str]) -> Mapping[str, Definition]:
     faults = _ItsFaults(path)
-    top = parse(read_bytes(path), path, dict(environ), faults).value
+    top = parse(read_bytes(path), path, environ, faults).value
     node = top.get(SECTION) if isinstance(top, dict) else None
-    found = definitions(node, role_names(dict(environ)), faults) if node else {}
+    found = definitions(node, role_names(environ), faults) if node else {}
     faults.raise_if_any()
     return found
 

@@ -99,7 +99,7 @@ class Keeper:
         self.rest = Rest()
         self._wake = threading.Event()
         self._room = threading.Event()
-        self._about: Callable[[], tuple[dict[str, Any], Iterable[str]]] = lambda: ({}, ())
+        self._about: Callable[[], tuple[dict[str, Any], Iterable[str], str]] = lambda: ({}, (), "")
         self._drain: Callable[[str], object] = lambda _: None
         self.closing = self.stopped = self._away = self._news = False
         self.is_ready = False
@@ -111,14 +111,15 @@ class Keeper:
 
     def start(
         self,
-        about: Callable[[], tuple[dict[str, Any], Iterable[str]]],
+        about: Callable[[], tuple[dict[str, Any], Iterable[str], str]],
         drain: Callable[[str], object],
     ) -> None:
         """
         Start the thread; also an idle worker puts back what others have left.
 
         Args:
-            about: What the worker says of itself, and the queues that it consumes.
+            about: What the worker says of itself, the queues that it consumes, and the roles that
+                it serves, as `Store.present` takes them.
             drain: Called once, with the name of who wants the worker to end when it has finished.
         """
         self._about, self._drain = about, drain
@@ -352,8 +353,11 @@ class Keeper:
         """Say that this worker is there, and hear whether it is to drain."""
         if self.stopped:
             return  # and forgotten already
-        about, queues = self._about()
-        told = self.store.present(self._worker, json.dumps(about), queues)
+        about, queues, roles = self._about()
+        version = str(about.get("version", ""))
+        told = self.store.present(
+            self._worker, json.dumps(about), queues, version=version, roles=roles
+        )
         if told and not self.drained_by:
             self.drained_by = json.loads(told)["who"]
             self._drain(self.drained_by)

@@ -350,7 +350,9 @@ class Store:
         words = [word for pair in fields.items() for word in pair]
         return bool(self._run("bury", [], tag, task_id, meta, expires_s, *words))
 
-    def present(self, worker: str, about: str, queues: Iterable[str]) -> str:
+    def present(  # what a worker says of itself
+        self, worker: str, about: str, queues: Iterable[str], *, version: str = "", roles: str = ""
+    ) -> str:
         """
         Say that a worker is there.
 
@@ -358,11 +360,13 @@ class Store:
             worker: What its tags begin with.
             about: What it says of itself, as JSON.
             queues: That it consumes.
+            version: Of its roles file.
+            roles: That it serves, as JSON (`tasks/published.py`); empty: none are published.
 
         Returns:
             Who drains it, as JSON; empty if nobody does.
         """
-        told = self._run("present", [], worker, about, LEASE_MS, *queues)
+        told = self._run("present", [], worker, about, LEASE_MS, version, roles, *queues)
         return _text(told) if told else ""
 
     def leave(self, worker: str) -> None:

@@ -39,6 +39,10 @@
 -- paused                 hash    queue -> JSON: who, at_ms, why; an operator's, and nobody else ends it
 -- workers                hash    worker -> JSON: what it says of itself (`workers/presence.py`)
 -- workers:until          zset    worker -> ms at which it is forgotten unless it says so again
+-- roles                  hash    version of a roles file -> JSON: what its workers serve, for producers
+--     roles              name -> parameters that it refuses, and why
+--     any                true: they serve every role
+-- roles:until            zset    version -> ms at which it is forgotten unless a worker says it again
 -- draining               hash    worker -> JSON: who, at_ms; it takes nothing more, and ends
 -- queues                 set     names of the queues that any worker has ever consumed
 -- operations             stream  about OPERATIONS: what operators did; the fields of each:
