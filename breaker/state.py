@@ -120,6 +120,11 @@ class BreakerState:
     probes: int
     source: Literal["redis", "local"]
 
+    @property
+    def due(self) -> bool:
+        """Whether it lets a probe in and nobody has sent one: without traffic it stays so."""
+        return self.state != "closed" and not self.open_for_s and not self.probes
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

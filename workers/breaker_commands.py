@@ -46,8 +46,9 @@ def breakers(
     """
     Show every breaker of the fleet, or move one by hand.
 
-    failures: in a row; successes: of probes; opens in: until probes are let in;
-    held for: by Retry-After; trips: in a row; forced: by an operator.
+    failures: in a row; successes: of probes; opens in: until probes are let in (due:
+    the next call is one); held for: by Retry-After; trips: in a row; forced: by an
+    operator.
     """
     if context.invoked_subcommand:
         return
@@ -151,7 +152,7 @@ def _table(states: list[BreakerState]) -> Table:
             Text(plain(state.state), style=COLOURS.get(state.state, "")),
             state.failures,
             state.successes,
-            f"{state.open_for_s:.1f} s" if state.open_for_s else "",
+            f"{state.open_for_s:.1f} s" if state.open_for_s else "due" if state.due else "",
             f"{state.held_for_s:.1f} s" if state.held_for_s else "",
             state.trips,
             state.forced or "",

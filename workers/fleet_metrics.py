@@ -131,6 +131,7 @@ def _of_breakers() -> Iterator[_Family]:
     yield _family(
         metrics.FORCED, (((b.name, state), b.forced == state) for b in seen for state in FORCED)
     )
+    yield _family(metrics.DUE, (((b.name,), b.due) for b in seen))
     yield _family(metrics.FAILURES, (((b.name,), b.failures) for b in seen))
     yield _family(metrics.HELD_S, (((b.name,), b.held_for_s) for b in seen))
 

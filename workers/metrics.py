@@ -102,6 +102,11 @@ FORCED = Metric(
     "breakwater_breaker_forced", "gauge",
     "1 while an operator keeps it open or closed, whatever its state.", ("breaker", "state"),
 )  # fmt: skip
+DUE = Metric(
+    "breakwater_breaker_due", "gauge",
+    "1 while it is not closed, lets a probe in, and no call is made that could be one.",
+    ("breaker",),
+)  # fmt: skip
 FAILURES = Metric(
     "breakwater_breaker_failures", "gauge", "Its run of consecutive failures.", ("breaker",)
 )
@@ -130,6 +135,6 @@ BY_PROCESS = (
 )  # fmt: skip
 OF_FLEET = (
     REDIS_UP, DEPTH, OLDEST_S, RUNNING, DELAYED, CONSUMERS, PAUSED, PARKED, WORKERS, VERSIONS,
-    STATE, FORCED, FAILURES, HELD_S, DEAD, DEAD_KEPT, DUPLICATES, RECOVERED, SUPERSEDED,
+    STATE, FORCED, DUE, FAILURES, HELD_S, DEAD, DEAD_KEPT, DUPLICATES, RECOVERED, SUPERSEDED,
     LEDGER_ROWS,
 )  # fmt: skip

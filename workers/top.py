@@ -13,12 +13,13 @@ from breaker import Breakers, BreakerState
 from tasks.errors import ConfigError
 from tasks.fleet import Fleet, View
 from tasks.ledger.database import Database
-from tasks.ledger.summary import Line, Where, summarise
+from tasks.ledger.summary import Line, Where, began_ms, summarise
 from tasks.operations import Operations
 from tasks.queue import queue_of
 
 WINDOW_S = 300
 """The time that rates, latencies and costs are of."""
+LEAST_SPAN_S = 1.0
 LEDGER_EVERY_S = 5.0
 EVENTS = 30
 
@@ -42,6 +43,8 @@ class Rates:
     """By role: answers by provider."""
     missing: str = ""
     """Why there are none."""
+    span_s: float = WINDOW_S
+    """The time that the sums are of: shorter while the ledger itself is younger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +93,15 @@ class Watch:
             by_provider = summarise(self._database, ["provider"], where)
             by_role = summarise(self._database, ["role"], where)
             by_both = summarise(self._database, ["role", "provider"], where)
+            first_ms = began_ms(self._database) or 0
         except ConfigError as fault:
             return Rates(missing=str(fault))
         except SQLAlchemyError as fault:
             return Rates(missing=f"the ledger does not answer ({type(fault).__name__})")
         rates = Rates(
-            {line.group[0]: line for line in by_provider}, {line.group[0]: line for line in by_role}
+            {line.group[0]: line for line in by_provider},
+            {line.group[0]: line for line in by_role},
+            span_s=min(WINDOW_S, max(LEAST_SPAN_S, (now_ms - first_ms) / 1000)),
         )
         for line in by_both:
             role, provider = line.group

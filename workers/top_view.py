@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import itemgetter
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,12 +16,11 @@ from tasks.ledger.summary import Line
 from workers.console import COLOURS, age
 from workers.metrics_commands import dollars, short
 from workers.plain import plain
-from workers.top import WINDOW_S, Event, Scene
+from workers.top import Event, Scene
 
 WIDE = 120
 """From this width on there are tokens, errors and reasons as well."""
 LEAST_EVENTS = 4
-PER_HOUR = 3600 // WINDOW_S
 HEADS = 6
 """Lines that are not rows: the head, two tables' heads, blanks."""
 
@@ -31,8 +31,10 @@ def draw(scene: Scene, width: int, height: int) -> RenderableType:
     providers, queues = _providers(scene), _queues(scene)
     room = height - HEADS - LEAST_EVENTS
     most = max(3, room // 2) if len(providers) + len(queues) > room else room
-    provider_table = _provider_table(scene, providers[:most], wide)
-    role_table = _role_table(scene, queues[: max(3, room - len(providers[:most]))], wide)
+    provider_table = _provider_table(scene, sorted(providers[:most], key=itemgetter(0)), wide)
+    chosen = queues[: max(3, room - len(providers[:most]))]
+    # By name: a row stays where it is while its numbers change.
+    role_table = _role_table(scene, sorted(chosen, key=lambda queue: queue.role), wide)
     used = HEADS + min(len(providers), most) + role_table.row_count
     return Group(
         _head(scene, width),
@@ -52,7 +54,7 @@ def _head(scene: Scene, width: int) -> Text:
     at = datetime.fromtimestamp(scene.view.now_ms / 1000, UTC).strftime("%H:%M:%S UTC")
     versions = scene.view.versions()
     lines = scene.rates.providers.values()
-    hour_usd = sum((line.cost_usd for line in lines), start=Decimal(0)) * PER_HOUR
+    hour_usd = sum((line.cost_usd for line in lines), start=Decimal(0)) * _per_hour(scene)
     text = Text.assemble(
         ("breakwater ", "bold"), f"{at}  ",
         (f"{len(workers)} workers", "" if workers else "red"), f" {running}/{slots} busy  ",
@@ -67,7 +69,7 @@ def _head(scene: Scene, width: int) -> Text:
 
 
 def _providers(scene: Scene) -> list[tuple[str, BreakerState | None]]:
-    """Name the providers, those in trouble first."""
+    """Name the providers, those in trouble first: should not all have room, they do."""
     states = {state.name: state for state in scene.breakers}
     names = sorted({*states, *scene.rates.providers})
     well = {name for name in names if name not in states or not _trouble(states[name])}
@@ -75,9 +77,9 @@ def _providers(scene: Scene) -> list[tuple[str, BreakerState | None]]:
 
 
 def _queues(scene: Scene) -> list[Queue]:
-    """Choose the queues, those in trouble first, then those with most to do."""
+    """Choose the queues, those in trouble first: should not all have room, they do."""
     known = [queue for queue in scene.view.queues if queue.role or queue.depth or queue.running]
-    return sorted(known, key=lambda q: (not (q.parked or q.paused), -(q.depth + q.running), q.role))
+    return sorted(known, key=lambda q: (not (q.parked or q.paused), q.role))
 
 
 def _provider_table(
@@ -94,7 +96,7 @@ def _provider_table(
             plain(name),
             Text(state.state, style=COLOURS[state.state]) if state else "",
             _trouble(state),
-            *_rates(line, wide),
+            *_rates(scene, line, wide),
             *([_errors(line)] if wide else []),
         )
     return table
@@ -109,7 +111,7 @@ def _role_table(scene: Scene, queues: Iterable[Queue], wide: bool) -> Table:
         table.add_column("$/h", justify="right", no_wrap=True)
     table.add_column("state, served by", ratio=1, no_wrap=True)
     for queue in queues:
-        per_minute, ok, _, p95, *_, usd = _rates(scene.rates.roles.get(queue.role), wide)
+        per_minute, ok, _, p95, *_, usd = _rates(scene, scene.rates.roles.get(queue.role), wide)
         table.add_row(
             plain(queue.role or "(any)"),
             short(queue.depth),
@@ -136,6 +138,8 @@ def _trouble(state: BreakerState | None) -> Text:
         text.append(f"forced {state.forced}", style="yellow")
     elif state.open_for_s:
         text.append(f"{state.reason} {state.open_for_s:.0f} s", style="red")
+    elif state.due:
+        text.append("the next call probes", style="yellow")
     elif state.held_for_s:
         text.append(f"held {state.held_for_s:.0f} s", style="yellow")
     elif state.failures and state.state == "closed":
@@ -143,21 +147,25 @@ def _trouble(state: BreakerState | None) -> Text:
     return text
 
 
-def _rates(line: Line | None, wide: bool) -> list[str]:
+def _rates(scene: Scene, line: Line | None, wide: bool) -> list[str]:
     """Say a group's calls a minute, success, p50, p95, perhaps tokens a minute, dollars an hour."""
     if line is None or not line.attempts:
         return [""] * (7 if wide else 5)
-    minutes = WINDOW_S // 60
+    minutes = scene.rates.span_s / 60
     ok = line.success_rate
     p50, p95 = (line.percentile("latency_ms", share) for share in (50, 95))
-    tokens = [short(line.sums[kind] // minutes) for kind in ("input_tokens", "output_tokens")]
+    tokens = [short(round(line.sums[kind] / minutes)) for kind in ("input_tokens", "output_tokens")]
     return [
         f"{line.calls / minutes:.3g}",
         "" if ok is None else f"{ok:.0%}",
         *("" if ms is None else _duration(ms) for ms in (p50, p95)),
         *(tokens if wide else []),
-        dollars(line.cost_usd * PER_HOUR) + ("+?" if line.sums["unpriced"] else ""),
+        dollars(line.cost_usd * _per_hour(scene)) + ("+?" if line.sums["unpriced"] else ""),
     ]
+
+
+def _per_hour(scene: Scene) -> Decimal:
+    return Decimal(3600) / Decimal(scene.rates.span_s)
 
 
 def _duration(ms: int) -> str:

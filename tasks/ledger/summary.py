@@ -143,6 +143,13 @@ class Line:
         }
 
 
+def began_ms(database: Database) -> int | None:
+    """Return when the ledger's first attempt began, in ms since the epoch; None if it is empty."""
+    with database.engine.connect() as connection:
+        found: int | None = connection.scalar(select(func.min(attempts.c.started_ms)))
+    return found
+
+
 def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]:
     """
     Sum the attempts up.
