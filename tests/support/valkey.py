@@ -51,6 +51,11 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def forget(self) -> None:
+        """Remove its files, so that it starts empty."""
+        shutil.rmtree(self._folder)
+        Path(self._folder).mkdir()
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)
