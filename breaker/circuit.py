@@ -19,10 +19,12 @@ from typing import Any
 import pybreaker
 import structlog
 
-from breaker.listener import SeenState
+from breaker.listener import SeenState, TransitionLog
 from breaker.outage import FailoverStorage
 from breaker.probes import Probes
-from breaker.state import Answer, BreakerState, Forced, Outcome, Report, Rules, State
+from breaker.state import Answer, BreakerState, Forced, Outcome, Report, Rules, State, check_name
+
+CALL_ASYNC = "__pybreaker_call_async"
 
 Neutral = type[BaseException] | Callable[[Any], bool]
 
@@ -142,6 +144,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         # These four are what pybreaker's methods that we keep work with.
         self._lock = threading.RLock()
         self._name = name
+        self._names = {name}
         self._excluded_exceptions: list[Any] = list(exclude)
         self._listeners: list[Any] = list(listeners)
         self._throw_new_error_on_trip = throw_new_error_on_trip
@@ -149,10 +152,29 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         self._probes = probes
         self.rules = rules
 
-    @property  # type: ignore[misc] # always there, and never another
+    @property
     def name(self) -> str:
         """The breaker's name."""
         return str(self._name)
+
+    @name.setter
+    def name(self, name: str) -> None:
+        """
+        Guard by another name from now on; calls that are out still count for the earlier one.
+
+        The name is the state's key in Redis, so the state is the one that this name has there.
+
+        Raises:
+            ValueError: The name has spaces or braces.
+        """
+        check_name(name)
+        self._names = self._names | {name}
+        self._name = name
+
+    @property
+    def listeners(self) -> tuple[Any, ...]:
+        """The listeners that were added; the one that writes the log is not among them."""
+        return tuple(each for each in self._listeners if not isinstance(each, TransitionLog))
 
     def admit(self) -> Permit:
         """
@@ -249,9 +271,21 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
             yield
 
     def __call__(  # type: ignore[override] # pybreaker's takes anything
-        self, func: Callable[..., Any] | None = None
+        self, func: Callable[..., Any] | None = None, **how: bool
     ) -> Callable[..., Any]:
-        """Decorate a function, with or without parentheses; an `async def` stays one."""
+        """
+        Decorate a function, with or without parentheses; an `async def` stays one.
+
+        Args:
+            func: What is guarded.
+            how: `__pybreaker_call_async`, pybreaker's word for what returns an awaitable; here
+                awaitables are awaited and counted without it, and without Tornado.
+
+        Raises:
+            TypeError: There is another word in `how`.
+        """
+        if how.keys() - {CALL_ASYNC}:
+            raise TypeError(f"unknown arguments {sorted(how)}; there is only {CALL_ASYNC}")
         if func is None:
             return self
         guarded: Callable[..., Any]
@@ -366,14 +400,14 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
 
     def _settle(self, permit: Permit, report: Report) -> Answer | None:
         """Send the report, unless one was sent, or Redis is back and knows nothing of the call."""
-        if permit.name != self.name:
+        if permit.name not in self._names:
             raise ValueError(f"a permit of breaker {permit.name!r} came to {self.name!r}")
         if not permit.settle():
             return None
         try:
             if permit.view.source == "local":
-                return self._storage.record_local(self.name, self.rules, report)
-            return self._storage.record(self.name, self.rules, report)
+                return self._storage.record_local(permit.name, self.rules, report)
+            return self._storage.record(permit.name, self.rules, report)
         finally:
             permit.end()
 
@@ -435,7 +469,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
             )
 
     def _tell(self, event: str, *args: Any, **kwargs: Any) -> None:
-        for listener in self.listeners:
+        for listener in tuple(self._listeners):
             try:
                 getattr(listener, event)(self, *args, **kwargs)
             except Exception as error:  # noqa: BLE001 - whatever a listener does, the call goes on

@@ -15,7 +15,7 @@ from breaker.circuit import Neutral, SharedCircuitBreaker
 from breaker.listener import TransitionLog
 from breaker.outage import FailoverStorage
 from breaker.probes import Probe, Probes
-from breaker.state import NAME, BreakerState, Report, Rules
+from breaker.state import BreakerState, Report, Rules, check_name
 from breaker.storage import RedisStorage, Scripts
 from breaker.whole_answer import WholeAnswer
 
@@ -114,7 +114,7 @@ class Breakers:
                 is already in use with other options.
         """
         with self._lock:
-            breaker, made_with = self._breakers.get(name, (None, {}))
+            breaker, made_with = self._known(name)
             if breaker is None:
                 breaker = self._make(name, **options)
                 self._breakers[name] = breaker, options
@@ -134,7 +134,7 @@ class Breakers:
             ValueError: The name has spaces or braces, or a number is out of range.
         """
         with self._lock:
-            breaker, made_with = self._breakers.get(name, (None, {}))
+            breaker, made_with = self._known(name)
             if breaker is None or options != made_with:
                 breaker = self._make(name, **options)
                 self._breakers[name] = breaker, options
@@ -173,7 +173,7 @@ class Breakers:
             RedisError: Redis does not answer.
         """
         for name in self._storage.redis.names():
-            breaker, _ = self._breakers.get(name, (None, {}))
+            breaker, _ = self._known(name)
             (breaker or self._make(name)).reset()
 
     def close(self) -> None:
@@ -187,9 +187,14 @@ class Breakers:
         self._storage.restart()
         self._probes.restart()
 
+    def _known(self, name: str) -> tuple[SharedCircuitBreaker | None, Options]:
+        breaker, made_with = self._breakers.get(name, (None, Options()))
+        if breaker and breaker.name != name:  # it was given another name
+            return None, Options()
+        return breaker, made_with
+
     def _make(self, name: str, **options: Any) -> SharedCircuitBreaker:
-        if not NAME.fullmatch(name):
-            raise ValueError(f"breaker name {name!r} must be without spaces and braces")
+        check_name(name)
         own = {"exclude", "listeners", "throw_new_error_on_trip"}
         renamed = {"reset_timeout": "reset_timeout_s"}
         numbers = {renamed.get(key, key): options[key] for key in options.keys() - own}

@@ -14,6 +14,17 @@ Forced = Literal["open", "closed"]
 NAME = re.compile(r"[^\s{}\x00-\x1f]+")
 
 
+def check_name(name: str) -> None:
+    """
+    Check a breaker's name, which is a part of its keys in Redis.
+
+    Raises:
+        ValueError: It has spaces or braces.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"breaker name {name!r} must be without spaces and braces")
+
+
 def whoami() -> str:
     """Say `host:pid`; asked each time, because a fork changes it."""
     return f"{socket.gethostname()}:{os.getpid()}"

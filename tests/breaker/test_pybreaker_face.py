@@ -487,3 +487,110 @@ def test_a_healthy_call_costs_two_round_trips(breakers: Breakers) -> None:
     assert {name for name, number in calls.items() if number} <= {
         "cmdstat_evalsha", "cmdstat_time", "cmdstat_hgetall", "cmdstat_info",
     }  # fmt: skip
+
+
+def test_another_name_is_another_state(breakers: Breakers) -> None:
+    """pybreaker's setter; a call that is out then counts where it was admitted."""
+    breaker = breakers.get("before", fail_max=2)
+    out = breaker.admit()
+
+    breaker.name = "after"
+    breaker.record(out, "failure", reason="OSError")
+    with pytest.raises(OSError, match="down"):
+        breaker.call(fail)
+
+    assert (breaker.name, breaker.peek().name) == ("after", "after")
+    assert (breakers.get("before").fail_counter, breaker.fail_counter) == (1, 1)
+    assert breakers.get("before") is not breaker
+
+
+@pytest.mark.parametrize("name", ["", "a b", "{a}", "a\n", None, 5])
+def test_a_name_that_is_no_key_is_refused(breaker: SharedCircuitBreaker, name: Any) -> None:
+    """And the breaker keeps the one it has."""
+    with pytest.raises(ValueError, match="must be without spaces and braces"):
+        breaker.name = name
+
+    assert breaker.name == "x"
+
+
+def test_a_permit_of_another_breaker_is_refused_after_a_new_name(breakers: Breakers) -> None:
+    """It was never admitted by this one."""
+    breaker = breakers.get("a")
+    breaker.name = "b"
+
+    with pytest.raises(ValueError, match="a permit of breaker 'c' came to 'b'"):
+        breaker.record(breakers.get("c").admit(), "success")
+
+
+def test_a_renamed_breaker_is_not_reset_in_place_of_another(breakers: Breakers) -> None:
+    """Nor handed out under its earlier name."""
+    trip(breakers.get("a"))
+    renamed = breakers.get("a")
+    renamed.name = "b"
+    trip(renamed)
+
+    breakers.reset_all()
+
+    assert [breakers.get(name).current_state for name in "ab"] == ["closed", "closed"]
+    assert breakers.replace("a").name == "a"
+
+
+def test_pybreakers_word_for_async_is_taken(breaker: SharedCircuitBreaker) -> None:
+    """With parentheses or beside the function; what is awaited is counted, without Tornado."""
+
+    @breaker(__pybreaker_call_async=True)
+    async def answer(value: int) -> int:
+        return value
+
+    async def down() -> None:
+        raise OSError("down")
+
+    async def both() -> int:
+        with pytest.raises(OSError, match="down"):
+            await breaker(down, __pybreaker_call_async=True)()
+        failures = breaker.fail_counter
+        assert await answer(3) == 3
+        return failures
+
+    assert asyncio.run(both()) == 1
+    assert breaker.fail_counter == 0
+
+
+def test_a_future_is_awaited_and_counted(breaker: SharedCircuitBreaker) -> None:
+    """What Tornado's coroutines return is one."""
+
+    async def use() -> None:
+        @breaker(__pybreaker_call_async=True)
+        def refused() -> asyncio.Future[None]:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(OSError("down"))
+            return future
+
+        with pytest.raises(OSError, match="down"):
+            await refused()
+
+    asyncio.run(use())
+
+    assert breaker.fail_counter == 1
+
+
+def test_a_word_that_is_not_pybreakers_is_refused(breaker: SharedCircuitBreaker) -> None:
+    """A typing error is not passed over."""
+    with pytest.raises(TypeError, match=r"unknown arguments \['call_async'\]"):
+        breaker(int, call_async=True)
+
+
+def test_only_added_listeners_are_listed(breakers: Breakers) -> None:
+    """The one that writes the log is the breaker's own, and stays."""
+    first, second = Listener(), Listener()
+    breaker = breakers.get("x", fail_max=1, listeners=[first])
+
+    breaker.add_listeners(second)
+    listed = breaker.listeners
+    breaker.remove_listener(first)
+    with structlog.testing.capture_logs() as logs, pytest.raises(BreakerOpen):
+        breaker.call(fail)
+
+    assert (listed, breaker.listeners) == ((first, second), (second,))
+    assert second.heard[-1] == ("closed", "open")
+    assert [entry["event"] for entry in logs] == ["breaker.transition"]
