@@ -5,7 +5,6 @@ How everybody here reaches Redis: the delivery, the results, the commands, the b
 refusals mean in words that say what to do. docs/redis.md has the server's side.
 """
 
-import re
 from typing import Any
 
 import redis
@@ -161,9 +160,10 @@ def own_words(error: BaseException) -> str:
     Of a command in a pipeline redis-py names all words; kept are the command and its key.
     """
     text = str(error)
-    if of_pipeline := _OF_PIPELINE.match(text):
-        asked = f"{of_pipeline[1]}: " if "EVAL" not in of_pipeline[1] else ""
-        text = asked + text[of_pipeline.end() :]
+    pipelined, is_pipelined, said = text.rpartition(") of pipeline caused error: ")
+    if is_pipelined and pipelined.startswith("Command # "):
+        command = " ".join(pipelined.partition("(")[2].split(" ", 2)[:2])
+        text = said if "EVAL" in command else f"{command}: {said}"
     text = text.partition(", with args")[0].partition("\n")[0]
     return text if len(text) <= WORDS else text[:WORDS] + "…"
 
@@ -179,7 +179,6 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 
 WORDS = 200
-_OF_PIPELINE = re.compile(r"Command # \d+ \((\S+ \S+).*\) of pipeline caused error: ", re.DOTALL)
 MEANINGS = (
     (OutOfMemoryError, "", "it is full (OOM)", "give it memory, or let the workers drain it"),
     (

@@ -385,7 +385,10 @@ class DeadlineExceeded(BreakwaterError):
     """The task's deadline passed before any target answered."""
 
 
+_LONGEST = 80  # characters of a word that are compared; a whole prompt would take seconds
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say `" (did you mean 'x'?)"` if a known word is near, else nothing."""
-    close = get_close_matches(word, list(known), n=1)
+    close = get_close_matches(word[:_LONGEST], list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

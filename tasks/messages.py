@@ -70,7 +70,7 @@ class _Conversation:
         if not isinstance(role, str) or role not in SPEAKERS:
             allowed = ", ".join(SPEAKERS)
             raise InvalidPrompt(f"{where} has no valid role; it must be one of {allowed}")
-        if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS[role]):
+        if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS[role])[:MAX_TOLD]:
             allowed = ", ".join(sorted(_KEYS[role]))
             raise InvalidPrompt(
                 f"{where} has unknown keys {unknown}; one of role {role} has {allowed}"

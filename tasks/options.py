@@ -12,6 +12,8 @@ from tasks.tools import tool_choice_of, tools_of
 OPTIONS = (
     "system", "params", "metadata", "deadline_s", "schema", "tools", "tool_choice", "stream",
 )  # fmt: skip
+MAX_TOLD = 10
+"""Unknown options that are named; the rest are counted."""
 LONGEST_S = 10 * 365 * 86400
 
 
@@ -23,11 +25,12 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         InvalidOption: Listing every fault.
     """
     options = as_they_travel(options)
+    unknown = [str(name) for name in options if name not in OPTIONS]
     faults = [
-        f"unknown option {str(name)[:40]!r}{nearest(str(name), OPTIONS)}"
-        for name in options
-        if name not in OPTIONS
+        f"unknown option {name[:40]!r}{nearest(name, OPTIONS)}" for name in unknown[:MAX_TOLD]
     ]
+    if len(unknown) > MAX_TOLD:
+        faults.append(f"and {len(unknown) - MAX_TOLD} more unknown options")
     given = {name: value for name, value in options.items() if value is not None}
     checked: dict[str, Any] = {
         name: given[name] for name in ("system", "deadline_s") & given.keys()

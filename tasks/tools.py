@@ -17,6 +17,8 @@ MAX_TOOLS = 512
 """OpenAI takes 128."""
 MAX_BYTES = 1024 * 1024
 """Of all tools' parameters together, as JSON."""
+MAX_TOLD = 10
+"""Unknown keys of a tool that are named."""
 _KEYS = {"name", "description", "parameters"}
 
 
@@ -86,7 +88,7 @@ def _tool(item: object) -> Tool:
             f"{kind[:40]!r} is a tool that one vendor runs itself, and the others of a chain do "
             f"not have it; give a function: name, description, parameters"
         )
-    if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS):
+    if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS)[:MAX_TOLD]:
         raise ValueError(f"unknown keys {unknown}; a tool has name, description, parameters")
     name, description = item.get("name"), item.get("description") or ""
     if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -99,7 +99,7 @@ def _params(pairs: list[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE, such as temperature=0")
         try:
             params[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             params[name] = value  # a word, such as reasoning_effort=low
     return params
 

@@ -47,10 +47,17 @@ openai 3.52.
 """
 
 
+MAX_TOLD = 10
+"""Faults that are named."""
+
+
 def check_params(params: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a call's parameters, one line a fault; empty if nothing."""
-    faults = []
+    faults: list[str] = []
     for name, value in params.items():
+        if len(faults) > MAX_TOLD:
+            faults.append("params: and perhaps more faults")
+            break
         kind = PARAMS.get(name)
         if kind is None:
             faults.append(f"params: {unknown_key(str(name), PARAMS)}")

@@ -15,6 +15,7 @@ from typing import Any
 from tasks.call import Call
 from tasks.errors import BadTask, InvalidOption, InvalidWorkflow, nearest
 from tasks.options import OPTIONS, as_they_travel
+from tasks.schema import as_json_object
 from tasks.workflows.template import INPUT, BadTemplate, Reference, parse
 
 STAGE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -214,6 +215,11 @@ class _Check:
             self._fault((*path, "contains"), "is not a text")
         if equals is not None and not (isinstance(equals, Mapping) and equals):
             self._fault((*path, "equals"), "is not a mapping of paths, such as verdict.ok: true")
+        elif equals is not None:
+            try:
+                as_json_object(equals)
+            except ValueError as fault:
+                self._fault((*path, "equals"), str(fault))
 
     def _stage(
         self, path: Path, stage: object, inside: Collection[str], everywhere: list[str]

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from tasks import complete
 from tasks.call import Call
-from tasks.errors import InvalidOption
+from tasks.errors import InvalidOption, InvalidPrompt
+from tasks.options import OPTIONS
 from tasks.providers.base import Tool
 from tests.support.server_tools import SERVER_TOOLS
 
@@ -194,3 +195,52 @@ def test_the_options_that_travel_are_those_that_were_given(options: dict[str, An
     sent = json.loads(json.dumps(complete.s("coder", "hi", **options)))["kwargs"]
 
     assert Call.of("coder", "hi", sent) == call
+
+
+def nested(kind: type) -> Any:
+    value: Any = 1
+    for _ in range(100_000):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "another"])
+@pytest.mark.parametrize("kind", [list, dict])
+def test_no_option_that_nests_without_an_end_is_an_error_of_another_kind(
+    name: str, kind: type
+) -> None:
+    """Python's own limit is none of the caller's business."""
+    assert name in refused(**{name: nested(kind)})
+
+
+def test_no_prompt_that_nests_without_an_end_is_an_error_of_another_kind() -> None:
+    """Wherever it does."""
+    row, chain = nested(list), nested(dict)
+    call = {"id": "c", "name": "w", "arguments": chain}
+    for prompt in (
+        row,
+        [chain],
+        [{"role": "user", "content": row}],
+        [{"role": "user", "content": [chain]}],
+        [{"role": "user", "content": [{"type": "text", "text": chain}]}],
+        [{"role": "user", "content": [{"type": "image", "url": chain}]}],
+        [{"role": row, "content": "x"}],
+        [{"role": "assistant", "content": "", "tool_calls": row}],
+        [{"role": "assistant", "content": "", "tool_calls": [call]}],
+        {"task_id": "t", "role": "r", "text": row, "attempts": []},
+    ):
+        with pytest.raises(InvalidPrompt):
+            Call.of("coder", prompt, {})
+
+
+def test_faults_are_named_up_to_a_number() -> None:
+    """A hundred thousand of them would be a message of megabytes, and take seconds to word."""
+    many = {f"name{number}": 1 for number in range(100_000)}
+
+    assert "and 99990 more unknown options" in refused(**many)
+    assert len(refused(params=many)) < 5_000
+    assert len(refused(tools=[{"name": "f", **many}])) < 5_000
+    assert len(refused(params={"reasoning_effort": "x" * 1_000_000})) < 1_000
+    with pytest.raises(InvalidPrompt) as raised:
+        Call.of("coder", [{"role": "user", "content": "x", **many}], {})
+    assert len(str(raised.value)) < 5_000

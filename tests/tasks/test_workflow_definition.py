@@ -197,6 +197,12 @@ def test_the_input_of_a_workflow_is_no_larger_than_a_prompt() -> None:
 def test_a_definition_is_read_in_time_that_grows_with_its_size() -> None:
     """Neither its stages, nor their prompts, nor unknown names in them have a square."""
     many = [{"name": f"s{n}", "role": "coder", "prompt": "x"} for n in range(20_000)]
+    deep: object = 1
+    for _ in range(100_000):
+        deep = [deep]
+    bad = Loop([PLAN], Until("plan", equals={"ok": deep}), 1)
+    with pytest.raises(InvalidWorkflow, match="equals: cannot be written as JSON"):
+        Definition.of("w", [bad], None)
     unknown = "".join(f"{{unknown{n}}}" for n in range(50_000))
 
     def faults(nodes: list[dict[str, str]]) -> list[str]:
