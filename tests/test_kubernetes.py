@@ -176,7 +176,7 @@ def pod(tmp_path: Path) -> Iterator[tuple[str, Server]]:
         )  # fmt: skip
         yield f"http://127.0.0.1:{port}{CONTAINER['livenessProbe']['httpGet']['path']}", server
         worker.send_signal(signal.SIGQUIT)
-        worker.wait(20)
+        worker.wait(180)
 
 
 def status(url: str, timeout_s: float = 10) -> int:

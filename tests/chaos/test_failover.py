@@ -38,7 +38,6 @@ def test_a_failover_under_load_loses_no_task(
     What was acknowledged in the last milliseconds and not sent to the replica is forgotten: takes
     and settlements, so that those tasks run, and are paid for, again.
     """
-    simulator.settings("claude", latency=1)
     with fleet(watched.url, roles_over(simulator)) as workers:
         workers.environ["SPOOL_DIR"] = str(workers.folder / "spool")
         workers.start(2, pool, 8)
@@ -46,16 +45,18 @@ def test_a_failover_under_load_loses_no_task(
 
         for _ in range(times):
             # Anew for each: while the dead master comes back, the last ones are answered.
+            simulator.settings("claude", latency="held")
             ids += enqueue(workers, tasks)
             assert watched.master.client.execute_command("WAIT", 1, 5000) == 1
             wait_for(lambda: simulator.in_flight("claude") > 4, 30, workers.logs)
             old = watched.master
             (other,) = [each for each in watched.data if each is not old]
+            before = len(simulator.hits("claude"))
             old.kill()
+            simulator.release("claude")
             since = time.monotonic()
             wait_for(lambda port=other.port: watched.promoted(port), 60)
             promoted_s = time.monotonic() - since
-            before = len(simulator.hits("claude"))
             wait_for(lambda n=before: len(simulator.hits("claude")) > n, 60, workers.logs)
             print(f"promoted after {promoted_s:.1f} s, working {time.monotonic() - since:.1f} s")
             old.start()
@@ -104,7 +105,7 @@ def test_a_redis_that_refuses_for_a_while_is_waited_for(
     refuse: Callable[[Any], Callable[[], object]], simulator: Simulator
 ) -> None:
     """READONLY, NOREPLICAS, NOPERM, MISCONF: paid answers are kept, tasks that wait are not lost."""
-    simulator.settings("claude", latency=1)
+    simulator.settings("claude", latency="held")
     with (
         Process("--save", "") as server,
         fleet(f"redis://127.0.0.1:{server.port}/0", roles_over(simulator)) as workers,
@@ -115,6 +116,7 @@ def test_a_redis_that_refuses_for_a_while_is_waited_for(
         wait_for(lambda: simulator.in_flight("claude") == 4)
 
         mend = refuse(server.client)
+        simulator.release("claude")
         wait_for(lambda: not simulator.in_flight("claude"))
         time.sleep(2)
         mend()

@@ -89,11 +89,12 @@ def test_an_answer_that_redis_does_not_take_outlives_its_worker(
     server: Server, exposed: Fleet, simulator: Simulator
 ) -> None:
     """Paid for while Redis was away, then the worker is killed: the next one settles it."""
-    simulator.settings("claude", latency=3)
+    simulator.settings("claude", latency="held")
     exposed.start(1, "threads", 4)
     ids = enqueue(exposed, 4)
     wait_for(lambda: simulator.in_flight("claude") == 4)
     server.kill()
+    simulator.release("claude")
     spool = exposed.folder / "spool"
     wait_for(lambda: len(list(spool.glob("*.json"))) == 4, 30, exposed.logs)
     os.killpg(exposed.workers[0].pid, signal.SIGKILL)

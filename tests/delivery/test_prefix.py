@@ -126,11 +126,11 @@ def test_what_is_published_is_heard_by_its_plain_name(kept_apart: str) -> None:
         ear.subscribe("plain")
         ear.psubscribe("pat*")
         for _ in range(2):
-            ear.get_message(timeout=5)
+            ear.get_message(timeout=60)
         mine.publish("plain", "p:1")
         mine.publish("pattern", "2")
 
-        heard = [ear.get_message(timeout=5) for _ in range(2)]
+        heard = [ear.get_message(timeout=60) for _ in range(2)]
 
     assert [(each["channel"], each["data"]) for each in heard] == [
         (b"plain", b"p:1"), (b"pattern", b"2"),

@@ -37,7 +37,7 @@ def test_a_result_that_was_published_too_early_is_found(server: Any) -> None:
     """The subscription came too late for it, the look before that too early."""
     got: list[Any] = []
     result = complete.delay("coder", "hi")
-    waiting = threading.Thread(target=lambda: got.append(result.get(timeout=30)), daemon=True)
+    waiting = threading.Thread(target=lambda: got.append(result.get(timeout=180)), daemon=True)
     waiting.start()
 
     settle_unheard(server, result.id, {"text": "here"})
@@ -50,7 +50,7 @@ def test_so_are_those_of_a_group(server: Any) -> None:
     """All that are there, in one look."""
     got: list[Any] = []
     results = group([complete.s("coder", "a"), complete.s("coder", "b")]).apply_async()
-    waiting = threading.Thread(target=lambda: got.extend(results.get(timeout=30)), daemon=True)
+    waiting = threading.Thread(target=lambda: got.extend(results.get(timeout=180)), daemon=True)
     waiting.start()
 
     for each in results.children:

@@ -102,14 +102,14 @@ def test_one_thread_makes_the_cache_and_the_others_do_without() -> None:
 
     def slowly(**fields: Any) -> Any:
         began.set()
-        go_on.wait(20)
+        go_on.wait(180)
         return create(**fields)
 
     client.create = slowly  # type: ignore[method-assign]
     named: list[str | None] = []
     maker = threading.Thread(target=lambda: named.append(kept.name_for(PREFIX, None)))
     maker.start()
-    began.wait(20)
+    began.wait(180)
 
     assert [kept.name_for(PREFIX, None) for _ in range(100)] == [None] * 100
     go_on.set()

@@ -140,11 +140,11 @@ def test_closing_a_provider_ends_its_calls_and_refuses_more(
 
         for call in waiting:
             with pytest.raises(Cancelled):
-                call.result(10)
+                call.result(180)
         assert not others.done()
         assert transport.abort_all() >= 1
         with pytest.raises(Cancelled):
-            others.result(10)
+            others.result(180)
     with pytest.raises(Cancelled, match="shutting down"):
         provider.complete(request())
 

@@ -142,7 +142,7 @@ def test_a_label_with_its_own_port_can_refuse_connections(sim: Simulator) -> Non
 def test_requests_in_chunks_and_one_after_the_other_are_read(sim: Simulator) -> None:
     """A chunked body, keep-alive, and two requests in one packet."""
     place = urlsplit(sim.base_url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=180)
     try:
         for _ in range(2):
             connection.request(
@@ -163,7 +163,7 @@ def test_requests_in_chunks_and_one_after_the_other_are_read(sim: Simulator) -> 
 def test_what_is_not_http_is_refused(sim: Simulator) -> None:
     """A 400, and the connection is closed."""
     place = urlsplit(sim.base_url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=180)
     connection.connect()
     try:
         connection.sock.sendall(b"nonsense\r\n\r\n")

@@ -141,6 +141,8 @@ class Killer:
         ends_at = time.monotonic() + for_s
         while time.monotonic() < ends_at:
             time.sleep(every_s)
+            if not self.kills:
+                wait_for(lambda: self._simulator.in_flight("claude"), explain=self._fleet.logs)
             number = self._alive.pop(self._dice.randrange(len(self._alive)))
             self.in_flight += self._simulator.in_flight("claude")
             if self._pool == "prefork" and self._dice.random() < 0.5:

@@ -114,7 +114,7 @@ class FaultProxy:
             target=asyncio.run, args=(self._main(listening),), name="fault-proxy", daemon=True
         )
         self._thread.start()
-        assert listening.wait(10)
+        assert listening.wait(180)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +127,7 @@ class FaultProxy:
         self._faults.append(_Fault(kind, n, *words, **more))
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(180)
 
     async def _main(self, listening: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()

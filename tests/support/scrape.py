@@ -51,9 +51,9 @@ def scrape(port: int, *, strict: bool = False) -> Scrape:
     if strict:
         kind = "application/openmetrics-text; version=1.0.0"
         request = urllib.request.Request(url, headers={"Accept": kind})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             assert list(openmetrics(answer.read().decode()))
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=180) as answer:
         return Scrape(answer.read().decode())
 
 

@@ -169,7 +169,7 @@ class _Helper:
             self._process = subprocess.Popen(
                 [sys.executable, ZYGOTE, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
-                env={"PATH": os.environ["PATH"]},
+                env={name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ},
             )  # fmt: skip
         atexit.register(self._stop)
 

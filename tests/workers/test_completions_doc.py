@@ -63,7 +63,7 @@ def test_every_key_of_a_result_is_told(workers: Fleet) -> None:
     result = json.loads(
         workers.run(
             "import json\nfrom tasks import complete\n"
-            "print(json.dumps(complete.delay('coder', 'hi').get(timeout=30)))"
+            "print(json.dumps(complete.delay('coder', 'hi').get(timeout=180)))"
         )
     )
 

@@ -14,7 +14,7 @@ from tasks import complete
 for role in %r:
     result = complete.apply_async((role, "CANARY-PROMPT"), {"params": {"temperature": 0}}, task_id="t-" + role)
     try:
-        result.get(timeout=30)
+        result.get(timeout=180)
     except Exception as error:
         print(type(error).__name__)
 """
@@ -73,7 +73,7 @@ def test_a_retried_task_is_asked_again_and_answered(failed: Fleet, simulator: Si
     result = json.loads(
         failed.run(
             "import json; from tasks import app; "
-            "print(json.dumps(app.AsyncResult('t-coder').get(timeout=30)))"
+            "print(json.dumps(app.AsyncResult('t-coder').get(timeout=180)))"
         )
     )
     assert [(a["provider"], a["error"]) for a in result["attempts"]] == [
@@ -151,7 +151,7 @@ from tasks import complete
 from tasks.call import MAX_BYTES
 from tasks.errors import ResultTooLarge
 try:
-    complete.apply_async(("coder", "x" * (MAX_BYTES - 100)), task_id="large").get(timeout=60)
+    complete.apply_async(("coder", "x" * (MAX_BYTES - 100)), task_id="large").get(timeout=180)
 except ResultTooLarge as error:
     print(error)
 """)

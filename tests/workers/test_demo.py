@@ -59,7 +59,7 @@ def test_the_demo_tells_its_story_and_leaves_nothing(folder: Path) -> None:
     """Five failures open the breaker, nobody asks, two probes close it, no prompt is lost."""
     demo = start(folder, "--simulated", ANTHROPIC_API_KEY="sk-ant-CANARYKEY")
 
-    story, _ = demo.communicate(timeout=110)
+    story, _ = demo.communicate(timeout=500)
 
     assert demo.returncode == 0, story
     told = [
@@ -77,7 +77,7 @@ def test_a_signal_while_it_starts_leaves_nothing(folder: Path) -> None:
     wait_for(lambda: len(left_behind(folder)) > 4, 60)
 
     demo.send_signal(signal.SIGTERM)
-    story, _ = demo.communicate(timeout=60)
+    story, _ = demo.communicate(timeout=500)
 
     assert demo.returncode == 130, story
     assert not left_behind(folder)
@@ -133,7 +133,7 @@ def test_with_keys_real_providers_are_asked(
     simulator.settings("google", answer="as you wish")
 
     demo = start(folder, **vendors)
-    story, _ = demo.communicate(timeout=110)
+    story, _ = demo.communicate(timeout=500)
 
     assert demo.returncode == 0, story
     assert story.count("as you wish") == 4
@@ -153,7 +153,7 @@ def test_with_dead_keys_alone_the_demo_says_so(
     simulator.fault("google", "quota")
 
     demo = start(folder, **vendors)
-    story, _ = demo.communicate(timeout=60)
+    story, _ = demo.communicate(timeout=500)
 
     assert demo.returncode == 1, story
     assert "anthropic: AuthenticationFailed, google: QuotaExhausted" in story

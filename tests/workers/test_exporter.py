@@ -28,7 +28,7 @@ ASK = """
 from tasks import complete
 results = [complete.delay(role, f"prompt {n}") for n in range(5) for role in %r]
 for result in results:
-    result.get(timeout=60, propagate=False)
+    result.get(timeout=180, propagate=False)
 """
 
 
@@ -116,7 +116,7 @@ def test_a_tripped_breaker_and_what_follows_is_seen(
     workers.run('from tasks import complete; [complete.delay("lonely", "hi") for _ in range(3)]')
     simulator.fault("local", status=400)
     workers.run(
-        'from tasks import complete; complete.delay("planner", "hi").get(propagate=False, timeout=30)'
+        'from tasks import complete; complete.delay("planner", "hi").get(propagate=False, timeout=180)'
     )
 
     seen = wait_for(
@@ -293,7 +293,7 @@ def test_settings_that_cannot_be_stop_the_worker(
     workers.environ.update(environ)
     workers.start_one("threads", 1)
 
-    assert workers.workers[0].wait(30) == 78
+    assert workers.workers[0].wait(180) == 78
     assert said in workers.log()
 
 

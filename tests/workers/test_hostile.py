@@ -16,7 +16,7 @@ PUT_IN_FIRST = "role.coder"
 ASK = """
 import json
 from tasks import complete
-print(complete.delay("coder", "the one behind").get(timeout=60)["text"])
+print(complete.delay("coder", "the one behind").get(timeout=180)["text"])
 """
 
 
@@ -95,7 +95,7 @@ def test_a_caller_is_told_why(workers: Fleet, queue: Queue) -> None:
 from tasks import app
 for task_id in ("body", "task", "limit", "bomb"):
     try:
-        app.AsyncResult(task_id).get(timeout=30)
+        app.AsyncResult(task_id).get(timeout=180)
     except Exception as error:
         print(type(error).__name__, error)
 """)

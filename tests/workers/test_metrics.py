@@ -24,7 +24,7 @@ from tasks import complete
 results = [complete.delay(role, f"prompt {n} " * (n + 1), metadata={"team": "ab"[n & 1]})
            for n in range(25) for role in %r]
 for result in results:
-    result.get(timeout=90)
+    result.get(timeout=180)
 """
 
 

@@ -137,7 +137,7 @@ def test_a_worker_says_at_its_start_what_its_pool_cannot_do(workers: Fleet) -> N
     """And ends with the exit code for wrong usage."""
     workers.start_one("threads", 4, "--soft-time-limit", "6", "--time-limit", "5")
 
-    assert workers.workers[0].wait(60) == 64
+    assert workers.workers[0].wait(180) == 64
     assert "--time-limit: --pool threads cannot do that (gevent and prefork can)" in workers.log()
     assert "--soft-time-limit: --pool threads cannot do that" in workers.log()
     assert "Traceback" not in workers.log()

@@ -15,7 +15,7 @@ LEFTOVERS = """
 from celery.exceptions import TimeoutError
 from tasks import app, complete
 try:
-    app.send_task("complete", ("plannner", "hi")).get(timeout=60)
+    app.send_task("complete", ("plannner", "hi")).get(timeout=180)
 except Exception as error:
     print(type(error).__name__)
 complete.apply_async(("planner", "later"), countdown=3600)
@@ -74,9 +74,7 @@ def test_a_whole_life_stays_within_the_prefix(apart: Fleet, redis_url: str) -> N
 def test_fleets_with_other_prefixes_never_meet(redis_url: str, roles: str) -> None:
     """Each has its own queues and workers, also where their roles have the same names."""
     client = redis.Redis.from_url(redis_url)
-    ask = (
-        'from tasks import complete; print(complete.delay("planner", "hi").get(timeout=60)["text"])'
-    )
+    ask = 'from tasks import complete; print(complete.delay("planner", "hi").get(timeout=180)["text"])'
     with fleet(redis_url, roles, {"BREAKWATER_PREFIX": "b:"}) as second:
         second.start(1)
         plain = {**second.environ}

@@ -16,15 +16,15 @@ from celery import chord
 from tasks import app, complete, stream, workflow
 from tasks.workflows import Stage
 result = complete.delay("planner", "hi")
-assert result.get(timeout=30)["text"]
+assert result.get(timeout=180)["text"]
 body = chord([complete.s("planner", "a"), complete.s("coder", "b")])(complete.s("reviewer"))
-assert body.get(timeout=30)["provider"] == "gemini"
-assert workflow([Stage("only", "coder", "{input}")]).delay("hi").get(timeout=30)["text"]
-equal = [complete.delay("shared", "hi").get(timeout=30) for _ in range(2)]
+assert body.get(timeout=180)["provider"] == "gemini"
+assert workflow([Stage("only", "coder", "{input}")]).delay("hi").get(timeout=180)["text"]
+equal = [complete.delay("shared", "hi").get(timeout=180) for _ in range(2)]
 assert [each["attempts"][0]["outcome"] for each in equal] == ["succeeded", "cached"]
 streamed = complete.apply_async(("planner", "hi"), {"stream": True})
 async def read():
-    return [event.type async for event in stream(streamed, timeout=30)]
+    return [event.type async for event in stream(streamed, timeout=180)]
 assert asyncio.run(read())[-1] == [event.type for event in stream(streamed)][-1] == "end"
 waiting = complete.apply_async(("planner", "later"), countdown=300)
 waiting.cancel()

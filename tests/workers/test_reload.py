@@ -13,7 +13,7 @@ from tests.support.fleet import KEYS, Fleet, wait_for
 from tests.support.loopback import Loopback
 
 POOLS = ["threads", "prefork", "gevent"]
-ASK = "from tasks import complete\nfor r in [complete.delay({!r}, 'hi') for _ in range({})]: print(r.get(timeout=30)['provider'])"
+ASK = "from tasks import complete\nfor r in [complete.delay({!r}, 'hi') for _ in range({})]: print(r.get(timeout=180)['provider'])"
 ENQUEUE = "from tasks import complete\nprint(complete.delay({!r}, 'hi').id)"
 CLARIFIER = "clarifier: {chain: [claude]"
 
@@ -115,7 +115,7 @@ def test_a_running_task_ends_with_the_settings_it_began_with(
     while_it_runs = connections(port)
     held.gate.set()
     old = workers.run(
-        f"from tasks import app\nprint(app.AsyncResult({task_id!r}).get(timeout=30)['provider'])"
+        f"from tasks import app\nprint(app.AsyncResult({task_id!r}).get(timeout=180)['provider'])"
     )
 
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ RESULTS = "celery-task-meta-*"
 ASK = """
 from tasks import complete
 result = complete.delay("coder", "hi")
-result.get(timeout=30)
+result.get(timeout=180)
 """
 
 

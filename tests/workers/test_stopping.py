@@ -36,13 +36,15 @@ def test_a_stopping_worker_finishes_what_it_runs_and_leaves_the_rest(
     workers: Fleet, simulator: Simulator, client: Any, pool: str
 ) -> None:
     """SIGTERM: nothing new is taken, nothing runs twice, nothing is lost."""
-    simulator.settings("claude", latency=4)
+    simulator.settings("claude", latency="held")
     workers.start(1, pool, 4)
     ids = enqueue(workers, 10)
     wait_for(lambda: simulator.in_flight("claude") == 4)
 
     workers.workers[0].send_signal(signal.SIGTERM)
-    workers.workers[0].wait(20)
+    wait_for(lambda: "Warm shutdown" in workers.log(), explain=workers.log)
+    simulator.release("claude")
+    workers.workers[0].wait(180)
 
     assert workers.workers[0].returncode == 0
     assert len(simulator.hits("claude")) == 4
@@ -57,12 +59,11 @@ def test_what_cannot_be_finished_goes_back_at_once(
     workers: Fleet, simulator: Simulator, client: Any, pool: str, how: str
 ) -> None:
     """The calls are cut off, the tasks are at the heads of their queues, and their calls counted."""
-    simulator.settings("claude", latency=60)
-    workers.start(1, pool, 4, "--grace", "1" if how == "grace" else "50")
+    simulator.settings("claude", latency="held")
+    workers.start(1, pool, 4, "--grace", "1" if how == "grace" else "600")
     ids = enqueue(workers, 6)
     wait_for(lambda: simulator.in_flight("claude") == 4)
 
-    started = time.monotonic()
     if how == "SIGQUIT":
         workers.workers[0].send_signal(signal.SIGQUIT)
     else:
@@ -70,9 +71,8 @@ def test_what_cannot_be_finished_goes_back_at_once(
     if how == "second SIGTERM":
         wait_for(lambda: "Warm shutdown" in workers.log())
         workers.workers[0].send_signal(signal.SIGTERM)
-    workers.workers[0].wait(30)
+    workers.workers[0].wait(180)
 
-    assert time.monotonic() - started < 20
     assert client.llen("role.clarifier") == 6
     assert not client.exists("taken")
     simulator.settings("claude", latency=0)
@@ -91,8 +91,8 @@ def test_a_storm_of_signals_ends_it(
     workers: Fleet, simulator: Simulator, client: Any, pool: str
 ) -> None:
     """One that interrupts the handling of another took the lock that the other held."""
-    simulator.settings("claude", latency=60)
-    workers.start(1, pool, 4, "--grace", "50")
+    simulator.settings("claude", latency="held")
+    workers.start(1, pool, 4, "--grace", "600")
     enqueue(workers, 6)
     wait_for(lambda: simulator.in_flight("claude") == 4)
     (worker,) = workers.workers
@@ -101,7 +101,7 @@ def test_a_storm_of_signals_ends_it(
     while time.monotonic() < ends_at and worker.poll() is None:
         worker.send_signal(signal.SIGTERM)
 
-    worker.wait(20)
+    worker.wait(180)
     assert (client.llen("role.clarifier"), client.exists("taken")) == (6, 0)
 
 
@@ -114,7 +114,7 @@ def test_a_waiting_task_that_is_cancelled_is_never_paid_for(
         "from celery.exceptions import TaskRevokedError\n"
         "result = complete.delay('clarifier', 'hi')\n"
         "result.cancel()\n"
-        "try: result.get(timeout=5)\n"
+        "try: result.get(timeout=180)\n"
         "except TaskRevokedError as error: print(result.state)"
     )
     workers.start()
@@ -130,7 +130,7 @@ def test_a_running_task_that_is_cancelled_frees_its_slot(
     workers: Fleet, simulator: Simulator, client: Any, pool: str
 ) -> None:
     """Its call is cut off, and the next task runs; its result stays the cancellation."""
-    simulator.settings("claude", latency=60)
+    simulator.settings("claude", latency="held")
     workers.start(1, pool, 1)
     running, waiting = enqueue(workers, 2)
     wait_for(lambda: simulator.in_flight("claude") == 1)

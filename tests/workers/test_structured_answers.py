@@ -81,7 +81,7 @@ def test_who_violated_twice_is_not_asked_again_after_a_kill(
     """The next worker knows of both calls, and asks only whose answer the first one never heard."""
     workers.start()
     simulator.settings("local", answer=BAD)
-    simulator.settings("claude", answer=GOOD, latency=60)
+    simulator.settings("claude", answer=GOOD, latency="held")
     workers.run(ASK.replace(".get(timeout=40)", "").replace("json.dumps(result)", "1"))
     wait_for(lambda: simulator.in_flight("claude"), 20, workers.logs)
 

@@ -15,12 +15,12 @@ asked.append(chord([complete.s("planner", "a"), complete.s("coder", "b")])(compl
 asked += group(complete.s("coder", "c"), complete.s("planner", "d"))().results
 asked.append(complete.apply_async(("coder", "later"), countdown=1.5, priority=7))
 for result in asked:
-    result.get(timeout=30)
+    result.get(timeout=180)
 cancelled = complete.apply_async(("coder", "never"), countdown=3600)
 cancelled.revoke()
 dead = complete.delay("coder", "late", deadline_s=0.001)
 try:
-    dead.get(timeout=30)
+    dead.get(timeout=180)
 except Exception as error:
     print(type(error).__name__)
 """
