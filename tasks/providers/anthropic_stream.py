@@ -67,9 +67,6 @@ class MessageStream:
             raise self._failed(event if event.get("error") else {"error": event})
         if kind == "message_start":
             self._begin(_object(event.get("message")))
-        elif kind == "message" or (not kind and "content" in event):  # `stream` was ignored
-            self._begin(event)
-            self._end()
         elif kind == "content_block_start":
             self._start(event.get("index"), _object(event.get("content_block")))
         elif kind == "content_block_delta":
@@ -79,6 +76,9 @@ class MessageStream:
             self._count(event.get("usage"))
             self._hearing.sign()
         elif kind == "message_stop":
+            self._end()
+        elif "stop_reason" in event and "content" in event:  # a message: `stream` was ignored
+            self._begin(event)
             self._end()
 
     def _begin(self, message: Mapping[str, Any]) -> None:

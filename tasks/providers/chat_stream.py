@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tasks.errors import ProviderError
+from tasks.providers.alternatives import Alternatives
 from tasks.providers.hearing import Hearing, Said
 from tasks.providers.tool_calls import ToolCalls, pieces_of
 
@@ -34,7 +35,7 @@ class ChatStream:
         self._calls = ToolCalls(hearing.call, hearing.tools)
         self._envelope: dict[str, Any] = {}
         self._text = self._refusal = ""
-        self._index: object = None
+        self._alternatives = Alternatives()
         self._choice: dict[str, Any] = {}
 
     def read(self, said: Iterable[Said]) -> dict[str, Any]:
@@ -54,22 +55,10 @@ class ChatStream:
         usage = usage_of(chunk)
         if usage:
             self._envelope["usage"] = usage
-        choices = chunk.get("choices")
-        choices = [each for each in choices if isinstance(each, dict)] if choices else []
-        for choice in choices:
-            if self._is_ours(choice):
-                self._add(choice)
-        if usage and not choices and self._choice:
+        for choice in self._alternatives.ours(chunk.get("choices")):
+            self._add(choice)
+        if usage and not chunk.get("choices") and self._choice:
             self._hearing.complete()
-
-    def _is_ours(self, choice: Mapping[str, Any]) -> bool:
-        """Tell the one answer we ask for from others that a server adds."""
-        index = choice.get("index")
-        if type(index) is not int:
-            return True
-        if self._index is None:
-            self._index = index
-        return index == self._index
 
     def _add(self, choice: Mapping[str, Any]) -> None:
         if error := choice.get("error"):
@@ -124,8 +113,9 @@ def reason_of(choice: Mapping[str, Any]) -> object:
 
     Gemini's compatible endpoint has written `finishReason`, Azure's vision models an object.
     """
-    reason = choice.get("finish_reason") or choice.get("finishReason")
-    details = choice.get("finish_details")
+    reason, details = choice.get("finish_reason"), choice.get("finish_details")
+    if reason is None:
+        reason = choice.get("finishReason")
     if reason is None and isinstance(details, dict):
         reason = details.get("type")
     return None if reason in ("", "null") else reason

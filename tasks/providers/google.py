@@ -32,6 +32,7 @@ from tasks.providers.adapter import (
     parameters,
     string,
 )
+from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import (
     UNCOUNTED,
     Completion,
@@ -319,7 +320,7 @@ class GoogleProvider(Adapter):
             raise self._failed(told)
         reason: object = None
         parts: list[dict[str, Any]] = []
-        if candidates := told.get("candidates"):
+        if candidates := Alternatives().ours(told.get("candidates")):
             parts = (candidates[0].get("content") or {}).get("parts") or []
             reason = candidates[0].get("finishReason")
         elif (told.get("promptFeedback") or {}).get("blockReason"):
@@ -402,12 +403,13 @@ def _heard(
     answer: dict[str, Any] = {}
     parts: list[dict[str, Any]] = []
     reason: object = None
+    alternatives = Alternatives()
     for name, chunk in said:
         if chunk.get("error") or name == "error":
             raise failed(chunk if chunk.get("error") else {"error": chunk})
         # Every chunk counts; the last has it all.
         answer |= {key: value for key, value in chunk.items() if value}
-        candidate = _first(chunk.get("candidates"))
+        candidate: Mapping[str, Any] = next(iter(alternatives.ours(chunk.get("candidates"))), {})
         ended = candidate.get("finishReason")
         # That an answer was cut is not taken back by a later STOP.
         if is_said(ended) and ended != UNSPECIFIED and (reason is None or ended != "STOP"):
@@ -423,14 +425,6 @@ def _heard(
     if parts or reason is not None:
         answer["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]
     return answer
-
-
-def _first(candidates: object) -> Mapping[str, Any]:
-    """Return the one candidate that is ours: we ask for no more, and some add others."""
-    for candidate in candidates if isinstance(candidates, list) else ():
-        if isinstance(candidate, dict) and candidate.get("index") in {None, 0}:
-            return candidate
-    return {}
 
 
 def _tell(part: dict[str, Any], call: int, hearing: Hearing) -> None:

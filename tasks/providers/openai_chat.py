@@ -34,6 +34,7 @@ from tasks.providers.adapter import (
     streamed,
     string,
 )
+from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall
 from tasks.providers.chat_stream import ChatStream, error_in, reason_of, text_of, usage_of
 from tasks.providers.hearing import Hearing
@@ -196,7 +197,7 @@ class OpenAIChatProvider(Adapter):
         told = answer.told
         if error := error_in("", told):  # OpenRouter, with status 200
             raise self._failed(error)
-        choice = told["choices"][0]
+        choice = Alternatives().ours(told["choices"])[0]
         if error := choice.get("error"):
             raise self._failed({"error": error})
         message = choice["message"]
