@@ -81,7 +81,7 @@ def processes(folder: Path) -> dict[int, str]:
         except OSError:
             continue
         if str(folder).encode() in about and state != "Z":
-            found[int(process.name)] = (process / "cmdline").read_text().replace("\\0", " ")
+            found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
     return found
 
 

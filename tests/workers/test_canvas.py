@@ -29,6 +29,7 @@ def asked(simulator: Simulator) -> dict[str, int]:
     return {label: n for label in KEYS if (n := len(simulator.hits(label)))}
 
 
+@pytest.mark.slow
 def test_a_group_answers_in_order(echo: Fleet) -> None:
     """Each of its members is a task of its own."""
     printed = echo.run("""

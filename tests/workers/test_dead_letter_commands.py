@@ -30,6 +30,7 @@ def failed(workers: Fleet, simulator: Simulator) -> Fleet:
     return workers
 
 
+@pytest.mark.slow
 def test_letters_are_listed_and_shown(failed: Fleet) -> None:
     """Newest first; the prompt only on request."""
     table = failed.command("breakwater", "dead")
@@ -63,6 +64,7 @@ def test_a_page_follows_another(failed: Fleet) -> None:
     assert "t-coder" not in second.stdout
 
 
+@pytest.mark.slow
 def test_a_retried_task_is_asked_again_and_answered(failed: Fleet, simulator: Simulator) -> None:
     """Its provider was mended; the answer shows both lives."""
     simulator.heal("local")
@@ -84,6 +86,7 @@ def test_a_retried_task_is_asked_again_and_answered(failed: Fleet, simulator: Si
     assert "no dead letter of 't-coder'; nothing was changed" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_task_that_dies_again_shows_both_lives(failed: Fleet) -> None:
     """Retried by filter; the other role's letter stays as it is."""
     failed.command("breakwater", "dead", "retry", "--role", "coder", "--yes")
@@ -98,6 +101,7 @@ def test_a_task_that_dies_again_shows_both_lives(failed: Fleet) -> None:
     assert len(letters[1]["attempts"]) == 1
 
 
+@pytest.mark.slow
 def test_letters_are_dropped(failed: Fleet, redis_url: str) -> None:
     """By error, then all; nothing is asked for with --yes, and nothing is left."""
     none = failed.command("breakwater", "dead", "drop", "--error", "WorkerLost", "--yes")
@@ -141,6 +145,7 @@ def test_what_a_letter_says_cannot_move_the_cursor(workers: Fleet, redis_url: st
     assert "[red]x" in table
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_too_large_is_a_named_error(workers: Fleet, simulator: Simulator) -> None:
     """It was paid for, so the letter shows the attempt; what is kept could be asked on."""
     workers.start()

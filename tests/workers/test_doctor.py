@@ -5,6 +5,7 @@ import signal
 import socket
 from typing import Any
 
+import pytest
 import redis
 
 from simulator.client import Simulator
@@ -76,6 +77,7 @@ def test_every_fault_is_told_at_once(workers: Fleet) -> None:
     assert all(finding["next_step"] for finding in found if finding["level"] == "fault")
 
 
+@pytest.mark.slow
 def test_a_ledger_that_cannot_be_everybodys_is_a_warning(workers: Fleet, redis_url: str) -> None:
     """Two hosts, each with a SQLite file of its own; and rows that nobody drains."""
     workers.start(2)  # w0@test, w1@test
@@ -96,6 +98,7 @@ def test_a_ledger_that_cannot_be_everybodys_is_a_warning(workers: Fleet, redis_u
     assert any("1 rows wait" in what for what in found)
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_answer_is_a_warning(workers: Fleet) -> None:
     """Prompts are answered without it; it is not waited for long, and no password is told."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

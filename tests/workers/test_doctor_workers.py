@@ -89,6 +89,7 @@ def test_more_connections_than_the_server_takes_are_foreseen() -> None:
     assert connections([replace(SOUND, pool="prefork", concurrency=10)]) == 38
 
 
+@pytest.mark.slow
 def test_children_open_no_more_connections_than_are_reckoned(
     workers: Fleet, simulator: Simulator, redis_url: str
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_missing_hiredis_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert finding.next_step == "pip install hiredis"
 
 
+@pytest.mark.slow
 def test_greenlets_are_patched_or_not() -> None:
     """Celery patches for `--pool gevent`; a worker that a program makes itself may have none."""
     code = "from gevent import monkey; monkey.patch_all()\n"

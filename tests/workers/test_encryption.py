@@ -89,6 +89,7 @@ def test_nothing_is_in_the_clear_during_and_after_a_run(
     assert letter["options"]["metadata"] == {"of": "CANARY-OPTION"}
 
 
+@pytest.mark.slow
 def test_keys_are_changed_one_after_the_other(workers: Fleet) -> None:
     """The first encrypts, all decrypt: what was written with the old key is still read."""
     workers.environ["BREAKWATER_ENCRYPTION_KEYS"] = OLD
@@ -102,6 +103,7 @@ def test_keys_are_changed_one_after_the_other(workers: Fleet) -> None:
     assert "DeadlineExceeded" in workers.run(READ)
 
 
+@pytest.mark.slow
 def test_whoever_has_no_key_is_told_so(workers: Fleet, shared: Any) -> None:
     """A worker makes it a dead letter, which can be retried; a reader gets an error that says why."""
     workers.environ["BREAKWATER_ENCRYPTION_KEYS"] = OLD

@@ -221,6 +221,7 @@ def test_another_worker_takes_over_the_port_with_all_that_was_counted(
     assert after.sum("breakwater_attempts_total") == 10
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_in_the_files_of_a_dead_one(
     workers: Fleet, port: int, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def test_protocol_1_and_compression_are_served(workers: Fleet, queue: Queue) -> 
     assert [queue.result(id_)["status"] for id_ in ("old", "packed")] == ["SUCCESS"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [150, pytest.param(1_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )

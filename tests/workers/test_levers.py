@@ -41,6 +41,7 @@ def _operator(workers: Fleet) -> None:
     workers.environ["BREAKWATER_WHO"] = "ann"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pool", ["threads", *(pytest.param(each, marks=pytest.mark.long) for each in POOLS[1:])]
 )
@@ -71,6 +72,7 @@ def test_a_paused_role_waits_and_the_others_run_on(
     assert len(held.asked) == 10
 
 
+@pytest.mark.slow
 def test_a_pause_reaches_what_comes_by_the_common_queue(
     workers: Fleet, simulator: Simulator, client: Any
 ) -> None:
@@ -117,6 +119,7 @@ def told_by_inspect(workers: Fleet) -> str:
     return str(answer["drained_by"])
 
 
+@pytest.mark.slow
 def test_drain_waits_until_they_have_ended(workers: Fleet, held: Loopback) -> None:
     """A deployment goes on when the old ones are gone."""
     workers.start(2, "threads", 2)
@@ -131,6 +134,7 @@ def test_drain_waits_until_they_have_ended(workers: Fleet, held: Loopback) -> No
     assert [worker.wait(180) for worker in workers.workers] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_patience_of_a_drain(
     workers: Fleet, simulator: Simulator, client: Any
 ) -> None:
@@ -244,6 +248,7 @@ def test_a_fleet_in_two_minds_is_told(workers: Fleet, client: Any) -> None:
     assert (finding["level"], "aaaa: w0@test" in finding["what"]) == ("warning", True)
 
 
+@pytest.mark.slow
 def test_every_lever_is_written_down(workers: Fleet, simulator: Simulator, client: Any) -> None:
     """Who, when, what and to what; also of breakers, dead letters and cancelled tasks."""
     workers.start()

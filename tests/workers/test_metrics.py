@@ -65,6 +65,7 @@ def client(redis_url: str) -> redis.Redis:
     return redis.Redis.from_url(redis_url, decode_responses=True)
 
 
+@pytest.mark.slow
 def test_the_summary_is_what_the_providers_counted(
     redis_url: str, simulator: Simulator, client: redis.Redis
 ) -> None:
@@ -118,6 +119,7 @@ def opened(client: redis.Redis, workers: Fleet) -> bool:
     return client.hget("breaker:{claude}", "state") == "open"
 
 
+@pytest.mark.slow
 def test_why_tells_a_tasks_whole_way(
     redis_url: str, simulator: Simulator, client: redis.Redis
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_ledger_that_is_not_there_is_told(workers: Fleet) -> None:
     assert not (workers.folder / "ledger.db").exists()
 
 
+@pytest.mark.slow
 def test_the_ledger_is_drained_imported_and_pruned_by_hand(
     workers: Fleet, client: redis.Redis
 ) -> None:

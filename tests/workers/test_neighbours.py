@@ -1,5 +1,6 @@
 """Workers keep to Redis and their tasks; what Celery's workers tell each other is left out."""
 
+import pytest
 import redis
 
 from tests.support.fleet import Fleet, wait_for
@@ -15,6 +16,7 @@ def heard(client: redis.Redis, channel: str, seconds: float) -> int:
         return sum(ear.get_message(timeout=0.5) is not None for _ in range(int(seconds / 0.5)))
 
 
+@pytest.mark.slow
 def test_workers_do_not_talk_and_are_reached_all_the_same(workers: Fleet, redis_url: str) -> None:
     """Heartbeats of which each hears every other's cost the square of their number."""
     client = redis.Redis.from_url(redis_url)

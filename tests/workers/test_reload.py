@@ -44,6 +44,7 @@ def client(redis_url: str) -> Any:
     return redis.Redis.from_url(redis_url, decode_responses=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [*POOLS, pytest.param("solo", marks=pytest.mark.long)])
 def test_workers_take_a_changed_file_at_once_when_told(workers: Fleet, pool: str) -> None:
     """Each answers with its old and its new version; every child of a prefork goes by it."""
@@ -63,6 +64,7 @@ def test_workers_take_a_changed_file_at_once_when_told(workers: Fleet, pool: str
     wait_for(lambda: versions(workers) == [after, after], 5)
 
 
+@pytest.mark.slow
 def test_workers_see_a_change_by_themselves(workers: Fleet) -> None:
     """Within a few seconds; a date that has changed alone is none."""
     workers.start(1, "threads", 4)
@@ -75,6 +77,7 @@ def test_workers_see_a_change_by_themselves(workers: Fleet) -> None:
     assert workers.log().count("roles.reloaded") == 1
 
 
+@pytest.mark.slow
 def test_a_link_that_is_turned_is_a_change(workers: Fleet) -> None:
     """As Kubernetes does with a ConfigMap: file -> ..data/file, ..data -> a folder of a date."""
     text, folder = workers.roles_file.read_text(), workers.folder
@@ -96,6 +99,7 @@ def test_a_link_that_is_turned_is_a_change(workers: Fleet) -> None:
     assert ask(workers, "clarifier") == {"gpt"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pool", ["threads", "prefork", pytest.param("gevent", marks=pytest.mark.long)]
 )
@@ -132,6 +136,7 @@ def connections(port: int) -> int:
     return sum(f":{port:04X}" in row[1] + row[2] and row[3] == "01" for row in rows)
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_refused_and_the_old_one_stays(workers: Fleet) -> None:
     """Every fault is told, once in the log, and no key; a mended file is taken."""
     workers.start(1, "threads", 4)

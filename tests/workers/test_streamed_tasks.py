@@ -98,6 +98,7 @@ def test_each_provider_is_heard_word_by_word(all_roles: Fleet, simulator: Simula
     assert all(hit["stream"] for hit in simulator.hits())
 
 
+@pytest.mark.slow
 @pytest.mark.four_adapters
 def test_a_stream_that_breaks_is_never_taken_for_whole(
     all_roles: Fleet, simulator: Simulator
@@ -131,6 +132,7 @@ def test_every_pool_tells(workers: Fleet, simulator: Simulator, pool: str) -> No
     assert text_of(events) == LONG
 
 
+@pytest.mark.slow
 def test_a_killed_workers_stream_begins_anew_elsewhere(
     workers: Fleet, simulator: Simulator, readers: ThreadPoolExecutor, redis_url: str
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_killed_workers_stream_begins_anew_elsewhere(
     assert workers.workers[killed].returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_role_may_have_the_stream_of_a_killed_worker_fail(
     all_roles: Fleet, simulator: Simulator, readers: ThreadPoolExecutor, redis_url: str
 ) -> None:

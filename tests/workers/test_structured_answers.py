@@ -75,6 +75,7 @@ def test_a_task_whose_answers_all_break_the_schema_fails(
     assert "CANARY" not in workers.logs()
 
 
+@pytest.mark.slow
 def test_who_violated_twice_is_not_asked_again_after_a_kill(
     workers: Fleet, simulator: Simulator
 ) -> None:

@@ -105,6 +105,7 @@ def test_without_a_ledger_it_says_so_and_shows_the_rest(workers: Fleet) -> None:
     assert "clarifier" in text
 
 
+@pytest.mark.slow
 def test_a_pipe_or_a_small_terminal_is_told_what_else_there_is(workers: Fleet) -> None:
     """Exit code 2."""
     piped = workers.command("breakwater", "top")

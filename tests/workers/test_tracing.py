@@ -135,6 +135,7 @@ def test_the_stages_of_a_chain_are_one_trace(workers: Fleet, collector: Collecto
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_failed_task_is_an_error_and_what_was_passed_over_an_event(
     workers: Fleet, simulator: Simulator, collector: Collector
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_failed_task_is_an_error_and_what_was_passed_over_an_event(
     assert SECRET not in str(collector.spans)
 
 
+@pytest.mark.slow
 def test_an_answer_from_the_cache_is_an_event(workers: Fleet, collector: Collector) -> None:
     """There is no call to span; the delivery says whose answer it was."""
     text = workers.roles_file.read_text()
@@ -192,6 +194,7 @@ def test_the_older_names_come_with_the_standard_switch(
     assert "gen_ai.client.inference.duration" in collector.metrics
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_holds_up_nothing(workers: Fleet) -> None:
     """Tasks are answered, and a worker that stops does not wait for it."""
     workers.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
@@ -233,6 +236,7 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_extra_says_so_and_works(workers: Fleet, tmp_path: Path) -> None:
     """A cluster may set the variables for everybody."""
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)

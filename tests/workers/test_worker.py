@@ -19,6 +19,7 @@ print(json.dumps({role: result.get(timeout=180) for role, result in asked.items(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.four_adapters
 @pytest.mark.parametrize("pool", ["threads", "prefork", "gevent", "solo"])
 def test_each_pool_serves_each_adapter(pool: str, workers: Fleet) -> None:
@@ -133,6 +134,7 @@ except InvalidRequest as error:
     assert printed.split() == ["400", "gpt", "failed"]
 
 
+@pytest.mark.slow
 def test_a_task_waits_until_its_provider_is_back(workers: Fleet, simulator: Simulator) -> None:
     """With nobody to ask the task goes back to Redis, and is answered when one recovers."""
     workers.start()
@@ -209,6 +211,7 @@ print(json.dumps(stages))
     assert all("a todo app" in stage["text"] for stage in stages)
 
 
+@pytest.mark.slow
 def test_inspect_shows_each_workers_own_view(workers: Fleet) -> None:
     """`celery inspect breakers` answers from every worker."""
     workers.start(2)
@@ -254,6 +257,7 @@ def test_the_log_has_one_json_line_per_attempt(workers: Fleet, simulator: Simula
     assert {"task_id", "role", "model", "latency_ms", "level", "timestamp"} <= lines[1].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.four_adapters
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_no_key_and_no_prompt_is_left_anywhere(

@@ -37,6 +37,7 @@ def shown(fleet: Fleet, run: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_a_run_is_begun_waited_for_and_shown(pair: Fleet) -> None:
     """The answer on standard output, the way to it on the other; as JSON for programs."""
     pair.start()
@@ -57,6 +58,7 @@ def test_a_run_is_begun_waited_for_and_shown(pair: Fleet) -> None:
     assert {"what", "from", "to", "who", "at_ms"} == state["events"][0].keys()
 
 
+@pytest.mark.slow
 def test_the_runs_are_listed_the_newest_first(pair: Fleet) -> None:
     """By either word."""
     assert "no run" in command(pair).stdout
@@ -70,6 +72,7 @@ def test_the_runs_are_listed_the_newest_first(pair: Fleet) -> None:
     assert all(run in table for run in runs)
 
 
+@pytest.mark.slow
 def test_a_run_is_cancelled_and_goes_on(pair: Fleet, simulator: Simulator) -> None:
     """Each says what it did; what is over cannot be cancelled, what succeeded cannot go on."""
     run = command(pair, "run", "pair", "--input", "x").stdout.strip()

@@ -203,6 +203,7 @@ def test_each_end_of_a_stage_is_one_line_that_says_nothing_of_a_prompt(echo: Fle
     assert "CANARY-INPUT" not in echo.logs()
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_used_up_goes_on_and_says_so_or_fails(echo: Fleet) -> None:
     """As the workflow wants it."""
     echo.start()
@@ -265,6 +266,7 @@ POINTS = (
 )
 
 
+@pytest.mark.slow
 def test_the_step_between_two_stages_is_killed_at_every_point(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -292,6 +294,7 @@ def test_the_step_between_two_stages_is_killed_at_every_point(
     assert len(told) == len(set(told))
 
 
+@pytest.mark.slow
 def test_a_run_whose_message_is_lost_goes_on_when_it_is_resumed(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -313,6 +316,7 @@ def test_a_run_whose_message_is_lost_goes_on_when_it_is_resumed(
     assert hits(simulator) == dict.fromkeys(SERVED, 1)
 
 
+@pytest.mark.slow
 def test_a_run_fails_with_its_stages_error_and_goes_on_there_when_it_is_resumed(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -340,6 +344,7 @@ def test_a_run_fails_with_its_stages_error_and_goes_on_there_when_it_is_resumed(
     assert [line["state"] for line in stage_lines(echo)].count("failed") == 1
 
 
+@pytest.mark.slow
 def test_a_dead_letter_that_is_answered_on_its_second_life_is_not_paid_for_again(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -358,6 +363,7 @@ def test_a_dead_letter_that_is_answered_on_its_second_life_is_not_paid_for_again
     assert hits(simulator) == {"clarify": 1, "plan": 1, "code": 2, "review": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["begun", "waiting", "out"])
 def test_a_cancelled_run_stops_there_and_goes_on_when_it_is_resumed(
     echo: Fleet, simulator: Simulator, server: Any, when: str
@@ -395,6 +401,7 @@ def test_a_cancelled_run_stops_there_and_goes_on_when_it_is_resumed(
     assert told == (["plan"] if begun else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["waiting", "out"])
 def test_who_cancels_a_stages_task_cancels_the_run(
     echo: Fleet, simulator: Simulator, server: Any, when: str
@@ -429,6 +436,7 @@ print(*(run.id for run in runs))
 """
 
 
+@pytest.mark.slow
 def test_a_cancellation_that_races_with_a_step_has_the_last_word_or_comes_too_late(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -449,6 +457,7 @@ def test_a_cancellation_that_races_with_a_step_has_the_last_word_or_comes_too_la
         assert (state_of(server, run), turns(server, run)) == (state, seen)
 
 
+@pytest.mark.slow
 def test_runs_end_though_redis_was_silent_for_a_while(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -466,6 +475,7 @@ def test_runs_end_though_redis_was_silent_for_a_while(
     assert hits(simulator) == dict.fromkeys(SERVED, 10)
 
 
+@pytest.mark.slow
 def test_twenty_runs_at_once_are_each_their_own(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -484,6 +494,7 @@ print(*(f"<{n}>" in run.get(timeout=180)["text"] for n, run in enumerate(runs)))
     assert hits(simulator) == {"clarify": 20, "plan": 20, "code": 60, "review": 60}
 
 
+@pytest.mark.slow
 def test_with_keys_nothing_of_a_run_is_in_the_clear(
     echo: Fleet, simulator: Simulator, redis_url: str, server: Any
 ) -> None:
@@ -518,6 +529,7 @@ def test_with_keys_nothing_of_a_run_is_in_the_clear(
         assert canary not in seen, canary
 
 
+@pytest.mark.slow
 def test_a_run_takes_its_answers_along_when_the_results_are_gone(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
@@ -538,6 +550,7 @@ def test_a_run_takes_its_answers_along_when_the_results_are_gone(
     assert hits(simulator) == {"clarify": 1, "plan": 1, "code": 2, "review": 1}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there_or_not_over_is_told_as_such(echo: Fleet) -> None:
     """The one at once, the other after the time that was given."""
     (run,) = begin(echo)
