@@ -1,7 +1,6 @@
-# Each target sets up .venv by itself, quietly, once; only Python 3.11+, git and make are needed.
+# Each target sets up .venv by itself, once, and says so; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all proof chaos lint bench bench-short clean
@@ -11,12 +10,11 @@ help: ## List the targets
 
 # A stamp per set of extras: it is made again when pyproject.toml changes.
 .venv/%.stamp: pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	@$(PIP) install --editable '.[$*]'
+	@$(PYTHON) tools/set_up.py '$*'
 	@touch $@
 
 demo: .venv/demo.stamp ## Watch a provider die and come back; needs no key and no server
+	@echo "the demo begins: a server, a simulator and three workers"
 	@$(BIN)/breakwater demo
 
 test: .venv/test.stamp ## Run the fast tests, in minutes

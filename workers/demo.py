@@ -31,6 +31,7 @@ LATENCY = "lognormal:0.5:0.4"
 """What a watcher can follow; without one the prompts come at once, and so do the answers."""
 WAKING = "1.5"
 """Slow at first, so that half-open can be seen."""
+WORKERS_READY_S = 120
 GRACE_MS = 2000
 """A call may have been let go just before its breaker opened, and arrive a little later."""
 DEADLINE_S = 25.0
@@ -203,9 +204,17 @@ def _sum_up_real(playing: Stage, console: Console) -> None:
 
 def _wait_for_workers(playing: Stage) -> None:
     playing.chapter(f"{len(playing.workers)} workers are starting, for {len(ROLES)} roles")
-    everyone = len(playing.workers)
+    everyone, told = len(playing.workers), 0
+
+    def all_are_ready() -> bool:
+        nonlocal told
+        if (ready := playing.ready()) > told:
+            told = ready
+            playing.note(f"{ready} of {everyone} workers are ready")
+        return ready == everyone
+
     try:
-        playing.until(lambda: playing.ready() == everyone, "the workers are ready", 60)
+        playing.until(all_are_ready, "the workers are ready", WORKERS_READY_S)
     except StoryBroken as broken:
         raise StoryBroken(f"{broken}\n{playing.last_words()}") from None
 
