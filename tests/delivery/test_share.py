@@ -368,3 +368,15 @@ def test_a_superseded_owner_keeps_no_answer(bench: Bench) -> None:
 
     assert bench.settle(old, slept, "a", keep_s=60, answer="sealed") == "superseded"
     assert not bench.redis.exists(f"cache:{CALL}")
+
+
+def test_an_answer_is_kept_no_longer_though_the_servers_clock_stepped_back(bench: Bench) -> None:
+    """Redis keeps a key until a moment, which is further away then."""
+    _, owner, tag = ask(bench, "a")
+    bench.settle(owner, tag, "a", keep_s=60, answer="sealed")
+    bench.redis.expire(f"cache:{CALL}", 3660)
+
+    told = ask(bench, "b", keep_s=60)[0]
+
+    assert told == "cached"
+    assert 0 < bench.redis.ttl(f"cache:{CALL}") <= 60

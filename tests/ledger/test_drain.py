@@ -15,7 +15,7 @@ from tasks.encryption import KEYS, seal
 from tasks.errors import ConfigError
 from tasks.ledger import spool, stream
 from tasks.ledger.database import Database
-from tasks.ledger.drain import AT_ONCE, DRAINER, Drain
+from tasks.ledger.drain import AT_ONCE, DRAINER, TURN_MS, Drain
 from tasks.ledger.export import export
 from tasks.ledger.stream import LEDGER
 from tasks.ledger.summary import Where
@@ -149,3 +149,16 @@ def test_encrypted_rows_are_opened(
 
     assert drain.drain() == 1
     assert outcomes(url) == ["succeeded"]
+
+
+def test_a_turn_lasts_no_longer_though_the_servers_clock_stepped_back(
+    client: redis.Redis, drain: Drain
+) -> None:
+    """Redis keeps a key until a moment, which is further away then."""
+    stream.send(client, [row("t")])
+    client.set(DRAINER, "dead:1", px=3600_000)
+
+    first = drain.drain()
+
+    assert first is None
+    assert 0 < client.pttl(DRAINER) <= TURN_MS
