@@ -9,9 +9,10 @@ puts the message into its list adds Redis' time and closes the brackets, so that
 clock decides when a deadline runs out.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from kombu.transport.redis import dumps
 
 from tasks.delivery.times import ENQUEUED, HEADER
 
@@ -30,7 +31,8 @@ def open_text(message: Mapping[str, Any]) -> str:
     whole = {**message, "properties": properties}
     del whole["headers"]  # they come last, and ours last of them
     whole["headers"] = {**headers, HEADER: {**own, ENQUEUED: 0}}
-    return json.dumps(whole, separators=(",", ":")).removesuffix("0}}}")
+    text: str = dumps(whole, separators=(",", ":"))
+    return text.removesuffix("0}}}")
 
 
 def quotes_in(text: str) -> int:

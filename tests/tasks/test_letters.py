@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
 from kombu import Connection, pools
+from kombu.utils import json as kombu_json
 
 from tasks import complete
 from tasks.delivery import amqp, envelope
@@ -113,6 +117,19 @@ def test_a_waiting_prompt_costs_little_more_than_its_bytes(kind: str, shared: An
     each = shared.memory_usage("role.coder", samples=0) / 200
 
     assert each < 5_500 + len(json.dumps(prompt)) - 4_096
+
+
+def test_headers_may_hold_what_kombu_can_write(shared: Any) -> None:
+    """Times, ids and decimals, which JSON alone has no form for."""
+    given = {"at": datetime(2026, 1, 2, tzinfo=UTC), "id": UUID(int=5), "cost": Decimal("1.5")}
+
+    complete.apply_async(("coder", "hi"), headers=given)
+    complete.delay_many([("coder", "hi")], headers=given)
+
+    for raw in shared.lrange("role.coder", 0, -1):
+        headers = kombu_json.loads(raw)["headers"]
+        assert {name: headers[name] for name in given} == given
+        assert headers["breakwater"]["enqueued_ms"] > 0
 
 
 def test_a_default_stands_in_the_middle(shared: Any) -> None:
