@@ -17,10 +17,11 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tasks import execution_options
-from tasks.connection import unavailable
+from tasks.connection import cause_of, unavailable
 from tasks.delivery.outbox import Outbox
 from tasks.enqueuing import HIDDEN, Ready, chooser, headers_of
 from tasks.errors import BadCalls, BadTask, InvalidOption, QueueUnavailable, nearest
+from tasks.foreign_keys import named
 from tasks.options import OPTIONS
 from tasks.queue import app, shadow_name
 from tasks.tracing import publishing
@@ -120,6 +121,7 @@ class Many:
             error,
             "then enqueue the others again under their own ids, which are in details['task_ids']",
             {"task_ids": self.task_ids, "queued": self._queued, "unsure": self._unsure},
+            named(cause_of(error), {call.queue for call in self._ready}),
         )
 
 

@@ -13,9 +13,10 @@ from redis.exceptions import RedisError
 
 from tasks import execution_options, tracing
 from tasks.bulk import Many
-from tasks.connection import unavailable
+from tasks.connection import cause_of, unavailable
 from tasks.enqueuing import HIDDEN, Ready, chooser, follow_up, headers_of
 from tasks.errors import BreakwaterError, UnknownTask
+from tasks.foreign_keys import named
 from tasks.options import as_they_travel
 from tasks.queue import app, shadow_name
 from tasks.tracing import publishing
@@ -67,6 +68,7 @@ class Complete(Task):  # type: ignore[misc]
                 error,
                 f"then enqueue it again, best under the same task_id {options['task_id']!r}",
                 {"task_id": options["task_id"]},
+                named(cause_of(error), [call.queue]),
             ) from error
 
     def delay_many(

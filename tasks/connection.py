@@ -128,7 +128,11 @@ def heals(error: RedisError) -> bool:
 
 
 def unavailable(
-    what: str, error: BaseException, again: str, details: dict[str, Any]
+    what: str,
+    error: BaseException,
+    again: str,
+    details: dict[str, Any],
+    explained: tuple[str, str] | None = None,
 ) -> QueueUnavailable:
     """
     Build the error of a step that Redis did not take.
@@ -137,9 +141,10 @@ def unavailable(
         what: What did not happen, as a sentence begins.
         error: Redis', or Celery's around it.
         again: What to do once the cause is mended, as a sentence ends.
+        explained: What the error means, and what to do, where more is known than `explain` says.
     """
     cause = cause_of(error)
-    meaning, step = explain(cause)
+    meaning, step = explained or explain(cause)
     words = own_words(cause)
     says = "" if words in meaning else f" ({words})"
     return QueueUnavailable(f"{what}: {meaning}{says}, at {shown()}; {step}; {again}", details)

@@ -10,8 +10,10 @@ import typer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks.connection import explain, shown
+from tasks.connection import shown
 from tasks.errors import BreakwaterError, UnknownRole
+from tasks.foreign_keys import named
+from tasks.queue import COMMON_QUEUE
 from workers import (
     ask_command,
     breaker_commands,
@@ -65,7 +67,7 @@ def main() -> None:
         finally:
             flush_streams()
     except RedisError as error:
-        what, step = explain(error)
+        what, step = named(error, [COMMON_QUEUE])
         err.print(f"Redis: {what}, at {shown()}; {step}", style="red")
         raise SystemExit(1) from None
     except (BreakwaterError, OperationalError) as error:

@@ -27,6 +27,7 @@ from typer.core import TyperGroup
 
 from tasks.connection import address, redis_url
 from tasks.errors import ConfigError
+from tasks.foreign_keys import named
 from workers.plain import ERRORS, plain_json, plain_lines
 
 IN_A_PIPE = 65_536
@@ -281,7 +282,7 @@ def _drawn(look: Callable[[], Any], show: Callable[[Any], RenderableType]) -> Re
     try:
         return show(look())
     except RedisError as error:
-        return f"Redis does not answer ({type(error).__name__}); looking again"
+        return f"Redis: {named(error)[0]}; looking again"
 
 
 def usable_redis_url() -> str:

@@ -19,7 +19,7 @@ import workers
 from breaker import Breakers
 from tasks import encryption
 from tasks.config import Settings, load_settings
-from tasks.connection import address, client, explain
+from tasks.connection import address, client
 from tasks.errors import (
     AuthenticationFailed,
     BreakwaterError,
@@ -28,10 +28,11 @@ from tasks.errors import (
     ModelNotFound,
 )
 from tasks.fleet import Fleet, View
+from tasks.foreign_keys import STEP, foreign, named
 from tasks.ledger import database
 from tasks.ledger.stream import LEDGER
 from tasks.providers.registry import Registry, preload
-from tasks.queue import queue_of
+from tasks.queue import COMMON_QUEUE, queue_of
 from workers.doctor_redis import REDIS_TIMEOUT_S, of_server, rights, room_for, sentinels
 from workers.doctor_workers import of_host, of_workers
 from workers.finding import Finding
@@ -143,6 +144,7 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
     server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
     try:
         server.ping()
+        yield from _foreign(server, settings)
         yield from rights(server, where.db)
         info = server.info()
         yield from of_server(server, info, where)
@@ -156,9 +158,18 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         what, step = "this user may not look at the server", "allow it +info, +time, +scan, +llen"
         yield Finding("warning", "redis", what, step)
     except RedisError as error:
-        yield Finding("fault", "redis", *explain(error))
+        yield Finding("fault", "redis", *named(error))
     finally:
         server.close()
+
+
+def _foreign(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+    """Name each key of ours that another program has taken."""
+    queues = [COMMON_QUEUE, *map(queue_of, settings.roles if settings else ())]
+    for each in foreign(client, queues):
+        yield Finding(
+            "fault", f"key {each.key}", f"it is a {each.type}, ours is a {each.ours}", STEP
+        )
 
 
 def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:

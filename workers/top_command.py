@@ -16,6 +16,7 @@ from breaker import Breakers
 from tasks.config import role_names
 from tasks.connection import client
 from tasks.errors import ConfigError
+from tasks.foreign_keys import named
 from workers.console import out, usable_redis_url
 from workers.top import Watch
 from workers.top_view import draw
@@ -51,7 +52,7 @@ def top() -> None:
                     scene = watch.look(_roles())
                     live.update(draw(scene, out.width, out.height), refresh=True)
                 except RedisError as error:
-                    told = f"Redis does not answer ({type(error).__name__}); looking again"
+                    told = f"Redis: {named(error)[0]}; looking again"
                     live.update(told, refresh=True)
                 if pressed(LOOK_EVERY_S) in {"q", "Q", "\x1b"}:
                     break

@@ -20,7 +20,9 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from redis.exceptions import RedisError
 
+from tasks.connection import explain, heals
 from tasks.delivery import spool
+from tasks.delivery.blocked import Blocked
 from tasks.delivery.faults import Rest
 from tasks.delivery.store import Delivery, Store
 
@@ -97,6 +99,7 @@ class Keeper:
         self._refused: list[str] = []  # of one take, the oldest first
         self._is_receiving = False
         self.rest = Rest()
+        self.blocked = Blocked()
         self._wake = threading.Event()
         self._room = threading.Event()
         self._about: Callable[[], tuple[dict[str, Any], Iterable[str], str]] = lambda: ({}, (), "")
@@ -269,6 +272,8 @@ class Keeper:
                 return
             ends_at = time.monotonic() + TEND_EVERY_S
             parked = self._tend()
+            if self.blocked.is_due:
+                self._try(self._look_for_foreign_keys)
             if turn % SAY_EVERY == 0:
                 self._try(self._say)
             if not self.is_ready:
@@ -349,6 +354,9 @@ class Keeper:
         runner = self._runners.get(tag)
         return runner.fence if runner else ""
 
+    def _look_for_foreign_keys(self) -> None:
+        self.blocked.look(self.store.client, self._about()[1])
+
     def _say(self) -> None:
         """Say that this worker is there, and hear whether it is to drain."""
         if self.stopped:
@@ -398,8 +406,10 @@ class Keeper:
             self._away = False
             return result
         except RedisError as error:
-            if not self._away:
-                _log.warning("delivery.redis_away", error=type(error).__name__)
+            if not heals(error):
+                self.blocked.refused(error)
+            elif not self._away:
+                _log.warning("delivery.redis_away", why=explain(error)[0])
             self._away = True
         except Exception:  # noqa: BLE001 - whatever it is
             # Without this thread the worker would be taken for dead, with all it holds.

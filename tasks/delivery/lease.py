@@ -15,7 +15,7 @@ import structlog
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
-from tasks.connection import heals
+from tasks.connection import explain, heals
 from tasks.delivery import spool
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.patience import FOREVER, patiently
@@ -24,6 +24,8 @@ from tasks.encryption import opened
 from tasks.errors import Cancelled
 from tasks.ledger import spool as rows
 
+REFUSED_S = 1.0
+"""How long a slot is held when Redis refuses to begin its task."""
 PARENT_S = 6.0
 """How long a prefork's child waits for its parent to restore a message; it looks every 2 s."""
 MAX_CARRIED = 100
@@ -144,7 +146,9 @@ class Lease:
         try:
             begun = patiently(self._begin)
         except RedisError as error:
-            raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
+            if not heals(error):
+                time.sleep(REFUSED_S)  # it would be taken, and refused, again at once
+            raise Reject(f"Redis: {explain(error)[0]}", requeue=True) from None
         if begun.verdict == "settled":
             raise Settled
         if begun.verdict != "run":
@@ -202,7 +206,7 @@ class Lease:
                 )
             )
         except RedisError as error:
-            raise Cancelled(f"Redis is away: {type(error).__name__}") from None
+            raise Cancelled(f"Redis: {explain(error)[0]}") from None
         if told == "waits":
             raise Awaited("another task makes this call; this one waits for its answer")
         if told in {"gone", "lost"}:
@@ -228,7 +232,7 @@ class Lease:
             else:
                 self._begin_with(call, number)
         except RedisError as error:
-            raise Cancelled(f"Redis is away: {type(error).__name__}") from None
+            raise Cancelled(f"Redis: {explain(error)[0]}") from None
 
     def _call(self, call: str, number: int) -> None:
         self.numbered = number

@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
 from tasks import connection, encryption
+from tasks.connection import heals
 from tasks.delivery import times
 from tasks.delivery.letter import open_text, quotes_in
 from tasks.delivery.outbox import Letter, put, put_script
@@ -42,6 +43,8 @@ AS_TAKEN = "as_taken"
 """The same: its list and itself, as Redis had them; for the keeper alone."""
 LAST_REPLY_S = 1.0
 """How long a channel that closes waits for the reply to its take."""
+REST_S = 1.0
+"""How long nothing is taken after Redis has refused a take: it would refuse the next one, too."""
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
@@ -75,7 +78,8 @@ class QoS(stock.QoS):  # type: ignore[misc]
         if not self.prefetch_count:  # not a worker's: it waits for replies, and has no keeper
             return MOST
         mine = keeper()
-        is_shut = mine.closing or mine.rest.is_on or not mine.is_ready
+        rests = mine.rest.is_on or mine.blocked.is_on
+        is_shut = mine.closing or rests or not mine.is_ready
         return 0 if is_shut else max(self.prefetch_count - mine.count, 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -121,6 +125,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     priority_steps = PRIORITIES
     _look = True
     _asked = _tag = ""
+    _rests_until = 0.0
     _puts: tuple[ConnectionPool, Script] | None = None
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -130,7 +135,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
         most = min(self.qos.can_consume_max_estimate(), MOST)
-        if not queues or not most:
+        if not queues or not most or time.monotonic() < self._rests_until:
             return
         self._drop_asked()  # the last connection was given up before it replied
         self._in_poll = connection = self.client.connection
@@ -158,6 +163,10 @@ class Channel(stock.Channel):  # type: ignore[misc]
             take.sha = take.registered_client.script_load(take.script)
             raise Empty from None
         except RedisError as error:
+            if not heals(error):
+                self._rests_until, self._look = time.monotonic() + REST_S, True
+                keeper().blocked.refused(error)
+                raise Empty from None
             # A refusal (a replica that was the master, a full server) is an outage as well.
             connection.disconnect()
             raise Away(f"{type(error).__name__}: {error}") from error

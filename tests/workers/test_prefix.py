@@ -23,7 +23,6 @@ complete.apply_async(("planner", "later"), countdown=3600)
 COMMANDS = (
     "queues", "pause planner", "resume planner", "workers", "operations", "breakers", "dead",
     "doctor", "metrics", "ledger drain", "workflow list", "breakers --close gpt", "why t-1",
-    "top --once",
 )  # fmt: skip
 
 

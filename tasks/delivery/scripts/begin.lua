@@ -15,7 +15,7 @@ if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   forget(tag)
   return {'owned'}
 end
-if redis.call('HEXISTS', 'paused', queue) == 1 then
+if lever('HEXISTS', 'paused', queue) == 1 then
   local list, message = parts(redis.call('HGET', TAKEN, tag))
   forget(tag)
   redis.call('RPUSH', queue .. string.sub(list, #queue_of(list) + 1), message)

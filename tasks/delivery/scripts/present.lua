@@ -28,7 +28,7 @@ local wait = now < calm and calm <= now + lease_ms
 local silent = wait and {} or redis.call('ZRANGEBYSCORE', 'workers:until', '-inf', now)
 for _, one in ipairs(silent) do
   redis.call('HDEL', 'workers', one)
-  redis.call('HDEL', 'draining', one)
+  redis.pcall('HDEL', 'draining', one)
   redis.call('ZREM', 'workers:until', one)
 end
-return redis.call('HGET', 'draining', worker)
+return lever('HGET', 'draining', worker)

@@ -28,7 +28,7 @@ for i = 1, #KEYS, 2 do
     messages[j] = string.sub(message, -#OPEN) == OPEN and message .. stored or message
   end
   redis.call('LPUSH', KEYS[i], unpack(messages))
-  for _ = 1, math.min(number, rings) do redis.call('LPUSH', KEYS[i + 1], 1) end
-  redis.call('LTRIM', KEYS[i + 1], 0, rings - 1)
+  for _ = 1, math.min(number, rings) do redis.pcall('LPUSH', KEYS[i + 1], 1) end
+  redis.pcall('LTRIM', KEYS[i + 1], 0, rings - 1)
   at = at + number + 1
 end

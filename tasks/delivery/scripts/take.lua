@@ -7,6 +7,9 @@
 local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local queues, few_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
+-- If these are another program's keys, it fails here: before a message is out of its list.
+redis.call('HLEN', TAKEN)
+redis.call('ZCARD', UNTIL)
 
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, 100)) do
   local entry = redis.call('HGET', MESSAGES, tag)
@@ -17,13 +20,13 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 
     put_back(entry)
   end
 end
-if redis.call('HEXISTS', 'draining', string.match(prefix, '^[^.]*')) == 1 then return {} end
+if lever('HEXISTS', 'draining', string.match(prefix, '^[^.]*')) == 1 then return {} end
 
 local parked, flat = {}, redis.call('HGETALL', 'parked')
 for i = 1, #flat, 2 do parked[flat[i]] = cjson.decode(flat[i + 1]) end
 
 local paused = {}
-for _, queue in ipairs(redis.call('HKEYS', 'paused')) do paused[queue] = true end
+for _, queue in ipairs(lever('HKEYS', 'paused') or {}) do paused[queue] = true end
 
 -- A paused queue is closed until an operator resumes it. A parked one is closed until its time; then
 -- a few may pass, to find out whether it is over.
@@ -52,7 +55,7 @@ for first = 1, #KEYS, queues do
     for i = first, first + queues - 1 do
       local list = KEYS[i]
       local queue = queue_of(list)
-      local message = number < most and may_pass(queue) and redis.call('RPOP', list)
+      local message = number < most and may_pass(queue) and lever('RPOP', list)
       if message then
         found, number = true, number + 1
         local tag = prefix .. ':' .. number
