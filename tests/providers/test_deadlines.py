@@ -16,7 +16,6 @@ from tasks.routing import NothingAvailable, route
 from tests.support.loopback import Loopback
 from tests.support.vendors import settings_for
 
-
 pytestmark = pytest.mark.slow  # each waits for a deadline; tests/tasks has them by a clock
 
 

@@ -22,7 +22,9 @@ for role in %r:
 
 @pytest.fixture
 def failed(workers: Fleet, simulator: Simulator) -> Fleet:
-    """Two tasks whose prompts were refused."""
+    """Two tasks whose prompts were refused by every target there is."""
+    text = workers.roles_file.read_text()
+    workers.roles_file.write_text(text.replace("chain: [local, claude]", "chain: [local]"))
     workers.start()
     for label in ("gpt", "local"):
         simulator.fault(label, status=400)

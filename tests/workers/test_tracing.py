@@ -141,17 +141,18 @@ def test_a_failed_task_is_an_error_and_what_was_passed_over_an_event(
 ) -> None:
     """The error's class alone: its message may quote the prompt."""
     simulator.fault("local", status=401)
-    simulator.fault("claude", status=400)
+    simulator.fault("gpt", status=400)
     workers.start()
 
+    traced(workers, f'complete.delay("planner", "{SECRET}")')
     traced(workers, f'complete.delay("coder", "{SECRET}")')
     traced(workers, f'complete.delay("coder", "{SECRET}")')
 
-    wait_for(lambda: len(collector.named("process")) == 2, explain=workers.logs)
-    first, second = collector.named("process")
-    assert first.is_error
-    assert first.attributes["error.type"] == "InvalidRequest"
-    [(name, event)] = second.events
+    wait_for(lambda: len(collector.named("process")) == 3, explain=workers.logs)
+    refused, _, passed_over = collector.named("process")
+    assert refused.is_error
+    assert refused.attributes["error.type"] == "InvalidRequest"
+    [(name, event)] = passed_over.events
     assert name == "breakwater.rejected"
     assert (event["breakwater.provider"], event["error.type"]) == ("local", "BreakerOpen")
     assert event["breakwater.why"].startswith("open (AuthenticationFailed)")

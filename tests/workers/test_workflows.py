@@ -65,6 +65,13 @@ def server(redis_url: str) -> Any:
     return redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=30)
 
 
+def refuse_code(fleet: Fleet, simulator: Simulator) -> None:
+    """Have the coder's prompt refused by the only target of its chain."""
+    text = fleet.roles_file.read_text()
+    fleet.roles_file.write_text(text.replace("chain: [local, claude]", "chain: [local]"))
+    simulator.fault("local", "invalid")
+
+
 def begin(fleet: Fleet, name: str = "straight", number: int = 1, given: str = "x") -> list[str]:
     printed = fleet.run(f"""
 from tasks import workflow
@@ -321,7 +328,7 @@ def test_a_run_fails_with_its_stages_error_and_goes_on_there_when_it_is_resumed(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
     """The finished stages stay finished; the failed one is asked under another id."""
-    simulator.fault("local", "invalid")
+    refuse_code(echo, simulator)
     echo.start()
     (run,) = begin(echo)
 
@@ -349,7 +356,7 @@ def test_a_dead_letter_that_is_answered_on_its_second_life_is_not_paid_for_again
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
     """A resumption takes the answer that its stage has by then."""
-    simulator.fault("local", "invalid")
+    refuse_code(echo, simulator)
     echo.start()
     (run,) = begin(echo)
     wait_until(server, echo, run, "failed")
@@ -534,7 +541,7 @@ def test_a_run_takes_its_answers_along_when_the_results_are_gone(
     echo: Fleet, simulator: Simulator, server: Any
 ) -> None:
     """Results live a day; a run may stand still for longer."""
-    simulator.fault("local", "invalid")
+    refuse_code(echo, simulator)
     echo.start()
     (run,) = begin(echo)
     wait_until(server, echo, run, "failed")
