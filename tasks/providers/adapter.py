@@ -14,6 +14,7 @@ from base64 import b64decode
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from mimetypes import guess_extension
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
@@ -40,6 +41,7 @@ from tasks.providers.base import (
     ToolCall,
     Usage,
 )
+from tasks.providers.counting import believed
 from tasks.providers.hearing import Hearing
 from tasks.providers.models import is_listed
 from tasks.providers.round_trip import Naming, name_of, plain, well_formed, with_unique_ids
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     import anthropic
     import openai
 
+MAX_MODELS = 10_000
+"""Names that are read of a list of models, page by page; the longest has some hundred."""
 CHECK_S = 10.0
 """How long `check` waits for the list of models."""
 
@@ -198,7 +202,7 @@ class Adapter(ABC):
         """
         failure: ProviderError | None = None
         try:
-            return frozenset(self._models())
+            return frozenset(islice(self._models(), MAX_MODELS))
         except Exception as error:  # noqa: BLE001 - as above
             failure = translated(self.name, error)
         raise _bare(failure)
@@ -303,7 +307,7 @@ class Adapter(ABC):
             if finish in {"content_filter", "refusal"}:
                 raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
             raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
-        return Completion(text, model, finish, usage, request_id, response_id, calls)
+        return Completion(text, model, finish, believed(usage), request_id, response_id, calls)
 
     def _finish(self, reason: object, native: object, paid: Mapping[str, Any]) -> FinishReason:
         """Return what a finish reason means; one that is no whole answer raises."""
@@ -333,7 +337,7 @@ class Adapter(ABC):
                         id_,
                         name_of(name),
                         plain(arguments),
-                        signature if signature and signature.isascii() else None,
+                        signature if isinstance(signature, str) and signature.isascii() else None,
                     )
                 )
             elif not cut:  # a call that the length cut off in its middle is none

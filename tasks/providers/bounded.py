@@ -2,10 +2,11 @@
 How much is read of a provider's answer: counted as it leaves the decoder.
 
 A gzip body of 200 kB inflates to 200 MB, and a body need not end. Beyond these bounds reading
-stops, the connection is closed, and the attempt fails as `GarbledAnswer`.
+stops, the connection is closed, and the attempt fails: an answer as `GarbledAnswer`, an error by
+its status alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import httpx2
 
@@ -30,28 +31,26 @@ _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 def bounded(response: httpx2.Response) -> httpx2.Response:
     """Return the response with its body decoded, and read only as far as it may go."""
     headers = response.headers
-    encodings = [each.strip() for each in headers.get("content-encoding", "").lower().split(",")]
-    if encodings != [""]:
-        known = {"gzip", "deflate", "identity", ""}
-        if len(encodings) > MAX_ENCODINGS or not known.issuperset(encodings):
-            response.close()
-            raise GarbledAnswer("the answer is encoded in a way that was not asked for")
-        headers = httpx2.Headers(
-            [(name, value) for name, value in headers.raw if name.lower() not in _ENCODED]
-        )
-    body = _Body(
-        response.iter_raw() if encodings == [""] else response.iter_bytes(),
-        response.close,
-        MAX_BODY if response.is_success else MAX_ERROR,
-        # SDKs look for events in whatever a stream brings, and copy all of one at each read.
-        is_of_events=bool(current.pace)
-        or "text/event-stream" in headers.get("content-type", "").lower(),
-    )
+    at_most = MAX_BODY if response.is_success else MAX_ERROR
+    # SDKs look for events in whatever a stream brings, and copy all of one at each read.
+    is_of_events = bool(current.pace) or "event-stream" in headers.get("content-type", "").lower()
+    if not (encoded := headers.get("content-encoding", "").lower()):
+        raw = response.stream
+        response.stream = _Body(raw, raw.close, at_most, is_of_events=is_of_events)  # type: ignore[union-attr, arg-type]
+        return response
+    encodings = {each.strip() for each in encoded.split(",")}
+    if not encodings <= _KNOWN or encoded.count(",") >= MAX_ENCODINGS:
+        response.close()
+        raise GarbledAnswer("the answer is encoded in a way that was not asked for")
     return httpx2.Response(
-        response.status_code, headers=headers, stream=body, extensions=response.extensions
+        response.status_code,
+        headers=[pair for pair in headers.raw if pair[0].lower() not in _ENCODED],
+        stream=_Body(response.iter_bytes(), response.close, at_most, is_of_events=is_of_events),
+        extensions=response.extensions,
     )
 
 
+_KNOWN = frozenset({"gzip", "deflate", "identity"})
 _ENCODED = frozenset({b"content-encoding", b"content-length"})
 
 
@@ -60,7 +59,7 @@ class _Body(httpx2.SyncByteStream):
 
     def __init__(
         self,
-        pieces: Iterator[bytes],
+        pieces: Iterable[bytes],
         close: Callable[[], None],
         at_most: int,
         *,

@@ -19,10 +19,11 @@ total decides where it sent one: what makes the sum right is how it counts.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from tasks.providers.base import Usage
+from tasks.providers.base import UNCOUNTED, Usage
 from tasks.providers.counts import breakdown, count, details
 
 ASKED = ("prompt_tokens", "input_tokens")
@@ -104,6 +105,21 @@ def settled(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
         return _in_doubt(counts)  # it says that a part is in its whole, which it does not fit into
     given, said = explained or fitting[0]
     return Usage(given, said, cached, written, reasoned)
+
+
+def believed(usage: Usage) -> Usage:
+    """
+    Return the usage of an answer that says something, with counts of zero unknown.
+
+    No prompt and no answer has no tokens: servers that do not count send zeros, too.
+    """
+    if usage.input_tokens and usage.output_tokens:
+        return usage
+    if not usage.input_tokens and not usage.output_tokens:
+        return UNCOUNTED
+    return replace(
+        usage, input_tokens=usage.input_tokens or None, output_tokens=usage.output_tokens or None
+    )
 
 
 def _in_doubt(counts: Counts) -> Usage:

@@ -12,6 +12,9 @@ from tasks.ledger.prices import PriceList
 from tasks.providers import anthropic, google
 from tasks.providers.base import UNCOUNTED, Usage
 from tasks.providers.openai_forms import counted
+from tests.providers.conftest import Build
+from tests.support.loopback import Loopback
+from tests.support.vendors import answer_of, request
 
 PRICED = {
     "input_tokens": Decimal(1), "output_tokens": Decimal(2),
@@ -184,6 +187,27 @@ def test_anthropic_counts_what_is_cached_beside_the_input() -> None:
 
     assert anthropic._usage(said) == Usage(188_120, 393, 188_086, 13, 100)
     assert anthropic._usage({**said, "output_tokens": 3}) == Usage(188_120, 3, 188_086, 13, None)
+
+
+@pytest.mark.parametrize(
+    ("zeros", "expected"),
+    [
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, UNCOUNTED),
+        ({"prompt_tokens": 7, "completion_tokens": 0}, Usage(7, None)),
+        ({"prompt_tokens": 0, "completion_tokens": 7}, Usage(None, 7)),
+        ({"prompt_tokens": 0, "completion_tokens": None}, UNCOUNTED),
+    ],
+)
+def test_zeros_beside_an_answer_are_no_counts(
+    zeros: dict[str, Any], expected: Usage, server: Loopback, build: Build
+) -> None:
+    """Servers that do not count send them; the call was not free for it."""
+    server.answer(answer_of("openai-chat") | {"usage": zeros})
+
+    completion = build("openai-chat", server.url).complete(request())
+
+    assert completion.usage == expected
+    assert cost_of(completion.usage) is None
 
 
 NUMBERS = st.one_of(
