@@ -193,6 +193,10 @@ class LoopExhausted(BreakwaterError):
     """A workflow's loop was used up, what it waited for was never so, and it was to fail then."""
 
 
+FINISH_REASON = "finish_reason"
+"""Key in the details of an error: the word with which the provider ended an answer of no use."""
+
+
 class ProviderError(BreakwaterError):
     """
     One call to one target failed.

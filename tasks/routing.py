@@ -17,6 +17,7 @@ from tasks.call import Call
 from tasks.config import ProviderSettings, Role, Target
 from tasks.correction import Violation
 from tasks.errors import (
+    FINISH_REASON,
     BreakwaterError,
     ChainExhausted,
     DeadlineExceeded,
@@ -361,7 +362,8 @@ class _Walk:
         """Say more of an error that may differ from answer to answer."""
         if self.violation:
             return f"{WORDS_AFTER}the answer {self.violation.reading.fault}"
-        return f"{WORDS_AFTER}{error}" if isinstance(error, EXPLAINED) else ""
+        is_explained = isinstance(error, EXPLAINED) or FINISH_REASON in error.details
+        return f"{WORDS_AFTER}{error}" if is_explained else ""
 
     def _spent(self, begun: Attempt, usage: Usage, *models: str) -> dict[str, Any]:
         prices = self.registry.prices

@@ -23,6 +23,7 @@ import structlog
 
 from tasks.config import ProviderSettings
 from tasks.errors import (
+    FINISH_REASON,
     ContentFiltered,
     ContextWindowExceeded,
     GarbledAnswer,
@@ -322,7 +323,8 @@ class Adapter(ABC):
         words = shown(reason) + (f" ({shown(native)})" if is_said(native) else "")
         is_known = word in self.FINISH or kind in self.FINISH
         why = "the answer is not whole" if is_known else "that word is unknown, so it may be cut"
-        raise finish(f"{self.name} ended the answer with {words}: {why}", **paid)
+        said = f"{self.name} ended the answer with {words}: {why}"
+        raise finish(said, {FINISH_REASON: shown(reason)}, **paid)
 
     def _calls(
         self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]

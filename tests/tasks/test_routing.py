@@ -1,6 +1,10 @@
 """The walk of the chain: who is asked, who is passed over, and what comes of it."""
 
+import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ from breaker import Breakers
 from tasks import errors
 from tasks.call import Call
 from tasks.ledger.account import Account
-from tasks.providers.base import Completion, Request
+from tasks.providers.base import UNCOUNTED, Completion, Request, Usage
 from tasks.providers.registry import Registry
 from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
@@ -49,6 +53,24 @@ def test_the_first_target_serves_when_it_can(breakers: Breakers) -> None:
     assert house.asked() == {"a": 1, "b": 0}
 
 
+def test_an_answer_that_nobody_counted_is_paid_once(breakers: Breakers) -> None:
+    """Its counts and its cost are unknown in the row; nobody else is asked."""
+    counted = replace(answer("hello"), usage=Usage(3, None))
+    uncounted = replace(counted, usage=UNCOUNTED)
+    house = House(breakers, a=[lambda _: counted, lambda _: uncounted], b=["never"])
+
+    for routed in (house.route(), house.route()):
+        (attempt,) = routed.attempts
+        row = json.loads(attempt.row({}))
+        assert (routed.completion.text, row["output_tokens"], row["cost_usd"]) == (
+            "hello",
+            None,
+            None,
+        )
+
+    assert house.asked() == {"a": 2, "b": 0}
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -73,10 +95,16 @@ def test_the_next_target_serves_when_one_fails(
 
 @pytest.mark.parametrize(
     "error",
-    [errors.InvalidRequest, errors.UnsupportedInput, errors.UnknownError, errors.HostFault],
+    [
+        errors.InvalidRequest,
+        errors.UnsupportedInput,
+        errors.UnknownError,
+        errors.HostFault,
+        partial(errors.UnfinishedAnswer, details={errors.FINISH_REASON: "'paused'"}),
+    ],
 )
 def test_an_unknown_refusal_goes_on_and_counts_for_nothing(
-    breakers: Breakers, error: type[errors.ProviderError]
+    breakers: Breakers, error: Callable[..., errors.ProviderError]
 ) -> None:
     """What nobody can tell the meaning of is neither the prompt's fault nor the provider's."""
     house = House(breakers, a=[error("a answered 418: no", status=418)], b=["hello"])
