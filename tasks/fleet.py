@@ -149,7 +149,7 @@ class Fleet:
                     delayed=max(0, int(delayed.get(name, 0))),
                     consumers=consumed[name],
                     paused=hold_of(paused.get(name)),
-                    parked=parked_of(parked.get(name)),
+                    parked=parked_of(parked.get(name), now),
                 )
                 for row in rows
             ],
@@ -205,12 +205,15 @@ def hold_of(told: str | None) -> Hold | None:
     return Hold(**json.loads(told)) if told else None
 
 
-def parked_of(told: str | None) -> Parked | None:
+def parked_of(told: str | None, now_ms: int | None = None) -> Parked | None:
     """Read an entry of `parked`; None if there is none."""
     if not told:
         return None
     state = json.loads(told)
-    return Parked(int(state["until_ms"]), int(state["since_ms"]), state["reason"])
+    until_ms = int(state["until_ms"])
+    if now_ms is not None and until_ms - now_ms > state["for_ms"]:
+        until_ms = now_ms  # the clock was set back: a take lets the next few through
+    return Parked(until_ms, int(state["since_ms"]), state["reason"])
 
 
 def _table(flat: list[Any]) -> dict[str, str]:

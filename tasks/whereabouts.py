@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import redis
 
 from tasks.config import role_names
-from tasks.delivery.store import PRIORITIES, PRIORITY_MARK, RESULT, Store
+from tasks.delivery.store import PRIORITIES, RESULT, Store, list_of
 from tasks.errors import ConfigError
 from tasks.fleet import Hold, Parked, hold_of, parked_of
 from tasks.queue import COMMON_QUEUE, queue_of
@@ -65,8 +65,7 @@ def _lists(client: redis.Redis) -> list[str]:
         roles = ()
     consumed = cast("set[bytes]", client.smembers("queues"))
     names = {COMMON_QUEUE, *map(queue_of, roles), *map(_text, consumed)}
-    steps = [f"{PRIORITY_MARK}{step}" if step else "" for step in PRIORITIES]
-    return [name + step for name in sorted(names) for step in steps]
+    return [list_of(name, priority) for name in sorted(names) for priority in PRIORITIES]
 
 
 def _read(found: list[str]) -> Whereabouts:

@@ -245,7 +245,8 @@ def moment_ms(text: str) -> int:
 
 
 def age(seconds_: float) -> str:
-    """Show an age in the largest unit of which it has two."""
+    """Show an age in the largest unit of which it has two; 0 if the clock was set back since."""
+    seconds_ = max(seconds_, 0)
     units = [("d", 86400), ("h", 3600), ("m", 60)]
     name, unit = next(((n, u) for n, u in units if seconds_ >= 2 * u), ("s", 1))
     return f"{seconds_ / unit:.0f} {name}"

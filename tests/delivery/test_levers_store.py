@@ -303,3 +303,23 @@ def test_operations_are_found_by_age(bench: Any) -> None:
     ]
     assert abs(time.time() * 1000 - int(found[0].id.split("-")[0])) < 60_000
     assert [*Operations(bench.redis).find(since_s=-3600)] == []
+
+
+def test_a_parked_queue_is_shown_for_no_longer_than_planned(bench: Any, desk: Desk) -> None:
+    """The server's clock stepped back: the next take lets a few through."""
+    bench.push("a")
+    tag = bench.take_one()
+    bench.wait(bench.begin(tag, "t"), tag, "t", park_ms=30_000, reason="all open")
+    before = desk.look()
+
+    bench.tick(-3600_000)
+    after = desk.look()
+
+    left_ms = [
+        queue.parked.until_ms - view.now_ms
+        for view in (before, after)
+        for queue in view.queues
+        if queue.parked
+    ]
+    assert left_ms == [30_000, 0]
+    assert bench.take_one()

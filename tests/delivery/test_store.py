@@ -536,3 +536,16 @@ def test_each_priority_has_a_list_that_is_taken_from(
 ) -> None:
     """As with kombu, but for 0, which there is the queue's own list."""
     assert list_of(QUEUE, priority) == (QUEUE if step is None else f"{QUEUE}\x06\x16{step}")
+
+
+def test_a_task_that_waits_keeps_its_first_date(bench: Bench) -> None:
+    """Its message may have none: another Celery client wrote it, and its deadline began once."""
+    bench.push("a")
+    for date in (bench.ms, bench.ms + 9_000):
+        tag = bench.take_one()
+        begun = bench.begin(tag)
+        bench.wait(begun, tag, enqueued_ms=date)
+
+    tag = bench.take_one()
+
+    assert bench.begin(tag).task["enqueued_ms"] == str(bench.ms)

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tasks import app, complete, whereabouts
-from tasks.delivery.store import Store
+from tasks.delivery.store import Store, list_of
 from tasks.whereabouts import Whereabouts, as_dict, find
 from tests.support.spawner import run
 
@@ -127,7 +127,7 @@ def test_one_that_has_a_result_is_settled(server: redis.Redis) -> None:
 STATES = """
 import sys
 from tasks import app, complete
-from tasks.delivery.store import Store
+from tasks.delivery.store import Store, list_of
 import redis, os
 plain = complete.apply_async(("coder", "hi"))
 own = complete.apply_async(("coder", "hi"), priority=9, countdown=600)
@@ -167,3 +167,11 @@ def test_a_task_that_runs_is_started(
     assert states == ["STARTED", "SUCCESS"]
     assert (result.ready(), result.successful(), result.failed()) == (True, True, False)
     assert complete.AsyncResult("a").state == "SUCCESS"
+
+
+@pytest.mark.parametrize("priority", [0, 3, None, 6, 9])
+def test_it_is_found_whatever_its_priority(server: redis.Redis, priority: int | None) -> None:
+    """Each has a list of its own."""
+    queued(server, "a", "b", queue=list_of("role.coder", priority))
+
+    assert find(server, "b") == Whereabouts("waiting", "queue", "role.coder", ahead=1)

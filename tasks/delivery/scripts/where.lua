@@ -6,7 +6,7 @@
 -- to the same call) or 'taken' (by a worker that has not begun it); ahead counts the messages that are
 -- taken before it, of its own priority; hold and parked are the entries of `paused` and `parked`.
 local task, id, first, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local mark = {'"id": "' .. id .. '"', '"id":"' .. id .. '"'} -- a body is base64, and has no such thing
+local mark = {'"id": "' .. id .. '"', '"id":"' .. id .. '"'} -- in a body its quotes are escaped
 
 local function is_its_own(message)
   return message and (string.find(message, mark[1], 1, true) or string.find(message, mark[2], 1, true))
