@@ -300,9 +300,10 @@ class Adapter(ABC):
             finish = "tool_calls"
         if not text.strip() and not calls:
             if finish == "length":
+                spent = usage.reasoning_tokens
                 raise ContextWindowExceeded(
                     f"{self.name}: max_output_tokens or the window was spent before the first word"
-                    f" ({usage.reasoning_tokens} tokens on reasoning)",
+                    f" ({'unknown' if spent is None else spent} tokens on reasoning)",
                     **paid,
                 )
             if finish in {"content_filter", "refusal"}:

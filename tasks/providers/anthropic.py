@@ -20,7 +20,7 @@ from tasks.providers.adapter import (
     streamed,
     string,
 )
-from tasks.providers.anthropic_stream import MessageStream
+from tasks.providers.anthropic_stream import MessageStream, blocks_of
 from tasks.providers.base import UNCOUNTED, Completion, Media, Request, Tool, Usage
 from tasks.providers.base import Message as Turn
 from tasks.providers.counting import Counts, settled
@@ -175,9 +175,9 @@ class AnthropicProvider(Adapter):
         told = answer.told
         if told.get("error"):  # some gateways, with status 200
             raise self._failed(told)
-        blocks = told["content"]
+        blocks = blocks_of(told["content"])
         return self._completion(
-            text="".join(block["text"] for block in blocks if block["type"] == "text"),
+            text="".join(block["text"] for block in blocks if block.get("type") == "text"),
             model=string(told.get("model")) or request.model,
             reason=told.get("stop_reason"),
             usage=_usage(told.get("usage")),
@@ -186,7 +186,7 @@ class AnthropicProvider(Adapter):
             called=[
                 Called(string(block.get("id")), string(block.get("name")), block.get("input"))
                 for block in blocks
-                if block["type"] == "tool_use"
+                if block.get("type") == "tool_use"
             ],
         )
 

@@ -85,9 +85,8 @@ class MessageStream:
         self._message = {name: message.get(name) for name in ("id", "model")}
         self._reason = message.get("stop_reason") or self._reason
         self._count(message.get("usage"))
-        content = message.get("content")
-        for block in content if isinstance(content, list) else ():
-            self._start(None, _object(block))
+        for block in blocks_of(message.get("content") or []):
+            self._start(None, block)
 
     def _end(self) -> None:
         self._has_ended = True
@@ -155,6 +154,20 @@ class MessageStream:
         if block.is_held:
             self._hearing.call(block.call, arguments=told if isinstance(told, str) else _text(told))
         return {**block.body, "input": told}
+
+
+def blocks_of(content: object) -> list[dict[str, Any]]:
+    """
+    Return the blocks of a message; some that imitate the API send its text alone.
+
+    Raises:
+        TypeError: It is neither blocks nor text.
+    """
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise TypeError("a content is neither text nor a list of blocks")
+    return [block for block in content if isinstance(block, dict)]
 
 
 def _joined(given: Mapping[str, Any], text: str) -> object:

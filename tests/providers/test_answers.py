@@ -300,3 +300,94 @@ def test_a_call_cut_off_by_the_length_is_none(adapter: str, server: Loopback, bu
 
     with pytest.raises(errors.ContextWindowExceeded):
         build(adapter, server.url).complete(request())
+
+
+CALL = {"name": "add", "arguments": '{"a": 1}'}
+ODD_MESSAGES: dict[str, dict[str, Any]] = {
+    "parts": {"content": [{"type": "text", "text": "h"}, "i", {"type": "text", "text": ""}]},
+    "thoughts among parts": {
+        "content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "hi"}]
+    },
+    "reasoning beside it": {"content": "hi", "reasoning_content": "hm", "reasoning": "hm"},
+    "calls of null": {"content": "hi", "tool_calls": None, "function_call": None},
+    "no calls": {"content": "hi", "tool_calls": []},
+    "a custom call, never offered": {
+        "content": "hi",
+        "tool_calls": [{"type": "custom", "id": "c"}],
+    },
+    "arguments as an object": {
+        "tool_calls": [{"id": "c", "function": {"name": "add", "arguments": {"a": 1}}}]
+    },
+    "a call without id and type": {"content": "", "tool_calls": [{"function": CALL}]},
+    "a call's id is null": {"content": None, "tool_calls": [{"id": None, "function": CALL}]},
+    "a call that is flat": {"content": None, "tool_calls": [{"id": "c", **CALL}]},
+    "one call, no list": {"content": None, "tool_calls": {"id": "c", "function": CALL}},
+    "the legacy form": {"content": None, "function_call": CALL},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_MESSAGES)
+def test_a_message_is_read_as_servers_write_it(odd: str, server: Loopback, build: Build) -> None:
+    """Compatible servers and gateways; the same in a stream is in `data/streams`."""
+    answer = answer_of("openai-chat")
+    answer["choices"][0]["message"] = ODD_MESSAGES[odd]
+    server.answer(answer)
+
+    completion = build("openai-chat", server.url).complete(request())
+
+    if completion.tool_calls:
+        assert [(c.name, c.arguments) for c in completion.tool_calls] == [("add", {"a": 1})]
+        assert completion.tool_calls[0].id
+    else:
+        assert completion.text == "hi"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"), [(None, {}), ("", {}), ({}, {}), ({"a": 1}, {"a": 1}), ("{}", {})]
+)
+@pytest.mark.parametrize("adapter", ["openai", "openai-chat"])
+def test_arguments_of_any_form_are_read(
+    arguments: object, read: object, adapter: str, server: Loopback, build: Build
+) -> None:
+    """As JSON text, as an object, or not at all."""
+    answer = called(adapter)
+    if adapter == "openai":
+        answer["output"][0]["arguments"] = arguments
+    else:
+        answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = arguments
+    server.answer(answer)
+
+    assert build(adapter, server.url).complete(request()).tool_calls[0].arguments == read
+
+
+@pytest.mark.parametrize(
+    ("adapter", "body", "expected"),
+    [
+        (
+            "openai-chat",
+            {
+                "error": "This model's maximum prompt length is 8192 but the request has 9000 tokens."
+            },
+            errors.ContextWindowExceeded,
+        ),
+        ("openai-chat", {"object": "error", "code": 429, "message": "x"}, errors.RateLimited),
+        (
+            "openai-chat",
+            {"choices": [{"message": {"content": "half"}, "error": {"code": 503}}]},
+            errors.Overloaded,
+        ),
+        ("anthropic", {"type": "error", "error": {"type": "overloaded_error"}}, errors.Overloaded),
+        ("google", {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}, errors.RateLimited),
+    ],
+)
+def test_an_error_with_status_200_is_read_by_its_words(
+    adapter: str, body: dict[str, Any], expected: type[ProviderError], server: Loopback,
+    build: Build,
+) -> None:  # fmt: skip
+    """In any of its shapes; the text beside it is no answer."""
+    server.answer(body)
+
+    with pytest.raises(ProviderError) as caught:
+        build(adapter, server.url).complete(request())
+
+    assert type(caught.value) is expected
