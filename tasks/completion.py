@@ -1,6 +1,7 @@
 """The task: `complete(role, prompt, **options)`, from the producer's call to the settled result."""
 
 from collections.abc import Iterable, Mapping
+from traceback import clear_frames
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -145,8 +146,8 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
     Raises:
         BadTask: The role does not exist, or the prompt or an option does not fit.
-        ProviderError: The prompt is at fault; the class says how.
-        ChainExhausted: Every target refused the prompt.
+        ProviderError: Every target refused the prompt; the class says how.
+        ChainExhausted: Every target refused it, each for a reason of its own.
         DeadlineExceeded: No target answered in time.
         WorkerLost: It cost several workers their lives.
     """
@@ -163,6 +164,25 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         except Ignore:
             self.backend.tell_if_cancelled(self.request)
             raise
+        except Exception as error:
+            forget_locals(error)
+            raise
+
+
+def forget_locals(error: BaseException) -> None:
+    """
+    Empty the finished frames behind an error; files and lines stay.
+
+    Their variables hold prompts, and an error tracker would send them.
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            clear_frames(each.__traceback__)
+            todo += [each.__cause__, each.__context__]
 
 
 def stored(task: Task) -> dict[str, Any]:

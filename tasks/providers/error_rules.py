@@ -353,7 +353,7 @@ RULES = (
         frozenset({400, 403, 412, 422, None}),
         codes=(
             "invalid_api_key", "api_key_invalid", "apikeyinvalid", "invalidapikey", "wrong_api_key",
-            "authentication", "unauthorized", "unauthenticated", "permission", "forbidden",
+            "authentication", "unauthorized", "unauthenticated", "permission",
             "accessdenied", "access_denied", "access_terminated", "account_deactivated",
             "account_suspended", "unsupported_country", "service_disabled", "consumer_suspended",
             "service_blocked", "referrer_blocked", "unrecognizedclient", "invalidsignature",

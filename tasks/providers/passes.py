@@ -8,6 +8,7 @@ provider's other models. So the pair of provider and model gets a breaker of its
 """
 
 import re
+from functools import lru_cache
 
 from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
 from breaker.state import State
@@ -134,6 +135,7 @@ def settle(
     return breaker.record(permit, "neutral")
 
 
+@lru_cache(maxsize=4096)  # asked for each call, and roles files have few targets
 def pair_name(target: Target) -> str:
     """Return the name of a pair's breaker; what a breaker's name cannot have becomes `_`."""
     return _NOT_IN_A_NAME.sub("_", f"{target.provider}/{target.model}")

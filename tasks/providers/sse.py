@@ -6,6 +6,7 @@ name for broken JSON, openai a comment behind an `id:` for an event. What real s
 the standard is read, too:
 
 - The last event counts although no blank line ends it; `data: [DONE]` often has none.
+- A field `error:` with JSON, as older llama.cpp servers write it, is an event with that error.
 - A line that begins with `{` or `[` where an event could begin is no field but JSON: one object per
   line (NDJSON), or one document to the end, as servers send that ignore `stream: true`.
 """
@@ -39,7 +40,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
     Raises:
         NotAStreamError: The body ended, had no event, and had lines that are none of a stream's.
     """
-    lines = _lines(chunks)
+    lines = map(_standard, _lines(chunks))
     name, data = "", list[bytes]()
     has_events = has_other_lines = False
     for line in lines:
@@ -64,6 +65,12 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
         yield _event(name, data)
     elif has_other_lines and not has_events:
         raise NotAStreamError("the body is not a stream of events")
+
+
+def _standard(line: bytes) -> bytes:
+    if line.startswith(b"error: {"):
+        return b'data: {"error": ' + line.removeprefix(b"error: ") + b"}"
+    return line
 
 
 def _event(name: str, data: list[bytes]) -> Event:

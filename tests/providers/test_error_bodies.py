@@ -3,7 +3,7 @@ What real servers answer when they refuse: each line of `data/error_bodies.jsonl
 
 A line has the server, the HTTP status, the body (JSON, or a string that goes out as it is), the
 class it must become, and where it was seen or is documented; `adapter` and `headers` where they
-are not those of an OpenAI-compatible server. Ids, names and amounts are replaced.
+are not those of an OpenAI-compatible server (a stream's events are a string). Ids, names and amounts are replaced.
 """
 
 import json
@@ -70,11 +70,13 @@ def test_what_a_server_says_becomes_the_right_error(
     """Through its own SDK, and through the others: one table reads all of them."""
     wire.row = row
     own = row.get("adapter", "openai-chat")
+    is_stream = "event-stream" in row.get("headers", {}).get("content-type", "")
+    streamed: dict[str, Any] = {"on_delta": lambda _: None} if is_stream else {}
     for adapter in dict.fromkeys((own, *(PLAIN if row["status"] >= 300 else ()))):
         before = wire.asked
 
         with pytest.raises(ProviderError) as caught:
-            providers[adapter].complete(request())
+            providers[adapter].complete(request(**streamed))
 
         assert (adapter, type(caught.value).__name__) == (adapter, row["expect"])
         assert wire.asked == before + 1, "the SDK must not retry on its own"
