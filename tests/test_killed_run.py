@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.spawner import Child, spawn
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[1]
 HANGING = """
-import multiprocessing, os, subprocess, sys, time
+import multiprocessing, os, sys, time
+import tests.conftest  # which a test outside of tests does not get by itself
 from simulator.client import Simulator
 from tests.support.chaos import roles_over
 from tests.support.fleet import fleet
@@ -51,7 +52,7 @@ def folder() -> Iterator[Path]:
             os.kill(pid, signal.SIGKILL)
 
 
-def start(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
+def start(folder: Path, *words: str) -> Child:
     """Start `make test`, or what is called there, and wait until the test hangs."""
     pytest_words = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
@@ -63,10 +64,7 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
         "PYTEST": " ".join(pytest_words), "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     with (folder / "log").open("wb") as log:
-        run = subprocess.Popen(
-            ["make", "-C", folder, "test"], env=environ, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, process_group=0,
-        )  # fmt: skip
+        run = spawn(["make", "-C", folder, "test"], env=environ, stdout=log, stderr=log)
     wait_for((folder / "hangs").exists, explain=(folder / "log").read_text)
     return run
 
@@ -85,25 +83,25 @@ def processes(folder: Path) -> dict[int, str]:
     return found
 
 
-def kill_pytest(run: "subprocess.Popen[bytes]", folder: Path) -> None:
+def kill_pytest(run: Child, folder: Path) -> None:
     """SIGKILL to the first pytest alone."""
     (first, *_) = [pid for pid, words in sorted(processes(folder).items()) if "-m pytest" in words]
     os.kill(first, signal.SIGKILL)
 
 
-def kill_all_pythons(run: "subprocess.Popen[bytes]", folder: Path) -> None:
+def kill_all_pythons(run: Child, folder: Path) -> None:
     """SIGKILL to pytest, xdist's processes and the helper that starts processes, at once."""
     for pid, words in processes(folder).items():
         if "-m pytest" in words or "exec(eval(sys.stdin" in words or "zygote.py" in words:
             os.kill(pid, signal.SIGKILL)
 
 
-def terminate_make(run: "subprocess.Popen[bytes]", folder: Path) -> None:
+def terminate_make(run: Child, folder: Path) -> None:
     """SIGTERM to make, as a CI sends it."""
     run.terminate()
 
 
-def press_ctrl_c(run: "subprocess.Popen[bytes]", folder: Path) -> None:
+def press_ctrl_c(run: Child, folder: Path) -> None:
     """SIGINT to all that is in the foreground."""
     os.killpg(run.pid, signal.SIGINT)
 
