@@ -84,7 +84,7 @@ def test_a_workers_clock_that_jumps_cuts_no_call(
 ) -> None:
     """Nor does it lose a lease, or let what it holds expire."""
     start_by(workers, clock, concurrency=4)
-    simulator.settings("claude", latency=10)
+    simulator.settings("claude", latency="held")
     ids = workers.run(ENQUEUE).split()
     wait_for(lambda: simulator.in_flight("claude") == 4, 60, workers.logs)
 
@@ -93,6 +93,7 @@ def test_a_workers_clock_that_jumps_cuts_no_call(
         seen = swept(client)
         wait_for(lambda seen=seen: swept(client) != seen, 60)
     simulator.settings("claude", latency=0)
+    simulator.release("claude")
 
     assert_answered_once(client, workers, simulator, ids)
     assert not client.hexists("delivery", "recovered")
@@ -125,7 +126,7 @@ def test_a_servers_clock_that_steps_strands_nothing(
         fleet(server.url, roles_over(simulator)) as workers,
     ):
         workers.start(2, "threads", 4)
-        simulator.settings("claude", latency=10)
+        simulator.settings("claude", latency="held")
         ids = workers.run(enqueue).split()
         wait_for(lambda: simulator.in_flight("claude") == 8, 60, workers.logs)
 
@@ -134,6 +135,7 @@ def test_a_servers_clock_that_steps_strands_nothing(
             seen = swept(server.client)
             wait_for(lambda seen=seen: swept(server.client) != seen, 60)
         simulator.settings("claude", latency=0)
+        simulator.release("claude")
 
         assert_answered_once(server.client, workers, simulator, ids)
         assert not server.client.hexists("delivery", "recovered")

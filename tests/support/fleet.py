@@ -13,8 +13,6 @@ from pathlib import Path
 from tests.support.spawner import BIN, Child, run, spawn
 from tests.support.waiting import wait_for
 
-READY_S = 180.0
-
 KEYS = {"claude": "sk-ant-CANARYKEY-0001", "gpt": "sk-CANARYKEY-0002",
         "local": "CANARYKEY-0003", "gemini": "AIzaCANARYKEY0004"}  # fmt: skip
 """Whatever prints one of these has printed a key."""
@@ -49,12 +47,15 @@ class Fleet:
         new = [self.start_one(pool, concurrency, *more) for _ in range(count)]
         for number in new:
             wait_for(
-                lambda n=number: " ready." in self.log(n), READY_S, lambda n=number: self.log(n)
+                lambda n=number: " ready." in self.log(n) or self.workers[n].poll() is not None,
+                explain=lambda n=number: self.log(n),
             )
+            assert " ready." in self.log(number), f"it has ended: {self.log(number)}"
 
     def start_one(self, pool: str, concurrency: int, *more: str) -> int:
         """Start a worker without waiting for it; return its number."""
         number = len(self.workers)
+        concurrency = 1 if pool == "solo" else concurrency  # it refuses any other
         command = [
             BIN / "celery", "-A", "workers", "worker", "--pool", pool,
             "--concurrency", str(concurrency), "--loglevel", "INFO",

@@ -149,18 +149,17 @@ def test_a_pool_that_scales_answers_all(
     workers: Fleet, simulator: Simulator, redis_url: str, pool: str
 ) -> None:
     """More than its smallest number at once, and none is a dead letter."""
-    simulator.settings("claude", latency=1)
+    simulator.settings("claude", latency="held")
     workers.start(1, pool, 1, "--autoscale", "4,1")
 
     ids = workers.run(ENQUEUE % 12).split()
+    wait_for(lambda: simulator.in_flight("claude") > 1, explain=workers.logs)
+    simulator.release("claude")
 
     server: Any = redis.Redis.from_url(redis_url)
     wait_for(lambda: answered(server, ids) == 12, 120, workers.logs)
     assert server.xlen("dead") == 0
-    hits = simulator.hits("claude")
-    assert len(hits) == 12
-    together = [sum(abs(a["started_at_ms"] - b["started_at_ms"]) < 900 for b in hits) for a in hits]
-    assert max(together) > 1, "all ran one after the other"
+    assert len(simulator.hits("claude")) == 12
 
 
 NO_THREADS = """
