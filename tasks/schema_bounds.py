@@ -59,7 +59,7 @@ def expansion_of(schema: Schema) -> int | None:
     """
     refers: dict[int, Schema] = {}
     every = list(_every(schema, refers))
-    _check_patterns(every)
+    _check_patterns(_patterns(every))
     is_countable = not any(each.keys() & _UNCOUNTABLE for each in every) and all(
         id(each) in refers for each in every if "$ref" in each
     )
@@ -78,6 +78,11 @@ def expansion_of(schema: Schema) -> int | None:
             f"at most {MAX_EXPANSION} are allowed"
         )
     return size if is_countable and not recursive else None
+
+
+def pattern_count(schema: Schema) -> int:
+    """Count the regular expressions in a schema."""
+    return len(_patterns(list(_every(schema, {}))))
 
 
 def _every(schema: Schema, refers: dict[int, Schema]) -> Iterator[Schema]:
@@ -101,11 +106,15 @@ def _every(schema: Schema, refers: dict[int, Schema]) -> Iterator[Schema]:
             waiting += _subschemas(key, value)
 
 
-def _check_patterns(every: list[Schema]) -> None:
+def _patterns(every: list[Schema]) -> list[str]:
     patterns = [each["pattern"] for each in every if isinstance(each.get("pattern"), str)]
     for each in every:
         names = each.get("patternProperties")
         patterns += names if isinstance(names, Mapping) else ()
+    return patterns
+
+
+def _check_patterns(patterns: list[str]) -> None:
     if len(patterns) > MAX_PATTERNS:
         raise Unbounded(
             f"it has {len(patterns)} regular expressions; at most {MAX_PATTERNS} are allowed"
