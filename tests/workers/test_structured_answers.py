@@ -68,7 +68,7 @@ def test_a_task_whose_answers_all_break_the_schema_fails(
     failed = json.loads(workers.run(ASK))
 
     assert failed["error"] == "SchemaViolated"
-    assert failed["text"].startswith("claude: the answer breaks 'type' at /n;")
+    assert failed["text"].startswith("local: the answer breaks 'type' at /n;")
     assert [a["provider"] for a in failed["attempts"]] == ["local", "local", "claude", "claude"]
     states = json.loads(workers.command("breakwater", "breakers", "--json").stdout)
     assert all((s["state"], s["failures"]) == ("closed", 0) for s in states)
@@ -87,7 +87,7 @@ def test_who_violated_twice_is_not_asked_again_after_a_kill(
     wait_for(lambda: simulator.in_flight("claude"), 20, workers.logs)
 
     workers.workers[0].kill()
-    simulator.settings("claude", answer=GOOD)
+    simulator.settings("claude", answer=GOOD, latency=0)
     workers.start()
 
     result = json.loads(workers.run(ASK))
