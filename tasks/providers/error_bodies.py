@@ -78,13 +78,19 @@ def _read_text(body: bytes | str) -> ErrorBody:
         try:
             decoded = json.loads(body)
         except (ValueError, RecursionError):
-            decoded = None
+            decoded = next(_embedded(_text(body)), None)  # an event of a stream, a gateway's prefix
         if isinstance(decoded, dict | list | str) and decoded:
             return _collected(decoded)
-    if isinstance(body, bytes):
-        body = b" ".join((body[:MAX_WORDS], body[MAX_WORDS:][-MAX_WORDS:])).decode(errors="replace")
-    text = _ends(body)
+    text = _ends(_text(body))
     return ErrorBody(words="" if _is_markup(text) else plain(text), is_page=True)
+
+
+def _text(body: bytes | str) -> str:
+    if isinstance(body, str):
+        return body
+    if len(body) > MAX_JSON:
+        body = b" ".join((body[:MAX_WORDS], body[MAX_WORDS:][-MAX_WORDS:]))
+    return body.decode(errors="replace")
 
 
 def _collected(body: object) -> ErrorBody:
@@ -140,7 +146,7 @@ def _walk(body: object) -> Iterator[tuple[str, object]]:
 def _embedded(text: str) -> Iterator[object]:
     """Decode the JSON object or list inside a sentence, if there is one near its beginning."""
     start = min((at for at in (text.find("{"), text.find("[{")) if at >= 0), default=-1)
-    if not 0 <= start <= MAX_WORDS or len(text) > MAX_JSON:
+    if not 0 <= start <= MAX_WORDS or len(text) > MAX_JSON or _is_markup(text):
         return
     try:
         decoded, _ = json.JSONDecoder().raw_decode(text, start)

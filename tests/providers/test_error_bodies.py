@@ -36,7 +36,8 @@ class Answers(httpx2.BaseTransport):
         """Answer the row."""
         self.asked += 1
         body = self.row["body"]
-        content = (body if isinstance(body, str) else json.dumps(body)).encode()
+        text = body if isinstance(body, str | bytes) else json.dumps(body)
+        content = text if isinstance(text, bytes) else text.encode()
         headers = {"content-type": "application/json", **self.row.get("headers", {})}
         return httpx2.Response(self.row["status"], headers=headers, content=content)
 
@@ -119,3 +120,55 @@ def test_the_docs_have_a_row_for_each_server() -> None:
     found, _, _ = rest.partition("\n<!-- servers: end -->")
 
     assert found == table()
+
+
+WINDOW = "This model's maximum context length is 4096 tokens."
+SHAPES: dict[str, object] = {
+    "nested": {"error": {"message": WINDOW}},
+    "flat": {"object": "error", "message": WINDOW, "code": 400},
+    "a string under error": {"error": WINDOW, "code": "x"},
+    "a list under error": {"error": [WINDOW]},
+    "a list of errors": {"errors": [{"message": WINDOW}]},
+    "a list of strings": {"errors": [WINDOW]},
+    "a list around it": [{"error": {"message": WINDOW}}],
+    "a list of two": [{"error": {}}, {"error": {"message": WINDOW}}],
+    "a string": json.dumps(WINDOW),
+    "detail, a string": {"detail": WINDOW},
+    "detail, a list": {"detail": [{"loc": ["body", "messages"], "msg": WINDOW, "type": "x"}]},
+    "detail, an object": {"detail": {"error": {"message": WINDOW}}},
+    "an object under message": {"message": {"error": {"message": WINDOW}}},
+    "in other capitals": {"Error": {"Message": WINDOW}},
+    "error inside data": {"data": {"error": {"message": WINDOW}}},
+    "error_msg": {"error_code": 336103, "error_msg": WINDOW},
+    "msg beside code": {"code": 400, "msg": WINDOW, "data": None},
+    "fault": {"fault": {"faultstring": WINDOW, "detail": {"errorcode": "x"}}},
+    "base_resp": {"base_resp": {"status_code": 1039, "status_msg": WINDOW}},
+    "JSON in a message": {"error": {"message": json.dumps({"error": {"message": WINDOW}})}},
+    "JSON behind words": {"message": "X - " + json.dumps({"error": {"message": WINDOW}})},
+    "JSON in JSON in JSON": {"error": {"metadata": {"raw": json.dumps(
+        {"error": {"message": json.dumps({"error": {"message": WINDOW}})}})}}},
+    "JSON as a JSON string": json.dumps(json.dumps({"error": {"message": WINDOW}})),
+    "a dict of Python": {"error": {"message": str({"error": {"message": WINDOW}})}},
+    "bytes of Python": {"error": {"message": str(json.dumps({"message": WINDOW}).encode())}},
+    "an event of a stream": b"data: " + json.dumps({"error": {"message": WINDOW}}).encode(),
+    "plain text": WINDOW.encode(),
+    "with a byte order mark": b"\xef\xbb\xbf" + json.dumps({"error": {"message": WINDOW}}).encode(),
+    "UTF-16": json.dumps({"error": {"message": WINDOW}}).encode("utf-16"),
+    "two documents": (json.dumps({"error": {"message": WINDOW}}) * 2).encode(),
+    "line breaks": {"error": {"message": WINDOW.replace(" ", "\n ")}},
+    "other quotes": {"error": {"message": WINDOW.replace("'", "\u2019")}},
+    "capitals": {"error": {"message": WINDOW.upper()}},
+    "behind 50 kB": {"error": {"message": "x" * 50_000 + WINDOW}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("adapter", ["openai-chat", "anthropic", "google"])
+def test_an_error_is_read_in_every_shape(
+    shape: str, adapter: str, wire: Answers, providers: dict[str, Provider]
+) -> None:
+    """The same words, wherever a server or a gateway puts them."""
+    wire.row = {"status": 400, "body": SHAPES[shape]}
+
+    with pytest.raises(errors.ContextWindowExceeded):
+        providers[adapter].complete(request())
