@@ -14,6 +14,7 @@ from typing import Any
 from tasks.errors import GarbledAnswer, ProviderError
 from tasks.providers.counts import whole
 from tasks.providers.hearing import Hearing, Said
+from tasks.providers.tool_calls import new_call_id
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
@@ -99,12 +100,13 @@ class MessageStream:
         if body.get("type") == "text":
             self._add_text(block, body.get("text") or "")
         elif body.get("type") == "tool_use":
+            block.body["id"] = body.get("id") or new_call_id()  # the same in stream and result
             block.call = sum(each.call is not None for each in self._blocks)
             given = body.get("input")
             block.is_held = bool(given)
             if isinstance(given, str):
                 block.pieces.append(given)
-            self._hearing.call(block.call, body.get("id"), body.get("name"))
+            self._hearing.call(block.call, block.body["id"], body.get("name"))
         return block
 
     def _extend(self, index: object, delta: Mapping[str, Any]) -> None:

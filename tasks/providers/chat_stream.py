@@ -17,6 +17,7 @@ from tasks.providers.tool_calls import ToolCalls, pieces_of
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
 
+_GOOD = ("stop", "tool_calls", "function_call")
 _NO_SIGN = {"role", "content", "tool_calls", "function_call"}
 
 
@@ -72,7 +73,8 @@ class ChatStream:
             self._extend({**message, "content": text.removeprefix(self._text), **known})
         reason = reason_of(choice)
         # An early reason may be followed by the true one; that an answer was cut is not taken back.
-        if reason is not None and (not self._choice or reason != "stop"):
+        before = self._choice.get("finish_reason")
+        if reason is not None and (before in (None, *_GOOD) or reason not in _GOOD):
             self._choice = {
                 "finish_reason": reason, "native_finish_reason": choice.get("native_finish_reason"),
             }  # fmt: skip
@@ -130,6 +132,8 @@ def text_of(content: object) -> str:
     """
     if content is None or isinstance(content, str):
         return content or ""
+    if isinstance(content, dict):
+        content = [content]
     if not isinstance(content, list):
         raise TypeError("a content is neither text nor a list of parts")
     return "".join(_text_of_part(part) for part in content)

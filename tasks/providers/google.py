@@ -420,7 +420,7 @@ def _heard(
         for part in new if isinstance(new, list) else ():
             if isinstance(part, dict):
                 parts.append(part)
-                _tell(part, sum("functionCall" in p for p in parts) - 1, hearing)
+                _tell(part, sum(bool(p.get("functionCall")) for p in parts) - 1, hearing)
     answer.pop("candidates", None)
     if parts or reason is not None:
         answer["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]
@@ -428,9 +428,11 @@ def _heard(
 
 
 def _tell(part: dict[str, Any], call: int, hearing: Hearing) -> None:
-    if isinstance(told := part.get("functionCall"), dict):
+    if (told := part.get("functionCall")) and isinstance(told, dict):
         told["id"] = told.get("id") or new_call_id()  # the same in the stream and in the result
-        hearing.call(call, told["id"], told.get("name"), json.dumps(told.get("args") or {}))
+        args = told.get("args") or {}
+        said = args if isinstance(args, str) else json.dumps(args)
+        hearing.call(call, told["id"], told.get("name"), said)
     elif text := _text_of(part):
         hearing.text(text)
     else:

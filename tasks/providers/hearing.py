@@ -68,7 +68,7 @@ class Hearing:
         has_begun = False
         try:
             for event in events(self.events(chunks)):
-                data = event.data.strip()
+                data = event.data.removeprefix("data:").strip()  # gateways that prefix it twice
                 if data.startswith(DONE):
                     self._is_done = True
                     self.complete()

@@ -7,6 +7,7 @@ the standard is read, too:
 
 - The last event counts although no blank line ends it; `data: [DONE]` often has none.
 - A field `error:` with JSON, as older llama.cpp servers write it, is an event with that error.
+- Data behind data that is JSON by itself is the next event: some servers leave out the empty lines.
 - A line that begins with `{` or `[` where an event could begin is no field but JSON: one object per
   line (NDJSON), or one document to the end, as servers send that ignore `stream: true`.
 """
@@ -40,37 +41,51 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
     Raises:
         NotAStreamError: The body ended, had no event, and had lines that are none of a stream's.
     """
-    lines = map(_standard, _lines(chunks))
-    name, data = "", list[bytes]()
-    has_events = has_other_lines = False
+    lines = _lines(chunks)
+    pending = _Pending()
     for line in lines:
         if not line:
-            if data:
-                has_events = True
-                yield _event(name, data)
-            name, data = "", []
-        elif line[:1] in {b"{", b"["} and not data:
-            has_events = True
+            yield from pending.taken()
+        elif line[:1] in {b"{", b"["} and not pending.data:
+            pending.has_events = True
             yield _event("", [line] if _is_json(line) else [line, *lines])
         else:
-            field, _, value = line.partition(b":")
-            value = value.removeprefix(b" ")
-            if field == b"data":
-                data.append(value)
-            elif field == b"event":
-                name = value.decode(errors="replace")
-            elif field not in {b"", b"id", b"retry"}:  # without a name it is a comment
-                has_other_lines = True
-    if data:
-        yield _event(name, data)
-    elif has_other_lines and not has_events:
+            yield from pending.add(line)
+    yield from pending.taken()
+    if pending.has_other_lines and not pending.has_events:
         raise NotAStreamError("the body is not a stream of events")
 
 
-def _standard(line: bytes) -> bytes:
-    if line.startswith(b"error: {"):
-        return b'data: {"error": ' + line.removeprefix(b"error: ") + b"}"
-    return line
+class _Pending:
+    """The event whose fields are coming in."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.data: list[bytes] = []
+        self.has_events = self.has_other_lines = False
+
+    def add(self, line: bytes) -> Iterator[Event]:
+        """Take a field; yield the event before it, if that was whole without an empty line."""
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            if len(self.data) == 1 and self.data[0][:1] == b"{" and _is_json(self.data[0]):
+                yield from self.taken()
+            self.data.append(value)
+        elif field == b"error" and value.startswith(b"{"):
+            self.data.append(b'{"error": ' + value + b"}")
+        elif field == b"event":
+            self.name = value.decode(errors="replace")
+        elif field not in {b"", b"id", b"retry"}:  # without a name it is a comment
+            self.has_other_lines = True
+
+    def taken(self) -> Iterator[Event]:
+        """Yield the event, if it has data, and begin the next."""
+        name, data = self.name, self.data
+        self.name, self.data = "", []
+        if data:
+            self.has_events = True
+            yield _event(name, data)
 
 
 def _event(name: str, data: list[bytes]) -> Event:

@@ -68,7 +68,10 @@ class ToolCalls:
         index = given if type(given) is int else None
         if not (id_ or name or arguments) and not self._at(index):
             return  # an empty slot
-        call = self._find(index, id_, name, arguments) or self._begin(index, id_)
+        call = self._find(index, id_, name, arguments)
+        if call is None or self._begins_again(call, name, arguments):
+            name = name or (call.name if call else "")
+            call = self._begin(index, id_)
         self._extend(call, name, arguments)
 
     def close(self) -> list[dict[str, Any]]:
@@ -109,6 +112,11 @@ class ToolCalls:
             return True
         begins = arguments.lstrip().startswith("{")
         return begins and last.is_complete and not (repeats_id and arguments == last.arguments)
+
+    def _begins_again(self, call: _Call, name: str, arguments: str) -> bool:
+        """Tell arguments of a next call whose name came alone, and was taken for a repeated one."""
+        begins = arguments.lstrip().startswith("{") and not name
+        return begins and call.is_complete and call.arguments.strip() != "{}"
 
     def _begin(self, index: int | None, id_: str) -> _Call:
         if self._calls:
