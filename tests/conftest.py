@@ -10,7 +10,10 @@ from tests.support.valkey import Server
 from tests.support.zygote import end_with_parent
 
 LONGEST = ("chaos", "workers")
-os.register_at_fork(after_in_child=end_with_parent)  # a run that is killed leaves nothing behind
+# A run that is killed leaves nothing behind: neither forks of tests nor xdist's processes.
+os.register_at_fork(after_in_child=end_with_parent)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    end_with_parent()
 
 
 @pytest.hookimpl(trylast=True)
