@@ -32,7 +32,7 @@ GRACE = "BREAKWATER_GRACE_S"
 GRACE_S = 25.0
 """Kubernetes sends SIGKILL 30 s after SIGTERM."""
 LOOK_EVERY_S = 0.2
-LAST_WORDS_S = 5.0
+LAST_WORDS_S = 4.0
 """How long the process has to give everything back and to end, whether or not Redis answers."""
 
 app.user_options["worker"].add(
