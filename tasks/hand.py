@@ -6,12 +6,14 @@ import random
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from celery import Task, states
 from celery.exceptions import Ignore, Reject
 
+from breaker import BreakerOpen
 from tasks import cache as responses
 from tasks import observers, published, runtime
 from tasks.call import MAX_BYTES, ROLE_NAME, Call, bind
@@ -44,8 +46,6 @@ MAX_REPEATS = 3
 """How often a task is repeated after a call that was cut off, or a bug of ours, before it fails."""
 REMOVED_MS = 5_000
 """A task of a role that was removed is out of sight this long: until its queue is left alone."""
-MAX_LOST = 5
-"""A task that has cost this many workers their lives is not given to another."""
 
 
 class Hand:
@@ -146,13 +146,30 @@ class Hand:
     def _asked(self, args: Any, kwargs: Any) -> tuple[Call, Role | None]:
         """Read what is asked, and of which role; None: it was removed."""
         try:
-            if self._lease and self._lease.lost >= MAX_LOST:
-                raise WorkerLost(f"{self._lease.lost} workers were lost while they ran this task")
+            self._accuse()
+            if self._lease and self._lease.is_given_up:
+                raise WorkerLost(
+                    f"{self._lease.lost} workers were lost while they ran this task, "
+                    f"{self._lease.lost_alone} of them with nothing else in hand"
+                )
             call = Call.of(*bind(args, kwargs))
             return call, None if self._was_removed(call.role) else self._role(call)
         except Exception as error:
             self._fail(error)
             raise
+
+    def _accuse(self) -> None:
+        """
+        Count a failure of the provider whose call a worker was lost with, which ran nothing else.
+
+        The first such loss of a task is nobody's fault: an operator or a full host kills, too.
+        """
+        name = self._lease.accused if self._lease else ""
+        if name not in self._now.settings.providers:
+            return
+        breaker = self._now.registry.breaker(name)
+        with suppress(BreakerOpen):
+            breaker.record(breaker.admit(), "failure", reason=WorkerLost.__name__)
 
     def _know(self) -> None:
         if self._lease:

@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from tasks import encryption
 from tasks.delivery import times
 from tasks.delivery.store import MAX_MESSAGE_BYTES, Store
-from tasks.errors import BadTask, ConfigError, InvalidMessage
+from tasks.errors import BreakwaterError, ConfigError, InvalidMessage
 from tasks.queue import app
 
 MAX_DEPTH = 100
@@ -236,7 +236,7 @@ def task_id_of(payload: Mapping[str, Any], body: Any = None) -> str:
     return ""
 
 
-def bury(store: Store, tag: str, error: BadTask, task_id: str) -> None:
+def bury(store: Store, tag: str, error: BreakwaterError, task_id: str) -> None:
     """
     Make a taken message a dead letter, and the error its task's result if it has a task.
 

@@ -24,7 +24,8 @@ from tasks.connection import explain, heals
 from tasks.delivery import spool
 from tasks.delivery.blocked import Blocked
 from tasks.delivery.faults import Rest
-from tasks.delivery.store import Delivery, Store
+from tasks.delivery.store import MAX_ALONE, MAX_LOST, Delivery, Store
+from tasks.errors import WorkerLost
 
 TEND_EVERY_S = 2.0
 SAY_EVERY = 2
@@ -309,6 +310,8 @@ class Keeper:
             if is_other:
                 _log.error("delivery.data_lost", what="Redis has other data than before")
             self._data = found.data
+            for tag, task_id in found.given_up:
+                self._try(self._give_up, tag, task_id)
             if (kept := self._restored(found.lost, tags, is_other)) is None:
                 return parked
             for tag in found.lost:
@@ -338,6 +341,16 @@ class Keeper:
                 return None
             kept |= taken
         return kept
+
+    def _give_up(self, tag: str, task_id: str) -> None:
+        """Bury what costs each worker its life before it begins; no worker reads it again."""
+        from tasks.delivery.envelope import bury  # noqa: PLC0415 - it needs Celery's app
+
+        why = (
+            f"{MAX_LOST} workers or more were lost with this task before they could begin it, "
+            f"{MAX_ALONE} of them with nothing else in hand; look at its message before a retry"
+        )
+        bury(self.store, tag, WorkerLost(why), task_id)
 
     def _delivery(self, tag: str, held: Held) -> Delivery:
         runner, fence = self._runners.get(tag), self._fence(tag)

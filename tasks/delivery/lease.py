@@ -19,7 +19,7 @@ from tasks.connection import explain, heals
 from tasks.delivery import spool
 from tasks.delivery.keeper import Keeper
 from tasks.delivery.patience import FOREVER, patiently
-from tasks.delivery.store import Begun, Store
+from tasks.delivery.store import MAX_ALONE, MAX_LOST, Begun, Store
 from tasks.encryption import opened
 from tasks.errors import Cancelled
 from tasks.ledger import spool as rows
@@ -74,7 +74,10 @@ class Lease:
         attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
         failed: Calls of this delivery that have failed, as in the result.
         duplicates: How many of those were followed by another call.
-        lost: How many workers were lost on this task.
+        lost: How many workers were lost with this task in their hands.
+        lost_alone: How many of them had nothing else.
+        accused: The provider whose call was out when the last of them was lost alone; empty if
+            none was, or it was the first.
         repeats: How often it was repeated after a fault of ours.
         enqueued_ms: When it was enqueued, or given a second life; None if only its message knows.
         numbered: How many attempts have a number.
@@ -102,19 +105,28 @@ class Lease:
         self.fence = begun.fence
         self._is_new = fields.keys() <= {"fence", "tag"}
         self.lost = int(fields.get("lost", 0))
+        self.lost_alone = int(fields.get("lost_alone", 0))
         self.repeats = int(fields.get("repeats", 0))
         self.duplicates = int(fields.get("duplicates", 0))
         self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
         self.attempts: list[dict[str, Any]] = json.loads(fields.get("attempts", "[]"))
         self.attempts += [json.loads(line) for line in fields.get("failed", "").splitlines()]
         self.failed: list[dict[str, Any]] = []
+        self.accused = ""
         for line in fields.get("lost_calls", "").splitlines():
             call = json.loads(opened(line))
             self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
+            if "accused" in fields:
+                self.accused = call["provider"]  # the last one
         self.numbered = int(fields.get("numbered", 0))
         self.told = int(fields.get("told", 0))
         self.telling = fields.get("telling") == "1"
         self.waited = "aside" in fields
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has cost too many workers their lives."""
+        return self.lost >= MAX_LOST and self.lost_alone >= MAX_ALONE
 
     @property
     def has_begun(self) -> bool:

@@ -21,6 +21,13 @@ FEW_MS = 5_000
 """How long the first few of a queue that was parked may take to show whether it is over."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """A larger message is a dead letter; a prompt of a million tokens has 4 MB."""
+MAX_LOST, MAX_ALONE = 5, 3
+"""
+A task is given up when so many workers were lost with it in their hands, and so many of them had
+nothing else; as in `scripts/delivery.lua`.
+"""
+ALONE = "!"
+"""How the tag of a task ends that a worker runs alone."""
 PRIORITY_MARK = "\x06\x16"
 PRIORITIES = (0, 3, None, 6, 9)
 """The lists of a queue, in the order in which they are taken; None: the queue's own list."""
@@ -55,11 +62,14 @@ class Tended(NamedTuple):
 
     `lost` are the tags that are not the caller's any more, `parked` the names of the parked queues.
     `data` names the data in Redis: another name than before means that the old data is lost.
+    `given_up` are the tag and task id of each delivery that has cost several workers their lives
+    before it began; the caller buries it.
     """
 
     lost: list[str]
     parked: list[str]
     data: str
+    given_up: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +111,47 @@ class Store:
             name: client.register_script(source) for name, source in (sources or packaged()).items()
         }
 
-    def take_command(self, queues: Sequence[str], most: int, tag: str) -> tuple[Any, ...]:
+    def take_command(
+        self, queues: Sequence[str], most: int, tag: str, held: int = 0
+    ) -> tuple[Any, ...]:
         """
         Return the words of a take, for a connection that is read when its answer is there.
 
         Args:
             queues: In the order in which each may give one.
             tag: Of its own for every take; the messages' tags begin with it.
+            held: How many deliveries the worker has in hand.
         """
         lists = [list_of(queue, step) for step in PRIORITIES for queue in queues]
         return (
-            len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS,
+            len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS, held,
         )  # fmt: skip
 
     def script(self, name: str) -> Script:
         """Return a script, to run it on a connection of one's own."""
         return self._scripts[name]
 
-    def take(self, queues: Sequence[str], most: int, tag: str) -> list[tuple[str, str, bytes]]:
+    def take(
+        self, queues: Sequence[str], most: int, tag: str, held: int = 0
+    ) -> list[tuple[str, str, bytes]]:
         """Take messages; returns the tag, the list and the message of each."""
-        command = self.take_command(queues, most, tag)
+        command = self.take_command(queues, most, tag, held)
         number = command[0]
         told = self._run("take", command[1 : number + 1], *command[number + 1 :])[:-1]
         return [(_text(told[i]), _text(told[i + 1]), told[i + 2]) for i in range(0, len(told), 3)]
 
     def tend(self, tags: Iterable[str]) -> Tended:
         """Renew these deliveries, and put back those whose workers are silent."""
-        lost, parked, data = self._run("tend", [], LEASE_MS, token_hex(8), *tags)
-        return Tended([_text(tag) for tag in lost], [_text(name) for name in parked], _text(data))
+        lost, parked, data, given_up = (
+            self._run("tend", [], LEASE_MS, token_hex(8), *tags)
+        )  # fmt: skip
+        words = [_text(word) for word in given_up]
+        return Tended(
+            [_text(tag) for tag in lost],
+            [_text(name) for name in parked],
+            _text(data),
+            list(zip(words[::2], words[1::2], strict=True)),
+        )
 
     def restore(self, deliveries: Iterable[Delivery]) -> set[str]:
         """
@@ -374,6 +397,7 @@ class Store:
         pipe = self.client.pipeline(transaction=True)
         pipe.hdel("workers", worker)
         pipe.hdel("draining", worker)
+        pipe.hdel("apart:workers", worker)
         pipe.zrem("workers:until", worker)
         pipe.execute()
 

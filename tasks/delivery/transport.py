@@ -26,7 +26,7 @@ from tasks.connection import heals
 from tasks.delivery import times
 from tasks.delivery.letter import open_text, quotes_in
 from tasks.delivery.outbox import Letter, put, put_script
-from tasks.delivery.store import PRIORITIES, PRIORITY_MARK, list_of
+from tasks.delivery.store import ALONE, PRIORITIES, PRIORITY_MARK, list_of
 from tasks.errors import InvalidMessage
 
 if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
@@ -144,7 +144,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
             store, self._tag = keeper().store, keeper().new_tag()
             self._asked = "EVALSHA"
             connection.send_command(
-                "EVALSHA", store.script("take").sha, *store.take_command(queues, most, self._tag)
+                "EVALSHA",
+                store.script("take").sha,
+                *store.take_command(queues, most, self._tag, keeper().count),
             )
         else:
             self._asked = "BRPOP"
@@ -337,6 +339,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
                 self._in_poll.can_read(LAST_REPLY_S)
         for number in range(MOST, 0, -1):
             keeper().drop(f"{self._tag}:{number}")
+        keeper().drop(f"{self._tag}:1{ALONE}")
         self._tag = ""
 
 

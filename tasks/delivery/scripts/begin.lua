@@ -24,7 +24,6 @@ end
 if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out
   redis.call('HDEL', task, 'calling')
 elseif held then
-  redis.call('HINCRBY', task, 'lost', 1)
   let_go(task)
 end
 -- Not a plain count: after a loss of Redis' data two deliveries would have the same number.
@@ -33,4 +32,6 @@ redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
 if ARGV[4] ~= '' then redis.call('HSET', task, 'calling', ARGV[4], 'numbered', ARGV[5]) end
 redis.call('PEXPIRE', task, TASK_LIVES_MS)
 redis.call('HSET', BEGUN, tag, id)
-return {'run', string.format('%.0f', fence), redis.call('HGETALL', task)}
+local fields = redis.call('HGETALL', task)
+redis.call('HDEL', task, 'accused')
+return {'run', string.format('%.0f', fence), fields}

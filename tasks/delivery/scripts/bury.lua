@@ -8,7 +8,8 @@ local entry = redis.call('HGET', TAKEN, tag)
 if not entry then return 0 end
 forget(tag)
 local task, result = 'task:' .. id, RESULT .. id
-if meta ~= '' and redis.call('EXISTS', result) == 0 and redis.call('HEXISTS', task, 'fence') == 0 then
+if meta ~= '' and redis.call('EXISTS', result) == 0 and (redis.call('HEXISTS', task, 'fence') == 0
+  or tonumber(redis.call('HGET', task, 'lost_alone') or 0) >= MAX_ALONE) then
   redis.call('SET', result, meta, 'EX', ARGV[4])
   redis.call('PUBLISH', result, meta)
   redis.call('DEL', task)

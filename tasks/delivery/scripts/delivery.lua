@@ -16,7 +16,10 @@
 --     numbered           how many attempts have a number
 --     unknown            how many of them no other call has followed yet
 --     duplicates         how many another call has followed: those may have been paid twice
---     lost               workers lost on it
+--     lost               workers lost with it in their hands
+--     lost_alone         how many of them had nothing else in hand
+--     company            how many tasks the last of them had in hand
+--     accused            1 while the last of them was lost alone, and not the first, with its call out
 --     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
 --     enqueued_ms        its deadline runs from here: set when it first waits, and when a dead letter is
 --                        given a second life
@@ -34,6 +37,10 @@
 -- delayed                zset    delivery tag -> ms at which its message goes to its list again
 -- delayed:messages       hash    as `taken`
 -- delayed:queues         hash    queue -> how many of those are its own
+-- apart                  hash    delivery tag -> as `taken`, of tasks that two workers were lost with; a worker
+--                                takes them when it has nothing else in hand; also in `delayed:queues`
+-- apart:order            zset    delivery tag -> ms since when
+-- apart:workers          hash    worker -> drains (it takes nothing, to have empty hands for them) or runs
 -- parked                 hash    queue -> JSON: until_ms, for_ms, since_ms, reason, few, passed
 -- parked:events          stream  one entry for each queue parked and opened again
 -- paused                 hash    queue -> JSON: who, at_ms, why; an operator's, and nobody else ends it
@@ -68,6 +75,10 @@ local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
 local RESULT = 'celery-task-meta-'
 -- A task that waits for another's answer looks for itself this often; of thousands, 50 a second do.
 local ASIDE_MS, APART_MS, LONGEST_ASIDE_MS = 15000, 20, 300000
+-- A task is given up when so many workers were lost with it, and so many of them had nothing else.
+local MAX_LOST, MAX_ALONE = 5, 3
+-- A task that was lost with few others runs alone, of a larger company a part of this size together.
+local PARTS = 16
 local FEW, MANY = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
 
@@ -197,6 +208,58 @@ end
 
 local function count(what, by)
   redis.call('HINCRBY', 'delivery', what, by or 1)
+end
+
+-- The id in a message's headers; nil if it cannot be found. Inside a body each quote is escaped.
+local function id_in(entry)
+  local headers = string.find(entry, '"headers":', 1, true)
+  local id = headers and string.match(entry, '"id":%s*"([^"]+)"', headers)
+  local is_text, found = pcall(cjson.decode, '["' .. (id or '') .. '"]')
+  return is_text and found[1] ~= '' and found[1] or nil
+end
+
+-- By what the lives are counted that a message costs: its task's id; of one that names none a checksum.
+local function counted_by(entry)
+  local id, sum = id_in(entry), 0
+  if id then return id end
+  for i = 1, math.min(#entry, 4096) do sum = (sum * 33 + string.byte(entry, i)) % 4294967296 end
+  return string.format('?%.0f.%.0f', #entry, sum)
+end
+
+-- A worker was lost with this delivery in its hands. Whatever else it had may be the cause as well, so
+-- after the second time the task runs apart, and only what it costs alone is held against it.
+-- company: how many deliveries that worker had. is_child: it was a child of a prefork, which has one.
+-- Returns: the id of a task that is given up and never comes to begin; its delivery is taken still.
+local function died(tag, entry, company, is_child, until_ms)
+  local begun = redis.call('HGET', BEGUN, tag)
+  local id = begun or counted_by(entry)
+  local task, is_alone = 'task:' .. id, is_child or string.sub(tag, -1) == '!'
+  if redis.call('EXISTS', RESULT .. id) == 1 then
+    forget(tag)
+    put_back(entry)
+    return
+  end
+  local lost = redis.call('HINCRBY', task, 'lost', 1)
+  local alone = redis.call('HINCRBY', task, 'lost_alone', is_alone and 1 or 0)
+  redis.call('HSET', task, 'company', company)
+  if is_alone and lost > 1 and redis.call('HGET', task, 'tag') == tag and redis.call('HEXISTS', task, 'calling') == 1 then
+    redis.call('HSET', task, 'accused', 1)
+  end
+  redis.call('PEXPIRE', task, TASK_LIVES_MS)
+  local is_given_up = lost >= MAX_LOST and alone >= MAX_ALONE
+  if is_given_up and not begun then
+    redis.call('ZADD', UNTIL, until_ms, tag)
+    return id_in(entry) or ''
+  end
+  forget(tag)
+  if lost < 2 or is_child or is_given_up then -- what has begun is given up when it begins again
+    put_back(entry)
+  else
+    redis.call('HSET', 'apart', tag, entry)
+    redis.call('ZADD', 'apart:order', until_ms, tag)
+    redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+    ring(queue_of((parts(entry))), 1)
+  end
 end
 
 local function tell(queue, to, until_ms, reason, now)

@@ -29,6 +29,7 @@ local silent = wait and {} or redis.call('ZRANGEBYSCORE', 'workers:until', '-inf
 for _, one in ipairs(silent) do
   redis.call('HDEL', 'workers', one)
   redis.pcall('HDEL', 'draining', one)
+  redis.pcall('HDEL', 'apart:workers', one)
   redis.call('ZREM', 'workers:until', one)
 end
 return lever('HGET', 'draining', worker)

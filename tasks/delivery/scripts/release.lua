@@ -7,6 +7,8 @@ for _, tag in ipairs(ARGV) do
   local id = redis.call('HGET', BEGUN, tag)
   forget(tag)
   if entry and id and redis.call('HGET', 'task:' .. id, 'tag') == tag then
+    redis.call('HINCRBY', 'task:' .. id, 'lost', 1) -- by nobody's doing but its own
+    redis.call('HINCRBY', 'task:' .. id, 'lost_alone', 1)
     put_back(entry)
     number = number + 1
   end

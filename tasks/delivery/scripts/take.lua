@@ -2,7 +2,8 @@
 -- before the reply reaches it has lost nothing.
 -- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning (the worker, a dot, a
 -- number), how many at most,
--- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms).
+-- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms),
+-- how many deliveries the worker has in hand.
 -- Returns: tag, list, message of each, and at the end, if there are some, now (ms).
 local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local queues, few_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -48,6 +49,65 @@ local function passed(queue)
 end
 
 local taken, number = {}, 0
+local function take(tag, list, message)
+  redis.call('HSET', TAKEN, tag, list .. '\n' .. message)
+  redis.call('ZADD', UNTIL, now + lease_ms, tag)
+  passed(queue_of(list))
+  taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = tag, list, message
+end
+
+-- Messages of these queues that run apart and may run now, the oldest first: tag, entry, company.
+local function suspects()
+  local mine, found = {}, {}
+  for _, list in ipairs(KEYS) do mine[queue_of(list)] = true end
+  for _, tag in ipairs(redis.call('ZRANGE', 'apart:order', 0, 99)) do
+    local entry = redis.call('HGET', 'apart', tag)
+    local queue = queue_of((parts(entry)))
+    if mine[queue] and may_pass(queue) then
+      local company = tonumber(redis.call('HGET', 'task:' .. counted_by(entry), 'company') or 1)
+      found[#found + 1] = {tag, entry, math.max(1, math.floor(company / PARTS))}
+    end
+  end
+  return found
+end
+
+-- Whether this worker takes nothing else now. Half of the workers, at least one, empty their hands for
+-- those that run apart; then one of these has a worker of its own, or few together have.
+local function stands_apart(worker, held)
+  local state = lever('HGET', 'apart:workers', worker)
+  if not state and redis.call('EXISTS', 'apart') == 0 then return false end
+  if state == 'runs' and held > 0 then return true end
+  local found = suspects()
+  if #found == 0 then
+    redis.call('HDEL', 'apart:workers', worker)
+    return false
+  end
+  if not state and redis.call('HLEN', 'apart:workers') >= math.max(1, math.ceil(redis.call('HLEN', 'workers') / 2)) then
+    return false
+  end
+  redis.call('HSET', 'apart:workers', worker, held > 0 and 'drains' or 'runs')
+  if held > 0 then return true end
+  local few, bound = {}, most
+  for _, one in ipairs(found) do
+    if math.min(bound, one[3]) > #few then
+      bound = math.min(bound, one[3])
+      few[#few + 1] = one
+    end
+  end
+  for i, one in ipairs(few) do
+    local list, message = parts(one[2])
+    redis.call('HDEL', 'apart', one[1])
+    redis.call('ZREM', 'apart:order', one[1])
+    redis.call('HINCRBY', 'delayed:queues', queue_of(list), -1)
+    take(prefix .. ':' .. i .. (#few == 1 and '!' or ''), list, message)
+  end
+  return true
+end
+if stands_apart(string.match(prefix, '^[^.]*'), tonumber(ARGV[7])) then
+  if #taken > 0 then taken[#taken + 1] = string.format('%.0f', now) end
+  return taken
+end
+
 for first = 1, #KEYS, queues do
   local found = true
   while found and number < most do
@@ -63,10 +123,7 @@ for first = 1, #KEYS, queues do
           bury('', list .. '\n' .. message, {'error', 'MessageTooLarge', 'message',
             'a message of ' .. #message .. ' bytes; at most ' .. max_bytes .. ' are taken'}, now, '')
         else
-          redis.call('HSET', TAKEN, tag, list .. '\n' .. message)
-          redis.call('ZADD', UNTIL, now + lease_ms, tag)
-          passed(queue)
-          taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = tag, list, message
+          take(tag, list, message)
         end
       end
     end

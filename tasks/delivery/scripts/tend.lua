@@ -1,7 +1,8 @@
 -- Renew what a worker holds, put back what nobody renews, and forget dead letters that are too old;
 -- every worker does.
 -- ARGV: how long a take lasts (ms), a name for the data if it has none, tags.
--- Returns: tags that are this worker's no more; then the queues that are parked; then the data's name.
+-- Returns: tags that are this worker's no more; then the queues that are parked; then the data's name;
+-- then tag and task id (empty: it has none) of each delivery that is given up, and is to be buried.
 local SLIP_MS = 1000 -- a clock that was set back by less has hardly lengthened anything
 local lease_ms = tonumber(ARGV[1])
 local now = now_ms()
@@ -45,13 +46,21 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'flights', '-inf', now, 'LIMIT'
   if redis.call('HEXISTS', MESSAGES, tag) == 0 then redis.call('ZREM', 'flights', tag) end
 end
 
+local given_up = {}
 if now >= calm then
-  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '-inf', now, 'LIMIT', 0, 100)) do
+  local silent, companies = redis.call('ZRANGEBYSCORE', UNTIL, '-inf', now, 'LIMIT', 0, 100), {}
+  for _, tag in ipairs(silent) do
+    local worker = string.match(tag, '^[^.]*')
+    companies[worker] = (companies[worker] or 0) + 1
+  end
+  for _, tag in ipairs(silent) do
     local entry = redis.call('HGET', TAKEN, tag)
-    forget(tag)
     if entry then
-      put_back(entry)
+      local id = died(tag, entry, companies[string.match(tag, '^[^.]*')], false, now + lease_ms)
+      if id then given_up[#given_up + 1], given_up[#given_up + 2] = tag, id end
       count('recovered')
+    else
+      forget(tag)
     end
   end
 end
@@ -60,4 +69,4 @@ for _, letter in ipairs(redis.call('XRANGE', 'dead', '-', now - LETTERS_LIVE_MS,
   redis.call('XDEL', 'dead', letter[1])
   redis.call('HDEL', 'dead:messages', letter[1])
 end
-return {lost, redis.call('HKEYS', 'parked'), data}
+return {lost, redis.call('HKEYS', 'parked'), data, given_up}
