@@ -8,7 +8,6 @@ are not those of an OpenAI-compatible server (a stream's events are a string). I
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,10 +16,10 @@ import pytest
 from tasks import errors
 from tasks.errors import ProviderError
 from tasks.providers.base import Provider
+from tests.support.error_table import bodies, table, written
 from tests.support.vendors import provider_for, request
 
-DATA = Path(__file__).parent / "data" / "error_bodies.jsonl"
-BODIES = [json.loads(line) for line in DATA.read_text().splitlines()]
+BODIES = bodies()
 PLAIN = ("openai-chat", "openai", "anthropic")
 """Adapters that a body is sent through beside its own: the table is one for all of them."""
 
@@ -104,22 +103,9 @@ def test_each_line_says_where_it_comes_from() -> None:
     assert len(set(seen)) == len(seen), "a line is there twice"
 
 
-def table() -> str:
-    """Return the table of `docs/providers.md`: by server, how many bodies, and what they become."""
-    rows = ["| server | bodies | read as |", "|---|---|---|"]
-    for server in dict.fromkeys(row["server"] for row in BODIES):
-        own = [row["expect"] for row in BODIES if row["server"] == server]
-        rows.append(f"| {server} | {len(own)} | {', '.join(sorted(set(own)))} |")
-    return "\n".join([*rows, f"| all | {len(BODIES)} | |"])
-
-
 def test_the_docs_have_a_row_for_each_server() -> None:
-    """The table in the docs is made of the data; put the one shown here between the marks."""
-    docs = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
-    _, _, rest = docs.partition("<!-- servers: begin -->\n")
-    found, _, _ = rest.partition("\n<!-- servers: end -->")
-
-    assert found == table()
+    """`python -m tests.support.error_table` writes it anew."""
+    assert written() == table()
 
 
 WINDOW = "This model's maximum context length is 4096 tokens."
