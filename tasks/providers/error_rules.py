@@ -149,7 +149,9 @@ RULES = (
         words=(
             "organization must be verified", "not have access to…model", "access to the model",
             "access to model", "not allowed to access model", "model…not enabled for",
-            "matching your data policy", "no allowed providers are available", "limit: 0, model",
+            "matching your data policy", "no allowed providers are available", "limit: 0,",
+            "limit: 0 please", "limit: 0 quota", "not servable in region", "access to this model",
+            "have access to claude", "have access to gpt", "not available on your plan",
             "on-demand throughput", "not allowed to use publisher model", "non-serverless model",
             "no endpoints available matching",
             "requires terms acceptance", "model is gated", "gated model", "subscribe to the model",
@@ -166,12 +168,15 @@ RULES = (
             "insufficient_quota", "insufficient_user_quota", "billing", "spend_limit_reached",
             "perday", "exceeded_current_quota", "arrearage", "budget_exceeded", "exceededbudget",
             "insufficient_balance", "insufficientbalance", "payment_required", "freetieronly",
-            "insufficient_credit", "quota_exhausted", "creditserror",
+            "insufficient_credit", "quota_exhausted", "creditserror", "not_enough_balance",
+            "accountoverdue", "token_quota_reached",
         ),
         words=(
             "credit balance is too low", "reached your specified…usage limits",
             "insufficient balance", "insufficient credit", "insufficient account balance",
-            "insufficient funds", "insufficient quota", "out of credits", "credits are depleted",
+            "insufficient funds", "insufficient quota", "not enough balance",
+            "overdue balance", "payment instrument", "daily free allocation",
+            "out of call volume quota", "out of credits", "credits are depleted",
             "credits exhausted", "used all available credits", "have any credits",
             "balance is insufficient", "exceeded budget for", "crossed budget",
             "monthly included credits", "monthly spend", "spending limit",
@@ -182,6 +187,18 @@ RULES = (
             "trial key…/ month", "free quota has been exhausted", "free allocated quota exceeded",
             "arrears",
             "余额不足", "欠费", "无可用资源包",
+        ),
+    ),
+    # An account that was closed for breaking a policy: not this prompt's fault.
+    Rule(
+        AuthenticationFailed,
+        "it has closed the account",
+        frozenset({400, 401, 403}),
+        codes=("access_terminated", "account_deactivated", "account_suspended", "account_disabled"),
+        words=(
+            "organization has been disabled", "account has been disabled",
+            "account has been deactivated", "account has been suspended",
+            "account has been terminated", "access was terminated", "access has been terminated",
         ),
     ),
     Rule(
