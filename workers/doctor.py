@@ -83,10 +83,13 @@ def examine(*, offline: bool = False) -> list[Finding]:
 
 
 def _config(settings: Settings) -> Iterator[Finding]:
-    roles = "any role" if settings.serves_any_role else f"{len(settings.roles)} roles"
-    yield Finding(
-        "ok", "config", f"{settings.source}: {len(settings.providers)} providers, {roles}"
-    )
+    roles = "any role" if settings.serves_any_role else _number(len(settings.roles), "role")
+    providers = _number(len(settings.providers), "provider")
+    yield Finding("ok", "config", f"{settings.source}: {providers}, {roles}")
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _left_out(settings: Settings) -> Iterator[Finding]:

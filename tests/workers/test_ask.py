@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
+from simulator.client import Simulator
 from tests.support.fleet import BIN, Fleet, wait_for
 from tests.support.loopback import Loopback
 
@@ -60,18 +62,21 @@ def test_it_says_that_its_role_is_paused_and_why(
 @pytest.mark.slow
 def test_it_says_until_when_its_role_is_parked(workers: Fleet, redis_url: str) -> None:
     """In Redis' time."""
+    client = redis.Redis.from_url(redis_url)
+    now_ms, hour_ms = client.time()[0] * 1000, 3_600_000
     parked = {
-        "until_ms": 4_000_000_000_000,
-        "since_ms": 1,
+        "until_ms": now_ms + hour_ms,
+        "since_ms": now_ms,
         "reason": "claude open",
-        "for_ms": 10**12,
+        "for_ms": hour_ms,
     }
-    redis.Redis.from_url(redis_url).hset("parked", "role.coder", json.dumps(parked))
+    client.hset("parked", "role.coder", json.dumps(parked))
 
     done = workers.command("breakwater", "ask", "coder", "hi", "--timeout", "1", timeout_s=120)
 
-    assert "coder is parked until 07:06:40 UTC (" in done.stderr
-    assert "claude open" in done.stderr
+    assert re.search(
+        r"coder is parked until \d\d:\d\d:\d\d UTC \(\d+ m\): claude open", done.stderr
+    ), done.stderr
 
 
 @pytest.mark.slow
@@ -139,3 +144,20 @@ def test_standard_input_that_is_closed_is_named(workers: Fleet) -> None:
 
     assert done.returncode == 2
     assert "`-` reads standard input, which is closed" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_paid_answer_is_shown_whatever_the_encoding(workers: Fleet, simulator: Simulator) -> None:
+    """What standard output lacks is escaped; it was a traceback, and the answer was gone."""
+    simulator.settings("local", answer="naïve 日本 \x1b[2J")
+    workers.start()
+    workers.environ |= {"PYTHONIOENCODING": "ascii"}
+
+    done = workers.command("breakwater", "ask", "coder", "hi")
+    streamed = workers.command("breakwater", "ask", "coder", "hi", "--stream")
+    as_json = workers.command("breakwater", "ask", "coder", "hi", "--json")
+
+    assert done.stdout == streamed.stdout == "na\\xefve \\u65e5\\u672c \x1b[2J\n"
+    assert json.loads(as_json.stdout)["text"] == "naïve 日本 \x1b[2J"
+    assert [each.returncode for each in (done, streamed, as_json)] == [0, 0, 0]
+    assert len(simulator.hits("local")) == 3
