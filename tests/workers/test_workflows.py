@@ -240,7 +240,7 @@ def test_a_worker_is_killed_while_a_stage_runs(
     wait_for(lambda: simulator.in_flight(at) == 1)
 
     kill(echo, 0)
-    simulator.settings(at, answer="echo")
+    simulator.settings(at, answer="echo", latency=0)
     echo.start()
 
     wait_until(server, echo, run, "succeeded")
