@@ -20,9 +20,12 @@ class Violation:
         """
         Tell whether the same model may do better.
 
-        One that ran out of room would again, and one that refuses does not care for a schema.
+        One that ran out of room would again, one that refuses does not care for a schema, and of an
+        answer whose validation was ended nothing is known that could be corrected.
         """
-        return self.completion.finish_reason == "stop" and bool(self.completion.text.strip())
+        says_something = bool(self.completion.text.strip())
+        is_known = bool(self.reading.advice)
+        return self.completion.finish_reason == "stop" and says_something and is_known
 
     def error(self, provider: str) -> SchemaViolated:
         """Return the error that tells place and rule, and what the answer has cost."""

@@ -45,7 +45,7 @@ class Reading:
     fault: str = ""
     """The first rule that is broken and where, none of the answer's own words; empty if none is."""
     advice: str = field(default="", repr=False)
-    """For the model that gave the answer: the faults in full."""
+    """For the model that gave the answer: the faults in full; empty if it can do nothing."""
 
 
 class Shape:
@@ -88,7 +88,7 @@ class Shape:
         try:
             faults = self._faults(data, plain, limit_s)
         except NotValidated as not_validated:
-            return Reading(fault=str(not_validated), advice="it is too large to be validated")
+            return Reading(fault=str(not_validated))
         if not faults:
             return Reading(data)
         advice = [f"at {_pointer(each.path)}: {each.message}" for each in faults]

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -163,7 +164,8 @@ def _exact(number: str) -> int | float:
 
 def _main() -> None:
     schema, text, limit_s, memory_bytes = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    with suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     seconds = int(limit_s) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # should nobody be left to end it
     decimal.getcontext().prec = 400  # more digits than the largest float has

@@ -209,6 +209,17 @@ def test_validation_that_takes_too_long_is_ended() -> None:
     assert time.monotonic() - began < 60
 
 
+def test_references_by_name_are_bounded_as_well() -> None:
+    """No sum follows an anchor; so the process that judges is ended."""
+    defs: dict[str, Any] = {
+        f"a{n}": {"$anchor": f"n{n}", "allOf": [{"$ref": f"#n{n + 1}"}] * 2} for n in range(40)
+    }
+    schema = {"$ref": "#n0", "$defs": {**defs, "a40": {"$anchor": "n40"}}}
+
+    assert fault_of(schema) == ""
+    assert shape_of(schema).read("1", limit_s=1.0).fault.startswith("cannot be validated")
+
+
 def test_validation_that_needs_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process has a bound of its own."""
     monkeypatch.setattr("tasks.validation.MEMORY_BYTES", 16 * 1024 * 1024)

@@ -298,3 +298,20 @@ def test_a_task_waits_for_the_one_target_that_can_take_it(breakers: Breakers) ->
         house.route([{"role": "user", "content": [PNG]}], {})
 
     assert nothing.value.wait_s == 20
+
+
+def test_an_answer_whose_validation_was_ended_is_not_asked_for_again(
+    breakers: Breakers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known that could be corrected; the next target may answer what can be judged."""
+    monkeypatch.setattr("tasks.schema.LIMIT_S", 1.0)
+    again = {"properties": {"a": {"$ref": "#/$defs/e"}}}
+    twice = {"$ref": "#/$defs/e", "$defs": {
+        "e": {"anyOf": [{**again, "required": ["b"]}, {**again, "required": ["c"]}]}}}  # fmt: skip
+    house = House(breakers, a=['{"a":' * 60 + "1" + "}" * 60], b=['{"b": 1}'])
+
+    routed = house.route(options={"schema": twice})
+
+    assert outcomes(routed.attempts) == [*violated("a"), ("b", "succeeded", None)]
+    assert "the answer cannot be validated" in routed.attempts[0].why
+    assert house.asked() == [1, 1]
