@@ -14,6 +14,7 @@ from celery.backends.redis import (
 from simulator.client import Simulator
 from tasks.delivery.outbox import put_script
 from tasks.delivery.store import Store
+from tasks.workflows.store import Store as RunStore
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import Fleet, fleet, wait_for
 
@@ -93,3 +94,41 @@ def test_what_follows_a_task_runs_once_whatever_reply_is_lost(
     assert proxy.struck >= started - 4
     assert client.xlen("dead") == (started if "error" in then else 0)
     assert not client.hexists("delivery", "duplicates")
+
+
+WORKFLOW = """
+workflows:
+  twice:
+    - {name: first, role: coder, prompt: "{input}"}
+    - {name: second, role: coder, prompt: "again: {first}"}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_stages_of_a_workflow_run_once_whatever_reply_is_lost(
+    redis_url: str, workers: Fleet, simulator: Simulator, client: Any
+) -> None:
+    """A stage that was begun and not enqueued would stand still; one enqueued twice be paid twice."""
+    simulator.settings("claude", answer="echo")
+    text = workers.roles_file.read_text() + WORKFLOW
+    workers.roles_file.write_text(text)
+    move = RunStore(client)._move.sha.encode()
+    port = client.connection_pool.connection_kwargs["port"]
+    with FaultProxy(port) as proxy, fleet(proxy.url, text) as exposed:
+        exposed.start(1, "threads", 4)
+        for name, which in {**targets(client, ""), "move": {"match": move}}.items():
+            for kind in ("cut after", "lose"):
+                before = len(simulator.hits("claude"))
+                proxy._add(kind, 1, which.get("of"), which.get("match", b""))
+                run = f"{name} {kind}".replace(" ", "-")
+
+                answer = workers.run(
+                    "from tasks import workflow\n"
+                    f"print(workflow('twice').delay('<x>', run_id={run!r}).get(timeout=110)['text'])"
+                )
+
+                proxy.heal()
+                assert "again: <x>" in answer, (name, kind)
+                assert len(simulator.hits("claude")) - before == 2, (name, kind)
+    assert client.xlen("dead") == 0
