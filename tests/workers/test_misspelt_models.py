@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import redis
+
 from simulator.client import Simulator
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, wait_for
 
 ASK = """
 import json
@@ -73,3 +75,31 @@ def test_callers_in_a_hurry_open_no_breaker(workers: Fleet, simulator: Simulator
     assert (state["state"], state["failures"]) == ("closed", 0)
     patient = json.loads(workers.run(ASK % "planner"))
     assert [(a["provider"], a["error"]) for a in patient] == [("gpt", None)]
+
+
+def test_a_role_with_nothing_but_a_missing_model_waits_for_it(
+    workers: Fleet, simulator: Simulator, redis_url: str
+) -> None:
+    """Its queue is parked by the pair's hold; a probe finds the model, and the task is answered."""
+    simulator.settings("gpt", models=["gpt-6-luna"])
+    text = workers.roles_file.read_text().replace(
+        "model: gpt-6-luna}", "model: gpt-6-luna, breaker: {reset_timeout_s: 2}}"
+    )
+    workers.roles_file.write_text(text + "  only: {chain: [{provider: gpt, model: gpt-6-next}]}\n")
+    workers.start()
+    workers.run('from tasks import complete; complete.apply_async(("only", "hi"), task_id="waits")')
+    server = redis.Redis.from_url(redis_url)
+    wait_for(lambda: server.hexists("parked", "role.only"), explain=workers.logs)
+
+    other = json.loads(workers.run(ASK % "planner"))
+    simulator.settings("gpt", models=["gpt-6-luna", "gpt-6-next"])
+    answered = json.loads(
+        workers.run(
+            "import json; from tasks import app; "
+            "print(json.dumps(app.AsyncResult('waits').get(timeout=60)['attempts']))"
+        )
+    )
+
+    assert [(a["provider"], a["error"]) for a in other] == [("gpt", None)]
+    assert answered[-1]["error"] is None
+    assert {a["error"] for a in answered[:-1]} <= {"ModelNotFound", "BreakerOpen"}
