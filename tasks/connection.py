@@ -5,6 +5,8 @@ How everybody here reaches Redis: the delivery, the results, the commands, the b
 refusals mean in words that say what to do. docs/redis.md has the server's side.
 """
 
+import os
+import re
 from typing import Any
 
 import redis
@@ -39,6 +41,7 @@ What all threads of a worker share to Redis. A thousand that turn there at once 
 20 to 30 kB each, for one moment; a thousand with calls of 5 s ask 600 times a second, for which
 these do up to a round trip of 0.1 s.
 """
+QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 CONNECT_S, ANSWER_S = 2.0, 5.0
 """How long Redis is waited for before it is taken for away."""
 HEALS = ("MISCONF", "NOREPLICAS", "BUSY ")
@@ -54,6 +57,7 @@ def address(url: str | None = None) -> Address:
     """
     try:
         prefix()
+        _check_queue(os.environ.get("BREAKWATER_QUEUE", ""))
     except ValueError as fault:
         raise ConfigError(str(fault), {"faults": [str(fault)]}) from None
     try:
@@ -62,6 +66,15 @@ def address(url: str | None = None) -> Address:
         raise ConfigError(
             f"REDIS_URL cannot be used: {fault}", {"faults": [f"REDIS_URL: {fault}"]}
         ) from None
+
+
+def _check_queue(name: str) -> None:
+    """Check what the common queue is to be called (`tasks.queue.COMMON_QUEUE`)."""
+    if name and (not QUEUE_NAME.fullmatch(name) or name.startswith("role.")):
+        raise ValueError(
+            "BREAKWATER_QUEUE must be 1 to 64 letters, digits, '_', '.' and '-'; it begins with a "
+            "letter or a digit, and not with role."
+        )
 
 
 def client(

@@ -7,6 +7,7 @@ Celery's own default name: `app.send_task("complete", …)` from any other codeb
 every worker consumes it, and a misspelt role comes back as `UnknownRole`.
 """
 
+import os
 from typing import Any
 
 from tasks.call import ROLE_NAME
@@ -15,7 +16,8 @@ from tasks.errors import QueueUnavailable
 
 __all__ = ["QueueUnavailable", "app", "queue_of"]
 
-COMMON_QUEUE = "celery"
+QUEUE = "BREAKWATER_QUEUE"
+COMMON_QUEUE = os.environ.get(QUEUE) or "celery"
 STEP = "workflow"
 """The name of the task that stands behind each stage of a workflow."""
 RESULT_EXPIRES_S = 24 * 3600

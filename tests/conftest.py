@@ -40,7 +40,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the keys, files and proxies of the machine it runs on."""
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL", "_PROXY", "_proxy")) or name in {
-            "ROLES_FILE", "REDIS_URL", "LEDGER_URL", "PRIMARY_PROVIDER", "BREAKWATER_PREFIX",
+            "ROLES_FILE", "REDIS_URL", "LEDGER_URL", "PRIMARY_PROVIDER", "BREAKWATER_PREFIX", "BREAKWATER_QUEUE",
         }:  # fmt: skip
             monkeypatch.delenv(name)
 

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from breaker.address import Address
 from tasks.connection import explain
 from tasks.fleet import Worker
+from tasks.queue import COMMON_QUEUE
 from workers.doctor_workers import connections
 from workers.finding import Finding
 
@@ -24,13 +25,14 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 KERNEL = Path("/")
 """Where its settings are found, if Redis is on this host."""
 NEEDED = (
-    ("lpush", "celery", "x"), ("rpush", "role.x", "x"), ("brpop", "bell:x", "1"),
+    ("lpush", COMMON_QUEUE, "x"), ("rpush", "role.x", "x"), ("brpop", "bell:x", "1"),
     ("hset", "taken", "x", "x"), ("zadd", "taken:until", "1", "x"), ("hset", "begun", "x", "x"),
     ("hset", "task:x", "x", "x"), ("set", "asked:x", "x"),
     ("zadd", "delayed", "1", "x"), ("hset", "parked", "x", "x"),
     ("hset", "delayed:messages", "x", "x"), ("xadd", "parked:events", "*", "x", "x"),
     ("xadd", "dead", "*", "x", "x"), ("hset", "dead:messages", "x", "x"),
-    ("hsetnx", "paused", "x", "x"), ("hset", "roles", "x", "x"), ("hset", "workers", "x", "x"),
+    ("hsetnx", "paused", "x", "x"), ("hset", "roles", "x", "x"), ("zadd", "foreign:x", "1", "x"),
+    ("hset", "workers", "x", "x"),
     ("zadd", "workers:until", "1", "x"), ("hsetnx", "draining", "x", "x"), ("sadd", "queues", "x"),
     ("xadd", "operations", "*", "x", "x"), ("hincrby", "delayed:queues", "x", "1"),
     ("lindex", "role.x", "1"), ("hincrby", "delivery", "x", "1"),

@@ -1,5 +1,5 @@
 """
-What a worker does with a message that is none of its tasks: a dead letter, in every case.
+What a worker does with a message that it cannot run: a dead letter, or it is left to others.
 
 Celery's consumer logs such a message with its whole body and forgets it; its caller waits for
 ever. An exception that it does not foresee ends the worker.
@@ -16,13 +16,12 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.pidbox import Node
 from redis.exceptions import RedisError
 
-from tasks.delivery import envelope, times
+from tasks.delivery import envelope, strangers, times
 from tasks.delivery.faults import HOST, ODD_AT, Odd
+from tasks.delivery.strangers import INSIDE
 from tasks.delivery.transport import keeper
-from tasks.errors import BadTask, InvalidMessage, UnknownTask, nearest
+from tasks.errors import BadTask, InvalidMessage, UnknownTask
 
-INSIDE = "celery."
-"""How the names of Celery's own tasks begin."""
 SERVED_INSIDE = {"celery.accumulate"}
 """Of those; the others run tasks where nothing settles them, or for ever."""
 
@@ -81,6 +80,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 message.channel.qos.refuse(message.delivery_tag)
                 return
             try:
+                if name := self._stranger(message):
+                    strangers.leave(keeper().store, message.delivery_tag, name)
+                    message.ack()
+                    return
                 self._check(message)
                 handle(message)
                 self._odd.passed()
@@ -134,7 +137,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         self._bury(message, InvalidMessage("it names no task"))
 
     def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
-        """Bury a message of a task that is not ours."""
+        """Bury a message that Celery takes for an unknown task; such were left to others before."""
         self._bury(message, UnknownTask("its task is not known here"))
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
@@ -142,6 +145,23 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         where = [f" in {at.name}, line {at.lineno}" for at in extract_tb(exc.__traceback__)[-1:]]
         told = type(exc).__name__ + "".join(where)
         self._bury(message, InvalidMessage(f"Celery cannot make a task of it: {told}"))
+
+    def _stranger(self, message: Any) -> str:
+        """Return the name of a task that is not ours, which only the body can tell; else empty."""
+        name = message.headers.get("task")
+        if name and not str(name).startswith(INSIDE):
+            return ""
+        try:
+            body = _body(message)
+        except InvalidMessage:
+            return ""
+        name = name or (body.get("task") if isinstance(body, dict) else None)
+        if not isinstance(name, str) or envelope.deeper_than(envelope.MAX_DEPTH, body):
+            return ""
+        is_celerys = name.startswith(INSIDE) and name not in SERVED_INSIDE
+        if name not in self.strategies or (is_celerys and strangers.runs_none_of_ours(body)):
+            return name
+        return ""
 
     def _check(self, message: Any) -> None:
         body, properties = _body(message), message.properties
@@ -153,11 +173,6 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             raise UnknownTask(
                 f"task {name[:80]!r} is not served: it would run others of which none is settled "
                 f"by itself; enqueue each, such as in a group"
-            )
-        if name not in self.strategies:
-            known = sorted(task for task in self.strategies if not task.startswith(INSIDE))
-            raise UnknownTask(
-                f"unknown task {name[:80]!r}; there is {', '.join(known)}{nearest(name, known)}"
             )
 
     def _bury(self, message: Any, fault: BadTask) -> None:

@@ -37,7 +37,7 @@ RESULT = "celery-task-meta-"
 SCRIPTS = (
     "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
     "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record", "share",
-    "stream", "where", "restore",
+    "stream", "leave", "where", "restore",
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ class Store:
         }
 
     def take_command(
-        self, queues: Sequence[str], most: int, tag: str, held: int = 0
+        self, queues: Sequence[str], most: int, tag: str, held: int = 0, has: str = ""
     ) -> tuple[Any, ...]:
         """
         Return the words of a take, for a connection that is read when its answer is there.
@@ -121,15 +121,28 @@ class Store:
             queues: In the order in which each may give one.
             tag: Of its own for every take; the messages' tags begin with it.
             held: How many deliveries the worker has in hand.
+            has: Digest of the tasks that this worker has; empty: no message is passed over.
         """
         lists = [list_of(queue, step) for step in PRIORITIES for queue in queues]
         return (
             len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS, held,
+            has,
         )  # fmt: skip
 
     def script(self, name: str) -> Script:
         """Return a script, to run it on a connection of one's own."""
         return self._scripts[name]
+
+    def leave_to_others(self, tag: str, has: str, for_ms: int, name: str) -> bool:
+        """
+        Put a taken message back, to be passed over by workers with the same tasks.
+
+        Args:
+            has: As in `take_command`.
+            for_ms: How long.
+            name: Of the task that this worker does not have.
+        """
+        return bool(self._run("leave", [], tag, has, for_ms, name))
 
     def take(
         self, queues: Sequence[str], most: int, tag: str, held: int = 0

@@ -141,12 +141,14 @@ class Channel(stock.Channel):  # type: ignore[misc]
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
         if self._look:
+            from tasks.delivery import strangers  # noqa: PLC0415 - a worker's
+
             store, self._tag = keeper().store, keeper().new_tag()
             self._asked = "EVALSHA"
             connection.send_command(
                 "EVALSHA",
                 store.script("take").sha,
-                *store.take_command(queues, most, self._tag, keeper().count),
+                *store.take_command(queues, most, self._tag, keeper().count, strangers.digest()),
             )
         else:
             self._asked = "BRPOP"
@@ -188,13 +190,16 @@ class Channel(stock.Channel):  # type: ignore[misc]
         return True
 
     def _receive_message(self, now_ms: int, tag: bytes, list_: bytes, raw: bytes) -> None:
-        from tasks.delivery import envelope  # noqa: PLC0415 - a worker's
+        from tasks.delivery import envelope, strangers  # noqa: PLC0415 - a worker's
 
         delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
         self._queue_cycle.rotate(queue)
         payload: dict[str, Any] = {}
         try:
             payload = envelope.read(raw)
+            if name := strangers.stranger(payload.get("headers")):
+                strangers.leave(keeper().store, delivery_tag, name)
+                return
             envelope.check(payload)
         except InvalidMessage as fault:
             envelope.bury(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))

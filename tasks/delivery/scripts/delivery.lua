@@ -57,6 +57,9 @@
 --     targets, number    what it was done to, by name, a line each; how many (20 are named)
 --     details            JSON
 --     command            its own word of the command that did it
+-- foreign                hash    name of a task that workers do not have -> the queue it was found in
+-- foreign:DIGEST         zset    SHA-1 of its message -> ms until which workers pass it over whose tasks
+--                                have this digest
 -- dead                   stream  dead letters, of the last 30 days; the fields of each:
 --     task_id            empty if the message names none that could be used
 --     at_ms, role, queue, error, message (of the error)
@@ -70,6 +73,7 @@
 -- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before), data (a
 --                                name for the data in this Redis; another name: the old data is lost)
 local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
+local FOREIGN_LIVES_MS, ROTATED = 24 * 3600 * 1000, 200
 local OPERATIONS, NAMED = 10000, 20
 local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
 local RESULT = 'celery-task-meta-'

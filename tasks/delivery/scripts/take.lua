@@ -3,7 +3,8 @@
 -- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning (the worker, a dot, a
 -- number), how many at most,
 -- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms),
--- how many deliveries the worker has in hand.
+-- how many deliveries the worker has in hand, digest of the
+-- tasks that it has (empty: nothing is passed over).
 -- Returns: tag, list, message of each, and at the end, if there are some, now (ms).
 local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local queues, few_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -48,6 +49,24 @@ local function passed(queue)
   redis.call('HSET', 'parked', queue, cjson.encode(state))
 end
 
+-- The next message of a list. Those that workers like this one have left to others go to its other end,
+-- so many in one step.
+local foreign = ARGV[8] ~= '' and 'foreign:' .. ARGV[8]
+local rotates = foreign and redis.call('EXISTS', foreign) == 1 and ROTATED or 0
+local function next_of(list)
+  local first
+  while true do
+    local message = lever('RPOP', list)
+    if not message or rotates == 0 then return message end
+    local until_ms = tonumber(redis.call('ZSCORE', foreign, redis.sha1hex(message)) or 0)
+    if until_ms <= now or until_ms > now + FOREIGN_LIVES_MS then return message end
+    redis.call('LPUSH', list, message)
+    rotates = rotates - 1
+    if message == first or rotates == 0 then return nil end
+    first = first or message
+  end
+end
+
 local taken, number = {}, 0
 local function take(tag, list, message)
   redis.call('HSET', TAKEN, tag, list .. '\n' .. message)
@@ -82,7 +101,7 @@ local function stands_apart(worker, held)
     redis.call('HDEL', 'apart:workers', worker)
     return false
   end
-  if not state and redis.call('HLEN', 'apart:workers') >= math.max(1, math.ceil(redis.call('HLEN', 'workers') / 2)) then
+  if not state and redis.call('HLEN', 'apart:workers') >= math.max(1, math.ceil((lever('HLEN', 'workers') or 1) / 2)) then
     return false
   end
   redis.call('HSET', 'apart:workers', worker, held > 0 and 'drains' or 'runs')
@@ -115,7 +134,7 @@ for first = 1, #KEYS, queues do
     for i = first, first + queues - 1 do
       local list = KEYS[i]
       local queue = queue_of(list)
-      local message = number < most and may_pass(queue) and lever('RPOP', list)
+      local message = number < most and may_pass(queue) and next_of(list)
       if message then
         found, number = true, number + 1
         local tag = prefix .. ':' .. number
