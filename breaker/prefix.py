@@ -24,9 +24,9 @@ VARIABLE = "BREAKWATER_PREFIX"
 ALLOWED = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 """No braces (they choose a Cluster slot) and no wildcards (a user's ACL and SCAN read those)."""
 OURS = (
-    "role.", "roles:", "bell:", "task:", "asked:", "stream:", "cache:", "foreign:", "flight:",
-    "workflow:", "breaker:", "ledger:", "taken:", "delayed:", "parked:", "dead:", "workers:",
-    "delivery:", "celery", "_kombu.", "/",
+    "role.", "roles:", "apart:", "bell:", "task:", "asked:", "stream:", "cache:", "foreign:",
+    "flight:", "workflow:", "breaker:", "ledger:", "taken:", "delayed:", "parked:", "dead:",
+    "workers:", "delivery:", "celery", "_kombu.", "/",
 )  # fmt: skip
 """How keys of a fleet without a prefix begin; such a prefix would put two fleets' keys together."""
 
