@@ -21,7 +21,7 @@ from tasks.ledger.prices import PriceList
 from tasks.providers.base import Completion, Delta, Provider, TextDelta
 from tests.providers.test_stream_shapes import SHAPES, TOOLS, body_of
 from tests.support.vendors import answer_of, request, settings_for
-from tests.support.wires import Wire, wired
+from tests.support.wires import Wire
 
 ADAPTERS = ("anthropic", "google", "openai", "openai-chat")
 EXAMPLES = [40, pytest.param(400, marks=pytest.mark.slow)]
@@ -64,13 +64,6 @@ PRICES = PriceList(
 )
 
 
-@pytest.fixture(scope="module")
-def wires() -> Iterator[Wires]:
-    """The four adapters, each over bytes."""
-    with wired(ADAPTERS) as built:
-        yield built
-
-
 def run(examples: int, test: Callable[..., None], *given_: Any, **more: Any) -> None:
     """Run a property so many times."""
     settings(
@@ -85,10 +78,10 @@ def ask(wires: Wires, adapter: str, pieces: Any, heard: list[Delta] | None = Non
     wire.pieces = pieces
     wire.content_type = "application/json" if heard is None else "text/event-stream"
     asked = request(tools=TOOLS, on_delta=None if heard is None else heard.append)
-    return answered(provider, asked)
+    return came_of(provider, asked)
 
 
-def answered(provider: Provider, asked: Any) -> Completion | ProviderError:
+def came_of(provider: Provider, asked: Any) -> Completion | ProviderError:
     try:
         came = provider.complete(asked)
     except ProviderError as error:

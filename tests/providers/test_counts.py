@@ -9,9 +9,8 @@ import pytest
 from tasks.config.settings import Settings
 from tasks.ledger.prices import PriceList
 from tasks.providers.base import UNCOUNTED, Completion
-from tests.providers.conftest import Build
-from tests.support.loopback import Loopback
-from tests.support.vendors import answer_of, request, settings_for
+from tests.providers.conftest import Answered
+from tests.support.vendors import answer_of, settings_for
 
 USAGE = {"google": "usageMetadata"}
 OUTPUT = {
@@ -45,40 +44,35 @@ def body(answer: dict[str, Any], **raw: str) -> bytes:
 
 @pytest.mark.parametrize("raw", NO_COUNTS)
 def test_a_count_that_is_no_whole_number_is_unknown(
-    raw: str, adapter: str, server: Loopback, build: Build
+    raw: str, adapter: str, answered: Answered
 ) -> None:
     """Null, never 0; the other count stays, and the cost is unknown."""
     answer = answer_of(adapter)
     answer[USAGE.get(adapter, "usage")][OUTPUT[adapter]] = "<count>"
-    server.answer(body(answer, count=raw))
 
-    completion = build(adapter, server.url).complete(request())
+    completion = answered(adapter, body(answer, count=raw))
 
     assert completion.text == "hi"
     assert (completion.usage.input_tokens, completion.usage.output_tokens) == (3, None)
     assert cost_of(adapter, completion) is None
 
 
-def test_a_count_that_is_missing_is_unknown(adapter: str, server: Loopback, build: Build) -> None:
+def test_a_count_that_is_missing_is_unknown(adapter: str, answered: Answered) -> None:
     """And what is there is kept."""
     answer = answer_of(adapter)
     del answer[USAGE.get(adapter, "usage")][OUTPUT[adapter]]
-    server.answer(answer)
 
-    completion = build(adapter, server.url).complete(request())
+    completion = answered(adapter, answer)
 
     assert (completion.usage.input_tokens, completion.usage.output_tokens) == (3, None)
 
 
 @pytest.mark.parametrize("raw", ["null", "[]", '"none"', "7", "true", "{}", '{"counts": 5}'])
-def test_a_usage_that_is_none_is_unknown(
-    raw: str, adapter: str, server: Loopback, build: Build
-) -> None:
+def test_a_usage_that_is_none_is_unknown(raw: str, adapter: str, answered: Answered) -> None:
     """An answer that nobody counted is not a free one."""
     answer = answer_of(adapter) | {USAGE.get(adapter, "usage"): "<usage>"}
-    server.answer(body(answer, usage=raw))
 
-    completion = build(adapter, server.url).complete(request())
+    completion = answered(adapter, body(answer, usage=raw))
 
     assert (completion.text, completion.usage) == ("hi", UNCOUNTED)
     assert cost_of(adapter, completion) is None
@@ -86,63 +80,56 @@ def test_a_usage_that_is_none_is_unknown(
 
 @pytest.mark.parametrize("raw", ["null", "{}", "[]", '"none"', '{"cached_tokens": null}'])
 @pytest.mark.parametrize("adapter", ["openai", "openai-chat"])
-def test_a_breakdown_that_is_left_out_is_zero(
-    raw: str, adapter: str, server: Loopback, build: Build
-) -> None:
+def test_a_breakdown_that_is_left_out_is_zero(raw: str, adapter: str, answered: Answered) -> None:
     """vLLM and LiteLLM send null; the plain counts hold, and so does the cost."""
     answer = answer_of(adapter)
     name = "input_tokens_details" if adapter == "openai" else "prompt_tokens_details"
     answer["usage"][name] = "<details>"
-    server.answer(body(answer, details=raw))
 
-    completion = build(adapter, server.url).complete(request())
+    completion = answered(adapter, body(answer, details=raw))
 
     assert completion.usage.cached_input_tokens == 0
     assert cost_of(adapter, completion) == Decimal("0.000013")
 
 
 @pytest.mark.parametrize("raw", ['"2"', "2.0", "-1", "true"])
-def test_a_broken_breakdown_is_unknown(raw: str, server: Loopback, build: Build) -> None:
+def test_a_broken_breakdown_is_unknown(raw: str, answered: Answered) -> None:
     """Cached tokens cost less, so the cost is unknown with them."""
     answer = answer_of("openai-chat")
     answer["usage"]["prompt_tokens_details"] = {"cached_tokens": "<count>"}
-    server.answer(body(answer, count=raw))
 
-    completion = build("openai-chat", server.url).complete(request())
+    completion = answered("openai-chat", body(answer, count=raw))
 
     assert (completion.usage.input_tokens, completion.usage.cached_input_tokens) == (3, None)
     assert cost_of("openai-chat", completion) is None
 
 
-def test_anthropics_input_is_unknown_with_any_of_its_parts(server: Loopback, build: Build) -> None:
+def test_anthropics_input_is_unknown_with_any_of_its_parts(answered: Answered) -> None:
     """It is the sum of three counts."""
     answer = answer_of("anthropic")
     answer["usage"] |= {"cache_read_input_tokens": "many"}
-    server.answer(answer)
 
-    usage = build("anthropic", server.url).complete(request()).usage
+    usage = answered("anthropic", answer).usage
 
     assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (None, None, 5)
 
 
-def test_gemini_leaves_zeros_out(server: Loopback, build: Build) -> None:
+def test_gemini_leaves_zeros_out(answered: Answered) -> None:
     """proto3's JSON does: the total tells such a zero from a count that is missing."""
     counts = {"promptTokenCount": 3, "thoughtsTokenCount": 9, "totalTokenCount": 12}
-    server.answer(answer_of("google") | {"usageMetadata": counts})
 
-    usage = build("google", server.url).complete(request()).usage
+    usage = answered("google", answer_of("google") | {"usageMetadata": counts}).usage
 
     assert (usage.input_tokens, usage.output_tokens, usage.reasoning_tokens) == (3, 9, 9)
 
 
-def test_counts_in_the_other_apis_names_are_read(server: Loopback, build: Build) -> None:
+def test_counts_in_the_other_apis_names_are_read(answered: Answered) -> None:
     """Some compatible servers send Responses' names in Chat Completions."""
     answer = answer_of("openai-chat")
     answer["usage"] = {
         "input_tokens": 3, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 4},
     }  # fmt: skip
-    server.answer(answer)
 
-    usage = build("openai-chat", server.url).complete(request()).usage
+    usage = answered("openai-chat", answer).usage
 
     assert (usage.input_tokens, usage.output_tokens, usage.reasoning_tokens) == (3, 5, 4)

@@ -16,9 +16,8 @@ from tasks.providers.anthropic import AnthropicProvider
 from tasks.providers.google import GoogleProvider
 from tasks.providers.openai import OpenAIProvider
 from tasks.providers.openai_chat import OpenAIChatProvider
-from tests.providers.conftest import Build
-from tests.support.loopback import Loopback
-from tests.support.vendors import answer_of, request
+from tests.providers.conftest import Answered
+from tests.support.vendors import answer_of
 
 GOING_ON = {"queued", "in_progress", "incomplete"}
 """Statuses that are no end: nothing is said of it yet, or elsewhere."""
@@ -110,16 +109,18 @@ WORDS = [
 
 @pytest.mark.parametrize(("adapter", "word", "meant"), WORDS)
 def test_a_finish_reason_means_what_its_vendor_says(
-    adapter: str, word: str, meant: str | type[ProviderError], server: Loopback, build: Build
+    adapter: str, word: str, meant: str | type[ProviderError], answered: Answered
 ) -> None:
     """With text beside it, so that nothing but the word decides."""
-    server.answer(answer_of(adapter, "The three steps are: 1.", word))
 
     if isinstance(meant, str):
-        assert build(adapter, server.url).complete(request()).finish_reason == meant
+        assert (
+            answered(adapter, answer_of(adapter, "The three steps are: 1.", word)).finish_reason
+            == meant
+        )
         return
     with pytest.raises(ProviderError) as caught:
-        build(adapter, server.url).complete(request())
+        answered(adapter, answer_of(adapter, "The three steps are: 1.", word))
 
     assert type(caught.value) is meant
     assert word.partition(":")[0] in str(caught.value) or "may be more than a word" in str(
@@ -131,14 +132,13 @@ def test_a_finish_reason_means_what_its_vendor_says(
     }  # fmt: skip
 
 
-def test_an_unknown_word_is_nobodys_fault(server: Loopback, build: Build) -> None:
+def test_an_unknown_word_is_nobodys_fault(answered: Answered) -> None:
     """No failure to the breaker, the next target is asked, and this one is not paid again."""
-    server.answer(answer_of("openai-chat", "half", "something_new"))
 
     with pytest.raises(
         errors.UnfinishedAnswer, match="'something_new': that word is unknown"
     ) as it:
-        build("openai-chat", server.url).complete(request())
+        answered("openai-chat", answer_of("openai-chat", "half", "something_new"))
 
     verdict = it.value.verdict
     assert (verdict.trips, verdict.next_target, verdict.heals) == (False, True, False)
@@ -156,15 +156,12 @@ def test_an_unknown_word_is_nobodys_fault(server: Loopback, build: Build) -> Non
         (["stop"], "a value of type list"),
     ],
 )
-def test_what_is_no_word_is_not_quoted(
-    reason: object, shown: str, server: Loopback, build: Build
-) -> None:
+def test_what_is_no_word_is_not_quoted(reason: object, shown: str, answered: Answered) -> None:
     """It might be the prompt, a key, or what moves a terminal's cursor."""
     answer = answer_of("openai-chat", "half")
     answer["choices"][0]["finish_reason"] = reason
-    server.answer(answer)
 
     with pytest.raises(errors.UnfinishedAnswer, match=shown) as caught:
-        build("openai-chat", server.url).complete(request())
+        answered("openai-chat", answer)
 
     assert "SECRET" not in str(caught.value)

@@ -14,7 +14,7 @@ from tasks.providers.base import Completion, Delta, Provider, TextDelta, Tool, T
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import request
-from tests.support.wires import Wire, cut, wired
+from tests.support.wires import Wire, cut
 
 DATA = Path(__file__).parent / "data/streams"
 PAGE = Path(__file__).parents[2] / "docs/stream-shapes.md"
@@ -47,13 +47,6 @@ def body_of(wire: str, shape: dict[str, Any]) -> bytes:
     if shape.get("done", wire == "openai-chat"):
         said.append("data: [DONE]\n\n")
     return "".join(said).encode()
-
-
-@pytest.fixture(scope="module")
-def wires() -> Iterator[dict[str, tuple[Provider, Wire]]]:
-    """The four adapters, each over bytes."""
-    with wired(["anthropic", "google", "openai", "openai-chat"]) as built:
-        yield built
 
 
 @pytest.mark.parametrize(
