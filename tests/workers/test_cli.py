@@ -1,6 +1,5 @@
 """The `breakwater` command, as an operator types it."""
 
-import base64
 import json
 
 import pytest
@@ -103,7 +102,7 @@ def test_ask_queues_params_with_the_types_they_have(workers: Fleet, redis_url: s
     workers.command("breakwater", "ask", "coder", "hi", "--timeout", "0.1", *words)
 
     queued = json.loads(redis.Redis.from_url(redis_url).lindex("role.coder", 0))
-    (role, prompt), options, _ = json.loads(base64.b64decode(queued["body"]))
+    (role, prompt), options, _ = json.loads(queued["body"])
     assert (role, prompt) == ("coder", "hi")
     assert options["params"] == {"max_output_tokens": 7, "reasoning_effort": "low"}
     assert options["deadline_s"] == 0.1

@@ -63,17 +63,16 @@ def test_a_result_has_the_shape_that_was_promised(workers: Fleet) -> None:
 
 
 def test_a_producer_that_cannot_know_the_roles_uses_the_common_queue(workers: Fleet) -> None:
-    """Without a roles file the prompt arrives all the same, and a typo comes back as such."""
+    """Without a roles file the prompt arrives all the same; the workers publish what is a typo."""
     workers.start()
 
     printed = workers.run(
         """
 from tasks import complete
 from tasks.errors import UnknownRole
-good, bad = complete.delay("coder", "hi"), complete.delay("codr", "hi")
-print(good.get(timeout=180)["provider"])
+print(complete.delay("coder", "hi").get(timeout=180)["provider"])
 try:
-    bad.get(timeout=180)
+    complete.delay("codr", "hi").get(timeout=180)
 except UnknownRole as error:
     print(error)
 """,
@@ -106,7 +105,8 @@ def test_any_celery_application_can_enqueue_by_name(workers: Fleet) -> None:
     printed = workers.run("""
 import os, sys
 from celery import Celery
-app = Celery("theirs", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
+url = os.environ["REDIS_URL"].partition("?")[0]  # Celery does not know the options of ours
+app = Celery("theirs", broker=url, backend=url)
 print(app.send_task("complete", ("coder", "CANARY-PROMPT")).get(timeout=180)["provider"])
 print(app.send_task("complete", (), {"role": "planner", "prompt": "CANARY-PROMPT"}).get(timeout=180)["provider"])
 print("tasks" in sys.modules)
