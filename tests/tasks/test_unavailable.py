@@ -87,7 +87,14 @@ WAYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", WAYS)
+WAITS = {"silent", "no TLS"}
+"""Those that are waited for: two timeouts of 2 s."""
+
+
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=[pytest.mark.slow] if way in WAITS else []) for way in WAYS],
+)
 def test_a_prompt_that_redis_does_not_take_is_an_error_of_delay(way: str) -> None:
     """It says why and where, never the password; it ends by itself, where Celery would wait."""
     server, why = WAYS[way]
