@@ -33,7 +33,7 @@ from tasks.ledger import database
 from tasks.ledger.stream import LEDGER
 from tasks.providers.registry import Registry, preload
 from tasks.queue import COMMON_QUEUE, queue_of
-from workers.doctor_others import others_on
+from workers.doctor_others import other_fleets, others_on
 from workers.doctor_redis import REDIS_TIMEOUT_S, of_server, rights, room_for, sentinels
 from workers.doctor_workers import of_host, of_workers
 from workers.finding import Finding
@@ -149,6 +149,7 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
     try:
         server.ping()
         yield from _foreign(server, settings)
+        yield from other_fleets(server, settings)
         yield from others_on(server)
         yield from rights(server, where.db)
         info = server.info()

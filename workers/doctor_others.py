@@ -1,11 +1,14 @@
 """What `breakwater doctor` finds of other programs on the same database and prefix."""
 
+import json
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any, cast
 
 import redis
 from redis.exceptions import RedisError
 
+from tasks.config import Settings
 from tasks.queue import COMMON_QUEUE, queue_of
 from workers.finding import Finding
 
@@ -15,6 +18,32 @@ KOMBUS = "unacked_index"
 BINDING = "_kombu.binding."
 CELERYS = ("celery", "reply.celery.pidbox", "_deadlines", "_permanent")
 """How exchanges of Celery's own begin, and of kombu's bookkeeping."""
+
+
+def other_fleets(server: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+    """Name roles files without a role in common: two fleets on one database and prefix."""
+    published = cast("dict[Any, Any]", server.hgetall("roles"))
+    served = {_text(version): _roles(text) for version, text in published.items()}
+    if settings and settings.roles:
+        served[settings.version] = frozenset(settings.roles)
+    for (one, roles), (other, others) in combinations(sorted(served.items()), 2):
+        if roles and others and not roles & others:
+            what = (
+                f"roles files {one} ({_some(roles)}) and {other} ({_some(others)}) have no role in "
+                f"common: two fleets on one database and prefix take each other's prompts"
+            )
+            yield Finding("warning", "fleets", what, "one BREAKWATER_PREFIX each; docs/redis.md")
+
+
+def _roles(text: Any) -> frozenset[str]:
+    try:
+        return frozenset(json.loads(text)["roles"])
+    except (ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def _some(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
 
 
 def others_on(server: redis.Redis) -> Iterator[Finding]:
