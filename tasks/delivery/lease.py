@@ -97,6 +97,7 @@ class Lease:
         self._tag = tag
         self._queue = queue
         self._rows: list[str] = []  # that Redis has not taken yet
+        self._is_put_back = False
         self.keep_s = 0
         self._read(Begun(""))
 
@@ -155,6 +156,8 @@ class Lease:
             Ignore: Another delivery of it runs, or has its message; or its role is paused.
             Reject: Redis is away; the message goes back.
         """
+        if self._is_put_back:  # to begin it again would restore its message, a second time
+            raise Ignore("its role is paused; it waits in the role's queue")
         try:
             begun = patiently(self._begin)
         except RedisError as error:
@@ -260,6 +263,7 @@ class Lease:
 
     def _begin_with(self, call: str, number: int) -> None:
         begun = patiently(lambda: self._begin(call, number))
+        self._is_put_back = begun.verdict == "paused"
         if begun.verdict != "run":  # `begin` says how it is
             raise Superseded("there is something to know of this task before it makes a call")
         self._read(begun)
