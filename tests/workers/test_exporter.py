@@ -81,7 +81,7 @@ def test_the_metrics_are_what_the_providers_counted(
     pool: str, workers: Fleet, simulator: Simulator, port: int
 ) -> None:
     """Calls, tokens and dollars to the last one, whatever the pool; both parsers take it."""
-    workers.start(1, pool, 3)
+    workers.start(1, pool, 1 if pool == "solo" else 3)
     workers.run(ASK % (["coder", "planner"],))
 
     seen = counted(port, 10)
