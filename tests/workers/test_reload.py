@@ -48,7 +48,7 @@ def client(redis_url: str) -> Any:
 @pytest.mark.parametrize("pool", [*POOLS, pytest.param("solo", marks=pytest.mark.long)])
 def test_workers_take_a_changed_file_at_once_when_told(workers: Fleet, pool: str) -> None:
     """Each answers with its old and its new version; every child of a prefork goes by it."""
-    workers.start(2, pool, 4)
+    workers.start(2, pool, 1 if pool == "solo" else 4)
     assert ask(workers, "clarifier", 12) == {"claude"}
     (before,) = set(versions(workers))
     change(workers, (CLARIFIER, "clarifier: {chain: [gpt]"))
