@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -64,7 +65,8 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Send a signal to the process alone, if it has not ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # the helper has reaped it meanwhile
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -77,7 +79,8 @@ class Child:
     def kill_session(self) -> None:
         """Send SIGKILL to the process and its children, and wait for its end."""
         if self.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             self.wait()
 
     def _await(self, timeout: float | None) -> int | None:
