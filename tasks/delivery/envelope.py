@@ -59,6 +59,10 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value <= MAX_NUMBER
 
 
+def _span(value: Any) -> bool:
+    return _whole(value) and value <= times.LONGEST_MS
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value <= MAX_NUMBER
 
@@ -129,9 +133,8 @@ PROPERTIES: Mapping[str, Check] = {
 OWN: Mapping[str, Check] = {
     times.HEADER: lambda value: (
         _object(value)
-        and all(
-            _whole(value.get(name, 0)) for name in (times.ENQUEUED, times.COUNTDOWN, times.EXPIRES)
-        )
+        and _whole(value.get(times.ENQUEUED, 0))
+        and all(_span(value.get(name, 0)) for name in (times.COUNTDOWN, times.EXPIRES))
     )
 }
 RESERVED = frozenset(dir(Context)) | {"settled"}
