@@ -82,6 +82,7 @@ class Worker:
         consumer: Any = object.__new__(Consumer)
         consumer._odd = Odd()
         monkeypatch.setattr(consumer, "_check", lambda _: None, raising=False)
+        monkeypatch.setattr(consumer, "_stranger", lambda _: "", raising=False)
         monkeypatch.setattr(
             consumer, "on_invalid_task", lambda _, m, __: self._bury(m), raising=False
         )
