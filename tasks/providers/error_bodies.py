@@ -49,7 +49,7 @@ class ErrorBody:
     words: str = ""
     """Its sentences: lower case, single spaces, no quotes; cut to a few kB."""
     lead: str = ""
-    """The same, each sentence only up to its first quotation: what the server says of itself."""
+    """What the server says of itself: each text up to its first quotation, without identifiers."""
     param: str | None = None
     """The parameter at fault, where one is named."""
     is_page: bool = False
@@ -113,7 +113,7 @@ def _collected(body: object) -> ErrorBody:
     return ErrorBody(
         codes=tuple(dict.fromkeys(codes)),
         words=plain(" | ".join(words)),
-        lead=plain(" | ".join(_QUOTE.split(text, maxsplit=1)[0] for text in words)),
+        lead=plain(" | ".join(map(_own_words, words))),
         param=next(iter(params), None),
         delays=tuple(delays),
     )
@@ -156,6 +156,12 @@ def _embedded(text: str) -> Iterator[object]:
         yield decoded
 
 
+def _own_words(text: str) -> str:
+    """Return what a server says before it quotes anything, names and paths left out."""
+    lead = _QUOTE.split(text, maxsplit=1)[0]
+    return _TOKEN.sub(lambda found: "" if _IDENTIFIER.search(found[0]) else found[0], lead)
+
+
 def _code(value: object) -> str | None:
     if isinstance(value, str) and 0 < len(value) <= 100:
         return value
@@ -176,8 +182,14 @@ def _is_markup(text: str) -> bool:
     return start[:1] == "<" and (start[1:].isalpha() or start[1:] in {"!", "?"})
 
 
-_QUOTE = re.compile(r"[\"`\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]")
+_QUOTE = re.compile(
+    r"[\"`{\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]"
+    r"|(?i:\b(?:got|received|given|found|near|saw|value|input|content|text|pos \d{1,9})\s?[:=])"
+)
 """Where a quotation begins; an apostrophe inside a word is none."""
+_TOKEN = re.compile(r"[!-~]+")
+_IDENTIFIER = re.compile(r"[\w\]][_./\[]+\w")
+"""Inside a path or a name of several parts: a tool or a property may be called `api_key`."""
 _QUOTES = str.maketrans("", "", "'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb*\\")
 
 

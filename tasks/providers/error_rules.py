@@ -66,6 +66,8 @@ class Rule:
     words: tuple[str, ...] = ()
     """Phrases; `…` between two parts stands for anything."""
     not_statuses: frozenset[int | None] = frozenset()
+    unless: tuple[str, ...] = ()
+    """Phrases beside which the words, though not the codes, prove nothing."""
 
     def holds(self, status: int | None, codes: tuple[str, ...], body: ErrorBody) -> bool:
         """
@@ -82,6 +84,8 @@ class Rule:
             return True
         if any(part in code for part in self.codes for code in codes):
             return True
+        if any(_is_in(phrase, body.words) for phrase in self.unless):
+            return False
         # One is proof: no phrase counts that stands in what a server quotes of the request.
         words = body.lead if self.error.verdict.trips_at_once else body.words
         phrases = (*self.words, *filter(_is_a_name, self.codes))
@@ -109,6 +113,16 @@ _PROMPT: frozenset[int | None] = frozenset({400, 403, 404, 406, 412, 413, 415, 4
 _ACCOUNT: frozenset[int | None] = frozenset({400, 401, 402, 403, 404, 405, 412, 422, 429})
 """Where vendors put what they have against one account."""
 _NOT_A_WINDOW: frozenset[int | None] = frozenset({401, 402, 429, 503, 529})
+
+_OF_THE_REQUEST = (
+    "tool", "the function", "function call", "function name", "function_", "functions", "schema",
+    "propert", "parameter", "argument", "messages", "message content", "image", "for url",
+    "download", "json", "parse", "template", "field", "duplicate", "role", "filename", "file id",
+    "file_id", "file file-", "previous_response", "item with id", "value error",
+    "validation error", "keyword",
+)  # fmt: skip
+"""The request is at fault, whatever its own names and texts, which a server repeats, also say."""
+_OF_A_FIREWALL = ("firewall", "waf:", "administrat", "request was blocked", "pattern")
 
 TOO_LARGE = Rule(
     ContextWindowExceeded,
@@ -157,6 +171,7 @@ RULES = (
             "requires terms acceptance", "model is gated", "gated model", "subscribe to the model",
             "model not open", "activate the model", "not activated the model",
         ),
+        unless=_OF_THE_REQUEST,
     ),
     # The account's money: it comes as 400, 402, 403 and 429.
     Rule(QuotaExhausted, "the account has no credit left", frozenset({402})),
@@ -180,7 +195,8 @@ RULES = (
             "credits exhausted", "used all available credits", "have any credits",
             "balance is insufficient", "exceeded budget for", "crossed budget",
             "monthly included credits", "monthly spend", "spending limit",
-            "budget has been exceeded", "exceededbudget",
+            "budget has been exceeded", "exceededbudget", "exceeded your monthly budget",
+            "credit limit exceeded", "prepaid balance",
             "account is not active, please check your billing",
             "account is in good standing", "past due", "unpaid", "requires billing to be enabled",
             "enable billing", "billing is disabled", "billing account…disabled",
@@ -188,6 +204,7 @@ RULES = (
             "arrears",
             "余额不足", "欠费", "无可用资源包",
         ),
+        unless=_OF_THE_REQUEST,
     ),
     # An account that was closed for breaking a policy: not this prompt's fault.
     Rule(
@@ -200,17 +217,19 @@ RULES = (
             "account has been deactivated", "account has been suspended",
             "account has been terminated", "access was terminated", "access has been terminated",
         ),
+        unless=_OF_THE_REQUEST,
     ),
     Rule(
         UnsupportedInput,
         "it may not read a file of the prompt",
-        frozenset({400, 403, 404}),
+        frozenset({400, 403, 404, 422, 500}),
         words=(
             "permission to access the file", "cannot fetch content from the provided url",
             "url_error", "failed to fetch", "unable to download", "could not download",
             "error while downloading", "timeout while downloading", "failed to download",
             "cannot load image from url", "unable to fetch", "url…robots.txt",
             "url must use the https", "failed to load image", "error downloading",
+            "client error…for url", "image…could not be retrieved",
         ),
     ),
     # What the model failed at.
@@ -218,7 +237,10 @@ RULES = (
         UnsupportedInput,
         "the model failed to write the tool call or the JSON",
         codes=("tool_use_failed", "json_validate_failed", "output_parse_failed"),
-        words=("failed to call a function", "failed to generate json"),
+        words=(
+            "failed to call a function", "failed to generate json", "failed to parse input at pos",
+            "error parsing tool call",
+        ),
     ),
     # Content, before parameters: OpenAI gives images their own code of it.
     Rule(
@@ -301,7 +323,11 @@ RULES = (
             "超长", "超过最大长度", "上下文长度", "tokens 超", "exceeds maximum tokens",
             "prompt has…tokens, but", "max_model_len", "available context", "max_total_tokens",
             "kv cache", "prompt length…exceed", "maximum allowed number of tokens",
-            "input exceeds", "number of input tokens",
+            "input exceeds", "number of input tokens", "prompt exceeds", "token limit of",
+            "tokens which exceeds the limit", "token count…exceeds", "tokens, the limit is",
+            "conversation is too long", "prompt is too large", "contexte", "kontextlänge",
+            "ventana de contexto", "コンテキスト", "输入长度", "token数量超过", "컨텍스트",
+            "контекста",
         ),
     ),
     # What one model or one server cannot do; the next target may.
@@ -360,6 +386,7 @@ RULES = (
             "pulling it first", "there are no healthy deployments", "degraded function",
             "endpoint…is not running",
         ),
+        unless=_OF_THE_REQUEST,
     ),
     Rule(ModelNotFound, "it does not know the model, or the path", frozenset({404, 410})),
     # The key. 401 says so by itself; 403 is said by firewalls, too.
@@ -397,6 +424,7 @@ RULES = (
             "project…disabled", "has not been used in project", "access denied, please",
             "not allowed for this account", "workspace…disabled", "request not allowed",
         ),
+        unless=(*_OF_THE_REQUEST, *_OF_A_FIREWALL),
     ),
     Rule(
         UnknownError,
