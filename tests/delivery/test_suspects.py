@@ -295,11 +295,11 @@ def test_a_child_of_a_prefork_has_one_task(bench: Bench) -> None:
     assert bench.begin(bench.take_one(), "a").verdict == "run"
 
 
-@pytest.mark.parametrize(("times", "accused"), [(1, False), (2, True)])
-def test_a_call_is_accused_from_the_second_lonely_loss_on(
+@pytest.mark.parametrize(("times", "accused"), [(1, False), (2, True), (3, False)])
+def test_a_task_accuses_once_at_the_second_lonely_loss(
     bench: Bench, times: int, accused: bool
 ) -> None:
-    """Once each; and not where no call was out."""
+    """Two prompts that kill would else open the breaker of a healthy provider."""
     bench.push(message("a"))
     for number in range(times):
         ((tag, _, _),) = bench.store.take([QUEUE], 1, f"w.{number}")
@@ -311,6 +311,35 @@ def test_a_call_is_accused_from_the_second_lonely_loss_on(
     fields = [bench.store.begin("a", tag).task for _ in range(2)]
 
     assert ["accused" in each for each in fields] == [accused, False]
+
+
+@pytest.mark.parametrize("how", ["delayed", "parked", "head", "paused", "given back"])
+def test_a_suspect_that_had_to_wait_runs_alone_again(bench: Bench, how: str) -> None:
+    """A provider that was away, or a deployment, puts no neighbour beside it."""
+    lose(bench, "p", 2)
+    bench.push(message("x"), message("y"))
+    bench.store.present("v", "{}", [QUEUE])
+    ((tag, _, _),) = bench.store.take([QUEUE], 8, "v.1")
+    if how == "paused":
+        bench.redis.hset("paused", QUEUE, "{}")
+        assert bench.store.begin("p", tag, QUEUE).verdict == "paused"
+        assert take(bench, "v") == []
+        bench.redis.delete("paused")
+    else:
+        begun = bench.begin(tag, "p")
+        match how:
+            case "delayed":
+                bench.wait(begun, tag, "p", delay_ms=500)
+            case "parked":
+                bench.wait(begun, tag, "p", park_ms=500, few=3)
+            case "head":
+                bench.wait(begun, tag, "p")
+            case "given back":
+                bench.store.give_back([tag], "all")
+        bench.tick(1000)
+
+    assert [take(bench, "v"), sorted(take(bench, "v"))] == [["p"], ["x", "y"]]
+    assert int(bench.redis.hget("delayed:queues", QUEUE)) == 0
 
 
 def test_a_loss_after_the_result_is_held_against_nobody(bench: Bench) -> None:

@@ -18,7 +18,12 @@ end
 if lever('HEXISTS', 'paused', queue) == 1 then
   local list, message = parts(redis.call('HGET', TAKEN, tag))
   forget(tag)
-  redis.call('RPUSH', queue .. string.sub(list, #queue_of(list) + 1), message)
+  list = queue .. string.sub(list, #queue_of(list) + 1)
+  if redis.call('HEXISTS', task, 'suspect') == 1 then
+    set_apart(tag, list .. '\n' .. message)
+  else
+    redis.call('RPUSH', list, message)
+  end
   return {'paused'}
 end
 if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out

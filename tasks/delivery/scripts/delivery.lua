@@ -19,7 +19,9 @@
 --     lost               workers lost with it in their hands
 --     lost_alone         how many of them had nothing else in hand
 --     company            how many tasks the last of them had in hand
+--     suspect            1 from the second loss on: until it is settled it runs apart, also after a wait
 --     accused            1 while the last of them was lost alone, and not the first, with its call out
+--     blamed             1 from then on: a provider is accused once by each task
 --     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
 --     enqueued_ms        its deadline runs from here: set when it first waits, and when a dead letter is
 --                        given a second life
@@ -135,10 +137,37 @@ local function owns(task, result, fence)
   return true, true
 end
 
--- To the head of its list, where it is the next to be taken.
-local function put_back(entry)
+-- The id in a message's headers; nil if it cannot be found. Inside a body each quote is escaped.
+local function id_in(entry)
+  local headers = string.find(entry, '"headers":', 1, true)
+  local id = headers and string.match(entry, '"id":%s*"([^"]+)"', headers)
+  local is_text, found = pcall(cjson.decode, '["' .. (id or '') .. '"]')
+  return is_text and found[1] ~= '' and found[1] or nil
+end
+
+-- By what the lives are counted that a message costs: its task's id; of one that names none a checksum.
+local function counted_by(entry)
+  local id, sum = id_in(entry), 0
+  if id then return id end
+  for i = 1, math.min(#entry, 4096) do sum = (sum * 33 + string.byte(entry, i)) % 4294967296 end
+  return string.format('?%.0f.%.0f', #entry, sum)
+end
+
+-- Where a worker takes it when it has nothing else in hand.
+local function set_apart(tag, entry)
+  redis.call('HSET', 'apart', tag, entry)
+  redis.call('ZADD', 'apart:order', now_ms(), tag)
+  redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+end
+
+-- To the head of its list, where it is the next to be taken; a suspect has no neighbours there either.
+local function put_back(tag, entry)
   local list, message = parts(entry)
-  redis.call('RPUSH', list, message)
+  if redis.call('HEXISTS', 'task:' .. counted_by(entry), 'suspect') == 1 then
+    set_apart(tag, entry)
+  else
+    redis.call('RPUSH', list, message)
+  end
   ring(queue_of(list), 1)
 end
 
@@ -214,22 +243,6 @@ local function count(what, by)
   redis.call('HINCRBY', 'delivery', what, by or 1)
 end
 
--- The id in a message's headers; nil if it cannot be found. Inside a body each quote is escaped.
-local function id_in(entry)
-  local headers = string.find(entry, '"headers":', 1, true)
-  local id = headers and string.match(entry, '"id":%s*"([^"]+)"', headers)
-  local is_text, found = pcall(cjson.decode, '["' .. (id or '') .. '"]')
-  return is_text and found[1] ~= '' and found[1] or nil
-end
-
--- By what the lives are counted that a message costs: its task's id; of one that names none a checksum.
-local function counted_by(entry)
-  local id, sum = id_in(entry), 0
-  if id then return id end
-  for i = 1, math.min(#entry, 4096) do sum = (sum * 33 + string.byte(entry, i)) % 4294967296 end
-  return string.format('?%.0f.%.0f', #entry, sum)
-end
-
 -- A worker was lost with this delivery in its hands. Whatever else it had may be the cause as well, so
 -- after the second time the task runs apart, and only what it costs alone is held against it.
 -- company: how many deliveries that worker had. is_child: it was a child of a prefork, which has one.
@@ -240,13 +253,14 @@ local function died(tag, entry, company, is_child, until_ms)
   local task, is_alone = 'task:' .. id, is_child or string.sub(tag, -1) == '!'
   if redis.call('EXISTS', RESULT .. id) == 1 then
     forget(tag)
-    put_back(entry)
+    put_back(tag, entry)
     return
   end
   local lost = redis.call('HINCRBY', task, 'lost', 1)
   local alone = redis.call('HINCRBY', task, 'lost_alone', is_alone and 1 or 0)
   redis.call('HSET', task, 'company', company)
-  if is_alone and lost > 1 and redis.call('HGET', task, 'tag') == tag and redis.call('HEXISTS', task, 'calling') == 1 then
+  if is_alone and lost > 1 and redis.call('HGET', task, 'tag') == tag
+    and redis.call('HEXISTS', task, 'calling') == 1 and redis.call('HSETNX', task, 'blamed', 1) == 1 then
     redis.call('HSET', task, 'accused', 1)
   end
   redis.call('PEXPIRE', task, TASK_LIVES_MS)
@@ -256,14 +270,12 @@ local function died(tag, entry, company, is_child, until_ms)
     return id_in(entry) or ''
   end
   forget(tag)
-  if lost < 2 or is_child or is_given_up then -- what has begun is given up when it begins again
-    put_back(entry)
-  else
-    redis.call('HSET', 'apart', tag, entry)
-    redis.call('ZADD', 'apart:order', until_ms, tag)
-    redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
-    ring(queue_of((parts(entry))), 1)
+  if is_given_up then -- what has begun is given up when it begins again, and kills nobody
+    redis.call('HDEL', task, 'suspect')
+  elseif lost > 1 and not is_child then
+    redis.call('HSET', task, 'suspect', 1)
   end
+  put_back(tag, entry)
 end
 
 local function tell(queue, to, until_ms, reason, now)

@@ -13,7 +13,7 @@ for i = 2, #ARGV do
       died(tag, entry, 1, true, now_ms()) -- one that is given up is found by the next look
     else
       forget(tag)
-      put_back(entry)
+      put_back(tag, entry)
     end
     number = number + 1
   end

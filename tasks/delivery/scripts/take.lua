@@ -19,7 +19,7 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 
   redis.call('HDEL', MESSAGES, tag)
   if entry then
     redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), -1)
-    put_back(entry)
+    put_back(tag, entry)
   end
 end
 if lever('HEXISTS', 'draining', string.match(prefix, '^[^.]*')) == 1 then return {} end

@@ -24,7 +24,12 @@ if delay > 0 then
   return 1
 end
 local list, message = parts(entry)
-redis.call('RPUSH', queue .. string.sub(list, #queue_of(list) + 1), message)
+list = queue .. string.sub(list, #queue_of(list) + 1)
+if redis.call('HEXISTS', task, 'suspect') == 1 then
+  set_apart(tag, list .. '\n' .. message)
+else
+  redis.call('RPUSH', list, message)
+end
 if park > 0 then
   local old = redis.call('HGET', 'parked', queue)
   local since = old and cjson.decode(old).since_ms or now
