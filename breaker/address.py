@@ -27,6 +27,7 @@ from redis.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 from redis.sentinel import (
     Sentinel,
@@ -68,6 +69,11 @@ def _database(text: str) -> int:
     return int(text)
 
 
+DRIVER = DriverInfo()
+"""
+What connections say of themselves. Without it redis-py reads its version from a file for each one,
+and a host that can open no more files fails with an OSError instead of a ConnectionError.
+"""
 READ_BYTES = 8 * 1024
 """What is read at once, and kept by every connection; redis-py's own are 32 kB."""
 OPTIONS: Mapping[str, Callable[[str], Any]] = {
@@ -170,6 +176,7 @@ class Address:
             "connection_class": self.connection_class,
             "retry": Retry(NoBackoff(), 0),
             "socket_read_size": READ_BYTES,
+            "driver_info": DRIVER,
             **defaults,
             **self.options,
         }

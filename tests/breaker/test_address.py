@@ -1,8 +1,10 @@
 """Every form of REDIS_URL, and what is said of one that cannot be used."""
 
 import re
+import resource
 
 import pytest
+from redis.exceptions import ConnectionError as NotConnected
 
 from breaker.address import Address
 
@@ -89,3 +91,15 @@ def test_what_the_url_says_wins() -> None:
 
     assert pool.connection_kwargs["socket_timeout"] == 9
     assert pool.connection_kwargs["socket_connect_timeout"] == 1
+
+
+def test_a_host_without_files_cannot_connect() -> None:
+    """Redis is away then, as every caller knows to handle; a raw OSError would fail the task."""
+    pool = Address.of("redis://127.0.0.1:1").pool()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(NotConnected, match="Too many open files"):
+            pool.get_connection()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
