@@ -16,6 +16,8 @@ import structlog
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
+from breaker import threads
+
 CHANNEL = "breaker:changes"
 PING_S = 5.0
 """A connection that says nothing for this long is asked whether it lives; twice this, and it does
@@ -70,10 +72,7 @@ class Changes:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(
-                    target=self._listen, name="breaker-changes", daemon=True
-                )
-                self._thread.start()
+                self._thread = threads.start(self._listen, "breaker-changes")
 
     def _listen(self) -> None:
         while not self._closed:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from breaker import threads
 from breaker.state import BreakerState, Rules
 
 # A probe that runs longer has lost its thread: its slot goes to another.
@@ -58,10 +59,7 @@ class Probes:
         with self._lock:
             self._running[token] = Probe(token, view, rules, time.monotonic() + PROBE_MAX_S)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._keep, args=(self._forgotten,), name="breaker-probes", daemon=True
-                )
-                self._thread.start()
+                self._thread = threads.start(self._keep, "breaker-probes", self._forgotten)
 
     def done(self, token: str) -> None:
         """Let go of a probe that has ended."""

@@ -13,6 +13,7 @@ import time
 import structlog
 from redis.exceptions import NoScriptError, RedisError
 
+from breaker import threads
 from tasks.call import MAX_BYTES
 from tasks.delivery.store import RESULT, Store
 from tasks.encryption import seal
@@ -146,8 +147,7 @@ class Teller:
             writer.is_dirty()
             self._dirty.add(writer)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
-                self._thread.start()
+                self._thread = threads.start(self._run, "teller")
         if at_once:
             self._at_once.set()
         self._wake.set()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from celery.exceptions import TimeoutError as WaitedTooLong
 
+from breaker import threads
 from tasks import stream
 from tasks.errors import TruncatedAnswer
 from tasks.providers.base import TextDelta, ToolCallDelta
@@ -50,6 +51,19 @@ def test_a_reader_sees_what_is_told_in_order_and_the_result_at_the_end(told: Tol
     assert events[-1].result is not None
     assert events[-1].result["text"] == "Let me look."
     assert told.entries()[-1] == ("end", None)  # for readers that know nothing of results
+
+
+def test_a_host_without_threads_tells_later(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call goes on; the piece that finds a thread brings those before it along."""
+    writer = told.begin()
+    with monkeypatch.context() as full:
+        full.setattr(threads, "start", lambda *_: None)
+        writer.delta(TextDelta("Let me "))
+    writer.delta(TextDelta("look."))
+    writer.finish()
+    told.settle("Let me look.")
+
+    assert text_of(stream("t")) == "Let me look."
 
 
 def test_a_reader_waits_for_what_is_not_told_yet(told: Told) -> None:
