@@ -30,6 +30,7 @@ from tasks.errors import (
     ProviderError,
     TruncatedAnswer,
     UnfinishedAnswer,
+    UnknownError,
     UnsupportedInput,
 )
 from tasks.providers.base import (
@@ -228,6 +229,13 @@ class Adapter(ABC):
         """Read an error that came inside an answer, or as an event, with status 200."""
         return from_body(self.name, {name: body[name] for name in body if name not in _ANSWERS})
 
+    def _without_answer(self, body: Mapping[str, Any]) -> ProviderError:
+        """Read a body that is no answer: MiniMax and others put an error at its top, with a 200."""
+        error = self._failed(body)
+        if isinstance(error, UnknownError):
+            return GarbledAnswer(f"{self.name}: there is no answer in what it sent")
+        return error
+
     def _refuse(self, what: str) -> NoReturn:
         """Give up before anything is sent; the next target may take it."""
         raise UnsupportedInput(f"{self.name}: {what}")
@@ -319,6 +327,8 @@ class Adapter(ABC):
         word = reason.strip().lower() if isinstance(reason, str) else ""
         kind = word.partition(":")[0].rstrip()  # Gemini's endpoints write "content_filter: SAFETY"
         finish = self.FINISH.get(word) or self.FINISH.get(kind, UnfinishedAnswer)
+        if finish in ("stop", "tool_calls") and word not in self.FINISH:
+            finish = UnfinishedAnswer  # what stands behind the colon may say anything
         if isinstance(finish, str):
             return finish
         words = shown(reason) + (f" ({shown(native)})" if is_said(native) else "")
@@ -326,6 +336,11 @@ class Adapter(ABC):
         why = "the answer is not whole" if is_known else "that word is unknown, so it may be cut"
         said = f"{self.name} ended the answer with {words}: {why}"
         raise finish(said, {FINISH_REASON: shown(reason)}, **paid)
+
+    def _is_good(self, reason: object) -> bool:
+        """Tell a finish reason that says the answer is whole."""
+        word = reason.strip().lower() if isinstance(reason, str) else ""
+        return self.FINISH.get(word) in ("stop", "tool_calls")
 
     def _calls(
         self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]

@@ -25,6 +25,7 @@ from tasks.providers.base import UNCOUNTED, Completion, Media, Request, Tool, Us
 from tasks.providers.base import Message as Turn
 from tasks.providers.counting import Counts, settled
 from tasks.providers.counts import breakdown, count, details, total
+from tasks.providers.error_bodies import is_error
 from tasks.providers.hearing import Hearing
 from tasks.providers.schemas import Unsayable, closed
 
@@ -173,11 +174,15 @@ class AnthropicProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        if told.get("error"):  # some gateways, with status 200
+        if is_error(told.get("error")):  # some gateways, with status 200
             raise self._failed(told)
+        if told.get("content") is None:
+            raise self._without_answer(told)
         blocks = blocks_of(told["content"])
         return self._completion(
-            text="".join(block["text"] for block in blocks if block.get("type") == "text"),
+            text="".join(
+                block.get("text") or "" for block in blocks if block.get("type") == "text"
+            ),
             model=string(told.get("model")) or request.model,
             reason=told.get("stop_reason"),
             usage=_usage(told.get("usage")),

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.errors import GarbledAnswer, ProviderError
 from tasks.providers.counts import whole
+from tasks.providers.error_bodies import is_error
 from tasks.providers.hearing import Hearing, Said
 from tasks.providers.tool_calls import new_call_id
 
@@ -64,7 +65,7 @@ class MessageStream:
         }  # fmt: skip
 
     def _take(self, kind: object, event: Mapping[str, Any]) -> None:
-        if kind == "error" or event.get("error"):
+        if kind == "error" or is_error(event.get("error")):
             raise self._failed(event if event.get("error") else {"error": event})
         if kind == "message_start":
             self._begin(_object(event.get("message")))
@@ -169,7 +170,9 @@ def blocks_of(content: object) -> list[dict[str, Any]]:
         return [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise TypeError("a content is neither text nor a list of blocks")
-    return [block for block in content if isinstance(block, dict)]
+    blocks = [block for block in content if isinstance(block, dict)]
+    return [block if block.get("type") or "text" not in block else {**block, "type": "text"}
+            for block in blocks]  # fmt: skip
 
 
 def _joined(given: Mapping[str, Any], text: str) -> object:

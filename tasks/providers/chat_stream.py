@@ -11,13 +11,13 @@ from typing import Any
 
 from tasks.errors import ProviderError
 from tasks.providers.alternatives import Alternatives
+from tasks.providers.error_bodies import is_error
 from tasks.providers.hearing import Hearing, Said
 from tasks.providers.tool_calls import ToolCalls, pieces_of
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
 
-_GOOD = ("stop", "tool_calls", "function_call")
 _NO_SIGN = {"role", "content", "tool_calls", "function_call"}
 
 
@@ -28,16 +28,20 @@ class ChatStream:
     Args:
         hearing: Takes its pieces.
         failed: Reads an error among the chunks.
+        is_good: Tells a finish reason that says the answer is whole.
     """
 
-    def __init__(self, hearing: Hearing, failed: Failed) -> None:
+    def __init__(self, hearing: Hearing, failed: Failed, is_good: Callable[[object], bool]) -> None:
         self._hearing = hearing
         self._failed = failed
+        self._is_good = is_good
         self._calls = ToolCalls(hearing.call, hearing.tools)
         self._envelope: dict[str, Any] = {}
         self._text = self._refusal = ""
         self._alternatives = Alternatives()
         self._choice: dict[str, Any] = {}
+        self._has_choices = False
+        self._last: dict[str, Any] = {}
 
     def read(self, said: Iterable[Said]) -> dict[str, Any]:
         """Read the chunks until the stream ends, and return the answer."""
@@ -45,11 +49,15 @@ class ChatStream:
             if error := error_in(name, chunk):
                 raise self._failed(error)
             self._take(chunk)
+        if not self._has_choices:
+            return self._last  # no answer; an error, perhaps
         message = {"content": self._text, "refusal": self._refusal}
         choice = {**self._choice, "message": {**message, "tool_calls": self._calls.close()}}
         return {**self._envelope, "choices": [choice]}
 
     def _take(self, chunk: Mapping[str, Any]) -> None:
+        self._has_choices = self._has_choices or bool(chunk.get("choices"))
+        self._last = dict(chunk)
         for name in ("id", "model"):
             self._envelope.setdefault(name, chunk.get(name))
             self._envelope[name] = self._envelope[name] or chunk.get(name)  # Azure's first is empty
@@ -62,7 +70,7 @@ class ChatStream:
             self._hearing.complete()
 
     def _add(self, choice: Mapping[str, Any]) -> None:
-        if error := choice.get("error"):
+        if is_error(error := choice.get("error")):
             raise self._failed({"error": error})
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict) and delta:
@@ -74,7 +82,9 @@ class ChatStream:
         reason = reason_of(choice)
         # An early reason may be followed by the true one; that an answer was cut is not taken back.
         before = self._choice.get("finish_reason")
-        if reason is not None and (before in (None, *_GOOD) or reason not in _GOOD):
+        if reason is not None and (
+            before is None or self._is_good(before) or not self._is_good(reason)
+        ):
             self._choice = {
                 "finish_reason": reason, "native_finish_reason": choice.get("native_finish_reason"),
             }  # fmt: skip
@@ -96,7 +106,7 @@ class ChatStream:
 
 def error_in(name: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return what is an error in place of an answer or of an event: nested, a text, or flat."""
-    if body.get("error"):
+    if is_error(body.get("error")):
         return body
     if name == "error" or body.get("object") == "error" or body.get("type") == "error":
         return {"error": body}

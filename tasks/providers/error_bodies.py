@@ -73,6 +73,11 @@ def read_error(body: object) -> ErrorBody:
         return ErrorBody(is_page=True)
 
 
+def is_error(value: object) -> bool:
+    """Tell an error from the empty one that some servers put beside a good answer."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
 def _read_text(body: bytes | str) -> ErrorBody:
     if 0 < len(body) <= MAX_JSON:
         try:

@@ -45,6 +45,7 @@ from tasks.providers.base import (
 )
 from tasks.providers.counting import Counts, settled
 from tasks.providers.counts import breakdown, count, total
+from tasks.providers.error_bodies import is_error
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.hearing import Hearing, Said
 from tasks.providers.terms import terms
@@ -183,7 +184,7 @@ class GoogleProvider(Adapter):
         def listen(body: dict[str, Any]) -> Answer:
             with self._streamed(body) as response:
                 said = hearing.objects(response.iter_bytes())
-                return Answer(_heard(said, hearing, self._failed))
+                return Answer(_heard(said, hearing, self._failed, self._is_good))
 
         return self._cached(request, listen)
 
@@ -316,17 +317,17 @@ class GoogleProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        if told.get("error"):
+        if is_error(told.get("error")):
             raise self._failed(told)
         reason: object = None
         parts: list[dict[str, Any]] = []
         if candidates := Alternatives().ours(told.get("candidates")):
-            parts = (candidates[0].get("content") or {}).get("parts") or []
+            parts = _parts(candidates[0].get("content"))
             reason = candidates[0].get("finishReason")
         elif (told.get("promptFeedback") or {}).get("blockReason"):
             reason = "blocked"
         else:
-            raise GarbledAnswer(f"{self.name}: the answer has no candidates")
+            raise self._without_answer(told)
         return self._completion(
             text="".join(_text_of(part) for part in parts),
             model=string(told.get("modelVersion")) or request.model,
@@ -380,6 +381,14 @@ def _is_forgotten(error: errors.ClientError) -> bool:
     return status in {403, 404} or (status == 400 and "ached content" in str(error.message))
 
 
+def _parts(content: object) -> list[dict[str, Any]]:
+    """Return the parts of a turn; some that imitate the API write a text for a part of text."""
+    parts = content.get("parts") if isinstance(content, dict) else None
+    listed = parts if isinstance(parts, list) else []
+    told = [{"text": part} if isinstance(part, str) else part for part in listed]
+    return [part for part in told if isinstance(part, dict)]
+
+
 def _text_of(part: Mapping[str, Any]) -> str:
     return part.get("text") or "" if not part.get("thought") else ""
 
@@ -393,7 +402,10 @@ def _called(part: Mapping[str, Any]) -> Called:
 
 
 def _heard(
-    said: Iterable[Said], hearing: Hearing, failed: Callable[[Mapping[str, Any]], ProviderError]
+    said: Iterable[Said],
+    hearing: Hearing,
+    failed: Callable[[Mapping[str, Any]], ProviderError],
+    is_good: Callable[[object], bool],
 ) -> dict[str, Any]:
     """
     Put the chunks together to what a plain call would have answered.
@@ -405,22 +417,19 @@ def _heard(
     reason: object = None
     alternatives = Alternatives()
     for name, chunk in said:
-        if chunk.get("error") or name == "error":
+        if is_error(chunk.get("error")) or name == "error":
             raise failed(chunk if chunk.get("error") else {"error": chunk})
         # Every chunk counts; the last has it all.
         answer |= {key: value for key, value in chunk.items() if value}
         candidate: Mapping[str, Any] = next(iter(alternatives.ours(chunk.get("candidates"))), {})
         ended = candidate.get("finishReason")
         # That an answer was cut is not taken back by a later STOP.
-        if is_said(ended) and ended != UNSPECIFIED and (reason is None or ended != "STOP"):
+        if is_said(ended) and ended != UNSPECIFIED and (reason is None or not is_good(ended)):
             reason = ended
             hearing.sign()
-        content = candidate.get("content")
-        new = content.get("parts") if isinstance(content, dict) else None
-        for part in new if isinstance(new, list) else ():
-            if isinstance(part, dict):
-                parts.append(part)
-                _tell(part, sum(bool(p.get("functionCall")) for p in parts) - 1, hearing)
+        for part in _parts(candidate.get("content")):
+            parts.append(part)
+            _tell(part, sum(bool(p.get("functionCall")) for p in parts) - 1, hearing)
     answer.pop("candidates", None)
     if parts or reason is not None:
         answer["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]

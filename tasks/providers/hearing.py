@@ -69,7 +69,7 @@ class Hearing:
         try:
             for event in events(self.events(chunks)):
                 data = event.data.removeprefix("data:").strip()  # gateways that prefix it twice
-                if data.startswith(DONE):
+                if data[: len(DONE)].upper() == DONE:
                     self._is_done = True
                     self.complete()
                 if self._is_done or data[:1] not in {"{", "["}:

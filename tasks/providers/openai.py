@@ -23,6 +23,7 @@ from tasks.providers.adapter import (
     string,
 )
 from tasks.providers.base import Completion, Media, Message, Request
+from tasks.providers.error_bodies import is_error
 from tasks.providers.hearing import Hearing
 from tasks.providers.openai_forms import (
     cache_key,
@@ -31,7 +32,7 @@ from tasks.providers.openai_forms import (
     function,
     json_schema,
 )
-from tasks.providers.responses_stream import ResponseStream
+from tasks.providers.responses_stream import ResponseStream, parts_of
 from tasks.providers.schemas import is_object
 
 
@@ -138,12 +139,14 @@ class OpenAIProvider(Adapter):
 
     def _read(self, answer: Answer, request: Request) -> Completion:
         told = answer.told
-        if told.get("error"):  # status "failed", in an answer with HTTP status 200
+        if is_error(told.get("error")):  # status "failed", in an answer with HTTP status 200
             raise self._failed(told)
-        items = told["output"]
-        messages = [item for item in items if item.get("type") == "message"]
-        parts = [part for message in messages for part in message["content"] or ()]
-        text = "".join(part["text"] for part in parts if part["type"] == "output_text")
+        if told.get("output") is None:
+            raise self._without_answer(told)
+        items = [item for item in told["output"] if isinstance(item, dict)]
+        messages = [item for item in items if item.get("type", "message") == "message"]
+        parts = [part for message in messages for part in parts_of(message.get("content"))]
+        text = "".join(part.get("text") or "" for part in parts if part["type"] == "output_text")
         return self._completion(
             text=text,
             model=string(told.get("model")) or request.model,
@@ -166,9 +169,9 @@ class OpenAIProvider(Adapter):
 def _reason(told: Mapping[str, Any], *, refused: bool) -> object:
     """Return the status, or why it is incomplete; None while it is not over."""
     status, why = told.get("status"), told.get("incomplete_details")
-    if status in {"queued", "in_progress"}:
+    if status in (None, "queued", "in_progress"):
         return None
-    if refused:
+    if refused and status != "failed":
         return "refusal"
     if status == "incomplete":
         return why.get("reason") if isinstance(why, dict) else None

@@ -37,6 +37,7 @@ from tasks.providers.adapter import (
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall
 from tasks.providers.chat_stream import ChatStream, error_in, reason_of, text_of, usage_of
+from tasks.providers.error_bodies import is_error
 from tasks.providers.hearing import Hearing
 from tasks.providers.openai_forms import (
     cache_key,
@@ -127,7 +128,9 @@ class OpenAIChatProvider(Adapter):
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
         with streamed(self._client, "/chat/completions", body, request.timeout_s) as response:
-            told = ChatStream(hearing, self._failed).read(hearing.objects(response.iter_bytes()))
+            told = ChatStream(hearing, self._failed, self._is_good).read(
+                hearing.objects(response.iter_bytes())
+            )
             return Answer(told, response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -197,14 +200,17 @@ class OpenAIChatProvider(Adapter):
         told = answer.told
         if error := error_in("", told):  # OpenRouter, with status 200
             raise self._failed(error)
+        if not told.get("choices"):
+            raise self._without_answer(told)
         choice = Alternatives().ours(told["choices"])[0]
-        if error := choice.get("error"):
+        if is_error(error := choice.get("error")):
             raise self._failed({"error": error})
+        reason = reason_of(choice)
         message = choice["message"]
         return self._completion(
             text=text_of(message.get("content")),
             model=string(told.get("model")) or request.model,
-            reason="refusal" if message.get("refusal") else reason_of(choice),
+            reason="refusal" if message.get("refusal") and self._is_good(reason) else reason,
             native_reason=choice.get("native_finish_reason"),
             usage=counted(usage_of(told)),
             request_id=answer.request_id or string(told.get("id")),

@@ -157,6 +157,8 @@ class ResponseStream:
             self._hearing.call(item.call, arguments=piece)
 
     def _end(self, response: object, status: str) -> None:
+        if self._status == "failed":  # no later event takes that back
+            return
         known = {name: value for name, value in self._response.items() if value is not None}
         self._response = {**known, **_object(response)}
         self._status = self._response.get("status") or status or None
@@ -167,9 +169,7 @@ class ResponseStream:
         text, calls = "", 0
         for item in output if isinstance(output, list) else ():
             body = _object(item)
-            content = body.get("content")
-            for part in content if isinstance(content, list) else ():
-                text += _string(_object(part).get("text"))
+            text += "".join(_string(part.get("text")) for part in parts_of(body.get("content")))
             if body.get("type") == "function_call":
                 body = {**body, "call_id": self._id_of_call(calls, body)}
                 calls += 1
@@ -185,6 +185,17 @@ class ResponseStream:
         said = arguments if isinstance(arguments, str) else json.dumps(arguments)
         self._hearing.call(number, self._call_ids[-1], body.get("name"), said)
         return self._call_ids[-1]
+
+
+def parts_of(content: object) -> list[Mapping[str, Any]]:
+    """Return the parts of a message; some that imitate the API send its text alone."""
+    if isinstance(content, str):
+        return [{"type": "output_text", "text": content}]
+    parts = [_object(part) for part in content] if isinstance(content, list) else []
+    return [
+        part if part.get("type") not in (None, "text") else {**part, "type": "output_text"}
+        for part in parts
+    ]
 
 
 def _id_of(call: Mapping[str, Any]) -> str:

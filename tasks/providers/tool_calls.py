@@ -161,7 +161,7 @@ def pieces_of(delta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the pieces of calls in a delta or a message, the legacy `function_call` among them."""
     given = delta.get("tool_calls")
     if isinstance(given, Mapping):
-        given = [given]
+        given = [given] if given else []
     for piece in given if isinstance(given, list) else ():
         # The other kind is a custom tool, never offered.
         if isinstance(piece, Mapping) and piece.get("type") != "custom":
