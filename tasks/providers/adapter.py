@@ -44,6 +44,7 @@ from tasks.providers.base import (
     Usage,
 )
 from tasks.providers.counting import believed
+from tasks.providers.error_bodies import read_error
 from tasks.providers.hearing import Hearing
 from tasks.providers.models import is_listed
 from tasks.providers.round_trip import Naming, name_of, plain, well_formed, with_unique_ids
@@ -232,7 +233,11 @@ class Adapter(ABC):
     def _without_answer(self, body: Mapping[str, Any]) -> ProviderError:
         """Read a body that is no answer: MiniMax and others put an error at its top, with a 200."""
         error = self._failed(body)
-        if isinstance(error, UnknownError):
+        codes = read_error({name: body[name] for name in body if name not in _ANSWERS}).codes
+        # Without an error's number it may be an answer of another shape, with words of the model.
+        if isinstance(error, UnknownError) or not any(
+            code.isdigit() and int(code) >= 400 for code in codes
+        ):
             return GarbledAnswer(f"{self.name}: there is no answer in what it sent")
         return error
 

@@ -26,10 +26,8 @@ def details(used: object, name: str = "") -> Mapping[str, Any]:
 
 def count(used: Mapping[str, Any], *names: str) -> int | None:
     """Read the first of these counts that is there; None if it is unknown."""
-    for name in names:
-        if name in used:
-            return whole(used[name])
-    return None
+    said = (used[name] for name in names if used.get(name) is not None)
+    return whole(next(said, None))
 
 
 def breakdown(used: Mapping[str, Any], name: str) -> int | None:

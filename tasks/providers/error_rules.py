@@ -84,8 +84,10 @@ class Rule:
             return True
         if any(part in code for part in self.codes for code in codes):
             return True
-        if any(_is_in(phrase, body.words) for phrase in self.unless):
-            return False
+        if self.unless:
+            sentence = _URL.sub("", body.words)
+            if any(_is_in(phrase, sentence) for phrase in self.unless):
+                return False
         # One is proof: no phrase counts that stands in what a server quotes of the request.
         words = body.lead if self.error.verdict.trips_at_once else body.words
         phrases = (*self.words, *filter(_is_a_name, self.codes))
@@ -114,12 +116,13 @@ _ACCOUNT: frozenset[int | None] = frozenset({400, 401, 402, 403, 404, 405, 412, 
 """Where vendors put what they have against one account."""
 _NOT_A_WINDOW: frozenset[int | None] = frozenset({401, 402, 429, 503, 529})
 
+_URL = re.compile(r"\b[a-z]{1,10}://\S*")
 _OF_THE_REQUEST = (
     "tool", "the function", "function call", "function name", "function_", "functions", "schema",
     "propert", "parameter", "argument", "messages", "message content", "image", "for url",
     "download", "json", "parse", "template", "field", "duplicate", "role", "filename", "file id",
     "file_id", "file file-", "previous_response", "item with id", "value error",
-    "validation error", "keyword",
+    "validation error", "keyword", "prompt", "detected", "contains cred", "validation failed",
 )  # fmt: skip
 """The request is at fault, whatever its own names and texts, which a server repeats, also say."""
 _OF_A_FIREWALL = ("firewall", "waf:", "administrat", "request was blocked", "pattern")
@@ -229,7 +232,8 @@ RULES = (
             "error while downloading", "timeout while downloading", "failed to download",
             "cannot load image from url", "unable to fetch", "url…robots.txt",
             "url must use the https", "failed to load image", "error downloading",
-            "client error…for url", "image…could not be retrieved",
+            "client error…for url", "cloud storage object", "storage.objects.get",
+            "image…could not be retrieved",
         ),
     ),
     # What the model failed at.

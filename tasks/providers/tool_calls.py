@@ -64,8 +64,7 @@ class ToolCalls:
             function = piece  # flat, or the legacy form
         id_, name = _text(piece.get("id")), _text(function.get("name"))
         arguments = _json_text(function.get("arguments"))
-        given = piece.get("index")
-        index = given if type(given) is int else None
+        index = _position(piece.get("index"))
         if not (id_ or name or arguments) and not self._at(index):
             return  # an empty slot
         call = self._find(index, id_, name, arguments)
@@ -174,6 +173,15 @@ def pieces_of(delta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def new_call_id() -> str:
     """Return an id for a tool call to which its vendor gave none."""
     return f"call_{uuid4().hex[:24]}"
+
+
+def _position(index: object) -> int | None:
+    """Read an index; some gateways write it as a text, or as 0.0."""
+    if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
+        return int(index)
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    return index if type(index) is int else None
 
 
 def _text(value: object) -> str:
