@@ -158,11 +158,22 @@ class Prefixer:
         """Return a script's source with the preamble, and keep by which name it is asked for."""
         text = _text(source)
         whole = preamble(self.prefix) + text
-        self._scripts[_sha1(text) + self.prefix] = _sha1(whole)
+        loaded = _sha1(whole)
+        self._scripts[_sha1(text) + self.prefix] = loaded
+        self._scripts[loaded + self.prefix] = loaded  # redis-py keeps the reply of SCRIPT LOAD
         return whole
 
     def _sha(self, sha: Any) -> str:
-        return self._scripts.get(_text(sha) + self.prefix, _text(sha))
+        """
+        Return the SHA-1 of the script with its preamble.
+
+        A server keeps one set of scripts for all databases and clients. Another fleet may have
+        loaded this script without a prefix, and the plain SHA-1 would run it on that fleet's keys.
+        For a script that this process has not loaded yet, return a name that no script has: the
+        server then answers NOSCRIPT, and the caller loads the script.
+        """
+        known = _text(sha) + self.prefix
+        return self._scripts.get(known) or _sha1(known)
 
     def _scan(self, given: list[Any]) -> list[Any]:
         for index, word in enumerate(given[1:], 1):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoScriptError
 
 from breaker.address import Address
 from breaker.fleet import Breakers
@@ -15,6 +16,7 @@ from tasks.delivery.outbox import Letter, put, put_script
 from tasks.delivery.store import Store
 from tasks.delivery.transport import Channel
 from tasks.errors import ConfigError
+from tasks.fleet import Fleet
 
 COMMANDS = """
     GET k                               -> GET p:k
@@ -35,8 +37,6 @@ COMMANDS = """
     SCAN 0 MATCH role.* COUNT 9         -> SCAN 0 MATCH p:role.* COUNT 9
     MEMORY USAGE k                      -> MEMORY USAGE p:k
     OBJECT ENCODING k                   -> OBJECT ENCODING p:k
-    EVALSHA 00 2 a b c                  -> EVALSHA 00 2 p:a p:b c
-    EVALSHA 00 0 a                      -> EVALSHA 00 0 a
     WATCH a b                           -> WATCH p:a p:b
     EXEC                                -> EXEC
 """
@@ -149,6 +149,27 @@ def test_scripts_see_no_prefix_and_touch_nothing_without_it(kept_apart: str) -> 
         after = script(keys=["a"])
 
     assert first == again == whole == after == [b"a", None]
+
+
+def test_a_script_that_a_fleet_without_a_prefix_has_loaded_is_not_run(
+    kept_apart: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server keeps scripts for all clients; the plain one would read and write that fleet's keys."""
+    monkeypatch.setattr(Prefixer, "_scripts", {})  # as in a process that has just started
+    with redis.Redis.from_url(redis_url) as other:
+        other.hset("workers", "theirs", "{}")
+        loaded = other.script_load("return redis.call('HKEYS', 'workers')")
+        Store(other).script("look")(args=["celery"])
+
+        with client(kept_apart) as mine:
+            script = mine.register_script("return redis.call('HKEYS', 'workers')")
+            assert script.sha == loaded
+            assert mine.script_exists(loaded) == [False]
+            with pytest.raises(NoScriptError):
+                mine.evalsha(loaded, 0)
+            assert script() == script() == []
+            assert mine.script_exists(loaded) == [True]
+            assert Fleet(mine).look().workers == []
 
 
 def test_the_delivery_works_within_the_prefix(kept_apart: str, redis_url: str) -> None:
