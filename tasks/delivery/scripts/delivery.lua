@@ -85,6 +85,7 @@ local ASIDE_MS, APART_MS, LONGEST_ASIDE_MS = 15000, 20, 300000
 local MAX_LOST, MAX_ALONE = 5, 3
 -- A task that was lost with few others runs alone, of a larger company a part of this size together.
 local PARTS = 16
+local LOOKED_AT = 100 -- suspects in one step
 local FEW, MANY = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
 

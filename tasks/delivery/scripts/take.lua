@@ -75,17 +75,27 @@ local function take(tag, list, message)
   taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = tag, list, message
 end
 
--- Messages of these queues that run apart and may run now, the oldest first: tag, entry, company.
+-- Messages of these queues that run apart and may run now, the oldest first: tag, entry, company. A queue
+-- that is tried out after it was parked is tried with its other messages first, if it has some.
 local function suspects()
   local mine, found = {}, {}
-  for _, list in ipairs(KEYS) do mine[queue_of(list)] = true end
-  for _, tag in ipairs(redis.call('ZRANGE', 'apart:order', 0, 99)) do
+  for _, list in ipairs(KEYS) do
+    local queue = queue_of(list)
+    local state = parked[queue]
+    local is_tried = state and now - state.until_ms < few_ms and (lever('LLEN', list) or 0) > 0
+    mine[queue] = mine[queue] ~= false and not is_tried
+  end
+  local oldest = redis.call('ZRANGE', 'apart:order', 0, LOOKED_AT - 1)
+  for _, tag in ipairs(oldest) do
     local entry = redis.call('HGET', 'apart', tag)
     local queue = queue_of((parts(entry)))
     if mine[queue] and may_pass(queue) then
       local company = tonumber(redis.call('HGET', 'task:' .. counted_by(entry), 'company') or 1)
       found[#found + 1] = {tag, entry, math.max(1, math.floor(company / PARTS))}
     end
+  end
+  if #found == 0 and #oldest == LOOKED_AT then -- those behind are looked at next time
+    for _, tag in ipairs(oldest) do redis.call('ZADD', 'apart:order', now, tag) end
   end
   return found
 end
