@@ -222,8 +222,11 @@ class Adapter(ABC):
             json.loads(response.read())
         except json.JSONDecodeError:
             return
-        # Not UTF-8, an endless number, too deep; too long, or cut off: its status is known.
-        except (ValueError, RecursionError, GarbledAnswer, TruncatedAnswer):
+        # Not UTF-8, an endless number, too deep; too long, cut off, or encoded in another way than
+        # it says: its status is known.
+        except (
+            ValueError, RecursionError, GarbledAnswer, TruncatedAnswer, httpx2.DecodingError,
+        ):  # fmt: skip
             raise from_response(self.name, response) from None
 
     def _failed(self, body: Mapping[str, Any]) -> ProviderError:

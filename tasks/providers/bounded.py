@@ -41,6 +41,9 @@ def bounded(response: httpx2.Response) -> httpx2.Response:
     encodings = {each.strip() for each in encoded.split(",")}
     if not encodings <= _KNOWN or encoded.count(",") >= MAX_ENCODINGS:
         response.close()
+        if not response.is_success:  # an error is known by its status
+            kept = [pair for pair in headers.raw if pair[0].lower() not in _ENCODED]
+            return httpx2.Response(response.status_code, headers=kept, content=b"")
         raise GarbledAnswer("the answer is encoded in a way that was not asked for")
     return httpx2.Response(
         response.status_code,

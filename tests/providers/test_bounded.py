@@ -162,6 +162,22 @@ def test_an_answer_within_the_bounds_is_read_whole(
     assert server.asked[0]["headers"]["accept-encoding"] == "gzip, deflate"
 
 
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, "InvalidRequest"), (429, "RateLimited"), (503, "Overloaded")]
+)
+def test_an_error_that_cannot_be_decoded_is_known_by_its_status(
+    status: int, error: str, encoding: str, adapter: str, server: Loopback, build: Build
+) -> None:
+    """Of a gateway that encodes as nobody asked, or not as it says."""
+    server.answer(b"\x8b\x02\x80abc\x03", status, content_encoding=encoding)
+
+    with pytest.raises(errors.ProviderError) as caught:
+        build(adapter, server.url).complete(request())
+
+    assert (type(caught.value).__name__, caught.value.status) == (error, status)
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip, gzip", "gzip, br"])
 def test_an_encoding_that_was_not_asked_for_is_not_read(
     encoding: str, adapter: str, server: Loopback, build: Build
