@@ -152,9 +152,10 @@ def _all_ready(calls: Iterable[Any], queue: str | None) -> list[Ready]:
 
 def _ready(call: Any, choose: Callable[[str], str]) -> Ready:
     if not isinstance(call, tuple | list) or not 2 <= len(call) <= 3:
+        size = f" of {len(call)}" if isinstance(call, tuple | list) else ""
         raise InvalidOption(
             f"a call is (role, prompt) or (role, prompt, {{option: value}}), "
-            f"not a {type(call).__name__}"
+            f"not a {type(call).__name__}{size}"
         )
     role, prompt, *options = call
     if options and not isinstance(options[0], Mapping):

@@ -183,6 +183,7 @@ def own_words(error: BaseException) -> str:
         command = " ".join(pipelined.partition("(")[2].split(" ", 2)[:2])
         text = said if "EVAL" in command else f"{command}: {said}"
     text = text.partition(", with args")[0].partition("\n")[0]
+    text = text.rstrip(".")
     return text if len(text) <= WORDS else text[:WORDS] + "…"
 
 

@@ -17,7 +17,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.entity import Queue
 
 from tasks.errors import InvalidOption, nearest
-from tasks.options import OPTIONS
+from tasks.options import CELERYS, OPTIONS
 
 MAX_ID = 255
 """Characters of a task id; a worker takes no longer one."""
@@ -155,7 +155,7 @@ def check_named(kwargs: Mapping[str, Any]) -> None:
     """
     faults = []
     for name in map(str, kwargs):
-        if name in KNOWN or name == "task_id":
+        if name in CELERYS:
             faults.append(f"{name} is an option of Celery's: write complete.s(…).set({name}=…)")
         elif name not in OPTIONS and name not in ARGUMENTS:
             faults.append(f"unknown option {name[:40]!r}{nearest(name, OPTIONS)}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.config import check_params
+from tasks.config import PARAMS, check_params
 from tasks.errors import InvalidOption, InvalidPrompt, nearest
 from tasks.media import text_of
 from tasks.schema import as_json_object, fault_of, schema_of
@@ -12,6 +12,12 @@ from tasks.tools import tool_choice_of, tools_of
 OPTIONS = (
     "system", "params", "metadata", "deadline_s", "schema", "tools", "tool_choice", "stream",
 )  # fmt: skip
+CELERYS = frozenset({
+    "task_id", "countdown", "eta", "expires", "priority", "queue", "headers", "link", "link_error",
+    "time_limit", "soft_time_limit", "retry", "ignore_result", "shadow", "serializer",
+    "compression",
+})  # fmt: skip
+"""Options of Celery's that callers use; they are not among the options of `complete`."""
 MAX_TOLD = 10
 """Unknown options that are named; the rest are counted."""
 LONGEST_S = 10 * 365 * 86400
@@ -26,9 +32,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     options = as_they_travel(options)
     unknown = [str(name) for name in options if name not in OPTIONS]
-    faults = [
-        f"unknown option {name[:40]!r}{nearest(name, OPTIONS)}" for name in unknown[:MAX_TOLD]
-    ]
+    faults = [_unknown(name) for name in unknown[:MAX_TOLD]]
     if len(unknown) > MAX_TOLD:
         faults.append(f"and {len(unknown) - MAX_TOLD} more unknown options")
     given = {name: value for name, value in options.items() if value is not None}
@@ -53,6 +57,16 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if faults:
         raise InvalidOption("; ".join(faults), {"faults": faults})
     return checked
+
+
+def _unknown(name: str) -> str:
+    """Say that an option is unknown, and where it belongs or what there is."""
+    fault = f"unknown option {name[:40]!r}"
+    if name in CELERYS:
+        return f"{fault}: it is Celery's; write apply_async((role, prompt), {name}=…)"
+    if name in PARAMS:
+        return f"{fault}: it is a parameter; write params={{{name!r}: …}}"
+    return f"{fault}{nearest(name, OPTIONS) or '; there are ' + ', '.join(OPTIONS)}"
 
 
 def as_they_travel(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def ask(
     except BreakwaterError as error:
         if as_json:
             print_json({"error": type(error).__name__, "message": str(error), **error.details})
-        _show_way(error.attempts)
+        _show_way(result.id, error.attempts)
         (refuse if isinstance(error, UnknownRole) else fail)(f"{type(error).__name__}: {error}")
     if as_json:
         if not streamed:
@@ -82,7 +82,7 @@ def ask(
         return
     if not streamed:
         print_answer(answer["text"])
-    _show_way(answer["attempts"])
+    _show_way(result.id, answer["attempts"])
 
 
 def _reach_redis() -> None:
@@ -175,7 +175,8 @@ def _answer(result: AsyncResult, timeout_s: float) -> dict[str, Any]:
     return answer
 
 
-def _show_way(attempts: list[dict[str, Any]]) -> None:
+def _show_way(task_id: str, attempts: list[dict[str, Any]]) -> None:
+    err.print(f"task {task_id}", style="dim")
     for tried in attempts:
         what = tried["error"] or f"{tried['latency_ms']} ms"
         line = f"{tried['provider']} ({tried['model']}): {tried['outcome']}, {what}; {tried['why']}"

@@ -71,7 +71,9 @@ class Stand:
         if where.ahead is None:
             return ["it waits to be taken again"]
         waits = f"it waits in {plain(where.queue)}"
-        return [f"{waits} behind {where.ahead} others" if where.ahead else f"{waits}, the next"]
+        if not where.ahead:
+            return [f"{waits}, the next"]
+        return [f"{waits} behind {where.ahead} other{'s' if where.ahead > 1 else ''}"]
 
 
 def stand(task_id: str, queue: str) -> Stand:

@@ -10,8 +10,9 @@ import pytest
 from celery import chain, chord, group
 from cryptography.fernet import Fernet
 
-from tasks import app, complete
+from tasks import app, complete, execution_options
 from tasks.errors import BadCalls, BadTask, InvalidOption
+from tasks.options import CELERYS
 from tests.tasks.conftest import Use
 
 BAD_IDS = {
@@ -127,7 +128,16 @@ def test_a_misplaced_option_of_a_later_stage_is_refused(shared: Any) -> None:
         (lambda: complete.si("coder", "hi", queue="q"), r"complete\.s\(…\)\.set\(queue=…\)"),
         (lambda: complete.s("coder", "hi", task_id="a"), r"complete\.s\(…\)\.set\(task_id=…\)"),
         (lambda: complete.s("coder", "hi", schemas={}), "did you mean 'schema'"),
-        (lambda: complete.delay("coder", "hi", countdown=5), "unknown option 'countdown'"),
+        (
+            lambda: complete.delay("coder", "hi", countdown=5),
+            r"'countdown': it is Celery's; write apply_async\(\(role, prompt\), countdown=…\)",
+        ),
+        (lambda: complete.apply_async(("coder", "hi"), {"task_id": "a"}), "prompt\\), task_id=…"),
+        (
+            lambda: complete.delay("coder", "hi", temperature=0),
+            "'temperature': it is a parameter; write params={'temperature': …}",
+        ),
+        (lambda: complete.delay("coder", "hi", model="x"), "'model'; there are system, params, "),
         (lambda: complete.starmap([("coder", "hi")]).apply_async(schema={}), "schema is an option"),
         (lambda: complete.chunks([("coder", "hi")], 1), "use complete.starmap"),
     ],
@@ -295,6 +305,11 @@ def test_a_change_of_encryption_keys_is_no_other_prompt(
         complete.apply_async(("coder", "bye"), task_id="order-7")
 
     assert shared.llen("role.coder") == 3
+
+
+def test_every_option_of_celerys_that_is_checked_has_its_place_named() -> None:
+    """Two modules list them: one checks their values, the other finds them among ours."""
+    assert {*execution_options.KNOWN, "task_id"} == CELERYS
 
 
 def test_many_calls_name_the_faulty_one(shared: Any) -> None:

@@ -79,6 +79,8 @@ def test_ask_shows_the_answer_and_the_way(workers: Fleet, simulator: Simulator) 
     assert good.stdout.startswith("[claude] answer to")
     assert "local (qwen3): failed, Overloaded" in good.stderr
     assert "claude (claude-haiku-5-5): succeeded" in good.stderr
+    task_id = good.stderr.splitlines()[0].removeprefix("task ")
+    assert task_id in workers.command("breakwater", "why", task_id).stdout
     assert bad.returncode == 2
     assert "did you mean 'coder'?" in bad.stderr
     assert "Traceback" not in bad.stderr
