@@ -46,7 +46,9 @@ class Slot:
         return self._name
 
     def _forked(self, **_: object) -> None:
-        self._take(f"{self._number}-{current_process().index}")
+        index = getattr(current_process(), "index", None)
+        if index is not None:  # `--pool solo` sends the signal too, in the worker's own process
+            self._take(f"{self._number}-{index}")
 
     def _take(self, name: str) -> None:
         self._name = name
