@@ -50,6 +50,8 @@ class ErrorBody:
     """Its sentences: lower case, single spaces, no quotes; cut to a few kB."""
     lead: str = ""
     """What the server says of itself: each text up to its first quotation, without identifiers."""
+    unquoted: str = ""
+    """The words without quotations of more than one word, and without what follows an echo."""
     param: str | None = None
     """The parameter at fault, where one is named."""
     is_page: bool = False
@@ -119,6 +121,7 @@ def _collected(body: object) -> ErrorBody:
         codes=tuple(dict.fromkeys(codes)),
         words=plain(" | ".join(words)),
         lead=plain(" | ".join(map(_own_words, words))),
+        unquoted=plain(" | ".join(map(_without_echo, words))),
         param=next(iter(params), None),
         delays=tuple(delays),
     )
@@ -167,6 +170,13 @@ def _own_words(text: str) -> str:
     return _TOKEN.sub(lambda found: "" if _IDENTIFIER.search(found[0]) else found[0], lead)
 
 
+def _without_echo(text: str) -> str:
+    told = re.split(_ECHO, text, maxsplit=1)[0]
+    if told.lstrip().startswith("{"):  # data, and all of it in quotation marks
+        return told
+    return _SENTENCE.sub(lambda found: "" if " " in found[0] else found[0], told)
+
+
 def _code(value: object) -> str | None:
     if isinstance(value, str) and 0 < len(value) <= 100:
         return value
@@ -187,11 +197,10 @@ def _is_markup(text: str) -> bool:
     return start[:1] == "<" and (start[1:].isalpha() or start[1:] in {"!", "?"})
 
 
-_QUOTE = re.compile(
-    r"[\"`{\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]"
-    r"|(?i:\b(?:got|received|given|found|near|saw|value|input|content|text|pos \d{1,9})\s?[:=])"
-)
+_ECHO = r"(?i:\b(?:got|received|given|found|near|saw|value|input|content|text|pos \d{1,9})\s?[:=])"
+_QUOTE = re.compile(r"[\"`{\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]|" + _ECHO)
 """Where a quotation begins; an apostrophe inside a word is none."""
+_SENTENCE = re.compile(r"\"[^\"]*\"|\u201c[^\u201c\u201d]*\u201d|(?<![A-Za-z0-9])'[^']*'")
 _TOKEN = re.compile(r"[!-~]+")
 _IDENTIFIER = re.compile(r"[\w\]][_./\[]+\w")
 """Inside a path or a name of several parts: a tool or a property may be called `api_key`."""

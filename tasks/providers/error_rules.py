@@ -89,7 +89,11 @@ class Rule:
             if any(_is_in(phrase, sentence) for phrase in self.unless):
                 return False
         # One is proof: no phrase counts that stands in what a server quotes of the request.
-        words = body.lead if self.error.verdict.trips_at_once else body.words
+        words = body.words
+        if self.error.verdict.trips_at_once:
+            words = body.lead
+        elif self.error.verdict.holds_model and not body.is_page:
+            words = body.unquoted
         phrases = (*self.words, *filter(_is_a_name, self.codes))
         return any(_is_in(phrase, words) for phrase in phrases)
 
@@ -123,6 +127,7 @@ _OF_THE_REQUEST = (
     "download", "json", "parse", "template", "field", "duplicate", "role", "filename", "file id",
     "file_id", "file file-", "previous_response", "item with id", "value error",
     "validation error", "keyword", "prompt", "detected", "contains cred", "validation failed",
+    "stop sequence", "malformed", "input is not", "tokeniz", "unprocessable", "bad value",
 )  # fmt: skip
 """The request is at fault, whatever its own names and texts, which a server repeats, also say."""
 _OF_A_FIREWALL = ("firewall", "waf:", "administrat", "request was blocked", "pattern")
