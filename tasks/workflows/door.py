@@ -1,5 +1,6 @@
 """`workflow`: the way to a workflow of the roles file or of code, and back to a run."""
 
+import os
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -7,7 +8,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tasks.call import Call
-from tasks.config import NAME, role_names
+from tasks.config import NAME, role_names, roles_path
 from tasks.connection import unavailable
 from tasks.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nearest
 from tasks.operations import whoami
@@ -98,5 +99,7 @@ def _of_roles_file(name: str) -> Definition:
     known = workflows_section.load()
     if name not in known:
         there = f"there are {', '.join(sorted(known))}" if known else "the roles file has none"
+        if not known and roles_path(os.environ) is None:
+            there = "this process has no roles file to read it from; set ROLES_FILE"
         raise UnknownWorkflow(f"unknown workflow {name[:80]!r}; {there}{nearest(name, known)}")
     return known[name]

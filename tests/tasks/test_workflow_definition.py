@@ -312,3 +312,14 @@ def test_the_faults_of_the_file_have_their_lines(
     assert "14: workflows.feature[2].loop.stages[2].role: unknown role 'reviwer'" in str(
         with_it.value
     )
+
+
+def test_a_producer_without_a_roles_file_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Roles are published by workers, workflows are not; the file is missing, not the workflow."""
+    monkeypatch.delenv("ROLES_FILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UnknownWorkflow, match="has no roles file to read it from; set ROLES_FILE"):
+        workflow("feature")
