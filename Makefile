@@ -24,7 +24,7 @@ test-all: .venv/test.stamp ## Run the slow tests too, within half an hour
 	@$(BIN)/python -m pytest -n 4 --dist worksteal -q -m 'not long'
 
 proof: .venv/test.stamp ## Run the long forms of the breaker's proofs
-	@$(BIN)/python -m pytest -q -m long tests/breaker
+	@$(BIN)/python -m pytest -q -m long --hypothesis-profile=default tests/breaker
 
 chaos: .venv/test.stamp ## Run the long forms of the chaos tests; an hour
 	@$(BIN)/python -m pytest -s -q -m long tests/chaos

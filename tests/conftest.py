@@ -5,11 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from tests.support.valkey import Server
 from tests.support.zygote import end_with_parent
 
 LONGEST = ("chaos", "workers")
+# The same examples in each run, and no limit on how long drawing one may take: what fails here is to
+# fail because of a fault, and for everybody. `make proof` draws at random.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 # A run that is killed leaves nothing behind: neither forks of tests nor xdist's processes.
 os.register_at_fork(after_in_child=end_with_parent)
 if "PYTEST_XDIST_WORKER" in os.environ:
