@@ -1,6 +1,7 @@
 """What every test may use: a real Redis-protocol server for each test process."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,9 @@ settings.load_profile("steady")
 os.register_at_fork(after_in_child=end_with_parent)
 if "PYTEST_XDIST_WORKER" in os.environ:
     end_with_parent()
+# A shell ignores SIGINT for what runs in its background, and so would every process of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

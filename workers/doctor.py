@@ -148,10 +148,10 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
     server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
     try:
         server.ping()
+        yield from rights(server, where.db)  # first: without them the others cannot look
         yield from _foreign(server, settings)
         yield from other_fleets(server, settings)
         yield from others_on(server)
-        yield from rights(server, where.db)
         info = server.info()
         yield from of_server(server, info, where)
         yield from _orphans(server, settings)

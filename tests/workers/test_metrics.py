@@ -158,7 +158,9 @@ def test_why_tells_a_tasks_whole_way(
     assert told["state"] == "SUCCESS"
     assert later == told  # from Redis first, then from the database
     assert shown.index("rejected BreakerOpen") < shown.index("failed RateLimited 429")
-    assert (nobody.returncode, nobody.stderr) == (1, "nothing is known of a task 'no-such-task'\n")
+    assert (nobody.returncode, nobody.stderr) == (
+        1, "nothing is known of a task 'no-such-task': it is not in Redis, nor in the ledger\n",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
