@@ -141,7 +141,7 @@ def test_a_killed_workers_stream_begins_anew_elsewhere(
     workers.start(2, concurrency=1)
     reading = readers.submit(read, workers, "clarifier")
     killed = kill_who_streams(workers, redis_url)
-    simulator.settings("claude", answer=LONG)
+    simulator.settings("claude", interval_s=0)
 
     events = reading.result(180)
 
@@ -170,6 +170,7 @@ def test_a_role_may_have_the_stream_of_a_killed_worker_fail(
     assert len(simulator.hits()) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_hands_its_stream_over(
     workers: Fleet, simulator: Simulator, readers: ThreadPoolExecutor, redis_url: str
 ) -> None:
@@ -178,7 +179,7 @@ def test_a_worker_that_stops_hands_its_stream_over(
     workers.start(2, "threads", 1, "--grace", "0.5")
     reading = readers.submit(read, workers, "clarifier")
     number = who_streams(workers, redis_url)
-    simulator.settings("claude", answer=LONG)
+    simulator.settings("claude", interval_s=0)
     workers.workers[number].send_signal(signal.SIGTERM)
 
     events = reading.result(180)

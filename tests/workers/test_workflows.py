@@ -394,7 +394,7 @@ def test_a_cancelled_run_stops_there_and_goes_on_when_it_is_resumed(
     echo.start()
     wait_for(lambda: idle(server), 40)
     at_the_end, seen = hits(simulator), turns(server, run)
-    simulator.settings("gpt", answer="echo")
+    simulator.settings("gpt", latency=0)
     assert do(echo, run, "cancel()") is True  # again, and nothing changes
     assert do(echo, run, "resume()") is True
     wait_until(server, echo, run, "succeeded")
@@ -521,6 +521,7 @@ def test_with_keys_nothing_of_a_run_is_in_the_clear(
     echo.start()
     wait_for(lambda: simulator.in_flight("gpt") == 1)
     seen += everything()
+    simulator.settings("gpt", latency=0)
     simulator.release("gpt")
     result = do(echo, run, "get(timeout=180)")
     simulator.fault("gpt", "invalid")
