@@ -310,8 +310,10 @@ def _wait_s(state: BreakerState) -> float:
 
 
 def _described(state: BreakerState) -> str:
+    if state.forced:
+        return f"{state.name} is forced {state.forced}"
     reason = f" ({state.reason})" if state.reason else ""
-    return f"{state.name} is {'forced ' if state.forced else ''}{state.state}{reason}"
+    return f"{state.name} is {state.state}{reason}"
 
 
 def preload(settings: Settings) -> None:

@@ -161,6 +161,16 @@ def test_a_held_back_provider_is_not_available(breakers: Breakers) -> None:
     assert registry.breaker("a").peek().state == "closed"
 
 
+def test_the_reason_names_what_an_operator_forced(breakers: Breakers) -> None:
+    """Not the state underneath, which is none of the role's reasons to wait."""
+    registry = Registry(settings("a", coder=["a"]), breakers)
+    registry.breaker("a").force("open")
+
+    _, why = registry.closed_for(registry.settings.role("coder"))
+
+    assert why == "a is forced open"
+
+
 def test_reported_failures_open_the_breaker_and_successes_end_a_run(breakers: Breakers) -> None:
     """For callers that drive a provider themselves: the verdict decides what counts."""
     registry = Registry(settings("a"), breakers)
