@@ -18,7 +18,7 @@ for result in asked:
     result.get(timeout=180)
 cancelled = complete.apply_async(("coder", "never"), countdown=3600)
 cancelled.revoke()
-dead = complete.delay("coder", "late", deadline_s=0.001)
+dead = complete.apply_async(("coder", "late"), {"deadline_s": 0.001}, countdown=0.5)
 try:
     dead.get(timeout=180)
 except Exception as error:
