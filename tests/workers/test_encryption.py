@@ -20,7 +20,7 @@ options = {"system": "CANARY-SYSTEM", "metadata": {"of": "CANARY-OPTION"}}
 for number in range(4):
     complete.apply_async(("coder", f"CANARY-PROMPT {number}"), options, task_id=f"t{number}")
 complete.apply_async(("coder", "CANARY-PROMPT"), task_id="later", countdown=2)
-complete.apply_async(("coder", "CANARY-PROMPT"), {"deadline_s": 0.001, **options}, task_id="late")
+complete.apply_async(("coder", "CANARY-PROMPT"), {"deadline_s": 0.001, **options}, task_id="late", countdown=0.5)
 app.send_task("complete", ("coder", "CANARY-PROMPT"), options, task_id="sent", compression="gzip")
 both = [complete.s(role, "CANARY-PROMPT") for role in ("planner", "clarifier")]
 chord(both)(complete.s("reviewer").set(task_id="chord"))
