@@ -16,14 +16,9 @@ if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   return {'owned'}
 end
 if lever('HEXISTS', 'paused', queue) == 1 then
-  local list, message = parts(redis.call('HGET', TAKEN, tag))
+  local entry = redis.call('HGET', TAKEN, tag)
   forget(tag)
-  list = queue .. string.sub(list, #queue_of(list) + 1)
-  if redis.call('HEXISTS', task, 'suspect') == 1 then
-    set_apart(tag, list .. '\n' .. message)
-  else
-    redis.call('RPUSH', list, message)
-  end
+  to_queue(queue, task, tag, entry)
   return {'paused'}
 end
 if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out

@@ -161,15 +161,26 @@ local function set_apart(tag, entry)
   redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
 end
 
--- To the head of its list, where it is the next to be taken; a suspect has no neighbours there either.
-local function put_back(tag, entry)
-  local list, message = parts(entry)
-  if redis.call('HEXISTS', 'task:' .. counted_by(entry), 'suspect') == 1 then
-    set_apart(tag, entry)
+-- To the head of a list, where it is the next to be taken; a suspect has no neighbours there either.
+local function to_head(task, tag, list, message)
+  if redis.call('HEXISTS', task, 'suspect') == 1 then
+    set_apart(tag, list .. '\n' .. message)
   else
     redis.call('RPUSH', list, message)
   end
+end
+
+-- To the list that it came from.
+local function put_back(tag, entry)
+  local list, message = parts(entry)
+  to_head('task:' .. counted_by(entry), tag, list, message)
   ring(queue_of(list), 1)
+end
+
+-- To its role's queue, whichever queue it came from, in the list of its priority.
+local function to_queue(queue, task, tag, entry)
+  local list, message = parts(entry)
+  to_head(task, tag, queue .. string.sub(list, #queue_of(list) + 1), message)
 end
 
 -- Rows of attempts, on their way to the ledger. Of a delivery whose task another one runs only its

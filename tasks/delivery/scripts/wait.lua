@@ -23,13 +23,7 @@ if delay > 0 then
   put_away(tag, entry, now + delay)
   return 1
 end
-local list, message = parts(entry)
-list = queue .. string.sub(list, #queue_of(list) + 1)
-if redis.call('HEXISTS', task, 'suspect') == 1 then
-  set_apart(tag, list .. '\n' .. message)
-else
-  redis.call('RPUSH', list, message)
-end
+to_queue(queue, task, tag, entry)
 if park > 0 then
   local old = redis.call('HGET', 'parked', queue)
   local since = old and cjson.decode(old).since_ms or now
