@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tasks.schema_bounds import MAX_BYTES, NOWHERE, Unbounded, expansion_of, pattern_count
+from tasks.schema_bounds import (
+    MAX_BYTES,
+    NOWHERE,
+    Unbounded,
+    expansion_of,
+    pattern_count,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
@@ -291,18 +298,10 @@ def _plain_values(data: object, most: float) -> int | None:
         them: long integers take the validator a thousand times longer to compare, and floats as
         large are to be compared as integers.
     """
-    count, waiting = 0, [data]
-    while waiting:
-        each = waiting.pop()
-        count += 1
-        if isinstance(each, Mapping):
-            count += len(each)
-            waiting += each.values()
-        elif isinstance(each, list):
-            waiting += each
-        elif isinstance(each, int | float) and not -LARGE < each < LARGE:
-            return None
-        if count + len(waiting) > most:
+    count = 0
+    for count, each in enumerate(values_of(data), 1):
+        is_long = isinstance(each, int | float) and not -LARGE < each < LARGE
+        if is_long or count > most:
             return None
     return count
 

@@ -7,6 +7,7 @@ schema has no such bound: with two ways back into itself it doubles the work at 
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -196,24 +197,23 @@ def _own(schema: Schema) -> int:
     own = 1
     for key, value in schema.items():
         if not _holds_schemas(key):
-            own += _count(value)
+            own += sum(1 for _ in islice(values_of(value), MAX_VALUES + 1))
         else:
             own += 1 + (len(value) if isinstance(value, Mapping | list) else 0)
     return own
 
 
-def _count(value: Any) -> int:
-    """Count a JSON value and those in it, up to one more than a schema may have."""
-    count, waiting = 0, [value]
-    while waiting and count <= MAX_VALUES:
+def values_of(data: Any) -> Iterator[Any]:
+    """Walk over a JSON value, all that is in it, and the names of objects' members."""
+    waiting = [data]
+    while waiting:
         each = waiting.pop()
-        count += 1
+        yield each
         if isinstance(each, Mapping):
-            count += len(each)
+            waiting += each.keys()
             waiting += each.values()
         elif isinstance(each, list):
             waiting += each
-    return count
 
 
 def _target(root: Schema, reference: Any) -> Schema | None:
