@@ -82,9 +82,10 @@ class Control:
 
     async def _reset(self) -> None:
         for name in list(self._labels):
-            self._labels[name].release()
             await self._heal(name)
-            del self._labels[name]
+            # Released last: a call that began before the reset and only now comes to
+            # its latency would be held by a label that nobody can release any more.
+            self._labels.pop(name).release()
         self._hits.forget(None)
 
     async def _heal(self, label: str) -> None:

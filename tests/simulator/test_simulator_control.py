@@ -20,6 +20,10 @@ import httpx2
 import pytest
 
 from simulator.client import Simulator
+from simulator.control import Control
+from simulator.hits import HitLog
+from simulator.labels import Labels
+from simulator.ports import Ports
 from tests.support.vendor_sdks import KEY, MODEL, Caller
 from tests.support.waiting import wait_until
 
@@ -71,6 +75,24 @@ def test_held_calls_end_when_the_test_says_so(sim: Simulator) -> None:
         wait_until(lambda: sim.in_flight("it") == 1)
         sim.reset()
         assert again.result(180).status_code == 200
+
+
+def test_a_call_that_is_held_after_a_reset_is_answered() -> None:
+    """A call may have its label before a reset and come to its latency after it."""
+
+    async def wait_after_reset() -> None:
+        labels = Labels()
+        control = Control(labels, HitLog(9), Ports("127.0.0.1", _never_called))
+        label = labels["it"]
+        label.set({"latency": "held"})
+        await control.obey("POST", "reset", {}, {})
+        await asyncio.wait_for(label.wait("held"), 60)
+
+    asyncio.run(wait_after_reset())
+
+
+async def _never_called(*_: Any) -> Any:
+    raise AssertionError("no request is sent")
 
 
 def test_a_hit_names_its_body_by_hash(sim: Simulator) -> None:
