@@ -18,7 +18,7 @@ LONG = (pytest.mark.long, pytest.mark.timeout(1800))
 @pytest.fixture
 def watched() -> Iterator[Sentinels]:
     """A master, a replica and three Sentinels of one's own."""
-    with sentinels() as running:
+    with sentinels(fails_over_after_ms=1000) as running:
         yield running
 
 

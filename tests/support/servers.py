@@ -68,13 +68,16 @@ class Process:
             return False
 
 
+NO_FAILOVER_MS = 3_600_000
+
+
 class Sentinels:
-    """A master, a replica, and three Sentinels that fail over after a second."""
+    """A master, a replica, and three Sentinels."""
 
     NAME = "fleet"
     PASSWORD, ASKING = "data%pw/", "watch@pw"
 
-    def __init__(self, stack: ExitStack, *words: str) -> None:
+    def __init__(self, stack: ExitStack, *words: str, fails_over_after_ms: int) -> None:
         common = ("--save", "", "--appendonly", "yes", "--masterauth", self.PASSWORD)
         self.data = [
             stack.enter_context(
@@ -93,7 +96,7 @@ class Sentinels:
                         sentinel sentinel-pass {self.ASKING}
                         sentinel monitor {self.NAME} 127.0.0.1 {self.data[0].port} 2
                         sentinel auth-pass {self.NAME} {self.PASSWORD}
-                        sentinel down-after-milliseconds {self.NAME} 1000
+                        sentinel down-after-milliseconds {self.NAME} {fails_over_after_ms}
                         sentinel failover-timeout {self.NAME} 3000
                     """,
                     password=self.ASKING,
@@ -126,10 +129,15 @@ class Sentinels:
 
 
 @contextmanager
-def sentinels(*words: str) -> Iterator[Sentinels]:
-    """Start all five; words for the two that hold data."""
+def sentinels(*words: str, fails_over_after_ms: int = NO_FAILOVER_MS) -> Iterator[Sentinels]:
+    """
+    Start all five; words for the two that hold data.
+
+    A master that gets no time on a busy machine is down for its Sentinels, and a failover loses
+    what the replica has not got yet: only a test of a failover has a short limit.
+    """
     with ExitStack() as stack:
-        yield Sentinels(stack, *words)
+        yield Sentinels(stack, *words, fails_over_after_ms=fails_over_after_ms)
 
 
 class Tls:
