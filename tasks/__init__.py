@@ -4,17 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.completion import app, complete
-    from tasks.streaming.reader import stream
-    from tasks.workflows import workflow
+    from breakwater.asking.reader import stream
+    from breakwater.completion import complete
+    from breakwater.workflows import workflow
+    from tasks.worker_app import app
 
 __all__ = ["app", "complete", "stream", "workflow"]
 
 _WHERE = {
-    "app": "tasks.completion",  # the app with its task
-    "complete": "tasks.completion",
-    "stream": "tasks.streaming.reader",
-    "workflow": "tasks.workflows",
+    "app": "tasks.worker_app",
+    "complete": "breakwater.completion",
+    "stream": "breakwater.asking.reader",
+    "workflow": "breakwater.workflows",
 }
 
 

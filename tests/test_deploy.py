@@ -18,14 +18,14 @@ from simulator.client import Simulator
 from tests.support.fleet import fleet, wait_for
 from tests.support.ports import free_port
 from tests.support.queries import DASHBOARD, DEPLOY, RULES, of_dashboard, of_rules, of_scaling
-from workers import metrics
+from workers.metrics import definitions
 
 QUERIES = {**of_rules(), **of_dashboard(), **of_scaling()}
 ADDED = {"le", "instance", "job"}
 """Labels that no metric of ours lists."""
 KNOWN = {
     name: set(metric.labels) | ADDED
-    for metric in (*metrics.BY_PROCESS, *metrics.OF_FLEET)
+    for metric in (*definitions.BY_PROCESS, *definitions.OF_FLEET)
     for name in (
         [f"{metric.name}{part}" for part in ("_bucket", "_sum", "_count")]
         if metric.kind == "histogram"
@@ -83,7 +83,7 @@ def test_every_metric_is_on_the_dashboard_or_in_a_rule() -> None:
     """What is exported and shown nowhere is not worth its series."""
     shown = {selector.name for query in QUERIES.values() for selector in selectors(query)}
 
-    names = {m.name for m in (*metrics.BY_PROCESS, *metrics.OF_FLEET)}
+    names = {m.name for m in (*definitions.BY_PROCESS, *definitions.OF_FLEET)}
     assert {
         name for name in names if name not in shown and f"{name}_bucket" not in shown
     } == {"breakwater_breaker_failures", "breakwater_breaker_forced"}  # shown by the commands  # fmt: skip

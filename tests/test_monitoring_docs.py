@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.support.queries import of_rules
-from workers import metrics
+from workers.metrics import definitions
 
 PAGE = (Path(__file__).parents[1] / "docs" / "monitoring.md").read_text()
 
@@ -14,7 +14,7 @@ def test_the_table_of_metrics_is_the_list_of_metrics() -> None:
 
     assert lines == [
         f"| `{m.name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |"
-        for m in (*metrics.BY_PROCESS, *metrics.OF_FLEET)
+        for m in (*definitions.BY_PROCESS, *definitions.OF_FLEET)
     ]
 
 

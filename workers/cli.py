@@ -10,24 +10,24 @@ import typer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks.connection import shown
-from tasks.errors import BreakwaterError, UnknownRole
-from tasks.foreign_keys import named
-from tasks.queue import COMMON_QUEUE
-from workers import (
-    ask_command,
-    breaker_commands,
-    dead_letter_commands,
-    ledger_commands,
-    metrics_commands,
-    operation_commands,
-    queue_commands,
-    top_command,
-    why_command,
-    worker_commands,
-    workflow_commands,
+from breakwater.errors import BreakwaterError, UnknownRole
+from breakwater.messaging.names import COMMON_QUEUE
+from breakwater.redis.connection import shown
+from breakwater.redis.foreign_keys import named
+from workers.commands import (
+    ask,
+    breakers,
+    dead_letters,
+    ledger,
+    metrics,
+    operations,
+    queues,
+    top,
+    why,
+    workers,
+    workflows,
 )  # fmt: skip
-from workers.console import (
+from workers.terminal.console import (
     AsJson,
     Screen,
     err,
@@ -40,18 +40,18 @@ from workers.console import (
 )
 
 cli = group(cls=Screen, no_args_is_help=True, add_completion=True)
-cli.add_typer(breaker_commands.cli, name="breakers")
-cli.add_typer(dead_letter_commands.cli, name="dead")
-cli.add_typer(ledger_commands.cli, name="ledger")
-cli.add_typer(metrics_commands.cli, name="metrics")
-cli.add_typer(workflow_commands.cli, name="workflow")
+cli.add_typer(breakers.cli, name="breakers")
+cli.add_typer(dead_letters.cli, name="dead")
+cli.add_typer(ledger.cli, name="ledger")
+cli.add_typer(metrics.cli, name="metrics")
+cli.add_typer(workflows.cli, name="workflow")
 for command in (
-    queue_commands.queues, queue_commands.pause, queue_commands.resume,
-    worker_commands.workers, worker_commands.drain, worker_commands.reload,
-    operation_commands.operations, why_command.why, top_command.top, ask_command.ask,
+    queues.queues, queues.pause, queues.resume,
+    workers.workers, workers.drain, workers.reload,
+    operations.operations, why.why, top.top, ask.ask,
 ):  # fmt: skip
     cli.command()(command)
-cli.command(hidden=True)(workflow_commands.workflows)  # what `workflow` alone does, too
+cli.command(hidden=True)(workflows.workflows)  # what `workflow` alone does, too
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def doctor(
     role, settings that hurt, and packages that hide ours. Exit code 1 if there is
     a fault.
     """
-    from workers.doctor import examine  # noqa: PLC0415 - imports the vendors' SDKs
+    from workers.doctor.checks import examine  # noqa: PLC0415 - imports the vendors' SDKs
 
     findings = examine(offline=offline)
     if as_json:
@@ -139,6 +139,6 @@ def demo(
     About half a minute. Runs from a checkout; needs no server and no key. With keys of
     real providers in the environment it sends them a few short prompts, and breaks nothing.
     """
-    from workers.demo import run  # noqa: PLC0415 - nobody else needs it
+    from workers.demo.story import run  # noqa: PLC0415 - nobody else needs it
 
     raise typer.Exit(run(simulated=simulated))

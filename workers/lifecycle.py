@@ -16,20 +16,22 @@ from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests
 from kombu.entity import Exchange, Queue
 
-from tasks import encryption, runtime
+from breakwater.app import app
+from breakwater.errors import ConfigError
+from breakwater.messaging.names import COMMON_QUEUE, queue_of
+from breakwater.redis import encryption
+from breakwater.redis.connection import address, client
+from tasks.answering import runtime
 from tasks.config import Settings, load_settings
-from tasks.connection import address, client
 from tasks.delivery.transport import use_keeper
-from tasks.errors import ConfigError
 from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload
-from tasks.queue import COMMON_QUEUE, app, queue_of
-from workers.exporter import Exporter, exporter
 from workers.log import set_up_logging
+from workers.metrics.exporter import Exporter, exporter
 from workers.otel import Otel, otel
-from workers.plain import plain_lines
 from workers.pools import fit, pool_faults
 from workers.reload import Reloader
+from workers.terminal.plain import plain_lines
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database

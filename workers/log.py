@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from workers.plain import plain, plain_lines
+from workers.terminal.plain import plain, plain_lines
 
 OF_SEVERAL_LINES = {"event", "exception", "stack"}
 OURS = ("breakwater", "breaker", "tasks", "workers")

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from tasks import tracing
-from tasks.errors import ConfigError
+from breakwater.errors import ConfigError
+from breakwater.messaging.tracing import has_provider
+from tasks.telemetry import tracing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -41,7 +42,7 @@ class Otel:
 
     def start(self) -> None:
         """Export from this process from now on."""
-        from tasks.telemetry import Telemetry  # noqa: PLC0415 - where it is installed
+        from tasks.telemetry.opentelemetry import Telemetry  # noqa: PLC0415 - where it is installed
 
         if self._exporters:
             self._set_up()
@@ -90,7 +91,7 @@ def otel() -> Otel | None:
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     names = {signal: _names(signal) for signal in SIGNALS}
-    if tracing.has_provider():
+    if has_provider():
         return Otel({})
     if not any(names.values()):
         return None

@@ -18,13 +18,14 @@ from typing import Any
 import structlog
 from celery.worker.consumer import Consumer
 
-from tasks import runtime
-from tasks.config.document import read_bytes
-from tasks.config.handover import version_of
+from breakwater.app import app
+from breakwater.config.document import read_bytes
+from breakwater.errors import ConfigError
+from breakwater.messaging.names import queue_of
+from tasks.answering import runtime
 from tasks.config.roles_file import check
-from tasks.errors import ConfigError
+from tasks.config.shared_page import version_of
 from tasks.providers.registry import preload
-from tasks.queue import app, queue_of
 
 LOOK_EVERY_S = 2.0
 NO_FILE = "environment"

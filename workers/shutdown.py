@@ -24,9 +24,9 @@ from celery.platforms import EX_OK
 from celery.worker import state
 from click import Option
 
-from tasks import runtime
-from tasks.queue import app
-from workers.presence import about
+from breakwater.app import app
+from tasks.answering import runtime
+from workers.heartbeat import about
 
 GRACE = "BREAKWATER_GRACE_S"
 GRACE_S = 25.0
@@ -98,7 +98,7 @@ class Shutdown:
         os._exit(EX_OK)  # a thread that waits for Redis would keep the process for ever
 
     def _hand_back(self) -> None:
-        from tasks.providers.transport import abort_all  # noqa: PLC0415 - as in runtime.py
+        from tasks.providers.http.transport import abort_all  # noqa: PLC0415 - as in runtime.py
 
         keeper = runtime.runtime().keeper
         running = keeper.count

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from tasks.config.connection import API_KEY, BASE_URL
+from breakwater.errors import ConfigError, nearest
+from tasks.config.endpoint import API_KEY, BASE_URL
 from tasks.config.settings import ProviderSettings, Settings
-from tasks.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,14 @@ from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
-from tasks.config import strict
-from tasks.config.checker import TEXT, Checker, at, nearest_to
-from tasks.config.connection import API_KEY, BASE_URL
-from tasks.config.document import BROKEN, Faults, Node, Unset, parse, read_bytes
-from tasks.config.handover import version_of
-from tasks.config.kinds import FLAG, number, seconds, some_of, whole
-from tasks.config.params import NOT_TAKEN, PARAMS
+from breakwater.calls.params import NOT_TAKEN, PARAMS
+from breakwater.calls.value_types import FLAG, NAME, number, seconds, some_of, whole
+from breakwater.config.document import BROKEN, Faults, Node, Unset, parse, read_bytes
+from breakwater.config.reader import TEXT, Checker, at, nearest_to
+from breakwater.workflows.section import definitions
+from tasks.config import unsupported_params
+from tasks.config.endpoint import API_KEY, BASE_URL
 from tasks.config.settings import (
-    NAME,
     BreakerSettings,
     CacheSettings,
     ProviderSettings,
@@ -34,7 +33,7 @@ from tasks.config.settings import (
     Target,
     Timeout,
 )
-from tasks.config.workflows_section import definitions
+from tasks.config.shared_page import version_of
 
 ADAPTERS = ("anthropic", "openai", "openai-chat", "google")
 _CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -146,7 +145,7 @@ class _RolesFile(Checker):
             version=version,
             left_out=left_out,
         )
-        strict.check(settings, top, self.faults)
+        unsupported_params.check(settings, top, self.faults)
         return settings
 
     def _left_out(self, top: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:

@@ -4,19 +4,18 @@ What a worker knows of providers and roles, frozen: no file, no environment, no 
 Built by `tasks.config.load_settings`, read by routing, the registry and `breakwater doctor`.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tasks.config.params import NOT_TAKEN
-from tasks.errors import InvalidOption, UnknownRole
+from breakwater.calls.params import NOT_TAKEN
+from breakwater.calls.value_types import NAME
+from breakwater.errors import InvalidOption, UnknownRole
 
 if TYPE_CHECKING:  # producers import this module too, and pydantic costs 50 ms
     from pydantic import SecretStr
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What a role or a provider may be called: it ends up in queue names and Redis keys."""
 
 DEADLINE_S = 24 * 3600.0

@@ -12,8 +12,8 @@ import redis
 import structlog
 from redis.exceptions import RedisError
 
-from tasks.connection import explain
-from tasks.foreign_keys import STEP, foreign
+from breakwater.redis.connection import explain
+from breakwater.redis.foreign_keys import STEP, foreign
 
 LOOK_EVERY_S, LOOK_AGAIN_S = 30.0, 2.0
 SAY_EVERY_S = 60.0

@@ -16,11 +16,12 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.pidbox import Node
 from redis.exceptions import RedisError
 
-from tasks.delivery import envelope, strangers, times
+from breakwater.errors import BadTask, InvalidMessage, UnknownTask
+from breakwater.messaging import times
+from tasks.delivery import envelope, strangers
 from tasks.delivery.faults import HOST, ODD_AT, Odd
 from tasks.delivery.strangers import INSIDE
 from tasks.delivery.transport import keeper
-from tasks.errors import BadTask, InvalidMessage, UnknownTask
 
 SERVED_INSIDE = {"celery.accumulate"}
 """Of those; the others run tasks where nothing settles them, or for ever."""

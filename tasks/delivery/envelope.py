@@ -23,11 +23,11 @@ from celery.utils.time import maybe_iso8601
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
-from tasks import encryption
-from tasks.delivery import times
+from breakwater.app import app
+from breakwater.errors import BreakwaterError, ConfigError, InvalidMessage
+from breakwater.messaging import times
+from breakwater.redis import encryption
 from tasks.delivery.store import MAX_MESSAGE_BYTES, Store
-from tasks.errors import BreakwaterError, ConfigError, InvalidMessage
-from tasks.queue import app
 
 MAX_DEPTH = 100
 """How deep a message may nest; what is deeper cannot be pickled for a child, or shown."""

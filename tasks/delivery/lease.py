@@ -15,13 +15,13 @@ import structlog
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
-from tasks.connection import explain, heals
+from breakwater.errors import Cancelled
+from breakwater.redis.connection import explain, heals
+from breakwater.redis.encryption import opened
+from breakwater.redis.retry import FOREVER, patiently
 from tasks.delivery import spool
-from tasks.delivery.keeper import Keeper
-from tasks.delivery.patience import FOREVER, patiently
+from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import MAX_ALONE, MAX_LOST, Begun, Store
-from tasks.encryption import opened
-from tasks.errors import Cancelled
 from tasks.ledger import spool as rows
 
 REFUSED_S = 1.0

@@ -6,9 +6,9 @@ from typing import Any
 from celery.worker.request import Request
 from celery.worker.state import revoked as revoked_ids
 
-from tasks.delivery.times import EXPIRES_AT
+from breakwater.messaging.names import role_in, shadow_name
+from breakwater.messaging.times import EXPIRES_AT
 from tasks.delivery.transport import keeper
-from tasks.queue import role_in, shadow_name
 
 
 class QuietRequest(Request):  # type: ignore[misc]

@@ -22,7 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from breaker.prefix import VARIABLE as PREFIX
-from tasks.connection import heals, shown
+from breakwater.redis.connection import heals, shown
 
 NOT_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK
 WRITTEN_S = 60.0

@@ -8,12 +8,14 @@ comes out as it is.
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import redis
-from redis.commands.core import Script
+
+from breakwater.messaging import task_store
+from breakwater.messaging.names import PRIORITIES, RESULT, list_of
+from breakwater.messaging.task_store import TaskStore
 
 LEASE_MS = 12_000
 """How long a silent worker is believed to live; its messages go back after this."""
@@ -28,16 +30,11 @@ nothing else; as in `scripts/delivery.lua`.
 """
 ALONE = "!"
 """How the tag of a task ends that a worker runs alone."""
-PRIORITY_MARK = "\x06\x16"
-PRIORITIES = (0, 3, None, 6, 9)
-"""The lists of a queue, in the order in which they are taken; None: the queue's own list."""
-RESULT = "celery-task-meta-"
-"""What the key of a result begins with, in Celery's own words."""
 
 SCRIPTS = (
-    "take", "tend", "give_back", "begin", "call", "settle", "wait", "open", "defer", "bury",
-    "revive", "release", "drop", "pause", "resume", "drain", "present", "look", "record", "share",
-    "stream", "leave", "where", "restore",
+    "take", "tend", "give_back", "begin", "call", "wait", "open", "defer", "bury", "revive",
+    "release", "drop", "pause", "resume", "drain", "present", "look", "share", "stream", "leave",
+    "restore",
 )  # fmt: skip
 
 
@@ -90,13 +87,11 @@ class Delivery:
 
 @functools.cache  # 240 kB
 def packaged() -> Mapping[str, str]:
-    """Read the scripts this package ships, each whole: what they share stands in front."""
-    folder = files("tasks.delivery") / "scripts"
-    shared = (folder / "delivery.lua").read_text()
-    return {name: shared + (folder / f"{name}.lua").read_text() for name in SCRIPTS}
+    """Read the scripts of a worker and those of the client, each whole."""
+    return {**task_store.packaged(), **task_store.read_scripts("tasks.delivery", SCRIPTS)}
 
 
-class Store:
+class Store(TaskStore):
     """
     Run the scripts.
 
@@ -106,10 +101,7 @@ class Store:
     """
 
     def __init__(self, client: redis.Redis, sources: Mapping[str, str] | None = None) -> None:
-        self.client = client
-        self._scripts = {
-            name: client.register_script(source) for name, source in (sources or packaged()).items()
-        }
+        super().__init__(client, sources or packaged())
 
     def take_command(
         self, queues: Sequence[str], most: int, tag: str, held: int = 0, has: str = ""
@@ -128,10 +120,6 @@ class Store:
             len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS, held,
             has,
         )  # fmt: skip
-
-    def script(self, name: str) -> Script:
-        """Return a script, to run it on a connection of one's own."""
-        return self._scripts[name]
 
     def leave_to_others(self, tag: str, has: str, for_ms: int, name: str) -> bool:
         """
@@ -264,47 +252,6 @@ class Store:
         verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms, keep_s)
         return _text(verdict), _text(answer[0]) if answer else ""
 
-    def settle(  # noqa: PLR0913 - a result and all that ends with it
-        self,
-        task_id: str,
-        meta: str | bytes,
-        *,
-        fence: str = "",
-        tag: str = "",
-        expires_s: int,
-        opens: str = "",
-        numbered: int = 0,
-        rows: Sequence[str] = (),
-        dead: Mapping[str, str] | None = None,
-        keep_s: int = 0,
-        answer: str = "",
-    ) -> str:
-        """
-        Write a task's result, once.
-
-        Args:
-            meta: The result in Celery's format.
-            fence: Of the one who settles; empty for anybody, such as a revocation.
-            opens: A queue whose role was answered; it is parked no more.
-            numbered: How many attempts have a number.
-            rows: Of attempts, for the ledger.
-            dead: The fields of a dead letter, if it is one.
-            keep_s: How long the answer is kept for the same call, if the task owns it; 0: not.
-            answer: It; empty: answers to this call are not worth keeping, nobody waits for one.
-
-        Returns:
-            settled, opened (settled, and that queue was parked), already (there is a result), or
-            superseded (another delivery has begun).
-        """
-        fields = [word for pair in (dead or {}).items() for word in pair]
-        return _text(
-            self._run(
-                "settle", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, task_id, meta, expires_s, opens, numbered, len(rows), keep_s, answer,
-                *rows, *fields,
-            )
-        )  # fmt: skip
-
     def wait(  # noqa: PLR0913 - what a task has come to, and how it waits
         self,
         task_id: str,
@@ -347,10 +294,6 @@ class Store:
                 enqueued_ms, *rows,
             )
         )  # fmt: skip
-
-    def is_settled(self, task_id: str) -> bool:
-        """Tell whether a task has a result."""
-        return bool(self.client.exists(RESULT + task_id))
 
     def open(self, queue: str, reason: str) -> bool:
         """Let a parked queue be consumed again; tell whether it was parked."""
@@ -397,7 +340,7 @@ class Store:
             about: What it says of itself, as JSON.
             queues: That it consumes.
             version: Of its roles file.
-            roles: That it serves, as JSON (`tasks/published.py`); empty: none are published.
+            roles: That it serves, as JSON (`breakwater/roles.py`); empty: none are published.
 
         Returns:
             Who drains it, as JSON; empty if nobody does.
@@ -413,22 +356,6 @@ class Store:
         pipe.hdel("apart:workers", worker)
         pipe.zrem("workers:until", worker)
         pipe.execute()
-
-    def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
-        return cast("Any", self._scripts[name](keys=keys, args=args))
-
-
-def list_of(queue: str, priority: int | None) -> str:
-    """
-    Return the list of a queue that holds what has this priority.
-
-    Args:
-        priority: 0 is the first to be taken, 9 the last; None stands between 5 and 6.
-    """
-    if priority is None:
-        return queue
-    steps = [step for step in PRIORITIES if step is not None]
-    return f"{queue}{PRIORITY_MARK}{max(step for step in steps if step <= max(priority, 0))}"
 
 
 def _text(value: Any) -> str:

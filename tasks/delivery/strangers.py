@@ -14,8 +14,8 @@ import structlog
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
+from breakwater.app import app
 from tasks.delivery.store import Store
-from tasks.queue import app
 
 PASSED_OVER_MS = 30_000
 """How long workers with the same tasks pass over a message that they do not have the task of."""

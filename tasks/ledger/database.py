@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
 )
 
-from tasks.errors import ConfigError
+from breakwater.errors import ConfigError
 from tasks.ledger.rows import KEY, Row, key_of, read, refused
 from tasks.ledger.sums import DAY_MS, ForgottenError, Key, add_up
 from tasks.ledger.tables import METADATA, SCHEMA, attempts, day_times, days, versions

@@ -16,10 +16,10 @@ import redis
 import structlog
 from redis.exceptions import RedisError
 
-from tasks.encryption import opened
-from tasks.errors import ConfigError
+from breakwater.errors import ConfigError
+from breakwater.redis.encryption import opened
 from tasks.ledger import spool
-from tasks.ledger.stream import LEDGER, send
+from tasks.ledger.redis_queue import LEDGER, send
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database

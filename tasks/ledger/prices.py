@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from tasks.providers.base import UNCOUNTED, Usage
+from breakwater.attempt import UNCOUNTED, Cost, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
@@ -30,22 +30,6 @@ MAX_KNOWN = 1_000
 """Models whose prices are kept."""
 _DATED = re.compile(r"[-@:](latest|\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|\d{2}-\d{2,4})$")
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one call cost; nothing is known of one that brought no usage."""
-
-    usd: Decimal | None = None
-    """US dollars, not rounded; None when no price is known."""
-    source: str | None = None
-    """`roles.yaml`, `genai-prices`, or `unpriced`; None for a call that brought no usage."""
-    version: str | None = None
-
-    @property
-    def text(self) -> str | None:
-        """Return the dollars as a decimal string."""
-        return None if self.usd is None else f"{self.usd.normalize():f}"
 
 
 @dataclass(frozen=True, slots=True)

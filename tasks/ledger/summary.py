@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, String, Table, case, cast, func, select
 
-from tasks.ledger.attempt import NOT_CALLED
+from breakwater.attempt import NOT_CALLED
 from tasks.ledger.database import Database
 from tasks.ledger.sums import DAY_MS
 from tasks.ledger.tables import (

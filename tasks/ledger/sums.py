@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, Update, bindparam
 
-from tasks.ledger.attempt import NOT_CALLED
+from breakwater.attempt import NOT_CALLED
 from tasks.ledger.tables import DIMENSIONS, SLOTS, SUMS, TIMES, TOKENS, bucket_of, day_times, days
 
 DAY_MS = 24 * 3600 * 1000

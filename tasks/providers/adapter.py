@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 import httpx2
 import structlog
 
-from tasks.config import ProviderSettings
-from tasks.errors import (
+from breakwater.attempt import Usage
+from breakwater.calls.schema import MAX_DEPTH, depth_of
+from breakwater.content import FinishReason, Media, Message, Tool, ToolCall
+from breakwater.errors import (
     FINISH_REASON,
     ContentFiltered,
     ContextWindowExceeded,
@@ -33,26 +35,17 @@ from tasks.errors import (
     UnknownError,
     UnsupportedInput,
 )
-from tasks.providers.base import (
-    Completion,
-    FinishReason,
-    Media,
-    Message,
-    Request,
-    Tool,
-    ToolCall,
-    Usage,
-)
+from tasks.config import ProviderSettings
+from tasks.providers.base import Completion, Request
 from tasks.providers.counting import believed
-from tasks.providers.error_bodies import read_error
-from tasks.providers.hearing import Hearing
+from tasks.providers.errors.bodies import read_error
+from tasks.providers.errors.vendor_errors import from_body, from_response, translated
+from tasks.providers.http.call_limits import terms
+from tasks.providers.http.transport import Transport
 from tasks.providers.models import is_listed
 from tasks.providers.round_trip import Naming, name_of, plain, well_formed, with_unique_ids
 from tasks.providers.schemas import rooted
-from tasks.providers.terms import terms
-from tasks.providers.transport import Transport
-from tasks.providers.vendor_errors import from_body, from_response, translated
-from tasks.schema import MAX_DEPTH, depth_of
+from tasks.providers.stream_relay import Hearing
 
 if TYPE_CHECKING:
     import anthropic

@@ -6,8 +6,11 @@ from typing import Any, ClassVar
 import anthropic
 import httpx2
 
+from breakwater.attempt import UNCOUNTED, Usage
+from breakwater.content import Media, Tool
+from breakwater.content import Message as Turn
+from breakwater.errors import ServerError, TruncatedAnswer, UnfinishedAnswer
 from tasks.config import ProviderSettings
-from tasks.errors import ServerError, TruncatedAnswer, UnfinishedAnswer
 from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
@@ -21,13 +24,12 @@ from tasks.providers.adapter import (
     string,
 )
 from tasks.providers.anthropic_stream import MessageStream, blocks_of
-from tasks.providers.base import UNCOUNTED, Completion, Media, Request, Tool, Usage
-from tasks.providers.base import Message as Turn
+from tasks.providers.base import Completion, Request
 from tasks.providers.counting import Counts, settled
 from tasks.providers.counts import breakdown, count, details, total
-from tasks.providers.error_bodies import is_error
-from tasks.providers.hearing import Hearing
+from tasks.providers.errors.bodies import is_error
 from tasks.providers.schemas import Unsayable, closed
+from tasks.providers.stream_relay import Hearing
 
 MAX_TOKENS = 4096
 """The API insists on a bound; this is taken where nobody gave `max_output_tokens`."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.errors import GarbledAnswer, ProviderError
+from breakwater.errors import GarbledAnswer, ProviderError
 from tasks.providers.counts import whole
-from tasks.providers.error_bodies import is_error
-from tasks.providers.hearing import Hearing, Said
+from tasks.providers.errors.bodies import is_error
+from tasks.providers.stream_relay import Hearing, Said
 from tasks.providers.tool_calls import new_call_id
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]

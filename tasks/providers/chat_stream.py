@@ -9,10 +9,10 @@ knows. A finish reason by itself ends nothing: gateways send one in every chunk.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tasks.errors import ProviderError
+from breakwater.errors import ProviderError
 from tasks.providers.alternatives import Alternatives
-from tasks.providers.error_bodies import is_error
-from tasks.providers.hearing import Hearing, Said
+from tasks.providers.errors.bodies import is_error
+from tasks.providers.stream_relay import Hearing, Said
 from tasks.providers.tool_calls import ToolCalls, pieces_of
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]

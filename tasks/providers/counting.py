@@ -23,7 +23,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from tasks.providers.base import UNCOUNTED, Usage
+from breakwater.attempt import UNCOUNTED, Usage
 from tasks.providers.counts import breakdown, count, details
 
 ASKED = ("prompt_tokens", "input_tokens")

@@ -14,14 +14,16 @@ import httpx2
 from google import genai
 from google.genai import errors, types
 
-from tasks.config import ProviderSettings
-from tasks.errors import (
+from breakwater.attempt import UNCOUNTED, Usage
+from breakwater.content import Media, Message, Tool, ToolCall
+from breakwater.errors import (
     AuthenticationFailed,
     GarbledAnswer,
     ProviderError,
     UnfinishedAnswer,
     UnsupportedInput,
 )
+from tasks.config import ProviderSettings
 from tasks.providers.adapter import (
     CHECK_S,
     Adapter,
@@ -33,22 +35,13 @@ from tasks.providers.adapter import (
     string,
 )
 from tasks.providers.alternatives import Alternatives
-from tasks.providers.base import (
-    UNCOUNTED,
-    Completion,
-    Media,
-    Message,
-    Request,
-    Tool,
-    ToolCall,
-    Usage,
-)
+from tasks.providers.base import Completion, Request
 from tasks.providers.counting import Counts, settled
 from tasks.providers.counts import breakdown, count, total
-from tasks.providers.error_bodies import is_error
+from tasks.providers.errors.bodies import is_error
 from tasks.providers.google_caches import Caches, Prefix
-from tasks.providers.hearing import Hearing, Said
-from tasks.providers.terms import terms
+from tasks.providers.http.call_limits import terms
+from tasks.providers.stream_relay import Hearing, Said
 from tasks.providers.tool_calls import new_call_id
 
 SERVER_TIMEOUT_S = 10

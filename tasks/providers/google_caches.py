@@ -16,7 +16,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from google import genai
 from google.genai import types
 
-from tasks.errors import Cancelled
+from breakwater.errors import Cancelled
 
 MIN_CHARS = 16_384
 """4,096 tokens, the most that any Gemini asks a cache to have, at four characters each."""

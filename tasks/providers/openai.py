@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import httpx2
 import openai
 
+from breakwater.content import Media, Message
+from breakwater.errors import ServerError, UnfinishedAnswer
 from tasks.config import ProviderSettings
-from tasks.errors import ServerError, UnfinishedAnswer
 from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
@@ -22,9 +23,8 @@ from tasks.providers.adapter import (
     streamed,
     string,
 )
-from tasks.providers.base import Completion, Media, Message, Request
-from tasks.providers.error_bodies import is_error
-from tasks.providers.hearing import Hearing
+from tasks.providers.base import Completion, Request
+from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
     cache_key,
     choice,
@@ -34,6 +34,7 @@ from tasks.providers.openai_forms import (
 )
 from tasks.providers.responses_stream import ResponseStream, parts_of
 from tasks.providers.schemas import is_object
+from tasks.providers.stream_relay import Hearing
 
 
 class OpenAIProvider(Adapter):

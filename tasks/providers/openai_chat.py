@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import httpx2
 import openai
 
-from tasks.config import ProviderSettings
-from tasks.errors import (
+from breakwater.content import Media, Message, Tool, ToolCall
+from breakwater.errors import (
     ContextWindowExceeded,
     GarbledAnswer,
     Overloaded,
@@ -20,6 +20,7 @@ from tasks.errors import (
     ServerError,
     TruncatedAnswer,
 )
+from tasks.config import ProviderSettings
 from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
@@ -35,10 +36,9 @@ from tasks.providers.adapter import (
     string,
 )
 from tasks.providers.alternatives import Alternatives
-from tasks.providers.base import Completion, Media, Message, Request, Tool, ToolCall
+from tasks.providers.base import Completion, Request
 from tasks.providers.chat_stream import ChatStream, error_in, reason_of, text_of, usage_of
-from tasks.providers.error_bodies import is_error
-from tasks.providers.hearing import Hearing
+from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
     cache_key,
     choice,
@@ -47,6 +47,7 @@ from tasks.providers.openai_forms import (
     json_schema,
 )
 from tasks.providers.schemas import is_object
+from tasks.providers.stream_relay import Hearing
 from tasks.providers.tool_calls import pieces_of
 
 _DOCUMENTS = frozenset({"application/pdf"})

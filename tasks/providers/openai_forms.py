@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from breakwater.attempt import UNCOUNTED, Usage
+from breakwater.content import Tool
 from tasks.providers.adapter import instructions, parameters
-from tasks.providers.base import UNCOUNTED, Request, Tool, Usage
+from tasks.providers.base import Request
 from tasks.providers.counting import of_openai
 from tasks.providers.schemas import rooted, strict
 

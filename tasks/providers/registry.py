@@ -18,19 +18,13 @@ from importlib import import_module
 import structlog
 
 from breaker import BreakerOpen, Breakers, BreakerState, SharedCircuitBreaker
+from breakwater.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout, nearest
+from tasks.admission.passes import Gates, Pass, pair_name, settle
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.errors import (
-    BreakwaterError,
-    HostFault,
-    ProviderError,
-    ProviderTimeout,
-    nearest,
-)
 from tasks.ledger.prices import PriceList
 from tasks.providers.base import Provider
-from tasks.providers.host_faults import not_built
+from tasks.providers.http.host_faults import not_built
 from tasks.providers.models import unlisted
-from tasks.providers.passes import Gates, Pass, pair_name, settle
 
 ADAPTERS = {
     "anthropic": "tasks.providers.anthropic:AnthropicProvider",

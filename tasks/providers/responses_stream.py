@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.errors import ProviderError
-from tasks.providers.hearing import Hearing, Said
+from breakwater.errors import ProviderError
+from tasks.providers.stream_relay import Hearing, Said
 from tasks.providers.tool_calls import new_call_id
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]

@@ -17,7 +17,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from tasks.providers.base import Message
+from breakwater.content import Message
 from tasks.providers.tool_calls import new_call_id
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -14,11 +14,12 @@ import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from breaker import threads
-from tasks.call import MAX_BYTES
-from tasks.delivery.store import RESULT, Store
-from tasks.encryption import seal
-from tasks.providers.base import Delta, TextDelta
-from tasks.streaming.events import RESTART, TEXT, TOOL_CALL, key_of
+from breakwater.asking.events import RESTART, TEXT, TOOL_CALL, key_of
+from breakwater.calls.call import MAX_BYTES
+from breakwater.content import Delta, TextDelta
+from breakwater.messaging.names import RESULT
+from breakwater.redis.encryption import seal
+from tasks.delivery.store import Store
 
 BATCH_S = 0.02
 """Deltas that come within this go out together."""

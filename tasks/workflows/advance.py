@@ -12,56 +12,28 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Task, states
+from celery import states
 from celery.exceptions import Ignore, Reject, TaskRevokedError
-from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks import tracing
-from tasks.completion import complete
-from tasks.enqueuing import follow_up
-from tasks.errors import BadTask, BreakwaterError, LoopExhausted, UnknownRun
-from tasks.queue import COMMON_QUEUE, STEP, app
-from tasks.workflows import facts
-from tasks.workflows.course import Place, current, judged
-from tasks.workflows.definition import Definition, Loop
-from tasks.workflows.store import OVER, RUN, Move, Snapshot, Store, facts_of
-from tasks.workflows.template import INPUT, Reference, parse, render
+from breakwater import executors
+from breakwater.app import app
+from breakwater.completion import complete
+from breakwater.errors import BadTask, LoopExhausted, UnknownRun
+from breakwater.messaging.names import STEP
+from breakwater.workflows import summary
+from breakwater.workflows.definition import Definition, Loop
+from breakwater.workflows.progress import Place, current, judged
+from breakwater.workflows.run_store import OVER, RUN, Move, Snapshot, Store, facts_of
+from breakwater.workflows.step import Step, outcome_of, step
+from breakwater.workflows.template import INPUT, Reference, parse, render
 
 ENQUEUED, ENDED = "enqueued", "ended"
 
 
-class Step(Task):  # type: ignore[misc]
-    """The task class behind `workflow`: its messages may carry an answer, which nobody is shown."""
-
-    Request = "tasks.delivery.request:QuietRequest"
-    throws = (BreakwaterError,)
-    max_retries = None
-
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Queue it for any worker; options are Celery's."""
-        options.update(queue=COMMON_QUEUE, argsrepr="(…)", kwargsrepr="{…}")
-        options["task_id"] = options.get("task_id") or uuid()
-        options.setdefault("shadow", STEP)
-        headers = dict(options.pop("headers", None) or {})
-        with tracing.publishing("", COMMON_QUEUE, options["task_id"], headers):
-            return follow_up(
-                lambda: super(Step, self).apply_async(args, kwargs, headers=headers, **options)
-            )
-
-
-@app.task(bind=True, base=Step, name=STEP, typing=False, ignore_result=True)
-def step(self: Task, answer: Any = None, *, run: str, turn: str = "", again: bool = False) -> None:
-    """
-    Do what comes next in a run.
-
-    Args:
-        answer: The result of the turn's task, if this follows it.
-        run: Its id.
-        turn: The key of the turn that has come to an end, or is to be looked at.
-        again: Enqueue what runs once more: its message may be lost.
-    """
+def execute(answer: Any, run: str, turn: str, again: bool) -> None:
+    """Do what comes next in a run, as `workflow` has it."""
     try:
         Advance(Store(app.backend.client), run).go_on(turn, answer, again=again)
     except UnknownRun as gone:
@@ -69,6 +41,10 @@ def step(self: Task, answer: Any = None, *, run: str, turn: str = "", again: boo
     except (RedisError, OperationalError) as error:
         # Nothing is half done; the message goes back and finds the run where it stands.
         raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
+
+
+Step.Request = "tasks.delivery.request:QuietRequest"
+executors.install(STEP, execute)
 
 
 class Advance:
@@ -183,14 +159,14 @@ class Advance:
         return self._store.answers(self._run, keys)
 
     def _succeed(self, place: Place, result: Mapping[str, Any]) -> None:
-        known = facts.of_answer(result, judged(place, result))
+        known = summary.of_answer(result, judged(place, result))
         key = place.turn.key
         self._move([Move(key, "running", "succeeded", known)], {key: dict(result)})
 
     def _stop(self, place: Place, error: Exception) -> None:
         """End a turn, and the run with it, that failed or was cancelled."""
         to = "cancelled" if isinstance(error, TaskRevokedError) else "failed"
-        known = {} if to == "cancelled" else facts.of_error(error)
+        known = {} if to == "cancelled" else summary.of_error(error)
         key = place.turn.key
         moves = [Move(key, "running", to, known), Move(RUN, "running", to, _named(error, to))]
         self._move(moves, {"error": told(error)})
@@ -210,7 +186,7 @@ class Advance:
 
     def _fail(self, seen: Snapshot, error: Exception) -> None:
         """Fail a run that nobody here can go on with; what is out may be answered all the same."""
-        known = facts.of_error(error)
+        known = summary.of_error(error)
         moves = [Move(key, "running", "failed", known) for key in seen.running()]
         moves.append(Move(RUN, seen.state, "failed", _named(error, "failed")))
         self._move(moves, {"error": told(error)})
@@ -226,19 +202,9 @@ class Advance:
         seen = self._store.look(self._run)
         for key in seen.untold:
             if self._store.tells(self._run, key):
-                line = facts.line(seen.name, self._run, seen.turns[key])
+                line = summary.line(seen.name, self._run, seen.turns[key])
                 structlog.get_logger("breakwater").info("stage", **line)
         return seen
-
-
-def outcome_of(task_id: str) -> tuple[str, Any]:
-    """Return the state of a task's result (PENDING if it has none), and what it is."""
-    backend = app.backend
-    meta = backend.client.get(backend.get_key_for_task(task_id))
-    if not meta:
-        return states.PENDING, None
-    known = backend.meta_from_decoded(backend.decode(meta))
-    return known["status"], known["result"]
 
 
 def told(error: Exception) -> dict[str, Any]:

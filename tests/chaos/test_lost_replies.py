@@ -11,10 +11,10 @@ from celery.backends.redis import (
     CHORD_PART_RETURN_LUA,
 )
 
+from breakwater.messaging.outbox import put_script
+from breakwater.workflows.run_store import Store as RunStore
 from simulator.client import Simulator
-from tasks.delivery.outbox import put_script
 from tasks.delivery.store import Store
-from tasks.workflows.store import Store as RunStore
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import Fleet, fleet, wait_for
 

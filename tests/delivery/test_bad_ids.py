@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import redis
 
+from breakwater.errors import InvalidMessage
 from tasks import app
 from tasks.delivery import envelope
 from tasks.delivery.store import Store
-from tasks.errors import InvalidMessage
 from tests.support.hostile import old, sound
 
 BAD = {

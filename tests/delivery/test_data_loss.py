@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
-from tasks.delivery.keeper import Keeper
 from tasks.delivery.lease import Lease, Superseded
+from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import LEASE_MS, Delivery
 from tests.delivery.conftest import QUEUE, Bench
 

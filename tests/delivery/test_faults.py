@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as Away
 from tasks.delivery import consumer as module
 from tasks.delivery.consumer import Consumer
 from tasks.delivery.faults import FIRST_REST_S, LONGEST_REST_S, ODD_AT, Odd, Rest
-from tasks.delivery.keeper import Keeper
+from tasks.delivery.lease_keeper import Keeper
 from tests.delivery.conftest import QUEUE, Bench
 
 HOST_FAULTS = [

@@ -6,10 +6,10 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from tasks.connection import client as connect
+from breakwater.redis.connection import client as connect
+from breakwater.redis.foreign_keys import STEP, foreign, named, types
 from tasks.delivery.blocked import SAY_EVERY_S, Blocked
 from tasks.delivery.store import Store
-from tasks.foreign_keys import STEP, foreign, named, types
 
 KEYS = {
     "taken", "taken:until", "begun", "flights", "delayed", "delayed:messages", "delayed:queues",

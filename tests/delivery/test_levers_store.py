@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import redis
 
+from breakwater.messaging.journal import Operations, act
+from breakwater.messaging.whereabouts import Hold
 from tasks.delivery.store import FEW_MS, LEASE_MS
-from tasks.fleet import Fleet, Hold, View
-from tasks.operations import Operations, act
+from tasks.operations.fleet import Fleet, View
 
 QUEUE, OTHER = "role.coder", "role.planner"
 ABOUT = {

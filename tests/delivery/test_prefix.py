@@ -11,12 +11,12 @@ from redis.exceptions import NoScriptError
 from breaker.address import Address
 from breaker.fleet import Breakers
 from breaker.prefix import Prefixer, prefix
-from tasks.connection import async_client, client
-from tasks.delivery.outbox import Letter, put, put_script
+from breakwater.errors import ConfigError
+from breakwater.messaging.outbox import Letter, put, put_script
+from breakwater.redis.connection import async_client, client
 from tasks.delivery.store import Store
 from tasks.delivery.transport import Channel
-from tasks.errors import ConfigError
-from tasks.fleet import Fleet
+from tasks.operations.fleet import Fleet
 
 COMMANDS = """
     GET k                               -> GET p:k

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES, PRIORITY_MARK, list_of
+from breakwater.messaging.names import PRIORITY_MARK, list_of
+from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 

@@ -6,11 +6,11 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
+from breakwater.errors import ConfigError
+from breakwater.redis.connection import client as connect
 from tasks import app
-from tasks.connection import client as connect
 from tasks.delivery import strangers
 from tasks.delivery.store import Store
-from tasks.errors import ConfigError
 from tests.support.hostile import old, raw, sound
 
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 import pytest
 
 from tasks.delivery import store
-from tasks.delivery.keeper import Keeper
+from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import LEASE_MS, MAX_ALONE, MAX_LOST
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
@@ -395,6 +395,6 @@ def test_a_message_without_an_id_is_counted_too(bench: Bench, raw: str) -> None:
 
 def test_both_sides_count_alike() -> None:
     """The numbers stand in the script and in Python."""
-    lua = (files("tasks.delivery") / "scripts" / "delivery.lua").read_text()
+    lua = (files("breakwater.messaging") / "scripts" / "delivery.lua").read_text()
 
     assert f"local MAX_LOST, MAX_ALONE = {store.MAX_LOST}, {store.MAX_ALONE}" in lua

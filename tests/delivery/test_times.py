@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.delivery import times
+from breakwater.messaging import times
 from tasks.delivery.request import QuietRequest
 
 NOW = 1_800_000_000_000

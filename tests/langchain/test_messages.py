@@ -16,11 +16,11 @@ from langchain_core.messages import (
 from langchain_core.tools import Tool, tool
 from pydantic import BaseModel
 
-from tasks.call import Call
-from tasks.errors import InvalidOption, InvalidPrompt
-from tasks.langchain.answers import message_of
-from tasks.langchain.messages import prompt_of
-from tasks.langchain.tools import choice_of, schema_of, tool_of
+from breakwater.calls.call import Call
+from breakwater.errors import InvalidOption, InvalidPrompt
+from breakwater.langchain.answers import message_of
+from breakwater.langchain.messages import prompt_of
+from breakwater.langchain.tools import choice_of, schema_of, tool_of
 from tests.support.server_tools import SERVER_TOOLS
 
 B64 = "aGVsbG8="

@@ -12,9 +12,9 @@ from celery import states
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 
-from simulator.client import Simulator
-from tasks import app
-from tasks.errors import (
+from breakwater.asking.listener import listener
+from breakwater.asking.pending import Question
+from breakwater.errors import (
     BreakwaterError,
     Cancelled,
     DeadlineExceeded,
@@ -22,9 +22,9 @@ from tasks.errors import (
     InvalidRequest,
     UnknownRole,
 )
-from tasks.langchain import ChatBreakwater
-from tasks.langchain.listener import listener
-from tasks.langchain.question import Question
+from breakwater.langchain import ChatBreakwater
+from simulator.client import Simulator
+from tasks import app
 from tests.langchain.conftest import House
 from tests.support.fleet import wait_for
 
@@ -284,7 +284,7 @@ def test_who_waits_in_the_child_of_a_fork_is_heard(house: House) -> None:
     """The parent's listening thread is not in the child."""
     printed = house.workers.run("""
 import asyncio, os
-from tasks.langchain import ChatBreakwater
+from breakwater.langchain import ChatBreakwater
 model = ChatBreakwater(role="coder", timeout_s=180)
 print(asyncio.run(model.ainvoke("parent")).text, flush=True)
 if (pid := os.fork()) == 0:
@@ -301,8 +301,8 @@ def test_without_redis_a_call_fails_within_seconds(house: House) -> None:
     printed = house.workers.run("""
 import asyncio, os
 os.environ["REDIS_URL"] = "redis://127.0.0.1:1/0"
-from tasks.langchain import ChatBreakwater
-from tasks.queue import QueueUnavailable
+from breakwater.langchain import ChatBreakwater
+from breakwater.app import QueueUnavailable
 model = ChatBreakwater(role="coder")
 for ask in (lambda: model.invoke("hi"), lambda: asyncio.run(model.ainvoke("hi")),
             lambda: list(model.stream("hi"))):
@@ -323,7 +323,7 @@ import tasks
 print([name for name in sys.modules if "langchain" in name])
 sys.modules["langchain_core"] = None
 try:
-    from tasks.langchain import ChatBreakwater
+    from breakwater.langchain import ChatBreakwater
 except ImportError as error:
     print(error)
 """

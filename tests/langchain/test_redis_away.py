@@ -12,7 +12,7 @@ from tests.support.spawner import spawn
 
 WAIT = """
 import asyncio
-from tasks.langchain import ChatBreakwater
+from breakwater.langchain import ChatBreakwater
 
 async def all_of_them():
     model = ChatBreakwater(role="local", timeout_s=600)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from breakwater.asking.events import Event
+from breakwater.errors import BreakwaterError
+from breakwater.langchain import AnswerRestarted, ChatBreakwater
+from breakwater.langchain.restart import Handed
 from simulator.client import Simulator
-from tasks.errors import BreakwaterError
-from tasks.langchain import AnswerRestarted, ChatBreakwater
-from tasks.langchain.restart import Handed
-from tasks.streaming.events import Event
 from tests.support.fleet import wait_for
 
 pytestmark = pytest.mark.usefixtures("simulator")

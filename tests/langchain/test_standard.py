@@ -11,8 +11,8 @@ from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from breakwater.langchain import ChatBreakwater
 from simulator.client import Simulator
-from tasks.langchain import ChatBreakwater
 from tests.langchain.conftest import ADAPTERS, documented_skips
 
 PNG = base64.b64decode(

@@ -7,10 +7,10 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, field_validator
 
+from breakwater.errors import ContentFiltered, InvalidOption, SchemaViolated
+from breakwater.langchain import ChatBreakwater
+from breakwater.langchain.tools import Parser
 from simulator.client import Simulator
-from tasks.errors import ContentFiltered, InvalidOption, SchemaViolated
-from tasks.langchain import ChatBreakwater
-from tasks.langchain.tools import Parser
 
 pytestmark = pytest.mark.usefixtures("simulator")
 

@@ -15,13 +15,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from tasks.errors import ConfigError
+from breakwater.attempt import UNCOUNTED, Cost
+from breakwater.errors import ConfigError
 from tasks.ledger.database import ROUNDED_TO, Database
 from tasks.ledger.export import export
-from tasks.ledger.prices import Cost
 from tasks.ledger.summary import GROUPS, Where, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
-from tasks.providers.base import UNCOUNTED
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
 from tests.support.spawner import spawn
 

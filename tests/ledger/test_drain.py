@@ -11,13 +11,13 @@ from cryptography.fernet import Fernet
 from redis.exceptions import ConnectionError as Away
 from sqlalchemy.exc import OperationalError
 
-from tasks.encryption import KEYS, seal
-from tasks.errors import ConfigError
-from tasks.ledger import spool, stream
+from breakwater.errors import ConfigError
+from breakwater.redis.encryption import KEYS, seal
+from tasks.ledger import redis_queue, spool
 from tasks.ledger.database import Database
 from tasks.ledger.drain import AT_ONCE, DRAINER, TURN_MS, Drain
 from tasks.ledger.export import export
-from tasks.ledger.stream import LEDGER
+from tasks.ledger.redis_queue import LEDGER
 from tasks.ledger.summary import Where
 from tests.support.ledger_rows import abandoned, row
 from tests.support.waiting import wait_until
@@ -57,7 +57,7 @@ def outcomes(url: str) -> list[str]:
 
 def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drain, url: str) -> None:
     """More than one batch of them."""
-    stream.send(client, [row(f"t{i}") for i in range(AT_ONCE + 3)])
+    redis_queue.send(client, [row(f"t{i}") for i in range(AT_ONCE + 3)])
 
     drained = drain.drain()
 
@@ -68,7 +68,7 @@ def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drain, url: str
 def test_one_drains_at_a_time(client: redis.Redis, drain: Drain, url: str) -> None:
     """Another waits for its turn to end; rows are not lost on the way."""
     client.set(DRAINER, "another:1", px=200)
-    stream.send(client, [row()])
+    redis_queue.send(client, [row()])
 
     assert drain.drain() is None
     assert client.xlen(LEDGER) == 1
@@ -77,7 +77,7 @@ def test_one_drains_at_a_time(client: redis.Redis, drain: Drain, url: str) -> No
 
 def test_rows_stay_in_redis_until_the_database_has_them(client: redis.Redis, url: str) -> None:
     """A database that is away takes none; the next time they all come."""
-    stream.send(client, [row("a"), row("b")])
+    redis_queue.send(client, [row("a"), row("b")])
 
     def away() -> Database:
         raise OperationalError("x", {}, Exception())
@@ -93,7 +93,7 @@ def test_whoever_dies_between_database_and_redis_doubles_nothing(
     client: redis.Redis, url: str
 ) -> None:
     """The next brings the same rows again."""
-    stream.send(client, [row("a"), abandoned("b")])
+    redis_queue.send(client, [row("a"), abandoned("b")])
     with Database(url) as database:
         database.add([row("a"), abandoned("b")])
 
@@ -110,7 +110,7 @@ def test_what_redis_does_not_take_waits_on_the_disk(
         def pipeline(self, **_: object) -> None:
             raise Away
 
-    stream.write(Gone(), [row("a"), row("b")])  # type: ignore[arg-type]
+    redis_queue.write(Gone(), [row("a"), row("b")])  # type: ignore[arg-type]
     assert len(spool.files()) == 1
 
     drain.start()
@@ -125,7 +125,7 @@ def test_the_thread_brings_the_rest_when_it_stops(
     """Nothing waits for a worker that may never come."""
     drain.start()
     wait_until(lambda: client.exists(DRAINER))
-    stream.send(client, [row()])
+    redis_queue.send(client, [row()])
 
     drain.stop()
 
@@ -138,7 +138,7 @@ def test_encrypted_rows_are_opened(
 ) -> None:
     """With the key; without it they stay where they are."""
     monkeypatch.setenv(KEYS, Fernet.generate_key().decode())
-    stream.send(client, [seal(row(metadata={"name": "CANARY"}))])
+    redis_queue.send(client, [seal(row(metadata={"name": "CANARY"}))])
     assert b"CANARY" not in str(client.xrange(LEDGER)).encode()
 
     with monkeypatch.context() as without:
@@ -155,7 +155,7 @@ def test_a_turn_lasts_no_longer_though_the_servers_clock_stepped_back(
     client: redis.Redis, drain: Drain
 ) -> None:
     """Redis keeps a key until a moment, which is further away then."""
-    stream.send(client, [row("t")])
+    redis_queue.send(client, [row("t")])
     client.set(DRAINER, "dead:1", px=3600_000)
 
     first = drain.drain()

@@ -9,9 +9,9 @@ import pytest
 from genai_prices import Usage as TheirUsage
 from genai_prices.data_snapshot import get_snapshot
 
+from breakwater.attempt import Cost, Usage
 from tasks.config import ProviderSettings, Settings
-from tasks.ledger.prices import MAX_KNOWN, Cost, PriceList, of_model
-from tasks.providers.base import Usage
+from tasks.ledger.prices import MAX_KNOWN, PriceList, of_model
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AT_MS = int(AT.timestamp() * 1000)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from breakwater import errors
+from breakwater.attempt import UNCOUNTED, Usage
+from breakwater.errors import ProviderError
 from simulator.client import Simulator
-from tasks import errors
-from tasks.errors import ProviderError
-from tasks.providers.base import UNCOUNTED, Usage
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request

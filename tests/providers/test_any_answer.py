@@ -15,10 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from breakwater.content import Delta, TextDelta
+from breakwater.errors import ProviderError, TruncatedAnswer, UnfinishedAnswer
 from tasks.config.settings import Settings
-from tasks.errors import ProviderError, TruncatedAnswer, UnfinishedAnswer
 from tasks.ledger.prices import PriceList
-from tasks.providers.base import Completion, Delta, Provider, TextDelta
+from tasks.providers.base import Completion, Provider
 from tests.providers.test_stream_shapes import SHAPES, TOOLS, body_of
 from tests.support.vendors import answer_of, request, settings_for
 from tests.support.wires import Wire

@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tasks import errors
-from tasks.providers.bounded import MAX_BODY, MAX_ERROR, MAX_EVENT, bounded
+from breakwater import errors
+from tasks.providers.http.bounded import MAX_BODY, MAX_ERROR, MAX_EVENT, bounded
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request
@@ -31,7 +31,7 @@ def bomb(size: int, before: bytes = b'{"a": "') -> bytes:
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that are reached sooner."""
     for name, size in (("MAX_BODY", 256), ("MAX_ERROR", 32), ("MAX_EVENT", 32)):
-        monkeypatch.setattr(f"tasks.providers.bounded.{name}", size * KIB)
+        monkeypatch.setattr(f"tasks.providers.http.bounded.{name}", size * KIB)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 import pytest
 
+from breakwater.errors import AuthenticationFailed, ConnectionFailed
 from simulator.client import Simulator
-from tasks.errors import AuthenticationFailed, ConnectionFailed
 from tests.providers.conftest import Build
 from tests.support.vendors import KEY
 

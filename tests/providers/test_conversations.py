@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks import errors
-from tasks.providers.base import Media, Message, Tool, ToolCall
+from breakwater import errors
+from breakwater.content import Media, Message, Tool, ToolCall
 from tasks.providers.base import Request as Asked
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from breakwater.attempt import UNCOUNTED, Usage
 from tasks.config import ProviderSettings, Settings
 from tasks.ledger.prices import PriceList
 from tasks.providers import anthropic, google
-from tasks.providers.base import UNCOUNTED, Usage
 from tasks.providers.openai_forms import counted
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from breakwater.attempt import UNCOUNTED
 from tasks.config.settings import Settings
 from tasks.ledger.prices import PriceList
-from tasks.providers.base import UNCOUNTED, Completion
+from tasks.providers.base import Completion
 from tests.providers.conftest import Answered
 from tests.support.vendors import answer_of, settings_for
 

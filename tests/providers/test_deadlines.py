@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
+from breakwater.calls.call import Call
+from breakwater.errors import DeadlineExceeded
 from simulator.client import Simulator
-from tasks.call import Call
+from tasks.answering.walk import NothingAvailable, route
 from tasks.config import Role, Settings, Target, Timeout
-from tasks.errors import DeadlineExceeded
-from tasks.ledger.account import Account
+from tasks.ledger.attempt_recorder import Account
 from tasks.providers.registry import Registry
-from tasks.routing import NothingAvailable, route
 from tests.support.loopback import Loopback
 from tests.support.vendors import settings_for
 

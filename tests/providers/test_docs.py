@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from tasks import errors
-from tasks.config import PARAMS
+from breakwater import errors
+from breakwater.calls.params import PARAMS
 from tasks.providers.adapter import Adapter
 from tests.providers.conftest import Build
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tasks import errors
-from tasks.errors import ProviderError
+from breakwater import errors
+from breakwater.errors import ProviderError
 from tasks.providers.base import Provider
 from tests.support.error_table import bodies, table, written
 from tests.support.vendors import provider_for, request

@@ -2,10 +2,10 @@
 
 import pytest
 
+from breakwater import errors
+from breakwater.errors import ProviderError
 from simulator.client import Simulator
 from simulator.faults import KINDS
-from tasks import errors
-from tasks.errors import ProviderError
 from tests.providers.conftest import Build
 from tests.support.vendors import request
 

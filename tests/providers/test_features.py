@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from breakwater import errors
+from breakwater.content import Delta, Media, Message, TextDelta, Tool, ToolCallDelta
+from breakwater.errors import ProviderError
 from simulator.client import Simulator
-from tasks import errors
-from tasks.errors import ProviderError
-from tasks.providers.base import (
-    Completion,
-    Delta,
-    Media,
-    Message,
-    Request,
-    TextDelta,
-    Tool,
-    ToolCallDelta,
-)
+from tasks.providers.base import Completion, Request
 from tests.providers import features
 from tests.providers.conftest import Build
 from tests.providers.features import DROPPED, FEATURES, REFUSED, verdict

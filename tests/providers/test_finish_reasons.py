@@ -10,8 +10,8 @@ from openai.types.chat.chat_completion_chunk import Choice
 from openai.types.responses import ResponseStatus
 from openai.types.responses.response import IncompleteDetails
 
-from tasks import errors
-from tasks.errors import ProviderError
+from breakwater import errors
+from breakwater.errors import ProviderError
 from tasks.providers.anthropic import AnthropicProvider
 from tasks.providers.google import GoogleProvider
 from tasks.providers.openai import OpenAIProvider

@@ -16,8 +16,8 @@ from gevent import monkey
 monkey.patch_all()
 import sys
 import gevent
-from tasks.errors import Cancelled, ProviderTimeout
-from tasks.providers import transport
+from breakwater.errors import Cancelled, ProviderTimeout
+from tasks.providers.http import transport
 from tests.support.vendors import provider_for, request
 
 url = sys.argv[1]

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from breakwater import errors
+from breakwater.content import Message
 from simulator.client import Simulator
-from tasks import errors
-from tasks.providers import terms
-from tasks.providers.base import Message, Request
+from tasks.providers.base import Request
 from tasks.providers.google_caches import KEPT_S, RENEWED_S, RETRY_S, Caches, Prefix
+from tasks.providers.http import call_limits
 from tests.providers.conftest import Build
 
 LONG = "be brief " * 2000
@@ -171,4 +172,4 @@ def test_making_a_cache_is_held_to_no_streams_pace(
     )  # fmt: skip
 
     assert sent == [1, 1], "the cache's request, and the call itself"
-    assert terms.current.pace is None
+    assert call_limits.current.pace is None

@@ -15,16 +15,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from breaker import Breakers
-from tasks import errors
-from tasks.call import Call
+from breakwater import errors
+from breakwater.calls.call import Call
+from breakwater.errors import HostFault
+from tasks.answering.walk import NothingAvailable, route
 from tasks.config import ProviderSettings, Role, Settings, Target
-from tasks.errors import HostFault
-from tasks.ledger.account import Account
+from tasks.ledger.attempt_recorder import Account
 from tasks.providers import registry as registry_module
-from tasks.providers import transport
-from tasks.providers.host import host_fault
+from tasks.providers.http import transport
+from tasks.providers.http.host import host_fault
 from tasks.providers.registry import Registry, preload
-from tasks.routing import NothingAvailable, route
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.ports import free_port

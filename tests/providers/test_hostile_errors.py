@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import errors
-from tasks.errors import ProviderError
-from tasks.providers.base import Media, Message, Request
-from tasks.providers.error_bodies import read_error
-from tasks.providers.error_rules import rule_for
-from tasks.providers.retry_after import retry_after_s
-from tasks.providers.vendor_errors import from_body, translated
+from breakwater import errors
+from breakwater.content import Media, Message
+from breakwater.errors import ProviderError
+from tasks.providers.base import Request
+from tasks.providers.errors.bodies import read_error
+from tasks.providers.errors.retry_after import retry_after_s
+from tasks.providers.errors.rules import rule_for
+from tasks.providers.errors.vendor_errors import from_body, translated
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import KEY, request

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
+from breakwater import errors
+from breakwater.attempt import Usage
 from simulator.client import Simulator
-from tasks import errors
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 from tests.support.vendors import request, settings_for
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
+from breakwater.attempt import Usage
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 
 
@@ -118,6 +119,6 @@ def test_a_breaker_goes_by_new_rules_and_keeps_its_state(breakers: Breakers) -> 
 
 
 def _overloaded() -> Exception:
-    from tasks.errors import Overloaded
+    from breakwater.errors import Overloaded
 
     return Overloaded("a: overloaded")

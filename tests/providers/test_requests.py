@@ -7,10 +7,10 @@ import pytest
 from google.genai import types
 from structlog.testing import capture_logs
 
-from tasks.config import PARAMS
-from tasks.config.params import NOT_TAKEN
+from breakwater.calls.params import NOT_TAKEN, PARAMS
+from breakwater.content import Message, Tool
 from tasks.providers.adapter import Adapter
-from tasks.providers.base import Message, Request, Tool
+from tasks.providers.base import Request
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import KEY, answer_of

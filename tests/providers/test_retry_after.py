@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from breakwater.errors import ProviderError, RateLimited
 from simulator.client import Simulator
-from tasks.errors import ProviderError, RateLimited
-from tasks.providers.retry_after import retry_after_s
+from tasks.providers.errors.retry_after import retry_after_s
 from tests.providers.conftest import Build
 from tests.support.vendors import request
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import errors
-from tasks.call import Call, bind
-from tasks.langchain.answers import message_of
-from tasks.langchain.messages import prompt_of
+from breakwater import errors
+from breakwater.calls.call import Call, bind
+from breakwater.content import Message, ToolCall
+from breakwater.langchain.answers import message_of
+from breakwater.langchain.messages import prompt_of
 from tasks.providers.adapter import Adapter, Answer, prepared
-from tasks.providers.base import Completion, Message, Request, ToolCall
-from tasks.providers.hearing import Hearing
+from tasks.providers.base import Completion, Request
 from tasks.providers.round_trip import name_of, plain, well_formed, with_unique_ids
+from tasks.providers.stream_relay import Hearing
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendor_rules import faults

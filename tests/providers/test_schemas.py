@@ -5,7 +5,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tasks import errors
+from breakwater import errors
 from tasks.providers.schemas import Unsayable, closed, rooted, strict
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
+from breakwater.errors import ProviderError
 from simulator.client import Simulator
-from tasks.errors import ProviderError
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import request, settings_for

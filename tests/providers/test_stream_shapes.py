@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import errors
-from tasks.errors import ProviderError
-from tasks.providers.base import Completion, Delta, Provider, TextDelta, Tool, ToolCallDelta
+from breakwater import errors
+from breakwater.content import Delta, TextDelta, Tool, ToolCallDelta
+from breakwater.errors import ProviderError
+from tasks.providers.base import Completion, Provider
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import request

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from breakwater import errors
+from breakwater.content import Delta, TextDelta
+from breakwater.errors import ProviderError
 from simulator.client import Simulator
-from tasks import errors
-from tasks.errors import ProviderError
-from tasks.providers import transport
-from tasks.providers.base import Delta, TextDelta
+from tasks.providers.http import transport
 from tests.providers.conftest import Build
 from tests.providers.test_faults import FAULTS, SLOW
 from tests.providers.test_transport import in_flight, listening, wait_until

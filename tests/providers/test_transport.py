@@ -15,9 +15,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from breakwater.errors import Cancelled, ConnectionFailed, ProviderError, ProviderTimeout
 from simulator.client import Simulator
-from tasks.errors import Cancelled, ConnectionFailed, ProviderError, ProviderTimeout
-from tasks.providers import transport
+from tasks.providers.http import transport
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from tasks import errors
-from tasks.errors import ProviderError
-from tasks.providers.vendor_errors import translated
+from breakwater import errors
+from breakwater.errors import ProviderError
+from tasks.providers.errors.vendor_errors import translated
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import request

@@ -8,11 +8,12 @@ import pytest
 import redis
 from celery import states
 
+from breakwater.asking.events import key_of
+from breakwater.errors import BreakwaterError
+from breakwater.messaging.names import RESULT
+from breakwater.redis.connection import client
 from tasks import app
-from tasks.connection import client
-from tasks.delivery.store import RESULT, Store
-from tasks.errors import BreakwaterError
-from tasks.streaming.events import key_of
+from tasks.delivery.store import Store
 from tasks.streaming.writer import Teller, Writer
 
 QUEUE = "role.coder"

@@ -10,10 +10,10 @@ import pytest
 from celery.exceptions import TimeoutError as WaitedTooLong
 
 from breaker import threads
+from breakwater.asking.events import Event, key_of
+from breakwater.content import TextDelta, ToolCallDelta
+from breakwater.errors import TruncatedAnswer
 from tasks import stream
-from tasks.errors import TruncatedAnswer
-from tasks.providers.base import TextDelta, ToolCallDelta
-from tasks.streaming.events import Event, key_of
 from tasks.streaming.writer import Writer
 from tests.streaming.conftest import Told
 from tests.support.fault_proxy import FaultProxy

@@ -5,9 +5,7 @@ import random
 from decimal import Decimal
 from typing import Any
 
-from tasks.ledger.attempt import Attempt
-from tasks.ledger.prices import Cost
-from tasks.providers.base import Usage
+from breakwater.attempt import Attempt, Cost, Usage
 
 DAY_MS = 24 * 3600 * 1000
 START_MS = 20_000 * DAY_MS

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from breakwater.attempt import Usage
 from tasks.config import ProviderSettings, Role, Settings, Target
-from tasks.providers.base import Completion, Request, Usage
+from tasks.providers.base import Completion, Request
 
 Step = BaseException | str | Callable[[Request], Completion]
 

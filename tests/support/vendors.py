@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from breakwater.content import Message
 from tasks.config import ProviderSettings, Timeout
-from tasks.providers.base import Message, Provider, Request
+from tasks.providers.base import Provider, Request
 from tasks.providers.registry import ADAPTERS
 
 KEY = "sk-test-0123456789"

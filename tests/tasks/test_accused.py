@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
+from tasks.answering.execution import Hand
 from tasks.delivery.lease import Lease
 from tasks.delivery.store import Begun
-from tasks.hand import Hand
 
 
 def hand(breakers: Breakers, accused: str) -> Any:

@@ -8,10 +8,10 @@ import pytest
 from celery import signals
 from cryptography.fernet import Fernet
 
+from breakwater.app import QueueUnavailable
+from breakwater.errors import BadCalls, InvalidOption
+from breakwater.messaging import outbox
 from tasks import complete
-from tasks.delivery import outbox
-from tasks.errors import BadCalls, InvalidOption
-from tasks.queue import QueueUnavailable
 from tests.support.fault_proxy import FaultProxy
 from tests.support.valkey import Server
 from tests.tasks.conftest import Use

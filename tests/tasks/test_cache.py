@@ -6,19 +6,13 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from tasks import cache
-from tasks.call import Call
+from breakwater.attempt import Attempt, Usage
+from breakwater.calls.call import Call
+from breakwater.content import FinishReason, Media, Message, ToolCall
+from tasks.answering import response_cache
+from tasks.answering.walk import Routed
 from tasks.config import CacheSettings, ProviderSettings, Role, Settings, Target
-from tasks.ledger.attempt import Attempt
-from tasks.providers.base import (
-    Completion,
-    FinishReason,
-    Media,
-    Message,
-    ToolCall,
-    Usage,
-)
-from tasks.routing import Routed
+from tasks.providers.base import Completion
 
 PROVIDERS = {
     name: ProviderSettings(name, "openai-chat", "m", base_url=f"http://{name}") for name in "ab"
@@ -30,7 +24,7 @@ TOOL = ToolCall("1", "look", {"b": 1, "a": [2]}, "signed")
 
 
 def digest(call: Call = CALL, role: Role = ROLE, settings: Settings = SETTINGS) -> str:
-    return cache.digest(call, role, settings)
+    return response_cache.digest(call, role, settings)
 
 
 def saying(content: Any, **more: Any) -> Call:
@@ -99,8 +93,8 @@ def test_every_field_of_a_call_that_is_not_the_tasks_own_counts() -> None:
     """What a call learns to say later makes another call unless it is named here."""
     fields = set(Call.__dataclass_fields__)
 
-    assert fields - cache.OF_THE_TASK >= {"role", "messages", "system", "params"}
-    assert {"metadata", "deadline_s"} <= fields & cache.OF_THE_TASK
+    assert fields - response_cache.OF_THE_TASK >= {"role", "messages", "system", "params"}
+    assert {"metadata", "deadline_s"} <= fields & response_cache.OF_THE_TASK
 
 
 def test_with_keys_a_digest_cannot_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +117,9 @@ def routed(finish: FinishReason = "stop", **more: Any) -> Routed:
 @pytest.mark.parametrize("waited", [True, False])
 def test_an_answer_is_found_as_it_was_kept_and_costs_nothing(waited: bool) -> None:
     """Text, data and tool calls to the letter; no tokens, no dollars, no time."""
-    kept = cache.kept("t1", routed("tool_calls", tool_calls=(TOOL,), data={"a": [1]}), 60)
+    kept = response_cache.kept("t1", routed("tool_calls", tool_calls=(TOOL,), data={"a": [1]}), 60)
 
-    found = cache.found(kept["answer"], number=3, waited=waited)
+    found = response_cache.found(kept["answer"], number=3, waited=waited)
 
     assert kept["keep_s"] == 60
     whole = found.completion
@@ -144,15 +138,15 @@ def test_an_answer_is_found_as_it_was_kept_and_costs_nothing(waited: bool) -> No
 @pytest.mark.parametrize("finish", ["length", "refusal", "content_filter"])
 def test_only_whole_good_answers_are_kept(finish: FinishReason) -> None:
     """Of any other it is only kept, for a minute at most, that nobody shall wait for one."""
-    assert cache.kept("t1", routed(finish), 3600) == {"keep_s": 60, "answer": ""}
-    assert cache.kept("t1", routed(finish), 5) == {"keep_s": 5, "answer": ""}
+    assert response_cache.kept("t1", routed(finish), 3600) == {"keep_s": 60, "answer": ""}
+    assert response_cache.kept("t1", routed(finish), 5) == {"keep_s": 5, "answer": ""}
 
 
 def test_what_is_kept_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With keys, nobody reads it in Redis."""
     monkeypatch.setenv("BREAKWATER_ENCRYPTION_KEYS", Fernet.generate_key().decode())
 
-    kept = cache.kept("t1", routed(), 60)["answer"]
+    kept = response_cache.kept("t1", routed(), 60)["answer"]
 
     assert "text" not in kept
-    assert cache.found(kept, number=1, waited=False).completion.text == "text"
+    assert response_cache.found(kept, number=1, waited=False).completion.text == "text"

@@ -5,9 +5,9 @@ from base64 import b64encode
 
 import pytest
 
-from tasks.call import MAX_BYTES, Call, bind
+from breakwater.calls.call import MAX_BYTES, Call, bind
+from breakwater.errors import BadTask, InvalidOption, InvalidPrompt, UnknownRole
 from tasks.delivery.store import MAX_MESSAGE_BYTES
-from tasks.errors import BadTask, InvalidOption, InvalidPrompt, UnknownRole
 
 RESULT = {"task_id": "1", "role": "planner", "text": "a plan", "attempts": []}
 

@@ -12,10 +12,10 @@ from celery import chord, group, states
 from celery.app.task import Context
 from celery.canvas import Signature
 
+from breakwater.errors import InvalidRequest
+from breakwater.messaging import chord as module
 from tasks import app, complete
-from tasks.delivery import chord as module
 from tasks.delivery.envelope import body_of
-from tasks.errors import InvalidRequest
 from tests.support.fault_proxy import FaultProxy
 from tests.tasks.conftest import Use
 

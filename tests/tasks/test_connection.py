@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from breaker import Breakers
-from tasks import runtime
+from breakwater.redis.connection import SHARED_CONNECTIONS, client, heals
+from tasks.answering import runtime
 from tasks.config import load_settings
-from tasks.connection import SHARED_CONNECTIONS, client, heals
 from tests.support.fleet import wait_for
 from tests.support.servers import Process, sentinels
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 import redis
 
-from tasks.deadletters import DeadLetter, DeadLetters, Wanted
-from tasks.delivery.store import RESULT, Store
+from breakwater.messaging.names import RESULT
+from tasks.delivery.store import Store
+from tasks.operations.dead_letters import DeadLetter, DeadLetters, Wanted
 
 DAY_MS = 24 * 3600 * 1000
 ATTEMPT = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from breakwater.errors import ConfigError
 from tasks.config import load_settings
-from tasks.errors import ConfigError
 
 A = {"ANTHROPIC_API_KEY": "a"}
 O = {"OPENAI_API_KEY": "o"}  # noqa: E741 - one letter a vendor keeps the table readable

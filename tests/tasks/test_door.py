@@ -10,9 +10,10 @@ import pytest
 from celery import chain, chord, group
 from cryptography.fernet import Fernet
 
-from tasks import app, complete, execution_options
-from tasks.errors import BadCalls, BadTask, InvalidOption
-from tasks.options import CELERYS
+from breakwater.calls import execution_options
+from breakwater.calls.options import CELERYS
+from breakwater.errors import BadCalls, BadTask, InvalidOption
+from tasks import app, complete
 from tests.tasks.conftest import Use
 
 BAD_IDS = {

@@ -5,7 +5,7 @@ from types import TracebackType
 
 import pytest
 
-from tasks.completion import forget_locals
+from tasks.answering.task import forget_locals
 
 
 def _deep(prompt: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.config.document import MAX_BYTES
-from tasks.config.handover import VERSION, Handover, version_of
+from breakwater.config.document import MAX_BYTES
+from tasks.config.shared_page import VERSION, Handover, version_of
 
 
 def fork(look: Callable[[], bool]) -> int:

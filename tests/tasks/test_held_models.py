@@ -8,13 +8,13 @@ import fakeredis
 import pytest
 
 from breaker import Breakers
-from tasks import errors
-from tasks.call import Call
+from breakwater import errors
+from breakwater.calls.call import Call
+from tasks.admission.passes import pair_name
+from tasks.answering.walk import NothingAvailable, Routed, route
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.ledger.account import Account
-from tasks.providers.passes import pair_name
+from tasks.ledger.attempt_recorder import Account
 from tasks.providers.registry import Registry
-from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step
 
 MISSPELT = Target("gpt", "gpt-6-lunaa")

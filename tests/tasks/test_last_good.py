@@ -1,6 +1,7 @@
 """A roles file that is half written or missing for a moment fails nobody who has read it once."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from breakwater.config import LAST_GOOD, document, last_good, role_names
+from breakwater.config.last_good import KEPT_S, LastGood
+from breakwater.errors import ConfigError, UnknownRole, UnknownWorkflow
 from tasks import complete, workflow
-from tasks import config as configuration
-from tasks.config import LAST_GOOD, Settings, last_good, role_names, serve
-from tasks.config.last_good import KEPT_S, LastGood
-from tasks.errors import ConfigError, UnknownRole, UnknownWorkflow
+from tasks.config import Settings, serve
 
 GOOD = """
 providers:
@@ -139,9 +140,9 @@ def test_a_bad_file_is_read_once_and_named_once(
     role_names()
     spoil(file, BAD["empty"])
     number = itertools.count()
-    read = configuration.document.keys_of  # type: ignore[attr-defined]
+    read = document.keys_of
     monkeypatch.setattr(
-        configuration.document,  # type: ignore[attr-defined]
+        document,
         "keys_of",
         lambda *given: (next(number), read(*given))[1],
     )
@@ -208,7 +209,7 @@ def test_an_enqueueing_worker_also_knows_what_is_new_in_the_file(file: Path, wor
 def test_a_producer_enqueues_while_the_file_is_bad(shared: Any, clock: Clock) -> None:
     """And a misspelt role is still an error."""
     complete.delay("coder", "hi")
-    path = Path(configuration.os.environ["ROLES_FILE"])
+    path = Path(os.environ["ROLES_FILE"])
     for content in (b"", b"roles:\n", b"\xff"):
         path.write_bytes(content)
         complete.delay("coder", "hi")

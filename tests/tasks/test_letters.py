@@ -13,9 +13,10 @@ import redis
 from kombu import Connection, pools
 from kombu.utils import json as kombu_json
 
+from breakwater.app import app
+from breakwater.messaging import amqp
 from tasks import complete
-from tasks.delivery import amqp, envelope
-from tasks.queue import app
+from tasks.delivery import envelope
 
 MARK = "\x06\x16"
 PROMPTS = {

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.call import Call
-from tasks.errors import InvalidPrompt
-from tasks.messages import as_json, messages_of
-from tasks.providers.base import Media, ToolCall
+from breakwater.calls.call import Call
+from breakwater.calls.messages import as_json, messages_of
+from breakwater.content import Media, ToolCall
+from breakwater.errors import InvalidPrompt
 
 CANARY = "CANARY-PROMPT"
 PNG = {"type": "image", "data": "iVBORw0K", "media_type": "image/png"}

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks import observers
-from tasks.ledger.account import Account
-from tasks.ledger.attempt import Attempt
+from breakwater.attempt import Attempt
+from tasks.ledger.attempt_recorder import Account
+from tasks.telemetry import observers
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from breakwater.errors import ConfigError
 from tasks.config import Settings, load_settings
-from tasks.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 FILE = """\

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from breakwater.calls.call import Call
+from breakwater.calls.options import OPTIONS
+from breakwater.content import Tool
+from breakwater.errors import InvalidOption, InvalidPrompt
 from tasks import complete
-from tasks.call import Call
-from tasks.errors import InvalidOption, InvalidPrompt
-from tasks.options import OPTIONS
-from tasks.providers.base import Tool
 from tests.support.server_tools import SERVER_TOOLS
 
 CANARY = "CANARY-PROMPT"

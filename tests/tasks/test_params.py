@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from breaker.state import Rules
-from tasks.config import PARAMS, BreakerSettings, check_params, roles_file
-from tasks.config.params import NOT_TAKEN
+from breakwater.calls.params import NOT_TAKEN, PARAMS, check_params
+from tasks.config import BreakerSettings, roles_file
 from tasks.providers.registry import ADAPTERS
 
 GOOD = [

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import redis
 
-from tasks import complete, published
+from breakwater import roles
+from breakwater.errors import BadCalls, InvalidOption, UnknownRole
+from tasks import complete
 from tasks.config import roles_file
+from tasks.config.published_roles import to_publish
 from tasks.delivery.store import Store
-from tasks.errors import BadCalls, InvalidOption, UnknownRole
 from tests.tasks.conftest import Use
 
 FILE = """
@@ -28,13 +30,13 @@ def present(
     """Publish as a worker with this file does."""
     settings = roles_file.check(text.encode(), Path("roles.yaml"), {})
     store = Store(shared)
-    store.present(worker, "{}", [], version=version, roles=published.to_publish(settings))
+    store.present(worker, "{}", [], version=version, roles=to_publish(settings))
     return store
 
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    published.forget()
+    roles.forget()
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_a_role_that_is_new_is_known_within_a_second(
     """An older view refuses nothing that a new one would take."""
     present(bare)
     complete.delay("coder", "hi")
-    monkeypatch.setattr(published, "FRESH_S", -1.0)
+    monkeypatch.setattr(roles, "FRESH_S", -1.0)
 
     present(bare, FILE + "  reviewer: {chain: [claude]}\n", version="v2")
     complete.delay("reviewer", "hi")
@@ -149,9 +151,9 @@ def test_without_redis_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None
     """And it is not asked again at once."""
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
 
-    assert published.published() is None
-    monkeypatch.setattr(published, "_ask", lambda: pytest.fail("asked again"))
-    assert published.published(-1.0) is None
+    assert roles.published() is None
+    monkeypatch.setattr(roles, "_ask", lambda: pytest.fail("asked again"))
+    assert roles.published(-1.0) is None
 
 
 def test_a_role_of_the_workers_alone_goes_to_its_own_queue(shared: Any) -> None:
@@ -193,7 +195,7 @@ def test_the_last_version_stays_while_no_worker_lives(shared: Any) -> None:
 
     shared.zadd("roles:until", {"v1": 1})
 
-    assert published.published() is not None
+    assert roles.published() is not None
 
 
 def test_a_clock_that_was_set_back_keeps_no_version_for_ever(shared: Any) -> None:

@@ -12,16 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.config import (
-    BreakerSettings,
-    CacheSettings,
-    Settings,
-    Target,
-    Timeout,
-    load_settings,
-    role_names,
-)
-from tasks.errors import ConfigError, InvalidOption, UnknownRole
+from breakwater.config import role_names
+from breakwater.errors import ConfigError, InvalidOption, UnknownRole
+from tasks.config import BreakerSettings, CacheSettings, Settings, Target, Timeout, load_settings
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "b", "GEMINI_API_KEY": "c"}

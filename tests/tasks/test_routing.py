@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
-from tasks import errors
-from tasks.call import Call
-from tasks.ledger.account import Account
-from tasks.providers.base import UNCOUNTED, Completion, Request, Usage
+from breakwater import errors
+from breakwater.attempt import UNCOUNTED, Usage
+from breakwater.calls.call import Call
+from tasks.answering.walk import NothingAvailable, Routed, route
+from tasks.ledger.attempt_recorder import Account
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
-from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
 
 

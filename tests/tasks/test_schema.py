@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.schema import Reading, fault_of, shape_of
+from breakwater.calls.schema import Reading, fault_of, shape_of
 
 CANARY = "CANARY-ANSWER"
 CITY = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import InvalidOption
-from tasks.options import check_options
-from tasks.schema import fault_of, shape_of, unfenced
-from tasks.schema_bounds import expansion_of
+from breakwater.calls.options import check_options
+from breakwater.calls.schema import fault_of, shape_of, unfenced
+from breakwater.calls.schema_bounds import expansion_of
+from breakwater.errors import InvalidOption
 from tests.support.growth import grows_no_faster_than_its_input
 
 
@@ -222,7 +222,7 @@ def test_references_by_name_are_bounded_as_well() -> None:
 
 def test_validation_that_needs_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process has a bound of its own."""
-    monkeypatch.setattr("tasks.validation.MEMORY_BYTES", 16 * 1024 * 1024)
+    monkeypatch.setattr("breakwater.calls.validation.MEMORY_BYTES", 16 * 1024 * 1024)
 
     reading = shape_of(TWICE).read(json.dumps([1] * 2_000_000))
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
-from tasks import errors
-from tasks.call import Call
-from tasks.ledger.account import Account
-from tasks.providers.base import Completion, Message, Request, Tool, ToolCall
+from breakwater import errors
+from breakwater.calls.call import Call
+from breakwater.content import Message, Tool, ToolCall
+from tasks.answering.walk import NothingAvailable, Routed, route
+from tasks.ledger.attempt_recorder import Account
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
-from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -304,7 +305,7 @@ def test_an_answer_whose_validation_was_ended_is_not_asked_for_again(
     breakers: Breakers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is known that could be corrected; the next target may answer what can be judged."""
-    monkeypatch.setattr("tasks.schema.LIMIT_S", 1.0)
+    monkeypatch.setattr("breakwater.calls.schema.LIMIT_S", 1.0)
     again = {"properties": {"a": {"$ref": "#/$defs/e"}}}
     twice = {"$ref": "#/$defs/e", "$defs": {
         "e": {"anyOf": [{**again, "required": ["b"]}, {**again, "required": ["c"]}]}}}  # fmt: skip

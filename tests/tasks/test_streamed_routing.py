@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
-from tasks import errors
-from tasks.call import Call
-from tasks.ledger.account import Account
-from tasks.providers.base import Completion, Delta, Request, TextDelta
+from breakwater import errors
+from breakwater.calls.call import Call
+from breakwater.content import Delta, TextDelta
+from tasks.answering.walk import NothingAvailable, Routed, route
+from tasks.ledger.attempt_recorder import Account
+from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
-from tasks.routing import NothingAvailable, Routed, route
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tasks import telemetry
+from tasks.telemetry import opentelemetry
 
 BLOCKED = """
 import sys
@@ -19,7 +19,8 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
-from tasks import complete, tracing
+from tasks import complete
+from tasks.telemetry import tracing
 
 Blocked.tried.clear()
 for _ in range(3):
@@ -27,7 +28,7 @@ for _ in range(3):
 tracer = tracing.now()
 with tracer.processing(None), tracer.calling(None, None):
     tracer.tell(None, "m", None, None)
-print(Blocked.tried, "tasks.telemetry" in sys.modules)
+print(Blocked.tried, "tasks.telemetry.opentelemetry" in sys.modules)
 """
 
 
@@ -57,7 +58,7 @@ def test_a_provider_is_called_as_the_conventions_do(
     adapter: str, base_url: str, seen: tuple[str, str, int]
 ) -> None:
     """By its vendor where that is known; else as in the roles file."""
-    assert telemetry._server("mine", adapter, base_url) == seen
+    assert opentelemetry._server("mine", adapter, base_url) == seen
 
 
 def test_names_are_those_of_the_published_conventions() -> None:
@@ -73,9 +74,9 @@ def test_names_are_those_of_the_published_conventions() -> None:
     }
     ours = {
         value
-        for name, value in vars(telemetry).items()
+        for name, value in vars(opentelemetry).items()
         if isinstance(value, str) and name.isupper()
         and value.startswith(("gen_ai.", "messaging.")) and ".client." not in value
     }  # fmt: skip
 
-    assert ours - published == {telemetry.MODALITY, telemetry.CACHE_WRITE}
+    assert ours - published == {opentelemetry.MODALITY, opentelemetry.CACHE_WRITE}

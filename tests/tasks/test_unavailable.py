@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from tasks import errors, queue
-from tasks.connection import explain, own_words, unavailable
+from breakwater import app, errors
+from breakwater.redis.connection import explain, own_words, unavailable
 from tests.support.ports import free_port
 from tests.support.spawner import run
 from tests.support.valkey import Server
@@ -18,7 +18,7 @@ from tests.support.valkey import Server
 ENQUEUE = """
 from celery.exceptions import OperationalError
 from tasks import complete
-from tasks.errors import BreakwaterError, QueueUnavailable
+from breakwater.errors import BreakwaterError, QueueUnavailable
 try:
     complete.delay("coder", "CANARY")
 except OperationalError as error:
@@ -112,7 +112,7 @@ def test_a_prompt_that_redis_does_not_take_is_an_error_of_delay(way: str) -> Non
 
 def test_the_error_is_where_the_others_are() -> None:
     """And where it was before."""
-    assert errors.QueueUnavailable is queue.QueueUnavailable
+    assert errors.QueueUnavailable is app.QueueUnavailable
 
 
 WORDS = {

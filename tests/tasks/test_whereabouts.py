@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import redis
 
-from tasks import app, complete, whereabouts
-from tasks.delivery.store import Store, list_of
-from tasks.whereabouts import Whereabouts, as_dict, find
+from breakwater.messaging import whereabouts
+from breakwater.messaging.names import list_of
+from breakwater.messaging.whereabouts import Whereabouts, as_dict, find
+from tasks import app, complete
+from tasks.delivery.store import Store
 from tests.support.spawner import run
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks.workflows import Definition, Loop, Stage, Until
-from tasks.workflows.course import Entries, Entry, Place, Turn, current, judged
+from breakwater.workflows import Definition, Loop, Stage, Until
+from breakwater.workflows.progress import Entries, Entry, Place, Turn, current, judged
 
 PLAN, CODE, REVIEW, SUM = (Stage(name, "r", "x") for name in ("plan", "code", "review", "sum"))
 UNTIL = Until("review", contains="APPROVED")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tasks.config import load_settings, workflows_section
-from tasks.errors import ConfigError, InvalidPrompt, InvalidWorkflow, UnknownWorkflow
-from tasks.workflows import Definition, Loop, Stage, Until, workflow
-from tasks.workflows.definition import read
-from tasks.workflows.template import BadTemplate, parse, render
+from breakwater.errors import ConfigError, InvalidPrompt, InvalidWorkflow, UnknownWorkflow
+from breakwater.workflows import Definition, Loop, Stage, Until, section, workflow
+from breakwater.workflows.definition import read
+from breakwater.workflows.template import BadTemplate, parse, render
+from tasks.config import load_settings
 
 ROLES = ("coder", "planner", "reviewer")
 PLAN = Stage("plan", "planner", "{input}")
@@ -295,10 +295,10 @@ def test_the_faults_of_the_file_have_their_lines(
     with pytest.raises(ConfigError) as at_the_worker:
         load_settings()
     with pytest.raises(ConfigError) as at_the_producer:
-        workflows_section.load()
+        section.load()
     monkeypatch.setenv("LANGUAGE", "Go")
     with pytest.raises(ConfigError) as with_it:
-        workflows_section.load()
+        section.load()
 
     def lines(raised: Any) -> list[str]:
         return [

@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tasks.errors import UnknownRun
-from tasks.workflows import Definition, Stage
-from tasks.workflows.course import Turn
-from tasks.workflows.store import OVER, Move, Store
+from breakwater.errors import UnknownRun
+from breakwater.workflows import Definition, Stage
+from breakwater.workflows.progress import Turn
+from breakwater.workflows.run_store import OVER, Move, Store
 
 STATES = ("none", "pending", "running", "succeeded", "failed", "cancelled")
 ENDS = ("succeeded", "failed", "cancelled")

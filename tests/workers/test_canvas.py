@@ -206,7 +206,7 @@ def test_a_stage_that_cannot_be_queued_fails_the_chain(echo: Fleet) -> None:
         """
 from celery import chain
 from tasks import complete
-from tasks.errors import UnknownRole
+from breakwater.errors import UnknownRole
 try:
     chain(complete.s("coder", "hi"), complete.s("planer"), complete.s("reviewer")).delay().get(timeout=180)
 except UnknownRole as error:
@@ -235,7 +235,7 @@ def test_what_would_run_many_in_one_is_refused_at_the_producer(workers: Fleet, c
     """With the word for what works. No worker runs here."""
     printed = workers.run(f"""
 from tasks import complete
-from tasks.errors import UnknownTask
+from breakwater.errors import UnknownTask
 try:
     complete.{call}
 except UnknownTask as error:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from breakwater import errors
+from breakwater.calls.options import OPTIONS
 from simulator.client import Simulator
-from tasks import errors
-from tasks.options import OPTIONS
 from tests.support.fleet import Fleet
 
 PAGE = (Path(__file__).parents[2] / "docs" / "completions.md").read_text()

@@ -7,8 +7,8 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from workers import console
 from workers.cli import cli
+from workers.terminal import console
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from tasks.config import Settings
-from tasks.ledger.attempt import Attempt
-from workers.counters import MAX_ROLES, Counters
+from breakwater.attempt import Attempt
+from workers.metrics.counters import MAX_ROLES, Counters
 
 folder = Path(sys.argv[1])
 counters = Counters(Settings({}, {}, serves_any_role=True), folder, lambda: "0")

@@ -155,8 +155,8 @@ def test_an_answer_that_is_too_large_is_a_named_error(workers: Fleet, simulator:
 
     printed = workers.run("""
 from tasks import complete
-from tasks.call import MAX_BYTES
-from tasks.errors import ResultTooLarge
+from breakwater.calls.call import MAX_BYTES
+from breakwater.errors import ResultTooLarge
 try:
     complete.apply_async(("coder", "x" * (MAX_BYTES - 100)), task_id="large").get(timeout=180)
 except ResultTooLarge as error:

@@ -7,7 +7,7 @@ import pytest
 from tasks.config import Role, Settings, Target
 from tests.support.loopback import Loopback, loopback
 from tests.support.vendors import settings_for
-from workers.doctor import _keys
+from workers.doctor.checks import _keys
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from tasks.config import Settings
-from workers.doctor_others import other_fleets, others_on
+from workers.doctor.other_programs import other_fleets, others_on
 
 
 def publish(server: Any, **versions: list[str]) -> None:

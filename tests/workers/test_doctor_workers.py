@@ -13,12 +13,12 @@ import redis
 
 from simulator.client import Simulator
 from tasks.config import ProviderSettings, Settings, Timeout
-from tasks.fleet import Worker
+from tasks.operations.fleet import Worker
 from tests.support.fleet import Fleet, wait_for
-from workers.doctor_redis import of_kernel, room_for
-from workers.doctor_workers import connections, of_host, of_workers
-from workers.finding import Finding
-from workers.presence import patched
+from workers.doctor.finding import Finding
+from workers.doctor.redis import of_kernel, room_for
+from workers.doctor.workers import connections, of_host, of_workers
+from workers.heartbeat import patched
 
 SOUND = Worker(
     "id", "w0@host", "threads", 100, 0, ["celery"], "v", None, grace_s=140.0, files=65_536
@@ -158,7 +158,7 @@ def test_a_spool_that_cannot_be_written_is_a_warning(
 def test_a_missing_hiredis_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is a dependency, and can be missing all the same where no wheel fits."""
     monkeypatch.setenv("SPOOL_DIR", str(tmp_path))
-    monkeypatch.setattr("workers.doctor_workers.find_spec", lambda _: None)
+    monkeypatch.setattr("workers.doctor.workers.find_spec", lambda _: None)
 
     (finding,) = of_host(None)
 
@@ -169,7 +169,7 @@ def test_a_missing_hiredis_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_greenlets_are_patched_or_not() -> None:
     """Celery patches for `--pool gevent`; a worker that a program makes itself may have none."""
     code = "from gevent import monkey; monkey.patch_all()\n"
-    asks = "from workers.presence import patched; print(patched('gevent'))"
+    asks = "from workers.heartbeat import patched; print(patched('gevent'))"
 
     def told(code: str) -> str:
         done = subprocess.run(
@@ -185,7 +185,7 @@ def test_greenlets_are_patched_or_not() -> None:
 def test_the_settings_of_a_real_worker_are_found(workers: Fleet, redis_url: str) -> None:
     """By an option, by somebody's code, and by the limits of the process."""
     (workers.folder / "hurtful.py").write_text(
-        "from tasks.queue import app\napp.conf.task_acks_late = False\n"
+        "from breakwater.app import app\napp.conf.task_acks_late = False\n"
     )
     workers.environ["BREAKWATER_GRACE_S"] = "7"
     workers.start(1, "threads", 50, "--prefetch-multiplier", "4", "--include", "hurtful")

@@ -119,7 +119,7 @@ def test_whoever_has_no_key_is_told_so(workers: Fleet, shared: Any) -> None:
     del workers.environ["BREAKWATER_ENCRYPTION_KEYS"]
     told = workers.run("""
 from tasks import app
-from tasks.errors import ConfigError
+from breakwater.errors import ConfigError
 try:
     app.AsyncResult("t").get(timeout=180)
 except ConfigError as error:

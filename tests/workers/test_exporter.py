@@ -14,15 +14,15 @@ import pytest
 import redis
 
 from simulator.client import Simulator
-from tasks import runtime
+from tasks.answering import runtime
 from tasks.config import Settings
-from tasks.fleet import Fleet as FleetView
+from tasks.operations.fleet import Fleet as FleetView
 from tests.support.fleet import KEYS, Fleet, fleet, wait_for
 from tests.support.ports import free_port
 from tests.support.scrape import Scrape, scrape, scrape_if_served
 from tests.support.valkey import Server
-from workers import metrics
-from workers.fleet_metrics import MANY, SEEN, SEEN_MS, FleetMetrics
+from workers.metrics import definitions
+from workers.metrics.fleet import MANY, SEEN, SEEN_MS, FleetMetrics
 
 ASK = """
 from tasks import complete
@@ -159,7 +159,9 @@ def test_what_is_exported_is_what_is_listed(
 
     families = {family.name: family for family in counted(port, 5).families}
 
-    listed = {m.name.removesuffix("_total"): m for m in (*metrics.BY_PROCESS, *metrics.OF_FLEET)}
+    listed = {
+        m.name.removesuffix("_total"): m for m in (*definitions.BY_PROCESS, *definitions.OF_FLEET)
+    }
     assert set(families) == set(listed)
     for name, metric in listed.items():
         assert (families[name].type, families[name].documentation) == (metric.kind, metric.help)

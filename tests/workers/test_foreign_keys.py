@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 ASK = 'from tasks import complete; print(complete.delay("planner", "hi").get(timeout=60)["role"])'
 TRY = """
 from tasks import complete
-from tasks.errors import QueueUnavailable
+from breakwater.errors import QueueUnavailable
 try:
     complete.delay("planner", "hi")
 except QueueUnavailable as error:

@@ -9,7 +9,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tasks.delivery.store import RESULT
+from breakwater.messaging.names import RESULT
 from tests.support import hostile
 from tests.support.fleet import Fleet, wait_for
 

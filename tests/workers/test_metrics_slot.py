@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from celery import signals
 
-from workers.metrics_slot import claim
+from workers.metrics.slot import claim
 
 
 def test_a_solo_worker_keeps_its_own_files(

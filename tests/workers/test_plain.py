@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workers.plain import ERRORS, plain, plain_json, plain_lines
+from workers.terminal.plain import ERRORS, plain, plain_json, plain_lines
 
 UNSAFE = {
     "cursor": ("\x1b[2J", r"\x1b[2J"),

@@ -11,10 +11,10 @@ import structlog
 from celery.exceptions import Ignore
 from structlog.testing import LogCapture
 
-from tasks import runtime
+from tasks.answering import runtime
+from tasks.answering.execution import Hand
 from tasks.config import load_settings
 from tasks.delivery.transport import TAKEN_FROM
-from tasks.hand import Hand
 from workers import reload
 from workers.reload import Reloader
 

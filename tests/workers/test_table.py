@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from workers.console import Terminal
-from workers.table import Table
+from workers.terminal.console import Terminal
+from workers.terminal.table import Table
 
 ID = "89178f19-302a-4f6e-9f0c-0a4b8f1de2c3"
 MESSAGE = "every target was tried, and none of their errors can heal by waiting"

@@ -14,12 +14,12 @@ import redis
 import structlog
 from typer.testing import CliRunner
 
-from tasks.ledger.attempt import Attempt
+from breakwater.attempt import Attempt
 from tasks.ledger.database import Database
 from tests.support.fleet import BIN
-from workers import console
 from workers.cli import cli
 from workers.log import set_up_logging
+from workers.terminal import console
 
 WORKERS = Path(__file__).parents[2] / "workers"
 HOSTILE = "\x1b]52;c;cm0=\x07\x1b[2J\u202egnp\r\n[/][bold]x\x9b31m"
@@ -264,7 +264,7 @@ def test_any_encoding_will_do(hostile: redis.Redis, environ: dict[str, str]) -> 
 @pytest.mark.slow
 def test_an_answer_is_cleaned_on_a_terminal_and_exact_in_a_pipe() -> None:
     """A pipe wants the bytes; a person's terminal must not obey them."""
-    code = "from workers.console import print_answer; print_answer('a\\x1b[2Jb\\n\\tc')"
+    code = "from workers.terminal.console import print_answer; print_answer('a\\x1b[2Jb\\n\\tc')"
     main, other = pty.openpty()
 
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

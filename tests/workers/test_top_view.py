@@ -9,12 +9,12 @@ import pytest
 import redis
 
 from breaker import Breakers
-from tasks.fleet import Queue, View
-from tasks.ledger.attempt import Attempt
+from breakwater.attempt import Attempt
 from tasks.ledger.database import Database
-from workers.console import Terminal
-from workers.top import WINDOW_S, Rates, Scene, Watch
-from workers.top_view import draw
+from tasks.operations.fleet import Queue, View
+from tasks.operations.snapshot import WINDOW_S, Rates, Scene, Watch
+from workers.commands.top_view import draw
+from workers.terminal.console import Terminal
 
 TASK = {"role": "coder", "queued_ms": 1, "worker": "w", "roles_version": "v", "metadata": {}}
 USAGE = {
@@ -86,7 +86,7 @@ def test_rows_stand_still_while_their_numbers_change() -> None:
 
 def test_a_row_in_trouble_is_shown_though_there_is_no_room_for_all() -> None:
     """And the chosen ones are in the order of their names all the same."""
-    from tasks.fleet import Hold
+    from breakwater.messaging.whereabouts import Hold
 
     queues = [queue(f"role{n:02}", n) for n in range(60)]
     queues[50] = replace(queues[50], paused=Hold("ann", 0))

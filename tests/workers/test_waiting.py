@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.whereabouts import Whereabouts
-from workers.waiting import Stand
+from breakwater.messaging.whereabouts import Whereabouts
+from workers.commands.waiting import Stand
 
 
 @pytest.mark.parametrize(

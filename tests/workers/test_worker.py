@@ -69,7 +69,7 @@ def test_a_producer_that_cannot_know_the_roles_uses_the_common_queue(workers: Fl
     printed = workers.run(
         """
 from tasks import complete
-from tasks.errors import UnknownRole
+from breakwater.errors import UnknownRole
 print(complete.delay("coder", "hi").get(timeout=180)["provider"])
 try:
     complete.delay("codr", "hi").get(timeout=180)
@@ -88,7 +88,7 @@ def test_a_producer_with_the_roles_file_is_told_of_a_typo_at_once(workers: Fleet
     """`delay()` itself refuses; nothing is queued. No worker runs here."""
     printed = workers.run("""
 from tasks import complete
-from tasks.errors import UnknownRole
+from breakwater.errors import UnknownRole
 try:
     complete.delay("codr", "hi")
 except UnknownRole as error:
@@ -124,7 +124,7 @@ def test_typed_errors_arrive_with_their_attempts(workers: Fleet, simulator: Simu
 
     printed = workers.run("""
 from tasks import complete
-from tasks.errors import InvalidRequest
+from breakwater.errors import InvalidRequest
 try:
     complete.delay("planner", "hi").get(timeout=180)
 except InvalidRequest as error:
@@ -153,7 +153,7 @@ def test_a_task_gives_up_at_its_deadline(workers: Fleet, simulator: Simulator) -
 
     printed = workers.run("""
 from tasks import complete
-from tasks.errors import DeadlineExceeded
+from breakwater.errors import DeadlineExceeded
 try:
     complete.delay("planner", "hi", deadline_s=90).get(timeout=180)
 except DeadlineExceeded as error:

@@ -249,7 +249,7 @@ def test_a_worker_is_killed_while_a_stage_runs(
 
 DIES = """
 import os, signal
-from tasks.workflows.store import Store
+from breakwater.workflows.run_store import Store
 name, number, when = os.environ["DIES_AT"].split()
 real, calls = getattr(Store, name), []
 def dying(*args, **kwargs):

@@ -1,0 +1,121 @@
+"""The options of `complete`, each checked, and every fault told at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from breakwater.calls.media import text_of
+from breakwater.calls.params import PARAMS, check_params
+from breakwater.calls.schema import as_json_object, fault_of, schema_of
+from breakwater.calls.tools import tool_choice_of, tools_of
+from breakwater.errors import InvalidOption, InvalidPrompt, nearest
+
+OPTIONS = (
+    "system", "params", "metadata", "deadline_s", "schema", "tools", "tool_choice", "stream",
+)  # fmt: skip
+CELERYS = frozenset({
+    "task_id", "countdown", "eta", "expires", "priority", "queue", "headers", "link", "link_error",
+    "time_limit", "soft_time_limit", "retry", "ignore_result", "shadow", "serializer",
+    "compression",
+})  # fmt: skip
+"""Options of Celery's that callers use; they are not among the options of `complete`."""
+MAX_TOLD = 10
+"""Unknown options that are named; the rest are counted."""
+LONGEST_S = 10 * 365 * 86400
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Check the options, and return those that were given as `Call` has them.
+
+    Raises:
+        InvalidOption: Listing every fault.
+    """
+    options = as_they_travel(options)
+    unknown = [str(name) for name in options if name not in OPTIONS]
+    faults = [_unknown(name) for name in unknown[:MAX_TOLD]]
+    if len(unknown) > MAX_TOLD:
+        faults.append(f"and {len(unknown) - MAX_TOLD} more unknown options")
+    given = {name: value for name, value in options.items() if value is not None}
+    checked: dict[str, Any] = {
+        name: given[name] for name in ("system", "deadline_s") & given.keys()
+    }
+    faults += _check_system(given.get("system"))
+    faults += _check_deadline(given.get("deadline_s"))
+    for name in ("params", "metadata", "schema"):
+        if name in given:
+            checked[name] = _json_object(name, given[name], faults)
+    faults += check_params(checked.get("params", {}))
+    if "schema" in checked and (fault := fault_of(checked["schema"])):
+        faults.append(f"schema is no JSON Schema: {fault}")
+    if "tools" in given:
+        checked["tools"] = tools_of(given["tools"], faults)
+    if "tool_choice" in given:
+        checked["tool_choice"] = tool_choice_of(given["tool_choice"], given.get("tools"), faults)
+    if "stream" in given:
+        checked["stream"] = given["stream"]
+        faults += _check_stream(given["stream"])
+    if faults:
+        raise InvalidOption("; ".join(faults), {"faults": faults})
+    return checked
+
+
+def _unknown(name: str) -> str:
+    """Say that an option is unknown, and where it belongs or what there is."""
+    fault = f"unknown option {name[:40]!r}"
+    if name in CELERYS:
+        return f"{fault}: it is Celery's; write apply_async((role, prompt), {name}=…)"
+    if name in PARAMS:
+        return f"{fault}: it is a parameter; write params={{{name!r}: …}}"
+    return f"{fault}{nearest(name, OPTIONS) or '; there are ' + ', '.join(OPTIONS)}"
+
+
+def as_they_travel(options: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return options with a pydantic model class as its JSON Schema, since a class is no JSON.
+
+    Raises:
+        InvalidOption: The schema is another class, or has no JSON Schema.
+    """
+    if not isinstance(options.get("schema"), type):
+        return dict(options)
+    try:
+        return {**options, "schema": schema_of(options["schema"])}
+    except ValueError as fault:
+        raise InvalidOption(f"schema: {fault}") from None
+
+
+def _json_object(name: str, value: object, faults: list[str]) -> dict[str, Any]:
+    try:
+        return as_json_object(value)
+    except ValueError as fault:
+        faults.append(f"{name} {fault}")
+        return {}
+
+
+def _check_stream(stream: object) -> list[str]:
+    if isinstance(stream, bool):
+        return []
+    return [f"stream is a {type(stream).__name__}; it must be true or false"]
+
+
+def _check_system(system: object) -> list[str]:
+    if not isinstance(system, str | None):
+        return [f"system is a {type(system).__name__}; it must be a string"]
+    try:
+        text_of("system", system or "")
+    except InvalidPrompt as fault:
+        return [str(fault)]
+    return []
+
+
+def _check_deadline(deadline_s: object) -> list[str]:
+    if deadline_s is None:
+        return []
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float):
+        return [f"deadline_s is a {type(deadline_s).__name__}; it must be a number of seconds"]
+    if not 0 < deadline_s <= LONGEST_S:
+        return [
+            f"deadline_s is {str(deadline_s)[:20]}; it must be more than 0 seconds, "
+            f"and ten years at most"
+        ]
+    return []

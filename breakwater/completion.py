@@ -1,0 +1,153 @@
+"""The task: `complete(role, prompt, **options)`, from the producer's call to the settled result."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from celery import Task, group
+from celery.result import AsyncResult
+from celery.utils import uuid
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from breakwater.app import app
+from breakwater.calls import execution_options
+from breakwater.calls.options import as_they_travel
+from breakwater.enqueueing.bulk import Many
+from breakwater.enqueueing.prepared import HIDDEN, Ready, chooser, follow_up, headers_of
+from breakwater.errors import BreakwaterError, UnknownTask
+from breakwater.executors import executor_of
+from breakwater.messaging.names import shadow_name
+from breakwater.messaging.tracing import publishing
+from breakwater.redis.connection import cause_of, unavailable
+from breakwater.redis.foreign_keys import named
+
+
+class Complete(Task):  # type: ignore[misc]
+    """The task class behind `complete`: it checks, routes to a queue, and shows no prompt."""
+
+    # Events and logs carry this much of the result: its task id, none of the answer.
+    resultrepr_maxsize = 64
+    # The worker's log has our own line for these, without a traceback.
+    throws = (BreakwaterError,)
+    max_retries = None
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """
+        Check the call and put it on its role's queue; options are Celery's.
+
+        Raises:
+            BadTask: The role, the prompt or an option is at fault, or the `task_id` was enqueued
+                before with another prompt; nothing was queued.
+            QueueUnavailable: Redis refuses, or does not answer within 5 s.
+        """
+        execution_options.check(options, "apply_async")
+        call = Ready.of(args or (), kwargs or {}, chooser(options.get("queue")))
+        given = options.get("task_id")
+        # A worker enqueues under ids that a canvas was given when it was made.
+        asked = call.asked() if given and app.current_worker_task is None else ""
+        headers = headers_of(options.pop("headers", None), asked)
+        options.setdefault("shadow", shadow_name(call.role))
+        options["queue"] = call.queue
+        options["task_id"] = given or uuid()
+        try:
+            with publishing(call.role, call.queue, options["task_id"], headers):
+                return follow_up(
+                    lambda: super(Complete, self).apply_async(
+                        (call.role, call.prompt), call.options, headers=headers, **HIDDEN, **options
+                    )
+                )
+        except (OperationalError, RedisError) as error:
+            raise unavailable(
+                "Redis did not take the task",
+                error,
+                f"then enqueue it again, best under the same task_id {options['task_id']!r}",
+                {"task_id": options["task_id"]},
+                named(cause_of(error), [call.queue]),
+            ) from error
+
+    def delay_many(
+        self, calls: Iterable[Any], *, task_ids: Iterable[str] | None = None, **options: Any
+    ) -> list[AsyncResult]:
+        """
+        Check many calls, and put each on its role's queue, in few round trips.
+
+        Args:
+            calls: `(role, prompt)` or `(role, prompt, {option: value, …})`, each.
+            task_ids: One for each call; new ones if absent.
+            options: Celery's, for all: queue, priority, countdown, eta, expires, headers.
+
+        Returns:
+            A result for each call, in their order.
+
+        Raises:
+            BadCalls: Calls are at fault, each told with its index; nothing was queued.
+            InvalidOption: The ids or the options for all do not fit; nothing was queued.
+            QueueUnavailable: Redis did not take all of them; `details` has all `task_ids`, how many
+                of the first are `queued`, and of how many after them that is `unsure`. Enqueueing
+                all of them again under the same ids pays for none twice.
+        """
+        return Many(self, calls, task_ids, options).put()
+
+    def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **given: Any) -> Any:
+        """
+        Make a signature, for a canvas, whose later stages are queued without `apply_async`.
+
+        Raises:
+            InvalidOption: An option does not exist, or is in the wrong place.
+        """
+        kwargs = as_they_travel(kwargs or {})
+        execution_options.check_named(kwargs)
+        celerys = {name: value for name, value in given.items() if name != "options"}
+        execution_options.check({**celerys, **(given.get("options") or {})}, "set")
+        made = super().signature(args, kwargs, *more, **given)
+        return execution_options.CheckedSignature.of(made)
+
+    subtask = signature
+
+    def starmap(self, it: Iterable[Any]) -> group:
+        """Make a group of many calls, a tuple of arguments each: every one is settled by itself."""
+        return group([self.s(*each) for each in it], app=self.app)
+
+    def map(self, it: Iterable[Any]) -> Any:
+        """Refuse: a role and a prompt are two arguments."""
+        raise UnknownTask("complete has no map; use complete.starmap([(role, prompt), …])")
+
+    def chunks(self, it: Iterable[Any], n: int) -> Any:
+        """Refuse: of a chunk that a worker runs by itself nothing would be settled till its end."""
+        raise UnknownTask("complete has no chunks; use complete.starmap([(role, prompt), …])")
+
+
+@app.task(bind=True, base=Complete, name="complete", typing=False)
+def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """
+    Answer a prompt through the first provider of the role's chain that can.
+
+    Args:
+        role: A role of the roles file.
+        prompt: A string, or a list of messages `{"role": …, "content": …}`; docs/completions.md.
+        system: Instead of the role's own system prompt.
+        params: Parameters over the role's, such as `{"temperature": 0}`.
+        metadata: A JSON object that is kept with the task.
+        deadline_s: Seconds from enqueueing until the task gives up; the role's own if absent.
+        schema: The JSON Schema, or the pydantic model, that the answer must satisfy.
+        tools: Functions that the model may ask to have called, `{"name", "description",
+            "parameters"}`; `tool_choice`: `auto`, `none`, `required`, or the name of one.
+        stream: Whether to tell the answer while it comes.
+
+    Returns:
+        The result object: text, provider, usage, attempts and so on.
+
+    Raises:
+        BadTask: The role does not exist, or the prompt or an option does not fit.
+        ProviderError: Every target refused the prompt; the class says how.
+        ChainExhausted: Every target refused it, each for a reason of its own.
+        DeadlineExceeded: No target answered in time.
+        WorkerLost: It cost several workers their lives.
+    """
+    result: dict[str, Any] = executor_of("complete")(self, args, kwargs)
+    return result

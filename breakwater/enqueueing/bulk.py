@@ -1,0 +1,184 @@
+"""
+Many calls in one go: all are checked before any is queued, then written in few round trips.
+
+Their messages are made by Celery, as it makes those of `apply_async`; what is left out is what it
+does anew for each: a connection, a client, a round trip.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from celery import Task
+from celery.result import AsyncResult
+from celery.utils import uuid
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from breakwater.app import app
+from breakwater.calls import execution_options
+from breakwater.calls.options import OPTIONS
+from breakwater.enqueueing.prepared import HIDDEN, Ready, chooser, headers_of
+from breakwater.errors import BadCalls, BadTask, InvalidOption, QueueUnavailable, nearest
+from breakwater.messaging.names import shadow_name
+from breakwater.messaging.outbox import Outbox
+from breakwater.messaging.tracing import publishing
+from breakwater.redis.connection import cause_of, unavailable
+from breakwater.redis.foreign_keys import named
+
+FOR_ALL = ("queue", "priority", "countdown", "eta", "expires", "headers")
+"""Celery's options that many calls have in common."""
+
+
+class Many:
+    """
+    Many calls that are queued in one go, each as it would be alone.
+
+    Args:
+        task: `complete`.
+        calls: A role, a prompt, and perhaps a dict of options, each.
+        task_ids: One for each; None: new ones.
+        options: Of `FOR_ALL`.
+
+    Raises:
+        BadCalls: Some calls are at fault; it tells of each.
+        InvalidOption: The ids or the options for all do not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        calls: Iterable[Any],
+        task_ids: Iterable[str] | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        _check_common(options)
+        self._task = task
+        self._options = dict(options)
+        self._ready = _all_ready(calls, options.get("queue"))
+        self._given = task_ids is not None
+        self.task_ids = _ids(task_ids, len(self._ready))
+
+    def put(self) -> list[AsyncResult]:
+        """
+        Write them into their queues, a bounded number at a time; return their results in order.
+
+        Raises:
+            QueueUnavailable: Redis did not take all of them; its details tell which it has.
+        """
+        self._queued = self._unsure = 0
+        try:
+            with app.producer_pool.acquire(block=True) as producer:
+                self._put_through(Outbox(producer, app.conf.task_publish_retry_policy))
+        except (OperationalError, RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        results = [self._task.AsyncResult(task_id) for task_id in self.task_ids]
+        if parent := app.current_worker_task:
+            for result in results:
+                parent.add_trail(result)
+        return results
+
+    def _put_through(self, outbox: Outbox) -> None:
+        common = self._common()
+        for call, task_id in zip(self._ready, self.task_ids, strict=True):
+            self._write(outbox, call, task_id, common)
+            if outbox.full:
+                self._flush(outbox)
+        self._flush(outbox)
+
+    def _flush(self, outbox: Outbox) -> None:
+        self._unsure = len(outbox)
+        outbox.flush()
+        self._queued, self._unsure = self._queued + self._unsure, 0
+
+    def _common(self) -> dict[str, Any]:
+        """Return what all messages have in common; a task that enqueues is named as in `delay`."""
+        common = {name: self._options.get(name) for name in ("countdown", "eta", "expires")}
+        common["reply_to"] = app.thread_oid
+        if parent := app.current_worker_task:
+            common["root_id"] = parent.request.root_id or parent.request.id
+            common["parent_id"] = parent.request.id
+        return common
+
+    def _write(self, outbox: Outbox, call: Ready, task_id: str, common: dict[str, Any]) -> None:
+        asked = call.asked() if self._given and app.current_worker_task is None else ""
+        headers = headers_of(self._options.get("headers"), asked)
+        with publishing(call.role, call.queue, task_id, headers):
+            message = app.amqp.create_task_message(
+                task_id, self._task.name, (call.role, call.prompt), call.options,
+                shadow=shadow_name(call.role), headers=headers, **HIDDEN, **common,
+            )  # fmt: skip
+            app.amqp.send_task_message(
+                outbox, self._task.name, message, queue=call.queue, headers=headers,
+                priority=self._options.get("priority"),
+                expiration=_seconds(self._options.get("expires")), **HIDDEN,
+            )  # fmt: skip
+
+    def _unavailable(self, error: Exception) -> QueueUnavailable:
+        unsure = f", and perhaps {self._unsure} more" if self._unsure else ""
+        return unavailable(
+            f"Redis took the first {self._queued} of {len(self.task_ids)} tasks{unsure}",
+            error,
+            "then enqueue the others again under their own ids, which are in details['task_ids']",
+            {"task_ids": self.task_ids, "queued": self._queued, "unsure": self._unsure},
+            named(cause_of(error), {call.queue for call in self._ready}),
+        )
+
+
+def _check_common(options: Mapping[str, Any]) -> None:
+    faults = []
+    for name in options.keys() - set(FOR_ALL):
+        of_each = f": it belongs to each call, (role, prompt, {{{name!r}: …}})"
+        faults.append(
+            f"unknown option {name[:40]!r}{of_each if name in OPTIONS else nearest(name, FOR_ALL)}"
+        )
+    if faults:
+        raise InvalidOption("; ".join(sorted(faults)), {"faults": sorted(faults)})
+    execution_options.check(options, "apply_async")
+
+
+def _all_ready(calls: Iterable[Any], queue: str | None) -> list[Ready]:
+    ready, faults = [], []
+    choose = cache(chooser(queue))  # the roles file is looked at once a role, not once a call
+    for index, call in enumerate(calls):
+        try:
+            ready.append(_ready(call, choose))
+        except BadTask as fault:
+            faults.append({"index": index, "error": type(fault).__name__, "message": str(fault)})
+    if faults:
+        raise BadCalls.of(faults, len(ready) + len(faults))
+    return ready
+
+
+def _ready(call: Any, choose: Callable[[str], str]) -> Ready:
+    if not isinstance(call, tuple | list) or not 2 <= len(call) <= 3:
+        size = f" of {len(call)}" if isinstance(call, tuple | list) else ""
+        raise InvalidOption(
+            f"a call is (role, prompt) or (role, prompt, {{option: value}}), "
+            f"not a {type(call).__name__}{size}"
+        )
+    role, prompt, *options = call
+    if options and not isinstance(options[0], Mapping):
+        raise InvalidOption(f"the options are a {type(options[0]).__name__}; they must be a dict")
+    return Ready.of((role, prompt), options[0] if options else {}, choose)
+
+
+def _ids(given: Iterable[str] | None, number: int) -> list[str]:
+    if given is None:
+        return [uuid() for _ in range(number)]
+    ids = list(given)
+    if len(ids) != number:
+        raise InvalidOption(f"there are {len(ids)} task_ids for {number} calls; each needs one")
+    for each in ids:
+        execution_options.check_task_id(each)
+    if len(set(ids)) < number:
+        raise InvalidOption("two of the task_ids are the same; each call needs one of its own")
+    return ids
+
+
+def _seconds(expires: float | datetime | None) -> float | None:
+    """Return for how long a message is worth anything, as Celery tells its broker."""
+    if isinstance(expires, datetime):
+        expires = (expires - datetime.now(expires.tzinfo)).total_seconds()
+    return None if expires is None else max(expires, 0)

@@ -1,0 +1,41 @@
+"""
+What runs the tasks of this package: in a worker alone.
+
+A client enqueues `complete` and `workflow`; their bodies are the worker's, which installs them
+here. Where Celery runs tasks in the process that enqueues them (`task_always_eager`), the bodies
+are found by the entry points of `breakwater-llm[worker]`.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from breakwater.errors import ConfigError
+
+GROUP = "breakwater.executors"
+"""Entry points whose modules install an executor, each under the name of its task."""
+
+_installed: dict[str, Callable[..., Any]] = {}
+
+
+def install(task: str, execute: Callable[..., Any]) -> None:
+    """Set what runs the task of this name in this process."""
+    _installed[task] = execute
+
+
+def executor_of(task: str) -> Callable[..., Any]:
+    """
+    Return what runs the task of this name.
+
+    Raises:
+        ConfigError: This process has no worker part.
+    """
+    if task not in _installed:
+        for point in entry_points(group=GROUP, name=task):
+            point.load()
+    if task not in _installed:
+        raise ConfigError(
+            f"task {task!r} cannot run in this process, which can only enqueue it; install the "
+            f"worker part: pip install 'breakwater-llm[worker]'"
+        )
+    return _installed[task]

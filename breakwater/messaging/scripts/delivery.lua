@@ -1,0 +1,323 @@
+-- What every script of the delivery shares; it stands in front of each. All in one database:
+--
+-- celery, role.NAME      list    Celery's own queues: pushed on the left, taken from the right; each
+--                                of the priorities 0, 3, 6 and 9 has its own list, marked with "\6\22"
+--                                and the number; what has no priority comes after 3 and before 6
+-- bell:QUEUE             list    one entry wakes one idle worker; at most RINGS are kept
+-- taken                  hash    delivery tag -> the list it came from, "\n", the message
+-- taken:until            zset    delivery tag -> ms at which it goes back unless renewed
+-- begun                  hash    delivery tag -> task id, of those whose task runs
+-- task:ID                hash    what outlives one delivery of an unsettled task:
+--     fence              the time (ms) of its newest beginning, or more; only its holder settles
+--     tag                the delivery that runs it, while one does
+--     calling            the call whose answer is awaited: its row for the ledger, if it is lost
+--     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
+--     failed             attempts of a walk that has not come to its end, a line each (JSON)
+--     numbered           how many attempts have a number
+--     unknown            how many of them no other call has followed yet
+--     duplicates         how many another call has followed: those may have been paid twice
+--     lost               workers lost with it in their hands
+--     lost_alone         how many of them had nothing else in hand
+--     company            how many tasks the last of them had in hand
+--     suspect            1 from the second loss on: until it is settled it runs apart, also after a wait
+--     accused            1 while the last of them was lost alone, and not the first, with its call out
+--     blamed             1 from then on: a provider is accused once by each task
+--     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
+--     enqueued_ms        its deadline runs from here: set when it first waits, and when a dead letter is
+--                        given a second life
+--     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
+-- asked:ID               string  of a task whose id its caller has chosen: a digest of what it asks; as long
+--                                as its result, or 30 days
+-- stream:ID              stream  what a streamed task says while it runs (`breakwater/asking/events.py`)
+--     flight             the digest of the call that it makes, or waits for another to make
+--     aside              where it waits for that: its queue, "\n", the delivery tag
+-- cache:DIGEST           string  an answer (`tasks/answering/response_cache.py`), for as long as its role keeps it; empty:
+--                                answers to this call are not worth keeping
+-- flight:DIGEST          string  the task that makes this call; so it does while a worker has it in hand
+-- flight:DIGEST:waiting  zset    tasks that wait for its answer -> ms since when
+-- flights                zset    delivery tag -> ms, as in `delayed`, of those that wait so
+-- delayed                zset    delivery tag -> ms at which its message goes to its list again
+-- delayed:messages       hash    as `taken`
+-- delayed:queues         hash    queue -> how many of those are its own
+-- apart                  hash    delivery tag -> as `taken`, of tasks that two workers were lost with; a worker
+--                                takes them when it has nothing else in hand; also in `delayed:queues`
+-- apart:order            zset    delivery tag -> ms since when
+-- apart:workers          hash    worker -> drains (it takes nothing, to have empty hands for them) or runs
+-- parked                 hash    queue -> JSON: until_ms, for_ms, since_ms, reason, few, passed
+-- parked:events          stream  one entry for each queue parked and opened again
+-- paused                 hash    queue -> JSON: who, at_ms, why; an operator's, and nobody else ends it
+-- workers                hash    worker -> JSON: what it says of itself (`workers/heartbeat.py`)
+-- workers:until          zset    worker -> ms at which it is forgotten unless it says so again
+-- roles                  hash    version of a roles file -> JSON: what its workers serve, for producers
+--     roles              name -> parameters that it refuses, and why
+--     any                true: they serve every role
+-- roles:until            zset    version -> ms at which it is forgotten unless a worker says it again
+-- draining               hash    worker -> JSON: who, at_ms; it takes nothing more, and ends
+-- queues                 set     names of the queues that any worker has ever consumed
+-- operations             stream  about OPERATIONS: what operators did; the fields of each:
+--     at_ms, who, what   such as 1763700000000, ann@host, pause
+--     targets, number    what it was done to, by name, a line each; how many (20 are named)
+--     details            JSON
+--     command            its own word of the command that did it
+-- foreign                hash    name of a task that workers do not have -> the queue it was found in
+-- foreign:DIGEST         zset    SHA-1 of its message -> ms until which workers pass it over whose tasks
+--                                have this digest
+-- dead                   stream  dead letters, of the last 30 days; the fields of each:
+--     task_id            empty if the message names none that could be used
+--     at_ms, role, queue, error, message (of the error)
+--     attempts, options  JSON; the prompt is in the message alone
+--     numbered           how many attempts had a number
+--     result             SHA-1 of the result that was written with it; empty if none was
+-- dead:messages          hash    letter -> list and message, as `taken`
+-- ledger                 stream  rows of attempts, until a worker has drained them into the database:
+--     row                JSON; ciphertext if there are keys
+-- delivery               hash    counts since ever: recovered, restored, duplicates, superseded, dead
+-- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before), data (a
+--                                name for the data in this Redis; another name: the old data is lost)
+local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
+local FOREIGN_LIVES_MS, ROTATED = 24 * 3600 * 1000, 200
+local OPERATIONS, NAMED = 10000, 20
+local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
+local RESULT = 'celery-task-meta-'
+-- A task that waits for another's answer looks for itself this often; of thousands, 50 a second do.
+local ASIDE_MS, APART_MS, LONGEST_ASIDE_MS = 15000, 20, 300000
+-- A task is given up when so many workers were lost with it, and so many of them had nothing else.
+local MAX_LOST, MAX_ALONE = 5, 3
+-- A task that was lost with few others runs alone, of a larger company a part of this size together.
+local PARTS = 16
+local LOOKED_AT = 100 -- suspects in one step
+local FEW, MANY = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
+local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
+
+-- A full server refuses a script whose first write may take memory, and lets one through whose first
+-- write frees some (even none): what empties it must run.
+redis.call('HDEL', BEGUN, '')
+
+-- Redis' own clock; no client's decides anything.
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function queue_of(list)
+  return string.match(list, '^(.-)\6\22%d+$') or list
+end
+
+local function ring(queue, times)
+  local bell = 'bell:' .. queue
+  -- Another program's key of this name costs a second of waiting, not the step.
+  for _ = 1, times do redis.pcall('LPUSH', bell, 1) end
+  redis.pcall('LTRIM', bell, 0, RINGS - 1)
+end
+
+-- Read an operator's lever. If its key is another program's, nobody has set it.
+local function lever(...)
+  local found = redis.pcall(...)
+  return not (type(found) == 'table' and found.err) and found or nil
+end
+
+-- A message's list and body, from its entry in a hash.
+local function parts(entry)
+  local stop = string.find(entry, '\n', 1, true)
+  return string.sub(entry, 1, stop - 1), string.sub(entry, stop + 1)
+end
+
+local function forget(tag)
+  redis.call('HDEL', TAKEN, tag)
+  redis.call('ZREM', UNTIL, tag)
+  redis.call('HDEL', BEGUN, tag)
+end
+
+-- Whether nobody has begun this task since the delivery with this fence did, so that what it brings
+-- counts; and whether Redis has lost that beginning with its data. Fences grow with time, so a smaller
+-- one is an older one, which an older replica had. A task that has a result is nobody's.
+local function owns(task, result, fence)
+  local newest, mine = tonumber(redis.call('HGET', task, 'fence') or 0), tonumber(fence)
+  if newest >= mine then return newest == mine, false end
+  if redis.call('EXISTS', result) == 1 then return false, false end
+  return true, true
+end
+
+-- The id in a message's headers; nil if it cannot be found. Inside a body each quote is escaped.
+local function id_in(entry)
+  local headers = string.find(entry, '"headers":', 1, true)
+  local id = headers and string.match(entry, '"id":%s*"([^"]+)"', headers)
+  local is_text, found = pcall(cjson.decode, '["' .. (id or '') .. '"]')
+  return is_text and found[1] ~= '' and found[1] or nil
+end
+
+-- By what the lives are counted that a message costs: its task's id; of one that names none a checksum.
+local function counted_by(entry)
+  local id, sum = id_in(entry), 0
+  if id then return id end
+  for i = 1, math.min(#entry, 4096) do sum = (sum * 33 + string.byte(entry, i)) % 4294967296 end
+  return string.format('?%.0f.%.0f', #entry, sum)
+end
+
+-- Where a worker takes it when it has nothing else in hand.
+local function set_apart(tag, entry)
+  redis.call('HSET', 'apart', tag, entry)
+  redis.call('ZADD', 'apart:order', now_ms(), tag)
+  redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+end
+
+-- To the head of a list, where it is the next to be taken; a suspect has no neighbours there either.
+local function to_head(task, tag, list, message)
+  if redis.call('HEXISTS', task, 'suspect') == 1 then
+    set_apart(tag, list .. '\n' .. message)
+  else
+    redis.call('RPUSH', list, message)
+  end
+end
+
+-- To the list that it came from.
+local function put_back(tag, entry)
+  local list, message = parts(entry)
+  to_head('task:' .. counted_by(entry), tag, list, message)
+  ring(queue_of(list), 1)
+end
+
+-- To its role's queue, whichever queue it came from, in the list of its priority.
+local function to_queue(queue, task, tag, entry)
+  local list, message = parts(entry)
+  to_head(task, tag, queue .. string.sub(list, #queue_of(list) + 1), message)
+end
+
+-- Rows of attempts, on their way to the ledger. Of a delivery whose task another one runs only its
+-- calls are taken; what it passed over has numbers that are the other's.
+local function book(from, to, owned)
+  for i = from, to do
+    if owned or string.sub(ARGV[i], 1, 1) == 'c' then
+      redis.call('XADD', 'ledger', '*', 'row', string.sub(ARGV[i], 2))
+    end
+  end
+end
+
+-- Out of its list until it is due.
+local function put_away(tag, entry, due)
+  redis.call('HSET', MESSAGES, tag, entry)
+  redis.call('ZADD', DELAYED, due, tag)
+  redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+end
+
+-- A delivery ends without an answer. If its call was out, nobody knows whether it was paid.
+local function let_go(task)
+  local calling = redis.call('HGET', task, 'calling')
+  if calling then
+    redis.call('XADD', 'ledger', '*', 'row', calling)
+    local calls = redis.call('HGET', task, 'lost_calls')
+    redis.call('HSET', task, 'lost_calls', calls and calls .. '\n' .. calling or calling)
+    redis.call('HINCRBY', task, 'unknown', 1)
+  end
+  redis.call('HDEL', task, 'tag', 'calling')
+end
+
+-- The task that makes this call now, in a living worker's hands; nil if none does.
+local function flyer_of(digest)
+  local id = redis.call('GET', 'flight:' .. digest)
+  local task = id and redis.call('HMGET', 'task:' .. id, 'flight', 'tag')
+  if task and task[1] == digest and task[2] and redis.call('HEXISTS', TAKEN, task[2]) == 1 then return id end
+end
+
+-- Let tasks that wait for this call's answer be taken, so many; of those that are no more, some are
+-- forgotten. Each that then has the answer wakes as many again (`share`), so that no step is long.
+local function wake(digest, most)
+  local waiting, rings = 'flight:' .. digest .. ':waiting', {}
+  for _, id in ipairs(redis.call('ZRANGE', waiting, 0, MANY - 1)) do
+    if most == 0 then break end
+    redis.call('ZREM', waiting, id)
+    local aside = redis.call('HGET', 'task:' .. id, 'aside')
+    local queue, tag = parts(aside or '\n')
+    if redis.call('HEXISTS', MESSAGES, tag) == 1 then
+      redis.call('ZADD', DELAYED, 0, tag)
+      redis.call('ZREM', 'flights', tag)
+      rings[queue] = (rings[queue] or 0) + 1
+      most = most - 1
+    end
+  end
+  for queue, times in pairs(rings) do ring(queue, math.min(times, RINGS)) end
+end
+
+-- A task has no more to do with this call. Those that wait for it wake: if it left an answer to have
+-- that, if it did not and nobody makes the call, to make it.
+local function land(digest, id, answered)
+  local flight = 'flight:' .. digest
+  if redis.call('GET', flight) == id then redis.call('DEL', flight) end
+  redis.call('ZREM', flight .. ':waiting', id)
+  if answered then
+    wake(digest, MANY)
+  elseif not flyer_of(digest) then
+    wake(digest, FEW)
+  end
+end
+
+local function count(what, by)
+  redis.call('HINCRBY', 'delivery', what, by or 1)
+end
+
+-- A worker was lost with this delivery in its hands. Whatever else it had may be the cause as well, so
+-- after the second time the task runs apart, and only what it costs alone is held against it.
+-- company: how many deliveries that worker had. is_child: it was a child of a prefork, which has one.
+-- Returns: the id of a task that is given up and never comes to begin; its delivery is taken still.
+local function died(tag, entry, company, is_child, until_ms)
+  local begun = redis.call('HGET', BEGUN, tag)
+  local id = begun or counted_by(entry)
+  local task, is_alone = 'task:' .. id, is_child or string.sub(tag, -1) == '!'
+  if redis.call('EXISTS', RESULT .. id) == 1 then
+    forget(tag)
+    put_back(tag, entry)
+    return
+  end
+  local lost = redis.call('HINCRBY', task, 'lost', 1)
+  local alone = redis.call('HINCRBY', task, 'lost_alone', is_alone and 1 or 0)
+  redis.call('HSET', task, 'company', company)
+  if is_alone and lost > 1 and redis.call('HGET', task, 'tag') == tag
+    and redis.call('HEXISTS', task, 'calling') == 1 and redis.call('HSETNX', task, 'blamed', 1) == 1 then
+    redis.call('HSET', task, 'accused', 1)
+  end
+  redis.call('PEXPIRE', task, TASK_LIVES_MS)
+  local is_given_up = lost >= MAX_LOST and alone >= MAX_ALONE
+  if is_given_up and not begun then
+    redis.call('ZADD', UNTIL, until_ms, tag)
+    return id_in(entry) or ''
+  end
+  forget(tag)
+  if is_given_up then -- what has begun is given up when it begins again, and kills nobody
+    redis.call('HDEL', task, 'suspect')
+  elseif lost > 1 and not is_child then
+    redis.call('HSET', task, 'suspect', 1)
+  end
+  put_back(tag, entry)
+end
+
+local function tell(queue, to, until_ms, reason, now)
+  redis.call('XADD', 'parked:events', 'MAXLEN', '~', EVENTS, '*', 'queue', queue, 'to', to,
+    'until_ms', until_ms, 'reason', reason, 'at_ms', now)
+end
+
+-- Keep a message that is past help, and why; only why, if the message is not in hand any more.
+local function bury(id, entry, fields, now, meta)
+  count('dead')
+  local letter = redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now,
+    'queue', entry and queue_of((parts(entry))) or '',
+    'result', meta, unpack(fields))
+  if entry then redis.call('HSET', 'dead:messages', letter, entry) end
+end
+
+-- Write down what an operator does, in one step with it. What one command does to many is one entry
+-- that grows, so that a thousand letters retried leave room for what was done before.
+-- act: JSON: command, who, what, details (JSON).
+local function record(act, target, now)
+  local deed, targets, number = cjson.decode(act), target, 1
+  for _, entry in ipairs(redis.call('XREVRANGE', 'operations', '+', '-', 'COUNT', 8)) do
+    local fields = {}
+    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+    if fields.command == deed.command then
+      redis.call('XDEL', 'operations', entry[1])
+      number = fields.number + 1
+      targets = number > NAMED and fields.targets or fields.targets .. '\n' .. target
+    end
+  end
+  redis.call('XADD', 'operations', 'MAXLEN', '~', OPERATIONS, '*', 'at_ms', now, 'who', deed.who,
+    'what', deed.what, 'targets', targets, 'number', number, 'details', deed.details, 'command', deed.command)
+end

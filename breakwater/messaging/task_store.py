@@ -1,0 +1,103 @@
+"""
+The steps in Redis that a client takes too: each one script, one round trip.
+
+The keys are explained at the head of `scripts/delivery.lua`. Time is Redis' own. Every `RedisError`
+comes out as it is. What only a worker does is in `tasks/delivery/store.py`.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+from redis.commands.core import Script
+
+from breakwater.messaging.names import RESULT
+
+SCRIPTS = ("settle", "record", "where")
+
+
+@functools.cache
+def packaged() -> Mapping[str, str]:
+    """Read the scripts of a client, each whole."""
+    return read_scripts("breakwater.messaging", SCRIPTS)
+
+
+def read_scripts(package: str, names: Iterable[str]) -> Mapping[str, str]:
+    """Read scripts of a package's folder; the functions that they share stand in front of each."""
+    shared = (files("breakwater.messaging") / "scripts" / "delivery.lua").read_text()
+    folder = files(package) / "scripts"
+    return {name: shared + (folder / f"{name}.lua").read_text() for name in names}
+
+
+class TaskStore:
+    """
+    Run the scripts.
+
+    Args:
+        client: Any redis-py client; used with its own timeouts and retries.
+        sources: The scripts by name; tests put a clock of their own into them.
+    """
+
+    def __init__(self, client: redis.Redis, sources: Mapping[str, str] | None = None) -> None:
+        self.client = client
+        self._scripts = {
+            name: client.register_script(source) for name, source in (sources or packaged()).items()
+        }
+
+    def script(self, name: str) -> Script:
+        """Return a script, to run it on a connection of one's own."""
+        return self._scripts[name]
+
+    def settle(  # noqa: PLR0913 - a result and all that ends with it
+        self,
+        task_id: str,
+        meta: str | bytes,
+        *,
+        fence: str = "",
+        tag: str = "",
+        expires_s: int,
+        opens: str = "",
+        numbered: int = 0,
+        rows: Sequence[str] = (),
+        dead: Mapping[str, str] | None = None,
+        keep_s: int = 0,
+        answer: str = "",
+    ) -> str:
+        """
+        Write a task's result, once.
+
+        Args:
+            meta: The result in Celery's format.
+            fence: Of the one who settles; empty for anybody, such as a revocation.
+            opens: A queue whose role was answered; it is parked no more.
+            numbered: How many attempts have a number.
+            rows: Of attempts, for the ledger.
+            dead: The fields of a dead letter, if it is one.
+            keep_s: How long the answer is kept for the same call, if the task owns it; 0: not.
+            answer: It; empty: answers to this call are not worth keeping, nobody waits for one.
+
+        Returns:
+            settled, opened (settled, and that queue was parked), already (there is a result), or
+            superseded (another delivery has begun).
+        """
+        fields = [word for pair in (dead or {}).items() for word in pair]
+        return _text(
+            self._run(
+                "settle", [f"task:{task_id}", RESULT + task_id],
+                fence, tag, task_id, meta, expires_s, opens, numbered, len(rows), keep_s, answer,
+                *rows, *fields,
+            )
+        )  # fmt: skip
+
+    def is_settled(self, task_id: str) -> bool:
+        """Tell whether a task has a result."""
+        return bool(self.client.exists(RESULT + task_id))
+
+    def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
+        return cast("Any", self._scripts[name](keys=keys, args=args))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

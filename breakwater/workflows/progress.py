@@ -1,0 +1,141 @@
+"""
+What comes next in a run, by what has come to an end: no Redis, no clock, nothing is decided twice.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from breakwater.workflows.definition import Definition, Loop, Stage, Until
+from breakwater.workflows.template import find
+
+SATISFIED, UNSATISFIED, EXHAUSTED = "satisfied", "unsatisfied", "exhausted"
+"""What a loop's `until` said of one of its rounds; exhausted: of the last that there may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One time that a stage is run: in this round of its loop, the so-manieth try."""
+
+    stage: str
+    round: int = 1
+    attempt: int = 1
+    """Grows when a run is resumed after this stage failed or was cancelled."""
+
+    @property
+    def key(self) -> str:
+        """What it is called in Redis."""
+        return f"{self.stage}:{self.round}:{self.attempt}"
+
+    def task_id(self, run: str) -> str:
+        """Return the id of its task, the same whoever asks: it is paid for once."""
+        return str(uuid5(NAMESPACE_OID, f"workflow {run} {self.key}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a turn."""
+
+    turn: Turn
+    state: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands: at this turn of this stage; `state` is none if it was never prepared."""
+
+    stage: Stage
+    turn: Turn
+    loop: Loop | None
+    state: str = "none"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_last_round(self) -> bool:
+        """Tell whether its loop may have no round after this."""
+        return self.loop is not None and self.turn.round == self.loop.at_most
+
+
+class Entries:
+    """The turns of a run, of each stage and round the latest try."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._latest: dict[tuple[str, int], Entry] = {}
+        for entry in sorted(entries, key=lambda each: each.turn.attempt):
+            self._latest[entry.turn.stage, entry.turn.round] = entry
+
+    def place(self, stage: Stage, round_: int, loop: Loop | None) -> Place | None:
+        """Return where a stage stands in a round; None if it is behind us."""
+        entry = self._latest.get((stage.name, round_))
+        if entry is None:
+            return Place(stage, Turn(stage.name, round_), loop)
+        if entry.state == "succeeded":
+            return None
+        return Place(stage, entry.turn, loop, entry.state, entry.facts)
+
+    def until(self, loop: Loop, round_: int) -> str:
+        """Return what a loop's condition said of a round that is behind us."""
+        return str(self._latest[loop.until.stage, round_].facts["until"])
+
+
+def first_turns(definition: Definition) -> list[tuple[Stage, Turn]]:
+    """Return the turns that a run has from its beginning: each stage's first."""
+    return [(stage, Turn(stage.name)) for stage in definition.each()]
+
+
+def current(definition: Definition, entries: Entries) -> Place | Loop | None:
+    """
+    Return where a run stands.
+
+    Returns:
+        The turn that is to be run, or runs, or has failed; the loop that is used up and was to
+        fail then; None if nothing is left to be done.
+    """
+    for node in definition.stages:
+        if isinstance(node, Stage):
+            if place := entries.place(node, 1, None):
+                return place
+        elif (found := _in_loop(node, entries)) is not None:
+            return found
+    return None
+
+
+def _in_loop(loop: Loop, entries: Entries) -> Place | Loop | None:
+    for round_ in range(1, loop.at_most + 1):
+        for stage in loop.stages:
+            if place := entries.place(stage, round_, loop):
+                return place
+        if entries.until(loop, round_) == SATISFIED:
+            return None
+    return loop if loop.or_fail else None
+
+
+def judged(place: Place, answer: Mapping[str, Any]) -> str | None:
+    """Say what the loop's condition makes of an answer; None if it does not ask this stage."""
+    if place.loop is None or place.loop.until.stage != place.stage.name:
+        return None
+    if _holds(place.loop.until, answer):
+        return SATISFIED
+    return EXHAUSTED if place.is_last_round else UNSATISFIED
+
+
+def _holds(until: Until, answer: Mapping[str, Any]) -> bool:
+    if until.contains is not None:
+        return until.contains in answer["text"]
+    return all(
+        _equals(answer["data"], path, wanted) for path, wanted in (until.equals or {}).items()
+    )
+
+
+def _equals(data: Any, path: str, wanted: Any) -> bool:
+    try:
+        found = find(data, tuple(path.split(".")))
+    except LookupError:
+        return False
+    return bool(found == wanted) and _is_flag(found) == _is_flag(wanted)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)  # 1 == True in Python, and not in JSON

@@ -1,0 +1,175 @@
+"""
+What one process needs to serve tasks: settings, breakers, providers.
+
+Built on first use and again after a fork: a client used before a fork gave one process another
+process's answer.
+"""
+
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from breaker import Breakers
+from breakwater.errors import ConfigError
+from breakwater.redis.connection import client, redis_url
+from tasks.admission.parking import Parking
+from tasks.config import Settings, load_settings, serve
+from tasks.delivery.lease_keeper import Keeper
+from tasks.delivery.store import Store
+from tasks.providers.registry import Registry
+from tasks.streaming.writer import Teller
+
+if TYPE_CHECKING:
+    from tasks.config.shared_page import Handover
+
+
+_log = structlog.get_logger("breakwater")
+
+
+class Runtime:
+    """
+    Settings, breakers, providers and deliveries, wired together.
+
+    A task takes hold of one when it begins, and ends with it; other settings make another, over the
+    same breakers, the same keeper and the same teller.
+    """
+
+    def __init__(
+        self, registry: Registry, breakers: Breakers, store: Store, keeper: Keeper, teller: Teller
+    ) -> None:
+        self.settings = registry.settings
+        self.registry = registry
+        self.breakers = breakers
+        self.store = store
+        self.keeper = keeper
+        self.teller = teller
+        self.parking = Parking(registry.settings, registry, keeper.store)
+        self._made_at = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """How long these settings have been in use."""
+        return time.monotonic() - self._made_at
+
+    @classmethod
+    def over(cls, settings: Settings, breakers: Breakers) -> "Runtime":
+        """Build the first one of a process."""
+        store = Store(client())
+        # Connections of its own: while tasks wait for theirs, it has to renew what they hold.
+        keeper = Keeper(Store(client()), _abort, _watch)
+        return cls(Registry(settings, breakers), breakers, store, keeper, Teller(store))
+
+    def renewed(self, settings: Settings) -> "Runtime":
+        """Build one for other settings; clients of which these say the same are kept."""
+        registry = Registry(settings, self.breakers, before=self.registry)
+        return Runtime(registry, self.breakers, self.store, self.keeper, self.teller)
+
+    def close(self) -> None:
+        """Give back what is in hand and close every connection; running calls end as Cancelled."""
+        self.keeper.stop()
+        self.registry.close()
+        self.breakers.close()
+        self.keeper.store.client.close()
+        self.store.client.close()
+
+
+_lock = threading.Lock()
+_built: dict[int, Runtime] = {}  # by pid, so that a child never uses its parent's
+_settings: Settings | None = None
+_handover: "Handover | None" = None
+
+
+def use_settings(settings: Settings) -> None:
+    """Serve with these settings; the worker checks them once at start, before any fork."""
+    global _settings, _handover
+    from tasks.config.shared_page import Handover  # noqa: PLC0415 - commands read no roles file
+
+    _settings, _handover = settings, Handover()
+    serve(settings)
+
+
+def change_settings(settings: Settings, content: bytes) -> None:
+    """
+    Serve with other settings from now on, in this process and in the children of a prefork.
+
+    Args:
+        content: What the roles file held from which they were made.
+    """
+    with _lock:
+        _change(settings)
+        if _handover:
+            _handover.lay_down(content)
+
+
+def runtime() -> Runtime:
+    """
+    Return this process's runtime.
+
+    Raises:
+        ConfigError: There are no valid settings.
+    """
+    if (built := _built.get(os.getpid())) is not None:
+        if _handover and (content := _handover.newer(built.settings.version)):
+            return _handed_over(content)
+        return built
+    with _lock:
+        pid = os.getpid()
+        if pid not in _built:
+            settings = _settings or load_settings()
+            breakers = Breakers.from_url(redis_url(), listen=True)
+            _built[pid] = Runtime.over(settings, breakers)
+        return _built[pid]
+
+
+def _handed_over(content: bytes) -> Runtime:
+    """Change, in a child, to what its parent has accepted."""
+    from tasks.config import roles_file  # noqa: PLC0415 - as above
+
+    with _lock:
+        now = _built[os.getpid()]
+        try:
+            settings = roles_file.check(content, Path(now.settings.source), os.environ)
+        except ConfigError as error:  # a module of the user's that has changed since
+            _log.warning("roles.refused", faults=error.details["faults"])
+            return now
+        return _change(settings)
+
+
+def _change(settings: Settings) -> Runtime:
+    global _settings
+    before = _built[os.getpid()]
+    gone = {*before.settings.removed, *before.settings.roles} - settings.roles.keys()
+    now = before.renewed(replace(settings, removed=frozenset(gone)))
+    _settings, _built[os.getpid()] = now.settings, now
+    serve(now.settings)
+    return now
+
+
+def _watch(queues: list[str], within_s: float) -> None:
+    runtime().parking.watch(queues, within_s)
+
+
+def _restart() -> None:
+    global _lock  # noqa: PLW0603 - whoever held it is not in this child
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_restart)
+
+
+def _abort(thread_id: int) -> bool:
+    from tasks.providers.http.transport import abort  # noqa: PLC0415 - commands need no HTTP stack
+
+    return abort(thread_id)
+
+
+def close() -> None:
+    """Close this process's runtime, if it has one."""
+    if (built := _built.pop(os.getpid(), None)) is not None:
+        built.close()
+    serve(None)

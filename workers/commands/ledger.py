@@ -1,0 +1,61 @@
+"""`breakwater ledger`: keeping the ledger."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from breakwater.redis.connection import client
+from tasks.ledger import spool
+from tasks.ledger.database import Database
+from tasks.ledger.drain import AT_ONCE, Drain
+from tasks.ledger.sums import DAY_MS
+from workers.terminal.console import at_utc, fail, group, out, seconds, usable_redis_url
+
+cli = group(no_args_is_help=True, help="Keep the ledger: drain, import, prune.")
+
+
+@cli.command()
+def drain() -> None:
+    """
+    Bring the attempts that wait in Redis to the database now.
+
+    A worker does so all the time; this is for when none runs. LEDGER_URL must be
+    as at the workers.
+    """
+    drained = Drain(client(usable_redis_url()), Database).drain()
+    if drained is None:
+        fail("a worker is draining just now, and brings all there is")
+    out.print(f"drained {drained}")
+
+
+@cli.command("import")
+def import_(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="JSON Lines; else all there are in SPOOL_DIR.")
+    ] = None,
+) -> None:
+    """Bring attempts that were kept on disk to the database, each once; files of ours then go."""
+    number = 0
+    with Database() as database:
+        for path in paths or spool.files():
+            rows = list(spool.rows_in(path))
+            for at in range(0, len(rows), AT_ONCE):
+                number += database.add(rows[at : at + AT_ONCE])
+            if not paths:
+                path.unlink()
+    out.print(f"imported {number}")
+
+
+@cli.command()
+def prune(
+    older_than: Annotated[
+        float, typer.Option("--older-than", parser=seconds, metavar="AGE", help="Such as 90d.")
+    ],
+) -> None:
+    """Delete whole days (UTC) that are older, attempts and sums, for good."""
+    before_ms = round((time.time() - older_than) * 1000)
+    with Database(create=False) as database:
+        pruned = database.prune(before_ms)
+    out.print(f"deleted {pruned} attempts before {at_utc(before_ms // DAY_MS * DAY_MS)}")
