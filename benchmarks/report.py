@@ -201,10 +201,17 @@ def _trips(runs: Runs) -> str:
 
 
 def _summary(load: Runs, outage: Runs) -> str:
-    head = ["", f"CPU a completion, {MANY:,} in flight", "memory", "calls to a dead provider (503)"]
+    head = [
+        "asking OpenAI",
+        f"CPU a completion, {FEW:,} in flight",
+        f"CPU a completion, {MANY:,} in flight",
+        f"memory, {MANY:,} in flight",
+        f"calls to a dead provider (503), {outage[0]['prompts']} prompts",
+    ]
     rows = [
         [
             BY_NAME[name].title,
+            _cell(load, "cpu_ms", "ms", name, calls=FEW, adapter="openai"),
             _cell(load, "cpu_ms", "ms", name, calls=MANY, adapter="openai"),
             _cell(load, "proportional_mb", "MB", name, calls=MANY, adapter="openai"),
             _dead_calls(outage, name),
