@@ -244,7 +244,7 @@ def _looks(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
         for number in range(crowd):
             client.hset("workers", f"{number:012}", json.dumps(about(number)))
         turns = 10_000 // crowd + 3
-        return meter.of(turns, lambda: [fleet.look() for _ in range(turns)])
+        return meter.of(turns, lambda: [fleet.snapshot() for _ in range(turns)])
 
     found = {f"look_{crowd}": look_at(crowd) for crowd in (100, 1_000, 10_000)}
     turns = 300

@@ -26,7 +26,9 @@ OURS = {name: app.conf[name] for name in KEPT}
 """Settings of Celery's that delivery rests on, as they are before anybody else's code is read."""
 
 
-def about(worker: WorkController, grace_s: float) -> tuple[dict[str, Any], Iterable[str], str]:
+def describe_worker(
+    worker: WorkController, grace_s: float
+) -> tuple[dict[str, Any], Iterable[str], str]:
     """
     Describe this worker, and name the queues it consumes and the roles it serves.
 
@@ -45,21 +47,21 @@ def about(worker: WorkController, grace_s: float) -> tuple[dict[str, Any], Itera
             RUNNING: now.keeper.running_by_queue(),
             "grace_s": grace_s,
             "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            **({} if patched(pool) else {"unpatched": True}),
-            **({"altered": changed} if (changed := altered(worker)) else {}),
+            **({} if is_monkey_patched(pool) else {"unpatched": True}),
+            **({"altered": changed} if (changed := changed_settings(worker)) else {}),
         },
         queues,
         to_publish(now.settings),
     )
 
 
-def patched(pool: str) -> bool:
+def is_monkey_patched(pool: str) -> bool:
     """Tell whether a pool of greenlets has what it needs: sockets that let the others run."""
     monkey = sys.modules.get("gevent.monkey")
     return pool != "gevent" or bool(monkey and monkey.is_module_patched("socket"))
 
 
-def altered(worker: WorkController) -> Mapping[str, Any]:
+def changed_settings(worker: WorkController) -> Mapping[str, Any]:
     """Return those settings that are not ours any more, by somebody's code or option."""
     found = {name: app.conf[name] for name, ours in OURS.items() if app.conf[name] != ours}
     if worker.prefetch_multiplier != 1:

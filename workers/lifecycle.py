@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 EX_USAGE, EXIT_BAD_CONFIG = 64, 78  # EX_USAGE and EX_CONFIG of sysexits.h
 
-_told: dict[str, list[str]] = {}  # the queues to consume, and not to
+_queue_filters: dict[str, list[str]] = {}  # the queues to consume, and not to
 _reloader: Reloader | None = None
 _drain: Drain | None = None
 _exporter: Exporter | None = None
@@ -53,7 +53,7 @@ def _check_options(options: dict[str, Any], **_: Any) -> None:
 
 
 @signals.celeryd_init.connect(weak=False)
-def _check_roles(options: dict[str, Any], **_: Any) -> None:
+def _configure(options: dict[str, Any], **_: Any) -> None:
     global _exporter, _otel  # noqa: PLW0603 - one worker a process
     try:
         address()
@@ -66,7 +66,7 @@ def _check_roles(options: dict[str, Any], **_: Any) -> None:
         sys.exit(EXIT_BAD_CONFIG)
     runtime.use_settings(settings)
     use_keeper(lambda: runtime.runtime().keeper)
-    _told.update(only=_names(options, "queues"), never=_names(options, "exclude_queues"))
+    _queue_filters.update(only=_names(options, "queues"), never=_names(options, "exclude_queues"))
     _consume(settings)
     preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
     if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
@@ -82,7 +82,7 @@ def _fit(sender: Any, **_: Any) -> None:
 
 
 @signals.worker_init.connect(weak=False)
-def _mind_its_own(sender: Any, **_: Any) -> None:
+def _disable_gossip(sender: Any, **_: Any) -> None:
     """
     Leave out what workers tell each other, of which nothing here makes use.
 
@@ -125,7 +125,7 @@ def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
 def _start(sender: Any, **_: Any) -> None:
     """Start what runs beside the tasks."""
     global _reloader, _drain  # noqa: PLW0603 - one worker a process
-    _reloader = Reloader(sender, **_told)
+    _reloader = Reloader(sender, **_queue_filters)
     _reloader.start()
     for name, unset in runtime.runtime().settings.left_out.items():
         structlog.get_logger("breakwater").info("provider.left_out", provider=name, unset=unset)
@@ -142,7 +142,7 @@ def _open_ledger() -> "Database":
 
 
 @signals.worker_shutdown.connect(weak=False)
-def _drain_the_rest(**_: Any) -> None:
+def _stop_drainer(**_: Any) -> None:
     if _drain:
         _drain.stop()
 

@@ -26,7 +26,7 @@ from click import Option
 
 from breakwater.app import app
 from tasks.answering import runtime
-from workers.heartbeat import about
+from workers.heartbeat import describe_worker
 
 GRACE = "BREAKWATER_GRACE_S"
 GRACE_S = 25.0
@@ -129,7 +129,9 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
 
     def ready(**_: Any) -> None:
         shutdown.start()
-        runtime.runtime().keeper.start(lambda: about(instance, shutdown.grace_s), shutdown.drain)
+        runtime.runtime().keeper.start(
+            lambda: describe_worker(instance, shutdown.grace_s), shutdown.drain
+        )
         # Celery's own handler waits for the threads, and then doubles what they did.
         signal.signal(signal.SIGQUIT, quit_at_once)
         _end_by_term(shutdown)

@@ -55,7 +55,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LetterFilter:
     """Which letters; each condition narrows it."""
 
     role: str | None = None
@@ -65,7 +65,7 @@ class Wanted:
     older_than_s: float = 0.0
     newer_than_s: float | None = None
 
-    def holds(self, letter: DeadLetter) -> bool:
+    def matches(self, letter: DeadLetter) -> bool:
         """Tell whether a letter of the right age is wanted."""
         return (
             self.role in (None, letter.role)
@@ -74,7 +74,7 @@ class Wanted:
         )
 
 
-ALL = Wanted()
+ALL = LetterFilter()
 
 
 class DeadLetters:
@@ -91,7 +91,7 @@ class DeadLetters:
         self._revive, self._drop = store.script("revive"), store.script("drop")
         self._command = new_command()
 
-    def find(self, wanted: Wanted = ALL, *, before: str = "") -> Iterator[DeadLetter]:
+    def find(self, wanted: LetterFilter = ALL, *, before: str = "") -> Iterator[DeadLetter]:
         """
         Walk through the letters, newest first.
 
@@ -105,13 +105,13 @@ class DeadLetters:
             oldest = str(now_ms - round(wanted.newer_than_s * 1000))
         while page := self._page(newest, oldest):
             for letter in page:
-                if wanted.holds(letter):
+                if wanted.matches(letter):
                     yield letter
             newest = f"({page[-1].id}"
 
     def get(self, name: str) -> DeadLetter | None:
         """Return the newest letter of a task, or the letter of this id; None if there is none."""
-        return next(self.find(Wanted(names=frozenset({name}))), None)
+        return next(self.find(LetterFilter(names=frozenset({name}))), None)
 
     def prompt(self, letter: DeadLetter) -> Any:
         """

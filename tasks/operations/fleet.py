@@ -78,7 +78,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class FleetSnapshot:
     """The fleet at one moment."""
 
     now_ms: int
@@ -104,7 +104,7 @@ class Fleet:
     def __init__(self, client: redis.Redis) -> None:
         self._store = Store(client)
 
-    def look(self, roles: Iterable[str] = ()) -> View:
+    def snapshot(self, roles: Iterable[str] = ()) -> FleetSnapshot:
         """
         See every queue and every worker.
 
@@ -119,7 +119,7 @@ class Fleet:
         for told in workers.values():
             running.update(json.loads(told)[RUNNING])
         consumed = Counter(name for worker in seen for name in worker.queues)
-        return View(
+        return FleetSnapshot(
             now_ms=now,
             queues=[
                 Queue(

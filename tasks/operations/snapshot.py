@@ -15,7 +15,7 @@ from breakwater.messaging.journal import Operations
 from breakwater.messaging.names import queue_of
 from tasks.ledger.database import Database
 from tasks.ledger.summary import Line, Where, began_ms, summarise
-from tasks.operations.fleet import Fleet, View
+from tasks.operations.fleet import Fleet, FleetSnapshot
 
 WINDOW_S = 300
 """The time that rates, latencies and costs are of."""
@@ -48,16 +48,16 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DashboardSnapshot:
     """The fleet at one moment."""
 
-    view: View
+    view: FleetSnapshot
     breakers: list[BreakerState]
     rates: Rates
     events: list[Event]
 
 
-class Watch:
+class Dashboard:
     """
     Look at a fleet, again and again.
 
@@ -74,17 +74,17 @@ class Watch:
         self._rates = Rates()
         self._read_at = 0.0
 
-    def look(self, roles: frozenset[str]) -> Scene:
+    def snapshot(self, roles: frozenset[str]) -> DashboardSnapshot:
         """
         See everything now; the ledger as it was at most five seconds ago.
 
         Raises:
             RedisError: Redis is away.
         """
-        view, states = self._fleet.look(roles), self._breakers.peek_all()
+        view, states = self._fleet.snapshot(roles), self._breakers.peek_all()
         if time.monotonic() - self._read_at > LEDGER_EVERY_S:
             self._rates, self._read_at = self._read_ledger(view.now_ms), time.monotonic()
-        return Scene(view, states, self._rates, self._read_events(states))
+        return DashboardSnapshot(view, states, self._rates, self._read_events(states))
 
     def _read_ledger(self, now_ms: int) -> Rates:
         where = Where(since_ms=now_ms - WINDOW_S * 1000)

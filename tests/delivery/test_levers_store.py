@@ -10,7 +10,7 @@ import redis
 from breakwater.messaging.journal import Operations, act
 from breakwater.messaging.whereabouts import Hold
 from tasks.delivery.store import FEW_MS, LEASE_MS
-from tasks.operations.fleet import Fleet, View
+from tasks.operations.fleet import Fleet, FleetSnapshot
 
 QUEUE, OTHER = "role.coder", "role.planner"
 ABOUT = {
@@ -39,10 +39,10 @@ class Desk:
     def resume(self, *queues: str) -> list[str]:
         return self.pull("resume", act("resume"), *queues)
 
-    def look(self) -> View:
+    def look(self) -> FleetSnapshot:
         fleet = Fleet(self.bench.redis)
         fleet._store = self.bench.store  # whose clock the tests move
-        return fleet.look()
+        return fleet.snapshot()
 
     def told(self) -> list[tuple[str, str, list[str], int]]:
         found = Operations(self.bench.redis).find()
@@ -273,7 +273,7 @@ def test_a_look_is_cheap_with_a_million_waiting(redis_url: str) -> None:
     client.sadd("queues", QUEUE)
     client.config_resetstat()
 
-    view = Fleet(client).look()
+    view = Fleet(client).snapshot()
 
     asked = client.info("commandstats")
     assert [each.depth for each in view.queues if each.name == QUEUE] == [1_000_000]

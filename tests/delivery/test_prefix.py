@@ -169,7 +169,7 @@ def test_a_script_that_a_fleet_without_a_prefix_has_loaded_is_not_run(
                 mine.evalsha(loaded, 0)
             assert script() == script() == []
             assert mine.script_exists(loaded) == [True]
-            assert Fleet(mine).look().workers == []
+            assert Fleet(mine).snapshot().workers == []
 
 
 def test_the_delivery_works_within_the_prefix(kept_apart: str, redis_url: str) -> None:

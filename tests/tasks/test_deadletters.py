@@ -11,7 +11,7 @@ import redis
 
 from breakwater.messaging.names import RESULT
 from tasks.delivery.store import Store
-from tasks.operations.dead_letters import DeadLetter, DeadLetters, Wanted
+from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 
 DAY_MS = 24 * 3600 * 1000
 ATTEMPT = {
@@ -87,15 +87,15 @@ def test_letters_are_found_by_role_error_id_and_age(
     fail("b", "planner", "InvalidRequest")
     fail("c", "planner", "ChainExhausted")
 
-    def found(wanted: Wanted) -> list[str]:
+    def found(wanted: LetterFilter) -> list[str]:
         return [letter.task_id for letter in letters.find(wanted)]
 
-    assert found(Wanted(role="planner")) == ["c", "b"]
-    assert found(Wanted(role="planner", error="InvalidRequest")) == ["b"]
-    assert found(Wanted(names=frozenset({"a", "c"}))) == ["c", "a"]
-    assert found(Wanted(names=frozenset({"1-1"}))) == ["old"]
-    assert found(Wanted(older_than_s=3600)) == ["old"]
-    assert found(Wanted(newer_than_s=3600)) == ["c", "b", "a"]
+    assert found(LetterFilter(role="planner")) == ["c", "b"]
+    assert found(LetterFilter(role="planner", error="InvalidRequest")) == ["b"]
+    assert found(LetterFilter(names=frozenset({"a", "c"}))) == ["c", "a"]
+    assert found(LetterFilter(names=frozenset({"1-1"}))) == ["old"]
+    assert found(LetterFilter(older_than_s=3600)) == ["old"]
+    assert found(LetterFilter(newer_than_s=3600)) == ["c", "b", "a"]
 
 
 def test_a_letter_has_its_whole_history_and_its_prompt_by_reference(

@@ -18,7 +18,7 @@ from tests.support.fleet import Fleet, wait_for
 from workers.doctor.finding import Finding
 from workers.doctor.redis import of_kernel, room_for
 from workers.doctor.workers import connections, of_host, of_workers
-from workers.heartbeat import patched
+from workers.heartbeat import is_monkey_patched
 
 SOUND = Worker(
     "id", "w0@host", "threads", 100, 0, ["celery"], "v", None, grace_s=140.0, files=65_536
@@ -169,7 +169,7 @@ def test_a_missing_hiredis_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_greenlets_are_patched_or_not() -> None:
     """Celery patches for `--pool gevent`; a worker that a program makes itself may have none."""
     code = "from gevent import monkey; monkey.patch_all()\n"
-    asks = "from workers.heartbeat import patched; print(patched('gevent'))"
+    asks = "from workers.heartbeat import is_monkey_patched; print(is_monkey_patched('gevent'))"
 
     def told(code: str) -> str:
         done = subprocess.run(
@@ -177,7 +177,7 @@ def test_greenlets_are_patched_or_not() -> None:
         )
         return done.stdout.strip()
 
-    assert patched("threads")
+    assert is_monkey_patched("threads")
     assert told(asks) == "False"
     assert told(code + asks) == "True"
 

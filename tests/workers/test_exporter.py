@@ -176,9 +176,9 @@ def test_in_a_large_fleet_one_looks_for_all(
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setattr(runtime, "_settings", Settings({}, {}))
     client, looks = redis.Redis.from_url(redis_url), Counter[str]()
-    look = FleetView.look
+    look = FleetView.snapshot
     monkeypatch.setattr(
-        FleetView, "look", lambda self, roles=(): looks.update(["look"]) or look(self, roles)
+        FleetView, "snapshot", lambda self, roles=(): looks.update(["look"]) or look(self, roles)
     )
 
     def scraped(workers: int) -> dict[str, float]:

@@ -11,8 +11,8 @@ import redis
 from breaker import Breakers
 from breakwater.attempt import Attempt
 from tasks.ledger.database import Database
-from tasks.operations.fleet import Queue, View
-from tasks.operations.snapshot import WINDOW_S, Rates, Scene, Watch
+from tasks.operations.fleet import FleetSnapshot, Queue
+from tasks.operations.snapshot import WINDOW_S, Dashboard, DashboardSnapshot, Rates
 from workers.commands.top_view import draw
 from workers.terminal.console import Terminal
 
@@ -26,7 +26,7 @@ USAGE = {
 }
 
 
-def shown(scene: Scene, width: int = 120, height: int = 40) -> str:
+def shown(scene: DashboardSnapshot, width: int = 120, height: int = 40) -> str:
     console = Terminal(
         file=io.StringIO(), width=width, height=height, force_terminal=True, no_color=True
     )
@@ -64,7 +64,7 @@ def test_rates_are_of_the_time_that_the_ledger_has(
     with Database(url) as database:
         database.add(rows)
 
-    rates = Watch(client, Breakers.from_url(redis_url))._read_ledger(now_ms)
+    rates = Dashboard(client, Breakers.from_url(redis_url))._read_ledger(now_ms)
 
     assert rates.providers["claude"].calls * 60 / rates.span_s == pytest.approx(per_minute)
     assert 1 <= rates.span_s <= WINDOW_S
@@ -78,7 +78,7 @@ def test_rows_stand_still_while_their_numbers_change() -> None:
     for turn in range(5):
         queues = [queue(role, random.Random(turn).randrange(1000)) for role in roles]
         random.Random(turn).shuffle(queues)
-        text = shown(Scene(View(0, queues, []), [], Rates(), []))
+        text = shown(DashboardSnapshot(FleetSnapshot(0, queues, []), [], Rates(), []))
         seen.add(tuple(word for word in text.split() if word.startswith("role") and word in roles))
 
     assert seen == {tuple(roles)}
@@ -91,7 +91,7 @@ def test_a_row_in_trouble_is_shown_though_there_is_no_room_for_all() -> None:
     queues = [queue(f"role{n:02}", n) for n in range(60)]
     queues[50] = replace(queues[50], paused=Hold("ann", 0))
 
-    text = shown(Scene(View(0, queues, []), [], Rates(), []), 80, 24)
+    text = shown(DashboardSnapshot(FleetSnapshot(0, queues, []), [], Rates(), []), 80, 24)
 
     rows = [word for word in text.split() if word.startswith("role") and word[4:].isdigit()]
     assert "role50" in rows

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from breakwater.redis.connection import client
-from tasks.operations.dead_letters import DeadLetter, DeadLetters, Wanted
+from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 from workers.terminal.console import (
     AsJson,
     at_utc,
@@ -70,7 +70,7 @@ def dead(
     """Show dead letters, newest first, or decide on them."""
     if context.invoked_subcommand:
         return
-    wanted = Wanted(role, error, older_than_s=older_than or 0, newer_than_s=newer_than)
+    wanted = LetterFilter(role, error, older_than_s=older_than or 0, newer_than_s=newer_than)
     found = [*islice(_letters().find(wanted, before=_letter_id(before)), count + 1)]
     letters, more = found[:count], len(found) > count
     if as_json:
@@ -78,7 +78,9 @@ def dead(
     elif letters:
         out.print(_table(letters))
     else:
-        out.print("no dead letters" + ("" if wanted == Wanted() and not before else " like that"))
+        out.print(
+            "no dead letters" + ("" if wanted == LetterFilter() and not before else " like that")
+        )
     if more:
         err.print(f"there are more: --before {letters[-1].id}", style="dim")
 
@@ -183,15 +185,15 @@ def _wanted(
     older_than_s: float | None,
     newer_than_s: float | None,
     all_: bool,
-) -> Wanted:
+) -> LetterFilter:
     """Refuse words that could mean more letters than were meant."""
-    filtered = Wanted(role, error, older_than_s=older_than_s or 0, newer_than_s=newer_than_s)
-    if sum((bool(names), filtered != Wanted(), all_)) != 1:
+    filtered = LetterFilter(role, error, older_than_s=older_than_s or 0, newer_than_s=newer_than_s)
+    if sum((bool(names), filtered != LetterFilter(), all_)) != 1:
         raise typer.BadParameter("give ids, or filters such as --role, or --all")
-    return Wanted(names=frozenset(names)) if names else filtered
+    return LetterFilter(names=frozenset(names)) if names else filtered
 
 
-def _chosen(letters: DeadLetters, wanted: Wanted) -> Iterator[DeadLetter]:
+def _chosen(letters: DeadLetters, wanted: LetterFilter) -> Iterator[DeadLetter]:
     """Find the letters that are wanted now; a task that is named stands for its newest one."""
     missing = set(wanted.names)
     if not missing:

@@ -9,7 +9,7 @@ from rich.text import Text
 from breakwater.config import role_names
 from breakwater.errors import ConfigError, nearest
 from breakwater.redis.connection import client
-from tasks.operations.fleet import Fleet, Queue, View
+from tasks.operations.fleet import Fleet, FleetSnapshot, Queue
 from workers.terminal.console import (
     AsJson,
     Watched,
@@ -83,17 +83,17 @@ def resume(roles: Roles = None, all_: All = False) -> None:
     _tell(chosen, fleet.resume(chosen), "resumed", "was not paused")
 
 
-def _look(fleet: Fleet) -> View:
+def _look(fleet: Fleet) -> FleetSnapshot:
     try:
         roles = role_names() or frozenset()
     except ConfigError:  # what workers have said will do
         roles = frozenset()
-    view = fleet.look(roles)
+    view = fleet.snapshot(roles)
     shown = [each for each in view.queues if each.role in roles or each.matters]
-    return View(view.now_ms, shown, view.workers)
+    return FleetSnapshot(view.now_ms, shown, view.workers)
 
 
-def _chosen(view: View, roles: list[str] | None, all_: bool) -> list[str]:
+def _chosen(view: FleetSnapshot, roles: list[str] | None, all_: bool) -> list[str]:
     if bool(roles) == all_:
         raise typer.BadParameter("give roles, or --all")
     if all_:
@@ -115,7 +115,7 @@ def _tell(chosen: list[str], changed: list[str], done: str, not_done: str) -> No
         out.print(f"{name} {done if name in changed else not_done}")
 
 
-def _table(view: View) -> Table:
+def _table(view: FleetSnapshot) -> Table:
     numbers = ("waiting", "oldest", "running", "delayed", "workers")
     table = Table("role", *numbers, "", whole=("role",), right=numbers)
     for queue in view.queues:
@@ -146,7 +146,7 @@ def _state(queue: Queue, now_ms: int) -> Text:
     return said
 
 
-def _warn(view: View) -> None:
+def _warn(view: FleetSnapshot) -> None:
     if len(found := view.versions()) > 1:
         told = "; ".join(f"{version}: {', '.join(names)}" for version, names in found.items())
         err.print(f"workers route by different roles files: {told}", style="yellow")

@@ -17,7 +17,7 @@ from breakwater.config import role_names
 from breakwater.errors import ConfigError
 from breakwater.redis.connection import client
 from breakwater.redis.foreign_keys import named
-from tasks.operations.snapshot import Watch
+from tasks.operations.snapshot import Dashboard
 from workers.commands.top_view import draw
 from workers.terminal.console import out, usable_redis_url
 
@@ -44,12 +44,12 @@ def top() -> None:
             f"{LEAST[0]} and {LEAST[1]} are needed"
         )
     url = usable_redis_url()
-    watch = Watch(client(url), Breakers.from_url(url, timeout_s=TIMEOUT_S))
+    watch = Dashboard(client(url), Breakers.from_url(url, timeout_s=TIMEOUT_S))
     with _keys() as pressed, Live(console=out, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 try:
-                    scene = watch.look(_roles())
+                    scene = watch.snapshot(_roles())
                     live.update(draw(scene, out.width, out.height), refresh=True)
                 except RedisError as error:
                     told = f"Redis: {named(error)[0]}; looking again"

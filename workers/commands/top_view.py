@@ -13,7 +13,7 @@ from breaker import BreakerState
 from breakwater.redis.connection import shown
 from tasks.ledger.summary import Line
 from tasks.operations.fleet import Queue
-from tasks.operations.snapshot import Event, Scene
+from tasks.operations.snapshot import DashboardSnapshot, Event
 from workers.commands.metrics import dollars, short
 from workers.terminal.console import COLOURS, age
 from workers.terminal.plain import plain
@@ -25,7 +25,7 @@ HEADS = 6
 """Lines that are not rows: the head, two tables' heads, blanks."""
 
 
-def draw(scene: Scene, width: int, height: int) -> RenderableType:
+def draw(scene: DashboardSnapshot, width: int, height: int) -> RenderableType:
     """Draw the fleet on a screen of that many columns and lines."""
     wide = width >= WIDE
     providers, queues = _providers(scene), _queues(scene)
@@ -47,7 +47,7 @@ def draw(scene: Scene, width: int, height: int) -> RenderableType:
     )
 
 
-def _head(scene: Scene, width: int) -> Text:
+def _head(scene: DashboardSnapshot, width: int) -> Text:
     workers = scene.view.workers
     slots = sum(worker.concurrency for worker in workers)
     running = sum(worker.running for worker in workers)
@@ -68,7 +68,7 @@ def _head(scene: Scene, width: int) -> Text:
     return text
 
 
-def _providers(scene: Scene) -> list[tuple[str, BreakerState | None]]:
+def _providers(scene: DashboardSnapshot) -> list[tuple[str, BreakerState | None]]:
     """Name the providers, those in trouble first: should not all have room, they do."""
     states = {state.name: state for state in scene.breakers}
     names = sorted({*states, *scene.rates.providers})
@@ -76,14 +76,14 @@ def _providers(scene: Scene) -> list[tuple[str, BreakerState | None]]:
     return [(name, states.get(name)) for name in sorted(names, key=lambda n: (n in well, n))]
 
 
-def _queues(scene: Scene) -> list[Queue]:
+def _queues(scene: DashboardSnapshot) -> list[Queue]:
     """Choose the queues, those in trouble first: should not all have room, they do."""
     known = [queue for queue in scene.view.queues if queue.role or queue.depth or queue.running]
     return sorted(known, key=lambda q: (not (q.parked or q.paused), q.role))
 
 
 def _provider_table(
-    scene: Scene, providers: Iterable[tuple[str, BreakerState | None]], wide: bool
+    scene: DashboardSnapshot, providers: Iterable[tuple[str, BreakerState | None]], wide: bool
 ) -> Table:
     table = _table("provider", "breaker", "")
     for head in ("calls/min", "ok", "p50", "p95", *(("in/min", "out/min") if wide else ()), "$/h"):
@@ -102,7 +102,7 @@ def _provider_table(
     return table
 
 
-def _role_table(scene: Scene, queues: Iterable[Queue], wide: bool) -> Table:
+def _role_table(scene: DashboardSnapshot, queues: Iterable[Queue], wide: bool) -> Table:
     table = _table("role")
     table.expand = True
     for head in ("waiting", "oldest", "running", "calls/min", *(("ok",) if wide else ()), "p95"):
@@ -147,7 +147,7 @@ def _trouble(state: BreakerState | None) -> Text:
     return text
 
 
-def _rates(scene: Scene, line: Line | None, wide: bool) -> list[str]:
+def _rates(scene: DashboardSnapshot, line: Line | None, wide: bool) -> list[str]:
     """Say a group's calls a minute, success, p50, p95, perhaps tokens a minute, dollars an hour."""
     if line is None or not line.attempts:
         return [""] * (7 if wide else 5)
@@ -164,7 +164,7 @@ def _rates(scene: Scene, line: Line | None, wide: bool) -> list[str]:
     ]
 
 
-def _per_hour(scene: Scene) -> Decimal:
+def _per_hour(scene: DashboardSnapshot) -> Decimal:
     return Decimal(3600) / Decimal(scene.rates.span_s)
 
 
@@ -176,7 +176,7 @@ def _errors(line: Line | None) -> str:
     return ", ".join(f"{error} {n}" for error, n in (+line.errors).most_common(3)) if line else ""
 
 
-def _served(scene: Scene, queue: Queue) -> Text:
+def _served(scene: DashboardSnapshot, queue: Queue) -> Text:
     text = Text()
     if queue.paused:
         text.append(f"paused by {plain(queue.paused.who)} ", style="yellow")

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from breakwater.messaging.names import COMMON_QUEUE
 from breakwater.messaging.whereabouts import Whereabouts, find
 from breakwater.redis.connection import client, explain
-from tasks.operations.fleet import Fleet, Queue, View
+from tasks.operations.fleet import Fleet, FleetSnapshot, Queue
 from workers.terminal.console import age, err
 from workers.terminal.plain import plain
 
@@ -87,11 +87,11 @@ def stand(task_id: str, queue: str) -> Stand:
         RedisError: Redis is away.
     """
     with client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S) as reached:
-        where, view = find(reached, task_id), Fleet(reached).look()
+        where, view = find(reached, task_id), Fleet(reached).snapshot()
     return Stand(where, _named(view, where.queue or queue), view.now_ms)
 
 
-def _named(view: View, name: str) -> Queue | None:
+def _named(view: FleetSnapshot, name: str) -> Queue | None:
     known = {queue.name: queue for queue in view.queues}
     if name in known or not name:
         return known.get(name)

@@ -35,7 +35,7 @@ def workers(as_json: AsJson = False) -> None:
 
     Workers tell this every four seconds; one that is killed is gone after twelve.
     """
-    view = Fleet(client(usable_redis_url())).look()
+    view = Fleet(client(usable_redis_url())).snapshot()
     if as_json:
         print_json([asdict(worker) for worker in view.workers])
         return
@@ -73,7 +73,7 @@ def drain(
     not drained.
     """
     fleet = Fleet(client(usable_redis_url()))
-    chosen = _chosen(fleet.look().workers, names, all_)
+    chosen = _chosen(fleet.snapshot().workers, names, all_)
     if all_ and not yes:
         for worker in chosen:
             err.print(f"{worker.name}: {worker.running} running, {worker.pool}")
@@ -85,7 +85,7 @@ def drain(
         what = "draining" if worker.name in done else "was draining already, or has ended"
         out.print(f"{worker.name} {what}")
     ids = {worker.id for worker in chosen}
-    while wait and any(worker.id in ids for worker in fleet.look().workers):
+    while wait and any(worker.id in ids for worker in fleet.snapshot().workers):
         time.sleep(LOOK_EVERY_S)
 
 
@@ -97,7 +97,7 @@ def reload(as_json: AsJson = False) -> None:
     they go on with what they had. Exit code 1 if one refuses or does not answer.
     """
     redis = client(usable_redis_url())
-    names = [worker.name for worker in Fleet(redis).look().workers]
+    names = [worker.name for worker in Fleet(redis).snapshot().workers]
     if not names:
         fail("no worker; start one: celery -A workers worker")
     Operations(redis).record("reload", names)

@@ -31,7 +31,7 @@ from breakwater.redis.foreign_keys import STEP, foreign, named
 from tasks.config import Settings, load_settings
 from tasks.ledger import database
 from tasks.ledger.redis_queue import LEDGER
-from tasks.operations.fleet import Fleet, View
+from tasks.operations.fleet import Fleet, FleetSnapshot
 from tasks.providers.registry import Registry, preload
 from workers.doctor.finding import Finding
 from workers.doctor.other_programs import other_fleets, others_on
@@ -155,7 +155,7 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         info = server.info()
         yield from of_server(server, info, where)
         yield from _orphans(server, settings)
-        view = Fleet(server).look()
+        view = Fleet(server).snapshot()
         yield from room_for(view.workers, info)
         yield from _fleet(view, settings)
         yield from of_workers(view.workers, settings)
@@ -195,7 +195,7 @@ def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding
             )
 
 
-def _fleet(view: View, settings: Settings | None) -> Iterator[Finding]:
+def _fleet(view: FleetSnapshot, settings: Settings | None) -> Iterator[Finding]:
     """Tell whether the workers route by one roles file, by this one, and what an operator holds."""
     versions = view.versions()
     told = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
@@ -216,7 +216,7 @@ def _fleet(view: View, settings: Settings | None) -> Iterator[Finding]:
             yield Finding("warning", f"queue {queue.name}", what, step)
 
 
-def _ledger(server: redis.Redis, view: View) -> Iterator[Finding]:
+def _ledger(server: redis.Redis, view: FleetSnapshot) -> Iterator[Finding]:
     """Tell whether this host reaches the ledger, and all workers the same one."""
     try:
         yield Finding("ok", "ledger", database.reach())

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from breakwater.redis.connection import client
 from tasks.answering import runtime
-from tasks.operations.fleet import Fleet, View
+from tasks.operations.fleet import Fleet, FleetSnapshot
 from workers.metrics import definitions
 from workers.metrics.definitions import Metric
 
@@ -90,14 +90,14 @@ class FleetMetrics(Collector):
         kept, left_ms = cast("tuple[bytes | None, int]", pipe.execute())
         if kept and left_ms <= SEEN_MS:  # else Redis' clock was set back
             return cast("dict[str, Any]", json.loads(kept))
-        view = self._fleet.look(roles)
+        view = self._fleet.snapshot(roles)
         seen = _told(view)
         if len(view.workers) >= MANY:
             self._client.set(SEEN, json.dumps(seen), px=SEEN_MS)
         return seen
 
 
-def _told(view: View) -> dict[str, Any]:
+def _told(view: FleetSnapshot) -> dict[str, Any]:
     draining = sum(worker.draining is not None for worker in view.workers)
     return {
         "queues": [
