@@ -16,7 +16,7 @@ from breakwater.attempt import Usage
 from breakwater.calls.call import Call
 from tasks.answering.walk import route
 from tasks.config import ProviderSettings, Role, Settings, Target
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 
@@ -27,7 +27,7 @@ class Instant:
     """A provider that answers at once, and notes when it was asked."""
 
     asked_at = 0.0
-    tells_before_sending = False
+    calls_before_sending_hook = False
 
     def complete(self, _request: Request) -> Completion:
         """Answer."""
@@ -62,8 +62,8 @@ def main() -> None:
             times_us = []
             for _ in range(WALKS):
                 started = time.perf_counter()
-                account = Account({"task_id": "t", "role": "coder"})
-                route(call, role, registry, account=account, deadline=time.monotonic() + 60)
+                recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
+                route(call, role, registry, recorder=recorder, deadline=time.monotonic() + 60)
                 times_us.append((instant.asked_at - started) * 1e6)
             cuts = statistics.quantiles(times_us, n=100)
             print(f"{what:34}{cuts[49]:9.0f}{cuts[98]:9.0f}")

@@ -33,7 +33,7 @@ INSTANT = """
 from tasks.providers.base import Completion, Usage
 
 class Instant:
-    tells_before_sending = True
+    calls_before_sending_hook = True
     def __init__(self, settings): pass
     def complete(self, request):
         request.before_sending()

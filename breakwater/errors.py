@@ -64,19 +64,21 @@ class Verdict:
     """One is proof: the breaker opens without waiting for a run of them."""
     next_target: bool
     """The next target of the chain may do better."""
-    heals: bool
+    retryable_later: bool
     """Asking the same target again later may do better."""
     holds_model: bool = False
     """The pair of provider and model is held, by a breaker of its own; the provider is not."""
 
 
-_UNHEALTHY = Verdict(trips=True, trips_at_once=False, next_target=True, heals=True)
-_PROOF = Verdict(trips=True, trips_at_once=True, next_target=True, heals=True)
-_HELD_BACK = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True)
-_PROMPT_HERE = Verdict(trips=False, trips_at_once=False, next_target=True, heals=False)
-_MODEL = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True, holds_model=True)
-_UNKNOWN = Verdict(trips=False, trips_at_once=False, next_target=True, heals=True)
-_NOBODY = Verdict(trips=False, trips_at_once=False, next_target=False, heals=True)
+_UNHEALTHY = Verdict(trips=True, trips_at_once=False, next_target=True, retryable_later=True)
+_PROOF = Verdict(trips=True, trips_at_once=True, next_target=True, retryable_later=True)
+_HELD_BACK = Verdict(trips=False, trips_at_once=False, next_target=True, retryable_later=True)
+_PROMPT_HERE = Verdict(trips=False, trips_at_once=False, next_target=True, retryable_later=False)
+_MODEL = Verdict(
+    trips=False, trips_at_once=False, next_target=True, retryable_later=True, holds_model=True
+)
+_UNKNOWN = Verdict(trips=False, trips_at_once=False, next_target=True, retryable_later=True)
+_NOBODY = Verdict(trips=False, trips_at_once=False, next_target=False, retryable_later=True)
 
 
 class BreakwaterError(Exception):

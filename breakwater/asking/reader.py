@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from breakwater.app import app
 from breakwater.asking.events import END, RESTART, TEXT, TOOL_CALL, Event, key_of
 from breakwater.errors import BreakwaterError
-from breakwater.redis.connection import async_client, heals, unavailable
+from breakwater.redis.connection import async_client, is_transient, unavailable
 from breakwater.redis.encryption import opened
 
 LOOK_MS = 1_000
@@ -154,7 +154,7 @@ class _Reader:
     def _ask(self, name: str, how: dict[str, Any]) -> Generator[Any, Any, Any]:
         gives_up_at = time.monotonic() + PATIENCE_S
         while isinstance(reply := (yield name, how), RedisError):
-            if not heals(reply) or time.monotonic() > gives_up_at:
+            if not is_transient(reply) or time.monotonic() > gives_up_at:
                 raise unavailable(
                     "the stream cannot be read", reply, "then read it again", {}
                 ) from None

@@ -31,7 +31,7 @@ from breaker.address import Address, redis_url
 from breaker.prefix import prefix, prefixed
 from breakwater.errors import ConfigError, QueueUnavailable
 
-__all__ = ["address", "client", "explain", "heals", "redis_url", "shown"]
+__all__ = ["address", "client", "explain", "is_transient", "redis_url", "shown"]
 
 MAX_CONNECTIONS = 10_000
 """redis-py's own limit of 100 is an error at the 101st thread, not a queue."""
@@ -44,7 +44,7 @@ these do up to a round trip of 0.1 s.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 CONNECT_S, ANSWER_S = 2.0, 5.0
 """How long Redis is waited for before it is taken for away."""
-HEALS = ("MISCONF", "NOREPLICAS", "BUSY ")
+TRANSIENT_REPLIES = ("MISCONF", "NOREPLICAS", "BUSY ")
 """How such refusals begin that redis-py has no class for."""
 
 
@@ -132,12 +132,12 @@ def shown() -> str:
         return "redis://"
 
 
-def heals(error: RedisError) -> bool:
+def is_transient(error: RedisError) -> bool:
     """Tell a Redis that is away, or refuses until somebody sees to it, from one that says no."""
     passing = (
         NotConnected, NoAnswer, OutOfMemoryError, ReadOnlyError, MasterDownError, NoPermissionError,
     )  # fmt: skip
-    return isinstance(error, passing) or str(error).startswith(HEALS)
+    return isinstance(error, passing) or str(error).startswith(TRANSIENT_REPLIES)
 
 
 def unavailable(

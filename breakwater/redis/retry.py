@@ -8,7 +8,7 @@ from celery.exceptions import TimeoutError as NotThere
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.redis.connection import heals
+from breakwater.redis.connection import is_transient
 
 PATIENCE_S = 60.0
 """How long a task that has not called yet waits for Redis with a worker's slot in its hands."""
@@ -31,7 +31,7 @@ def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
         try:
             return step()
         except RedisError as error:
-            if not heals(error) or time.monotonic() + pause_s > ends_at:
+            if not is_transient(error) or time.monotonic() + pause_s > ends_at:
                 raise
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -52,7 +52,7 @@ def persistently(step: Callable[[], T], within_s: float) -> T:
             return step()
         except (RedisError, OperationalError, NotThere) as error:
             cause = error if isinstance(error, RedisError) else error.__cause__
-            says_no = isinstance(cause, RedisError) and not heals(cause)
+            says_no = isinstance(cause, RedisError) and not is_transient(cause)
             passed_s = time.monotonic() - began_at + pause_s
             longest_s = min(within_s, PATIENCE_S) if isinstance(error, NotThere) else within_s
             if says_no or passed_s > longest_s:

@@ -34,12 +34,12 @@ from breakwater.messaging.times import Clock, enqueued_ms
 from breakwater.redis.encryption import seal
 from tasks.answering import response_cache as responses
 from tasks.answering import runtime
-from tasks.answering.walk import NothingAvailable, Routed, route
+from tasks.answering.walk import ChainAnswer, NothingAvailable, route
 from tasks.config import Role
 from tasks.delivery.lease import Known, Lease, Settled, Superseded
 from tasks.delivery.transport import TAKEN_FROM
 from tasks.ledger import redis_queue
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.streaming.writer import Writer
 from tasks.telemetry import observers
 
@@ -206,7 +206,7 @@ class Hand:
         if lease.telling:
             self._stream.restart("", WorkerLost.__name__)
 
-    def _shared(self, call: Call, role: Role) -> Routed | None:
+    def _shared(self, call: Call, role: Role) -> ChainAnswer | None:
         """
         Return the answer that another task got to this very call; None: make it.
 
@@ -217,28 +217,28 @@ class Hand:
             return None
         if (left_s := self._left_s(call, role)) <= 0:
             raise self._too_late(call)
-        account = Account(self._known(call), self._lease, self._clock)
-        return responses.shared(call, role, self._now.settings, self._lease, account, left_s)
+        recorder = AttemptRecorder(self._known(call), self._lease, self._clock)
+        return responses.shared(call, role, self._now.settings, self._lease, recorder, left_s)
 
-    def _route(self, call: Call, role: Role) -> Routed:
+    def _route(self, call: Call, role: Role) -> ChainAnswer:
         if self._left_s(call, role) <= 0:
             raise self._too_late(call)
         if call.stream:
             self._open_stream(role)
-        account = Account(self._known(call), self._lease, self._clock)
+        recorder = AttemptRecorder(self._known(call), self._lease, self._clock)
         try:
             return route(
                 call,
                 role,
                 self._now.registry,
-                account=account,
+                recorder=recorder,
                 deadline=time.monotonic() + self._left_s(call, role),
                 earlier=self._attempts,
                 listener=self._stream,
             )
         finally:
-            if account.rows:
-                redis_queue.write(self._now.store.client, account.rows)
+            if recorder.rows:
+                redis_queue.write(self._now.store.client, recorder.rows)
 
     def _known(self, call: Call) -> dict[str, Any]:
         """Return what the task's rows in the ledger have in common."""
@@ -251,7 +251,7 @@ class Hand:
             "metadata": dict(call.metadata),
         }
 
-    def _succeed(self, call: Call, routed: Routed) -> dict[str, Any]:
+    def _succeed(self, call: Call, routed: ChainAnswer) -> dict[str, Any]:
         completion, served = routed.completion, routed.attempts[-1]
         result = {
             "task_id": self._task.request.id,

@@ -24,7 +24,7 @@ def refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> Provide
                 attempt["outcome"] == "failed"
                 and isinstance(kind, type)
                 and issubclass(kind, ProviderError)
-                and not kind.verdict.heals
+                and not kind.verdict.retryable_later
                 # What came between an answer and its mending is no second answer.
                 and (its_last or kind is not SchemaViolated)
             ):

@@ -15,10 +15,10 @@ from breakwater.attempt import Attempt, Cost, Usage
 from breakwater.calls.call import Call
 from breakwater.content import ToolCall
 from breakwater.redis.encryption import fingerprint, opened, seal
-from tasks.answering.walk import Routed
+from tasks.answering.walk import ChainAnswer
 from tasks.config import Role, Settings, Target
 from tasks.delivery.lease import Lease
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion
 from tasks.telemetry import tracing
 
@@ -33,15 +33,20 @@ NOT_KEPT_S = 60
 
 
 def shared(
-    call: Call, role: Role, settings: Settings, lease: Lease, account: Account, left_s: float
-) -> Routed | None:
+    call: Call,
+    role: Role,
+    settings: Settings,
+    lease: Lease,
+    recorder: AttemptRecorder,
+    left_s: float,
+) -> ChainAnswer | None:
     """
     Return the answer that another task got to this very call; None: make it.
 
     Args:
         role: One that shares.
         lease: Of the task; it knows afterwards whether others wait for its answer.
-        account: Told of the attempt that was not needed.
+        recorder: Told of the attempt that was not needed.
         left_s: How long the task has to wait at most.
 
     Raises:
@@ -53,10 +58,10 @@ def shared(
     if answer is None:
         return None
     routed = found(
-        answer, number=account.number(), started_ms=account.now_ms(), waited=lease.waited
+        answer, number=recorder.number(), started_ms=recorder.now_ms(), waited=lease.waited
     )
     (attempt,) = routed.attempts
-    account.add(attempt)
+    recorder.add(attempt)
     tracing.now().tell(settings.providers[attempt.provider], attempt.model, attempt, None)
     return routed
 
@@ -83,7 +88,7 @@ def _of_target(target: Target, settings: Settings) -> list[str | None]:
     return [provider.name, provider.adapter, provider.base_url, target.model]
 
 
-def kept(task_id: str, routed: Routed, ttl_s: int) -> dict[str, Any]:
+def kept(task_id: str, routed: ChainAnswer, ttl_s: int) -> dict[str, Any]:
     """
     Return what is kept of an answer, as `Store.settle` takes it.
 
@@ -108,7 +113,7 @@ def kept(task_id: str, routed: Routed, ttl_s: int) -> dict[str, Any]:
     return {"keep_s": ttl_s, "answer": seal(json.dumps(answer))}
 
 
-def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> Routed:
+def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> ChainAnswer:
     """
     Return a kept answer as one that cost nothing.
 
@@ -134,4 +139,4 @@ def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> Route
         tool_calls=tuple(ToolCall(**tool_call) for tool_call in answer["tool_calls"]),
         data=answer["data"],
     )
-    return Routed(completion, Target(provider, model), [attempt], closed=False)
+    return ChainAnswer(completion, Target(provider, model), [attempt], closed=False)

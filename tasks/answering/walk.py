@@ -44,8 +44,8 @@ EXPLAINED = (UnsupportedInput, InvalidRequest, UnknownError, HostFault)
 """Errors whose words an attempt keeps, since they differ from answer to answer."""
 
 
-class Account(Protocol):
-    """Who keeps account of a task's attempts."""
+class Recorder(Protocol):
+    """Records the attempts of one task."""
 
     def number(self) -> int:
         """Return the number of the next attempt; a task's are counted from 1."""
@@ -74,7 +74,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class ChainAnswer:
     """A completion, who gave it, and what was tried before."""
 
     completion: Completion
@@ -104,17 +104,17 @@ def route(
     role: Role,
     registry: Registry,
     *,
-    account: Account,
+    recorder: Recorder,
     deadline: float,
     earlier: Sequence[dict[str, Any]] = (),
     listener: Listener | None = None,
     clock: Clock = time.monotonic,
-) -> Routed:
+) -> ChainAnswer:
     """
     Ask the role's targets in order until one answers.
 
     Args:
-        account: Told of every attempt.
+        recorder: Told of every attempt.
         deadline: When the task must be done, on `clock`.
         earlier: Attempts of earlier walks for this task, as in the result; a target that refused
             this very prompt is not asked again.
@@ -126,7 +126,7 @@ def route(
         ChainExhausted: Every target refused this prompt, each for a reason of its own.
         DeadlineExceeded: The deadline passed on the way, or cut a call.
     """
-    walk = _Walk(call, role, registry, account, deadline, clock, listener)
+    walk = _Walk(call, role, registry, recorder, deadline, clock, listener)
     try:
         for place, target in enumerate(role.chain):
             if refusal := refused_before(target, earlier):
@@ -134,7 +134,7 @@ def route(
             elif lack := walk.lack(target):
                 walk.lacking(place, target, lack)
             elif completion := walk.ask(place, target):
-                return Routed(completion, target, walk.attempts, walk.closed)
+                return ChainAnswer(completion, target, walk.attempts, walk.closed)
         raise walk.verdict()
     except BreakwaterError as error:
         error.details["attempts"] = [*earlier, *(a.as_dict() for a in walk.attempts)]
@@ -149,7 +149,7 @@ class _Walk:
         call: Call,
         role: Role,
         registry: Registry,
-        account: Account,
+        recorder: Recorder,
         deadline: float,
         clock: Clock,
         listener: Listener | None,
@@ -157,7 +157,7 @@ class _Walk:
         self.call = call
         self.role = role
         self.registry = registry
-        self.account = account
+        self.recorder = recorder
         self.deadline = deadline
         self.clock = clock
         self.listener = listener
@@ -287,7 +287,7 @@ class _Walk:
     def _attempt(self, place: int, target: Target, error: str, why: str) -> Attempt:
         return Attempt(
             target.provider, target.model, "failed", error, why=why,
-            number=self.account.number(), place=place, started_ms=self.account.now_ms(),
+            number=self.recorder.number(), place=place, started_ms=self.recorder.now_ms(),
         )  # fmt: skip
 
     def _call(self, target: Target, begun: Attempt, mending: Violation | None) -> Completion:
@@ -295,7 +295,7 @@ class _Walk:
         request = self._request(target, begun)
         if mending:
             request = replace(request, messages=mending.correction(request.messages))
-        if not getattr(provider, "tells_before_sending", False):
+        if not getattr(provider, "calls_before_sending_hook", False):
             request.before_sending()
         return provider.complete(request)
 
@@ -324,7 +324,7 @@ class _Walk:
             on_delta=self._hear if self.listener else None,
             first_token_s=timeout.first_token_s,
             between_tokens_s=timeout.between_tokens_s,
-            before_sending=partial(self.account.calling, begun),
+            before_sending=partial(self.recorder.calling, begun),
         )
 
     def _hear(self, delta: Delta) -> None:
@@ -342,7 +342,7 @@ class _Walk:
         return self.role.stream_restart
 
     def _failed(self, target: Target, begun: Attempt, error: ProviderError) -> None:
-        if error.verdict.heals:
+        if error.verdict.retryable_later:
             self.waits_s.append(error.retry_after_s or 0.0)
         else:
             self.refusals.append(error)
@@ -373,7 +373,7 @@ class _Walk:
 
     def _add(self, target: Target, attempt: Attempt, completion: Completion | None = None) -> None:
         self.attempts.append(attempt)
-        self.account.add(attempt)
+        self.recorder.add(attempt)
         tracing.now().tell(self._provider(target), target.model, attempt, completion)
 
     def _provider(self, target: Target) -> ProviderSettings:

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from breakwater.errors import Cancelled
-from breakwater.redis.connection import explain, heals
+from breakwater.redis.connection import explain, is_transient
 from breakwater.redis.encryption import opened
 from breakwater.redis.retry import FOREVER, patiently
 from tasks.delivery import spool
@@ -161,7 +161,7 @@ class Lease:
         try:
             begun = patiently(self._begin)
         except RedisError as error:
-            if not heals(error):
+            if not is_transient(error):
                 time.sleep(REFUSED_S)  # it would be taken, and refused, again at once
             raise Reject(f"Redis: {explain(error)[0]}", requeue=True) from None
         if begun.verdict == "settled":
@@ -337,7 +337,7 @@ class Lease:
         try:
             told = settle()
         except RedisError as error:
-            if not heals(error):
+            if not is_transient(error):
                 raise
             path = path or spool.keep(self.task_id, settlement)
             told = patiently(settle, FOREVER)

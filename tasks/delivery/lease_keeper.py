@@ -21,7 +21,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from breakwater.errors import WorkerLost
-from breakwater.redis.connection import explain, heals
+from breakwater.redis.connection import explain, is_transient
 from tasks.delivery import spool
 from tasks.delivery.blocked import Blocked
 from tasks.delivery.faults import Rest
@@ -419,7 +419,7 @@ class Keeper:
             self._away = False
             return result
         except RedisError as error:
-            if not heals(error):
+            if not is_transient(error):
                 self.blocked.refused(error)
             elif not self._away:
                 _log.warning("delivery.redis_away", why=explain(error)[0])

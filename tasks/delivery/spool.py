@@ -22,7 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from breaker.prefix import VARIABLE as PREFIX
-from breakwater.redis.connection import heals, shown
+from breakwater.redis.connection import is_transient, shown
 
 NOT_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK
 WRITTEN_S = 60.0
@@ -85,7 +85,7 @@ def replay(settle: Callable[[dict[str, Any]], object]) -> int:
             _put_aside(path, error)
             continue
         except RedisError as error:
-            if heals(error):
+            if is_transient(error):
                 raise
             _put_aside(path, error)
             continue

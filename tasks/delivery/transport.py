@@ -22,7 +22,7 @@ from breakwater.errors import InvalidMessage
 from breakwater.messaging import times, transport
 from breakwater.messaging.names import PRIORITY_MARK
 from breakwater.messaging.transport import REPLIES
-from breakwater.redis.connection import heals
+from breakwater.redis.connection import is_transient
 from tasks.delivery.store import ALONE
 
 if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
@@ -157,7 +157,7 @@ class Channel(transport.Channel):
             take.sha = take.registered_client.script_load(take.script)
             raise Empty from None
         except RedisError as error:
-            if not heals(error):
+            if not is_transient(error):
                 self._rests_until, self._look = time.monotonic() + REST_S, True
                 keeper().blocked.refused(error)
                 raise Empty from None

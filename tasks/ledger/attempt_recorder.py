@@ -1,5 +1,5 @@
 """
-A task's account: its attempts, numbered, on their way to the ledger.
+Number the attempts of one task, and send their rows to the ledger.
 
 Rows travel with what the delivery tells Redis anyway: the call that goes out, its failure, the
 result. The stream `ledger` takes them there, and a worker drains it into the database.
@@ -15,7 +15,7 @@ from tasks.delivery.lease import Lease
 from tasks.telemetry import attempt_log, observers
 
 
-class Account:
+class AttemptRecorder:
     """
     The attempts of one task while this worker runs it.
 

@@ -97,7 +97,7 @@ class Adapter(ABC):
         settings: The provider's entry in the roles file.
     """
 
-    tells_before_sending = True
+    calls_before_sending_hook = True
     """Somebody's own provider may not; then routing tells, a little early."""
     BASE_URL: ClassVar[str]
     """The vendor's own; given to the SDK in any case, or else it would ask the environment."""

@@ -11,7 +11,7 @@ from breakwater.errors import DeadlineExceeded
 from simulator.client import Simulator
 from tasks.answering.walk import NothingAvailable, route
 from tasks.config import Role, Settings, Target, Timeout
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.registry import Registry
 from tests.support.loopback import Loopback
 from tests.support.vendors import settings_for
@@ -40,10 +40,10 @@ def walk(
     role = Role("coder", (Target("first", "m-1"),), stream_restart=True)
     registry = Registry(Settings({"first": first}, {"coder": role}), breakers)
     registry.build()
-    account = Account({"task_id": "t", "role": "coder"})
+    recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
     try:
         return route(
-            Call.of("coder", "hi", {"stream": stream}), role, registry, account=account,
+            Call.of("coder", "hi", {"stream": stream}), role, registry, recorder=recorder,
             deadline=time.monotonic() + deadline_s, listener=Reader() if stream else None,
         )  # fmt: skip
     finally:

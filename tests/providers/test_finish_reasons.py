@@ -141,7 +141,7 @@ def test_an_unknown_word_is_nobodys_fault(answered: Answered) -> None:
         answered("openai-chat", answer_of("openai-chat", "half", "something_new"))
 
     verdict = it.value.verdict
-    assert (verdict.trips, verdict.next_target, verdict.heals) == (False, True, False)
+    assert (verdict.trips, verdict.next_target, verdict.retryable_later) == (False, True, False)
 
 
 @pytest.mark.parametrize(

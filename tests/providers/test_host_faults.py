@@ -20,7 +20,7 @@ from breakwater.calls.call import Call
 from breakwater.errors import HostFault
 from tasks.answering.walk import NothingAvailable, route
 from tasks.config import ProviderSettings, Role, Settings, Target
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers import registry as registry_module
 from tasks.providers.http import transport
 from tasks.providers.http.host import host_fault
@@ -96,8 +96,8 @@ def chain(breakers: Breakers, first: ProviderSettings, **known: Any) -> tuple[Re
 
 def walk(registry: Registry, role: Role) -> Any:
     call = Call.of("coder", "hi", {})
-    account = Account({"task_id": "t", "role": "coder"})
-    return route(call, role, registry, account=account, deadline=time.monotonic() + 60)
+    recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
+    return route(call, role, registry, recorder=recorder, deadline=time.monotonic() + 60)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -10,7 +10,7 @@ from breakwater.attempt import Attempt, Usage
 from breakwater.calls.call import Call
 from breakwater.content import FinishReason, Media, Message, ToolCall
 from tasks.answering import response_cache
-from tasks.answering.walk import Routed
+from tasks.answering.walk import ChainAnswer
 from tasks.config import CacheSettings, ProviderSettings, Role, Settings, Target
 from tasks.providers.base import Completion
 
@@ -109,9 +109,11 @@ def test_with_keys_a_digest_cannot_be_tried(monkeypatch: pytest.MonkeyPatch) -> 
     assert told[0] == told[2]
 
 
-def routed(finish: FinishReason = "stop", **more: Any) -> Routed:
+def routed(finish: FinishReason = "stop", **more: Any) -> ChainAnswer:
     completion = Completion("text", "m-1", finish, Usage(10, 5), "req", "res", **more)
-    return Routed(completion, Target("a", "m"), [Attempt("a", "m-1", "succeeded")], closed=True)
+    return ChainAnswer(
+        completion, Target("a", "m"), [Attempt("a", "m-1", "succeeded")], closed=True
+    )
 
 
 @pytest.mark.parametrize("waited", [True, False])

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from breaker import Breakers
-from breakwater.redis.connection import SHARED_CONNECTIONS, client, heals
+from breakwater.redis.connection import SHARED_CONNECTIONS, client, is_transient
 from tasks.answering import runtime
 from tasks.config import load_settings
 from tests.support.fleet import wait_for
@@ -63,7 +63,7 @@ def test_all_hear_in_time_that_redis_is_frozen_and_are_served_when_it_is_not() -
         try:
             return shared.set(f"key:{number}", number)
         except redis.RedisError as error:
-            return heals(error)
+            return is_transient(error)
 
     with directly() as (server, url), ThreadPoolExecutor(THREADS) as threads:
         shared = client(url, connect_s=2, answer_s=2)

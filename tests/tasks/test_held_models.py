@@ -11,9 +11,9 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
 from tasks.admission.passes import pair_name
-from tasks.answering.walk import NothingAvailable, Routed, route
+from tasks.answering.walk import ChainAnswer, NothingAvailable, route
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step
 
@@ -44,10 +44,10 @@ class House:
             raise errors.ModelNotFound("no such model", status=404, retry_after_s=30)
         return ScriptedProvider("hi").complete(request)
 
-    def route(self, role: str) -> Routed:
-        call, account = Call.of(role, "hi", {}), Account({"task_id": "t", "role": role})
+    def route(self, role: str) -> ChainAnswer:
+        call, recorder = Call.of(role, "hi", {}), AttemptRecorder({"task_id": "t", "role": role})
         deadline = time.monotonic() + 60
-        return route(call, self.settings.roles[role], self.registry, account=account,
+        return route(call, self.settings.roles[role], self.registry, recorder=recorder,
                      deadline=deadline)  # fmt: skip
 
 

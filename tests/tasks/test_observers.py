@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from breakwater.attempt import Attempt
-from tasks.ledger.attempt_recorder import Account
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.telemetry import observers
 
 
@@ -25,20 +25,20 @@ def told() -> Iterator[list[tuple[str, Attempt]]]:
 def test_an_observers_error_is_nobody_elses(told: list[tuple[str, Attempt]]) -> None:
     """The answer is paid for; the account is kept and the next one is told."""
     attempt = Attempt("claude", "m", "succeeded")
-    account = Account({"task_id": "t", "role": "coder"})
+    recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
 
-    account.add(attempt)
+    recorder.add(attempt)
 
     assert told == [("coder", attempt)]
-    assert len(account.rows) == 1
+    assert len(recorder.rows) == 1
 
 
 def test_a_call_that_never_went_out_is_not_told(told: list[tuple[str, Attempt]]) -> None:
     """As in the ledger: another delivery had begun, so there was no attempt."""
-    account = Account({"task_id": "t", "role": "coder"})
+    recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
 
-    account.add(Attempt("claude", "m", "failed", "Superseded"))
-    account.calling(Attempt("claude", "m", "failed", "WorkerLost"))
-    account.add(Attempt("claude", "m", "failed", "Cancelled"))
+    recorder.add(Attempt("claude", "m", "failed", "Superseded"))
+    recorder.calling(Attempt("claude", "m", "failed", "WorkerLost"))
+    recorder.add(Attempt("claude", "m", "failed", "Cancelled"))
 
     assert [attempt.told for _, attempt in told] == ["abandoned"]

@@ -13,8 +13,8 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.attempt import UNCOUNTED, Usage
 from breakwater.calls.call import Call
-from tasks.answering.walk import NothingAvailable, Routed, route
-from tasks.ledger.attempt_recorder import Account
+from tasks.answering.walk import ChainAnswer, NothingAvailable, route
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
@@ -29,11 +29,11 @@ class House:
         self.registry = Registry(settings, breakers, providers=self.providers)
         self.role = settings.roles["coder"]
 
-    def route(self, options: dict[str, Any] | None = None, **given: Any) -> Routed:
+    def route(self, options: dict[str, Any] | None = None, **given: Any) -> ChainAnswer:
         call = Call.of("coder", "hi", options or {})
         given.setdefault("deadline", time.monotonic() + 60)
-        account = Account({"task_id": "t1", "role": "coder"})
-        return route(call, self.role, self.registry, account=account, **given)
+        recorder = AttemptRecorder({"task_id": "t1", "role": "coder"})
+        return route(call, self.role, self.registry, recorder=recorder, **given)
 
     def asked(self) -> dict[str, int]:
         return {name: len(provider.requests) for name, provider in self.providers.items()}

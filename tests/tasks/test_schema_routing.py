@@ -11,8 +11,8 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
 from breakwater.content import Message, Tool, ToolCall
-from tasks.answering.walk import NothingAvailable, Routed, route
-from tasks.ledger.attempt_recorder import Account
+from tasks.answering.walk import ChainAnswer, NothingAvailable, route
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
@@ -44,10 +44,10 @@ class House:
 
     def route(
         self, prompt: Any = "hi", options: dict[str, Any] | None = None, **given: Any
-    ) -> Routed:
+    ) -> ChainAnswer:
         call = Call.of("coder", prompt, {"schema": SCHEMA} if options is None else options)
         given.setdefault("deadline", time.monotonic() + 60)
-        given.setdefault("account", Account({"task_id": "t1", "role": "coder"}))
+        given.setdefault("recorder", AttemptRecorder({"task_id": "t1", "role": "coder"}))
         registry = Registry(self.settings, self.breakers, providers=self.providers)
         return route(call, self.settings.roles["coder"], registry, **given)
 

@@ -10,8 +10,8 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
 from breakwater.content import Delta, TextDelta
-from tasks.answering.walk import NothingAvailable, Routed, route
-from tasks.ledger.attempt_recorder import Account
+from tasks.answering.walk import ChainAnswer, NothingAvailable, route
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
@@ -50,14 +50,14 @@ def saying(*pieces: str, then: Exception | None = None) -> Callable[[Request], C
 
 def walk(
     breakers: Breakers, ear: Ear | None, restart: bool = True, schema: Any = None, **scripts: Step
-) -> Routed:
+) -> ChainAnswer:
     settings = settings_over(*scripts)
     providers = {name: ScriptedProvider(step) for name, step in scripts.items()}
     registry = Registry(settings, breakers, providers=providers)
     role = replace(settings.roles["coder"], stream_restart=restart)
-    account = Account({"task_id": "t1", "role": "coder"})
+    recorder = AttemptRecorder({"task_id": "t1", "role": "coder"})
     call = Call.of("coder", "hi", {"stream": True, "schema": schema})
-    return route(call, role, registry, account=account, deadline=9e9, listener=ear)
+    return route(call, role, registry, recorder=recorder, deadline=9e9, listener=ear)
 
 
 CUT = errors.TruncatedAnswer("the answer is cut off")
