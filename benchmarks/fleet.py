@@ -32,8 +32,8 @@ from benchmarks.idle import crowds, real_ones
 from benchmarks.meter import QUEUES, Cost, Meter, a_redis, about
 from breaker.state import Report, Rules
 from breaker.storage import RedisStorage
-from breakwater.app import RESULT_EXPIRES_S
 from breakwater.attempt import Attempt, Usage
+from breakwater.celery_app import RESULT_EXPIRES_S
 from tasks.delivery import envelope
 from tasks.delivery.lease_keeper import BATCH_S
 from tasks.delivery.store import Store

@@ -42,7 +42,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: a producer uses `breaker.address` alone, and has no log."""
+    """Import public names when they are used: the state machine alone needs no structlog."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_WHERE[name]), name)

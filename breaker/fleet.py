@@ -9,7 +9,6 @@ from typing import Any, TypedDict, Unpack
 import pybreaker
 import redis
 
-from breaker.address import DEFAULT_URL, Address, redis_url
 from breaker.changes import Changes
 from breaker.circuit import Neutral, SharedCircuitBreaker
 from breaker.listener import TransitionLog
@@ -18,6 +17,7 @@ from breaker.probes import Probe, Probes
 from breaker.state import BreakerState, Report, Rules, check_name
 from breaker.storage import RedisStorage, Scripts
 from breaker.whole_answer import WholeAnswer
+from breakwater.redis.address import DEFAULT_URL, Address, redis_url
 
 # Bounds each operation when Redis is frozen; on a healthy network a step takes well under 1 ms.
 TIMEOUT_S = 0.1
@@ -88,8 +88,8 @@ class Breakers:
         """
         Build the client too: bounded by `timeout_s` for each connect and each answer, no retries.
 
-        `breaker.address` has the forms of a URL; timeouts in its query win. RESP2 without SETINFO,
-        so that connecting takes no round trip of its own.
+        `breakwater.redis.address` has the forms of a URL; timeouts in its query win. RESP2 without
+        SETINFO, so that connecting takes no extra round trip.
 
         Raises:
             ValueError: The URL is none of these forms.

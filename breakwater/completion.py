@@ -9,9 +9,9 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.app import app
 from breakwater.calls import execution_options
 from breakwater.calls.options import as_they_travel
+from breakwater.celery_app import app
 from breakwater.enqueueing.bulk import Many
 from breakwater.enqueueing.prepared import HIDDEN, Ready, chooser, follow_up, headers_of
 from breakwater.errors import BreakwaterError, UnknownTask

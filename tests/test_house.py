@@ -13,7 +13,7 @@ import breaker
 import tasks
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("breaker", "breakwater", "tasks", "workers")  # each may import itself and those before it
+FLOORS = ("breakwater", "breaker", "tasks", "workers")  # each may import itself and those before it
 
 
 def _imports(path: Path) -> set[str]:
@@ -45,6 +45,18 @@ def test_imports_point_down(floor: str) -> None:
 def test_the_breaker_knows_nothing_of_prompts_or_celery(name: str) -> None:
     """The package is worth having without the rest."""
     assert not [p for p in (ROOT / "breaker").rglob("*.py") if name in _imports(p)]
+
+
+def test_the_breaker_takes_from_the_client_how_redis_is_reached_alone() -> None:
+    """It is worth having without the rest: an address and a prefix come along, no Celery."""
+    imported = {
+        node.module
+        for path in (ROOT / "breaker").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("breakwater")
+    }
+
+    assert imported <= {"breakwater.redis.address", "breakwater.redis.prefix"}
 
 
 def test_every_package_of_ours_is_in_the_wheel() -> None:

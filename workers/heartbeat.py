@@ -12,7 +12,7 @@ from typing import Any
 
 from celery.worker import WorkController
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from tasks.answering import runtime
 from tasks.config.published_roles import to_publish
 from tasks.operations.fleet import QUEUES, RUNNING

@@ -16,7 +16,7 @@ from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests
 from kombu.entity import Exchange, Queue
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.errors import ConfigError
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis import encryption

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery.worker.control import control_command, nok, ok
 
-from breakwater.app import app
+from breakwater.celery_app import app
 
 POOLS = {"thread": "threads"}
 """Where Celery's module is not called as its `--pool` is."""

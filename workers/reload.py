@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from celery.worker.consumer import Consumer
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.config.document import read_bytes
 from breakwater.errors import ConfigError
 from breakwater.messaging.names import queue_of

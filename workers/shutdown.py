@@ -24,7 +24,7 @@ from celery.platforms import EX_OK
 from celery.worker import state
 from click import Option
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from tasks.answering import runtime
 from workers.heartbeat import describe_worker
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
-from breakwater.app import app
+from breakwater.celery_app import app
 
 HEARS_S = 1.0
 """How long the thread waits at the socket before it sees whether anybody still waits."""

@@ -20,9 +20,9 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.app import app
 from breakwater.asking.listener import listener
 from breakwater.asking.reader import stream
+from breakwater.celery_app import app
 from breakwater.completion import complete
 from breakwater.errors import BreakwaterError, Cancelled, DeadlineExceeded
 

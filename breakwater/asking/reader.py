@@ -15,8 +15,8 @@ from celery.exceptions import TimeoutError as WaitedTooLong
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
-from breakwater.app import app
 from breakwater.asking.events import END, RESTART, TEXT, TOOL_CALL, Event, key_of
+from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError
 from breakwater.redis.connection import async_client, is_transient, unavailable
 from breakwater.redis.encryption import opened

@@ -16,9 +16,9 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.app import app
 from breakwater.calls import execution_options
 from breakwater.calls.options import OPTIONS
+from breakwater.celery_app import app
 from breakwater.enqueueing.prepared import HIDDEN, Ready, chooser, headers_of
 from breakwater.errors import BadCalls, BadTask, InvalidOption, QueueUnavailable, nearest
 from breakwater.messaging.names import shadow_name

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from breakwater import roles
-from breakwater.app import app
 from breakwater.calls.call import Call, bind
 from breakwater.calls.messages import as_json
 from breakwater.calls.options import as_they_travel
+from breakwater.celery_app import app
 from breakwater.config import role_names
 from breakwater.errors import UnknownRole
 from breakwater.messaging.names import COMMON_QUEUE, queue_of

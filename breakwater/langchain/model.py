@@ -22,8 +22,8 @@ from pydantic import ConfigDict, Field
 from breakwater.asking.pending import Question
 from breakwater.errors import InvalidOption, nearest
 from breakwater.langchain.answers import message_of
+from breakwater.langchain.chunks import Handed
 from breakwater.langchain.messages import prompt_of
-from breakwater.langchain.restart import Handed
 from breakwater.langchain.tools import Parser, choice_of, schema_of, tool_of
 
 PARAMS = {"temperature": "temperature", "max_tokens": "max_output_tokens", "stop": "stop"}

@@ -1,8 +1,8 @@
 """
 How everybody here reaches Redis: the delivery, the results, the commands, the breakers.
 
-`breaker.address` knows the forms of REDIS_URL; here are what they all share, and what Redis'
-refusals mean in words that say what to do. docs/redis.md has the server's side.
+`breakwater.redis.address` reads the forms of REDIS_URL; this module has what all connections share,
+and explains Redis' refusals with what to do next. docs/redis.md has the server's side.
 """
 
 import os
@@ -27,9 +27,9 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NoAnswer
 from redis.sentinel import MasterNotFoundError
 
-from breaker.address import Address, redis_url
-from breaker.prefix import prefix, prefixed
 from breakwater.errors import ConfigError, QueueUnavailable
+from breakwater.redis.address import Address, redis_url
+from breakwater.redis.prefix import prefix, prefixed
 
 __all__ = ["address", "client", "explain", "is_transient", "redis_url", "shown"]
 
@@ -69,7 +69,7 @@ def address(url: str | None = None) -> Address:
 
 
 def _check_queue(name: str) -> None:
-    """Check what the common queue is to be called (`breakwater.app.COMMON_QUEUE`)."""
+    """Check what the common queue is to be called (`breakwater.celery_app.COMMON_QUEUE`)."""
     if name and (not QUEUE_NAME.fullmatch(name) or name.startswith("role.")):
         raise ValueError(
             "BREAKWATER_QUEUE must be 1 to 64 letters, digits, '_', '.' and '-'; it begins with a "

@@ -7,9 +7,9 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.app import app
 from breakwater.calls.call import Call
 from breakwater.calls.value_types import NAME
+from breakwater.celery_app import app
 from breakwater.config import role_names, roles_path
 from breakwater.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nearest
 from breakwater.messaging.journal import whoami

@@ -8,7 +8,7 @@ from celery import states
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as NoAnswer
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError
 from breakwater.messaging.journal import whoami
 from breakwater.workflows import summary

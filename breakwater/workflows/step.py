@@ -5,7 +5,7 @@ from typing import Any
 from celery import Task, states
 from celery.utils import uuid
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.enqueueing.prepared import follow_up
 from breakwater.errors import BreakwaterError
 from breakwater.executors import executor_of

@@ -23,7 +23,7 @@ from celery.utils.time import maybe_iso8601
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError, ConfigError, InvalidMessage
 from breakwater.messaging import times
 from breakwater.redis import encryption

@@ -21,8 +21,8 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from breaker.prefix import VARIABLE as PREFIX
 from breakwater.redis.connection import is_transient, shown
+from breakwater.redis.prefix import VARIABLE as PREFIX
 
 NOT_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK
 WRITTEN_S = 60.0

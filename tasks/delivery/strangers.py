@@ -14,7 +14,7 @@ import structlog
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from tasks.delivery.store import Store
 
 PASSED_OVER_MS = 30_000

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from breakwater import executors
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.completion import complete
 from breakwater.errors import BadTask, LoopExhausted, UnknownRun
 from breakwater.messaging.names import STEP

@@ -6,7 +6,7 @@ import resource
 import pytest
 from redis.exceptions import ConnectionError as NotConnected
 
-from breaker.address import Address
+from breakwater.redis.address import Address
 
 FORMS = {
     "redis://": {"host": "127.0.0.1", "port": 6379, "db": 0},

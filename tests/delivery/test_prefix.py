@@ -8,12 +8,12 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError
 
-from breaker.address import Address
 from breaker.fleet import Breakers
-from breaker.prefix import Prefixer, prefix
 from breakwater.errors import ConfigError
 from breakwater.messaging.outbox import Letter, put, put_script
+from breakwater.redis.address import Address
 from breakwater.redis.connection import async_client, client
+from breakwater.redis.prefix import Prefixer, prefix
 from tasks.delivery.store import Store
 from tasks.delivery.transport import Channel
 from tasks.operations.fleet import Fleet

@@ -302,7 +302,7 @@ def test_without_redis_a_call_fails_within_seconds(house: House) -> None:
 import asyncio, os
 os.environ["REDIS_URL"] = "redis://127.0.0.1:1/0"
 from breakwater.langchain import ChatBreakwater
-from breakwater.app import QueueUnavailable
+from breakwater.celery_app import QueueUnavailable
 model = ChatBreakwater(role="coder")
 for ask in (lambda: model.invoke("hi"), lambda: asyncio.run(model.ainvoke("hi")),
             lambda: list(model.stream("hi"))):

@@ -9,7 +9,7 @@ import pytest
 from breakwater.asking.events import Event
 from breakwater.errors import BreakwaterError
 from breakwater.langchain import AnswerRestarted, ChatBreakwater
-from breakwater.langchain.restart import Handed
+from breakwater.langchain.chunks import Handed
 from simulator.client import Simulator
 from tests.support.fleet import wait_for
 

@@ -8,7 +8,7 @@ import pytest
 from celery import signals
 from cryptography.fernet import Fernet
 
-from breakwater.app import QueueUnavailable
+from breakwater.celery_app import QueueUnavailable
 from breakwater.errors import BadCalls, InvalidOption
 from breakwater.messaging import outbox
 from tasks import complete

@@ -13,7 +13,7 @@ import redis
 from kombu import Connection, pools
 from kombu.utils import json as kombu_json
 
-from breakwater.app import app
+from breakwater.celery_app import app
 from breakwater.messaging import amqp
 from tasks import complete
 from tasks.delivery import envelope

@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from breakwater import app, errors
+from breakwater import celery_app, errors
 from breakwater.redis.connection import explain, own_words, unavailable
 from tests.support.ports import free_port
 from tests.support.spawner import run
@@ -112,7 +112,7 @@ def test_a_prompt_that_redis_does_not_take_is_an_error_of_delay(way: str) -> Non
 
 def test_the_error_is_where_the_others_are() -> None:
     """And where it was before."""
-    assert errors.QueueUnavailable is app.QueueUnavailable
+    assert errors.QueueUnavailable is celery_app.QueueUnavailable
 
 
 WORDS = {

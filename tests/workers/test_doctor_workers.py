@@ -185,7 +185,7 @@ def test_greenlets_are_patched_or_not() -> None:
 def test_the_settings_of_a_real_worker_are_found(workers: Fleet, redis_url: str) -> None:
     """By an option, by somebody's code, and by the limits of the process."""
     (workers.folder / "hurtful.py").write_text(
-        "from breakwater.app import app\napp.conf.task_acks_late = False\n"
+        "from breakwater.celery_app import app\napp.conf.task_acks_late = False\n"
     )
     workers.environ["BREAKWATER_GRACE_S"] = "7"
     workers.start(1, "threads", 50, "--prefetch-multiplier", "4", "--include", "hurtful")

@@ -9,8 +9,8 @@ from typing import Any, cast
 import redis
 from redis.exceptions import RedisError
 
-from breaker.address import Address
 from breakwater.messaging.names import COMMON_QUEUE
+from breakwater.redis.address import Address
 from breakwater.redis.connection import explain
 from tasks.operations.fleet import Worker
 from workers.doctor.finding import Finding

@@ -36,7 +36,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
-from breaker.prefix import prefix, prefixed
+from breakwater.redis.prefix import prefix, prefixed
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 SENTINEL_S = 0.5

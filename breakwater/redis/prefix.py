@@ -265,7 +265,7 @@ def _async(kind: type, with_prefix: str) -> type:
 @cache
 def preamble(with_prefix: str) -> str:
     """Return what stands before each Lua script: one line, so that line numbers stay right."""
-    source = (files("breaker") / "scripts" / "prefix.lua").read_text()
+    source = (files("breakwater.redis") / "scripts" / "prefix.lua").read_text()
     lines = [line.split("-- ")[0].strip() for line in source.splitlines()]
     return " ".join(filter(None, lines)).replace("PREFIX", f"'{with_prefix}'") + " "
 
