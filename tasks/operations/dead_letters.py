@@ -7,28 +7,23 @@ the workers, with their messages. Every `RedisError` comes out as it is.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import redis
 
-from breakwater.attempt import RETRIED, Attempt
 from breakwater.calls.call import bind
-from breakwater.config import role_names
 from breakwater.errors import BadTask, ConfigError, InvalidMessage
-from breakwater.messaging.journal import act, new_command
-from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.encryption import opened
+from breakwater.redis.text import to_text
 from tasks.delivery import envelope
-from tasks.delivery.store import Store
 
 LETTERS = "dead"
 MESSAGES = "dead:messages"
 PAGE = 200
 """Letters read at a time; one may hold a hundred attempts."""
-Retried = Literal["retried", "gone", "lost", "answered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ ALL = LetterFilter()
 
 class DeadLetters:
     """
-    Read, retry and drop them; what one of these objects does is one entry of `operations`.
+    Read the dead letters; `tasks.operations.operator` retries and drops them.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
@@ -87,9 +82,6 @@ class DeadLetters:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        store = Store(client)
-        self._revive, self._drop = store.script("revive"), store.script("drop")
-        self._command = new_command()
 
     def find(self, wanted: LetterFilter = ALL, *, before: str = "") -> Iterator[DeadLetter]:
         """
@@ -136,36 +128,9 @@ class DeadLetters:
         except (BadTask, KeyError, TypeError, ValueError, RecursionError):
             raise ValueError(f"the message of {letter.name} holds no prompt") from None
 
-    def retry(self, letter: DeadLetter) -> Retried:
-        """
-        Queue a letter's message again, with a new deadline; its attempts go with it.
-
-        Two who do this at once queue it once. A queue of a role that is no more is replaced by
-        the common one, which every worker consumes, and where the task learns of its role's end.
-
-        Returns:
-            retried; gone (somebody has retried or dropped it), lost (its message is not there), or
-            answered (its task has come to another result since): then nothing has changed.
-        """
-        again = Attempt("", "", "rejected", error=RETRIED, why=f"by hand, after {letter.error}")
-        attempts = json.dumps([*letter.attempts, again.as_dict()])
-        queue = COMMON_QUEUE if _has_no_role(letter.queue) else ""
-        told = self._revive(
-            args=[letter.id, queue, attempts, act("dead retry", command=self._command)]
-        )
-        return cast("Retried", told.decode() if isinstance(told, bytes) else told)
-
-    def drop(self, letters: Iterable[DeadLetter]) -> int:
-        """Remove letters and their messages for good; return how many were there still."""
-        number = 0
-        for ids in _batches(letter.id for letter in letters):
-            told = self._drop(args=[act("dead drop", command=self._command), *ids])
-            number += cast("int", told)
-        return number
-
     def _page(self, newest: str, oldest: str) -> list[DeadLetter]:
         entries = cast("list[Any]", self._client.xrevrange(LETTERS, newest, oldest, PAGE))
-        return [_letter(_text(id_), fields) for id_, fields in entries]
+        return [_letter(to_text(id_), fields) for id_, fields in entries]
 
     def _now_ms(self) -> int:
         seconds, microseconds = self._client.time()
@@ -173,7 +138,7 @@ class DeadLetters:
 
 
 def _letter(id_: str, fields: Mapping[Any, Any]) -> DeadLetter:
-    told = {_text(name): _text(value) for name, value in fields.items()}
+    told = {to_text(name): to_text(value) for name, value in fields.items()}
     return DeadLetter(
         id=id_,
         task_id=told.get("task_id", ""),
@@ -192,28 +157,3 @@ def _options(text: str) -> dict[str, Any]:
     with suppress(ConfigError):
         options = json.loads(opened(text))
     return options
-
-
-def _has_no_role(queue: str) -> bool:
-    """Tell a queue made for a role that the roles file does not name any more."""
-    known = role_names()
-    return (
-        known is not None
-        and queue.startswith(queue_of(""))
-        and queue not in {queue_of(role) for role in known}
-    )
-
-
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for id_ in ids:
-        batch.append(id_)
-        if len(batch) == PAGE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import redis
 
-from breakwater.messaging.journal import act
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.messaging.whereabouts import Hold, Parked, hold_of, parked_of
+from breakwater.redis.text import to_text
 from tasks.delivery.store import Store
 
 RUNNING, QUEUES = "running", "queues"
@@ -123,7 +123,7 @@ class Fleet:
             now_ms=now,
             queues=[
                 Queue(
-                    name=(name := _text(row[0])),
+                    name=(name := to_text(row[0])),
                     role=name.removeprefix(queue_of("")) if name != COMMON_QUEUE else "",
                     depth=row[1],
                     oldest_s=max(0, now - int(row[2])) / 1000 if row[2] else None,
@@ -137,32 +137,6 @@ class Fleet:
             ],
             workers=sorted(seen, key=lambda worker: worker.name),
         )
-
-    def pause(self, queues: Iterable[str], why: str = "") -> list[str]:
-        """
-        Let nothing be taken from these queues until they are resumed; what runs finishes.
-
-        Returns:
-            Those that were not paused before.
-        """
-        return self._pull("pause", act("pause", {"why": why} if why else {}), why, *queues)
-
-    def resume(self, queues: Iterable[str]) -> list[str]:
-        """Let these queues be consumed again, at once; return those that were paused."""
-        return self._pull("resume", act("resume"), *queues)
-
-    def drain(self, workers: Iterable[Worker]) -> list[str]:
-        """
-        Give these workers nothing more; each ends when it has finished what it runs.
-
-        Returns:
-            The names of those that are there, and were not draining before.
-        """
-        words = [word for worker in workers for word in (worker.id, worker.name)]
-        return self._pull("drain", act("drain"), *words)
-
-    def _pull(self, script: str, *words: str) -> list[str]:
-        return [_text(name) for name in self._store.script(script)(args=words)]
 
 
 def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
@@ -183,9 +157,5 @@ def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
 
 
 def _table(flat: list[Any]) -> dict[str, str]:
-    words = [_text(word) for word in flat]
+    words = [to_text(word) for word in flat]
     return dict(zip(words[::2], words[1::2], strict=True))
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

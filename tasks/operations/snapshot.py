@@ -13,6 +13,7 @@ from breaker import Breakers, BreakerState
 from breakwater.errors import ConfigError
 from breakwater.messaging.journal import Operations
 from breakwater.messaging.names import queue_of
+from breakwater.redis.text import to_text
 from tasks.ledger.database import Database
 from tasks.ledger.summary import Line, Where, began_ms, summarise
 from tasks.operations.fleet import Fleet, FleetSnapshot
@@ -117,7 +118,7 @@ class Dashboard:
         ]
         parked = cast("list[Any]", self._client.xrevrange("parked:events", count=EVENTS))
         for _, fields in parked:
-            events.append(_parking({_text(k): _text(v) for k, v in fields.items()}))
+            events.append(_parking({to_text(k): to_text(v) for k, v in fields.items()}))
         for each in islice(Operations(self._client).find(), EVENTS):
             told = f"{each.who}: {each.what} {', '.join(each.targets[:3])}"
             events.append(Event(each.at_ms, told, "cyan"))
@@ -135,7 +136,3 @@ def _parking(told: dict[str, str]) -> Event:
     if told["to"] == "open":
         return Event(int(told["at_ms"]), f"role {role}: consumed again ({told['reason']})", "green")
     return Event(int(told["at_ms"]), f"role {role}: parked ({told['reason']})", "red")
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -12,6 +12,7 @@ import redis
 from breakwater.messaging.names import RESULT
 from tasks.delivery.store import Store
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
+from tasks.operations.operator import Operator
 
 DAY_MS = 24 * 3600 * 1000
 ATTEMPT = {
@@ -30,6 +31,11 @@ def server(redis_url: str) -> redis.Redis:
 @pytest.fixture
 def letters(server: redis.Redis) -> DeadLetters:
     return DeadLetters(server)
+
+
+@pytest.fixture
+def operator(server: redis.Redis) -> Operator:
+    return Operator(server)
 
 
 @pytest.fixture
@@ -130,14 +136,14 @@ def test_a_prompt_that_cannot_be_read_is_an_error(server: redis.Redis, fail: Fai
 
 
 def test_a_retry_starts_anew_and_takes_the_history_along(
-    server: redis.Redis, letters: DeadLetters, fail: Fail
+    server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """The error is forgotten, the message is behind the others, its deadline counts from now."""
     letter = fail("a", priority="\x06\x163")
     server.lpush("role.coder\x06\x163", "waits already")
     before_ms = int(server.time()[0]) * 1000
 
-    told = letters.retry(letter)
+    told = operator.retry(letter)
 
     assert told == "retried"
     assert not server.exists(RESULT + "a", "dead:messages")
@@ -152,10 +158,10 @@ def test_a_retry_starts_anew_and_takes_the_history_along(
 
 
 def test_a_task_that_fails_again_has_both_lives_in_its_letter(
-    server: redis.Redis, letters: DeadLetters, fail: Fail
+    server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """What `begin` hands to the worker is what the letter had."""
-    letters.retry(fail("a"))
+    operator.retry(fail("a"))
 
     begun = Store(server).begin("a", take(server, "coder")[0])
 
@@ -165,13 +171,13 @@ def test_a_task_that_fails_again_has_both_lives_in_its_letter(
 
 @pytest.mark.parametrize("status", ["SUCCESS", "REVOKED", "FAILURE"])
 def test_a_result_that_came_since_is_not_undone(
-    status: str, server: redis.Redis, letters: DeadLetters, fail: Fail
+    status: str, server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """The same id, queued again after its error had lapsed, was answered: that stays."""
     letter = fail("a")
     server.set(RESULT + "a", json.dumps({"status": status}))
 
-    told = letters.retry(letter)
+    told = operator.retry(letter)
 
     assert told == "answered"
     assert json.loads(server.get(RESULT + "a") or "") == {"status": status}
@@ -180,45 +186,45 @@ def test_a_result_that_came_since_is_not_undone(
 
 
 def test_a_letter_whose_error_has_lapsed_can_be_retried(
-    server: redis.Redis, letters: DeadLetters, fail: Fail
+    server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """Results are kept for a day, letters for thirty."""
     letter = fail("a")
     server.delete(RESULT + "a")
 
-    assert letters.retry(letter) == "retried"
+    assert operator.retry(letter) == "retried"
 
 
 def test_a_life_that_has_begun_already_keeps_its_own_fields(
-    server: redis.Redis, letters: DeadLetters, fail: Fail
+    server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """Its id was queued again and waits: a second message of it costs nothing."""
     letter = fail("a")
     server.delete(RESULT + "a")
     server.hset("task:a", mapping={"fence": "7", "attempts": "[]"})
 
-    assert letters.retry(letter) == "retried"
+    assert operator.retry(letter) == "retried"
 
     assert server.hgetall("task:a") == {b"fence": b"7", b"attempts": b"[]"}
 
 
 def test_a_letter_without_its_message_stays(
-    server: redis.Redis, letters: DeadLetters, fail: Fail
+    server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """Its history is all there is; it is not thrown away by a retry that cannot be."""
     letter = fail("a")
     server.delete("dead:messages")
 
-    assert letters.retry(letter) == "lost"
+    assert operator.retry(letter) == "lost"
 
     assert letters.get("a") == letter
     assert server.exists(RESULT + "a")
 
 
 def _retry_once(url: str, letter: DeadLetter, gate: "multiprocessing.Barrier") -> str:  # type: ignore[valid-type]
-    letters = DeadLetters(redis.Redis.from_url(url))
+    operator = Operator(redis.Redis.from_url(url))
     gate.wait()
-    return letters.retry(letter)
+    return operator.retry(letter)
 
 
 def test_operators_who_retry_at_once_queue_one_message(
@@ -235,7 +241,12 @@ def test_operators_who_retry_at_once_queue_one_message(
 
 
 def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
-    server: redis.Redis, letters: DeadLetters, fail: Fail, tmp_path, monkeypatch: pytest.MonkeyPatch
+    server: redis.Redis,
+    letters: DeadLetters,
+    fail: Fail,
+    tmp_path,
+    monkeypatch: pytest.MonkeyPatch,
+    operator: Operator,
 ) -> None:
     """Nobody consumes it; from the common queue the task comes back as an unknown role."""
     roles = tmp_path / "roles.yaml"
@@ -243,8 +254,8 @@ def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
     monkeypatch.setenv("ROLES_FILE", str(roles))
     coder, planner = fail("a", "coder", priority="\x06\x169"), fail("b", "planner")
 
-    letters.retry(coder)
-    letters.retry(planner)
+    operator.retry(coder)
+    operator.retry(planner)
 
     assert server.llen("celery\x06\x169") == 1
     assert server.llen("role.planner") == 1
@@ -252,7 +263,7 @@ def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
 
 
 def test_a_message_that_is_no_task_is_put_back_as_it_is(
-    server: redis.Redis, letters: DeadLetters
+    server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
     """It has no task id; it is known by the letter's own."""
     server.lpush("role.coder", b"\x80garbage")
@@ -260,7 +271,7 @@ def test_a_message_that_is_no_task_is_put_back_as_it_is(
     (letter,) = letters.find()
 
     assert (letter.task_id, letter.name, letter.queue) == ("", letter.id, "role.coder")
-    assert letters.retry(letter) == "retried"
+    assert operator.retry(letter) == "retried"
 
     assert server.lrange("role.coder", 0, -1) == [b"\x80garbage"]
     assert not server.exists("task:", RESULT)
@@ -273,7 +284,7 @@ def take_raw(server: redis.Redis) -> str:
 
 
 def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
-    server: redis.Redis, letters: DeadLetters
+    server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
     """A message that cannot be read says nothing about a sound one of the same id."""
     store = Store(server)
@@ -289,17 +300,17 @@ def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
     assert server.get(RESULT + "retried") == b"{}"
     assert server.get(RESULT + "begun") is None
     assert [letter.task_id for letter in letters.find()] == ["retried", "begun", "new"]
-    assert letters.retry(letters.get("new")) == "retried"  # type: ignore[arg-type]
+    assert operator.retry(letters.get("new")) == "retried"  # type: ignore[arg-type]
 
 
 def test_dropped_letters_leave_nothing_behind(
-    server: redis.Redis, letters: DeadLetters, fail: Fail
+    server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """Told is how many were there; the error stays with whoever waits for it."""
     a, b = fail("a"), fail("b")
-    letters.retry(a)
+    operator.retry(a)
 
-    assert letters.drop([a, b, replace(b, id="1-1")]) == 1
+    assert operator.drop([a, b, replace(b, id="1-1")]) == 1
 
     assert not server.exists("dead:messages")
     assert not server.xlen("dead")
@@ -307,7 +318,7 @@ def test_dropped_letters_leave_nothing_behind(
 
 
 def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
-    server: redis.Redis, letters: DeadLetters
+    server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
     """A result that comes late, after the message had gone back: why it failed is not lost."""
     store = Store(server)
@@ -321,7 +332,7 @@ def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
     letter = letters.get("a")
     assert letter
     assert (letter.error, letter.queue) == ("WorkerLost", "")
-    assert letters.retry(letter) == "lost"
+    assert operator.retry(letter) == "lost"
 
 
 def test_letters_older_than_thirty_days_go_with_their_messages(

@@ -10,8 +10,8 @@ from breaker import Breakers, BreakerState
 from breaker.state import Forced
 from breakwater.config import provider_names
 from breakwater.errors import nearest
-from breakwater.messaging.journal import Operations
 from breakwater.redis.connection import client
+from tasks.operations.operator import Operator
 from workers.terminal.console import (
     COLOURS,
     AsJson,
@@ -105,12 +105,12 @@ def auto(name: Name) -> None:
 
 def _force(name: str, forced: Forced | None) -> None:
     fleet = _known(name)
+    operator = Operator(client(usable_redis_url()))
     try:
-        breaker = fleet.get(name)
-    except ValueError as fault:  # somebody else's key
+        state = operator.force_breaker(fleet, name, forced)
+    except ValueError as fault:  # the key belongs to another program
         refuse(str(fault))
-    Operations(client(usable_redis_url())).record(f"breaker {forced or 'auto'}", [name])
-    out.print(_table([breaker.force(forced)]))
+    out.print(_table([state]))
 
 
 def _fleet() -> Breakers:

@@ -11,6 +11,7 @@ import typer
 
 from breakwater.redis.connection import client
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
+from tasks.operations.operator import Operator
 from workers.terminal.console import (
     AsJson,
     at_utc,
@@ -134,9 +135,9 @@ def retry(
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
     if not names:
         _ask_first("retry", [*_chosen(letters, wanted)], yes)
-    told: Counter[str] = Counter()
+    operator, told = _operator(), Counter[str]()
     for letter in _chosen(letters, wanted):
-        outcome = letters.retry(letter)
+        outcome = operator.retry(letter)
         told[outcome] += 1
         if outcome != "retried":
             err.print(f"{letter.name} {NOT_RETRIED[outcome]}", style="yellow")
@@ -160,7 +161,7 @@ def drop(
     """Remove letters and their prompts for good: by id, by filter, or all."""
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
     _ask_first("drop", [*_chosen(letters, wanted)], yes)
-    out.print(f"dropped {letters.drop(_chosen(letters, wanted))}")
+    out.print(f"dropped {_operator().drop(_chosen(letters, wanted))}")
 
 
 def _ask_first(what: str, letters: list[DeadLetter], yes: bool) -> None:
@@ -172,6 +173,10 @@ def _ask_first(what: str, letters: list[DeadLetter], yes: bool) -> None:
     of_them = "dead letter" if len(letters) == 1 else "dead letters"
     with_prompts = " and their prompts, for good" if what == "drop" else ""
     confirm(f"{what} {len(letters)} {of_them}{with_prompts}", yes, len(letters))
+
+
+def _operator() -> Operator:
+    return Operator(client(usable_redis_url()))
 
 
 def _letters() -> DeadLetters:

@@ -10,6 +10,7 @@ from breakwater.config import role_names
 from breakwater.errors import ConfigError, nearest
 from breakwater.redis.connection import client
 from tasks.operations.fleet import Fleet, FleetSnapshot, Queue
+from tasks.operations.operator import Operator
 from workers.terminal.console import (
     AsJson,
     Watched,
@@ -71,16 +72,16 @@ def pause(
 
     What runs finishes, new prompts wait in order, other roles run on; until `resume`.
     """
-    fleet = Fleet(client(usable_redis_url()))
-    chosen = _chosen(_look(fleet), roles, all_)
-    _tell(chosen, fleet.pause(chosen, why), "paused", "was paused already")
+    redis = client(usable_redis_url())
+    chosen = _chosen(_look(Fleet(redis)), roles, all_)
+    _tell(chosen, Operator(redis).pause(chosen, why), "paused", "was paused already")
 
 
 def resume(roles: Roles = None, all_: All = False) -> None:
     """Take from these roles' queues again, at once."""
-    fleet = Fleet(client(usable_redis_url()))
-    chosen = _chosen(_look(fleet), roles, all_)
-    _tell(chosen, fleet.resume(chosen), "resumed", "was not paused")
+    redis = client(usable_redis_url())
+    chosen = _chosen(_look(Fleet(redis)), roles, all_)
+    _tell(chosen, Operator(redis).resume(chosen), "resumed", "was not paused")
 
 
 def _look(fleet: Fleet) -> FleetSnapshot:

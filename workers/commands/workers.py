@@ -2,15 +2,14 @@
 
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from breakwater.errors import nearest
-from breakwater.messaging.journal import Operations
 from breakwater.redis.connection import client
-from tasks import app
 from tasks.operations.fleet import Fleet, Worker
+from tasks.operations.operator import Operator, ReloadReply
 from workers.terminal.console import (
     AsJson,
     age,
@@ -24,8 +23,6 @@ from workers.terminal.console import (
 )  # fmt: skip
 from workers.terminal.table import Table
 
-REPLY_S = 10.0
-"""A `solo` worker answers between two tasks, others within milliseconds."""
 LOOK_EVERY_S = 0.5
 
 
@@ -72,7 +69,8 @@ def drain(
     goes back. Whatever starts them again (systemd, Kubernetes) starts new ones, which are
     not drained.
     """
-    fleet = Fleet(client(usable_redis_url()))
+    redis = client(usable_redis_url())
+    fleet = Fleet(redis)
     chosen = _chosen(fleet.snapshot().workers, names, all_)
     if all_ and not yes:
         for worker in chosen:
@@ -80,7 +78,7 @@ def drain(
     running = sum(worker.running for worker in chosen)
     question = f"drain all {len(chosen)} workers, which run {running} tasks"
     confirm(question, yes or not all_, len(chosen))
-    done = fleet.drain(chosen)
+    done = Operator(redis).drain(chosen)
     for worker in chosen:
         what = "draining" if worker.name in done else "was draining already, or has ended"
         out.print(f"{worker.name} {what}")
@@ -100,16 +98,12 @@ def reload(as_json: AsJson = False) -> None:
     names = [worker.name for worker in Fleet(redis).snapshot().workers]
     if not names:
         fail("no worker; start one: celery -A workers worker")
-    Operations(redis).record("reload", names)
-    replies = app.control.broadcast("reload", reply=True, timeout=REPLY_S, limit=len(set(names)))
-    told: dict[str, Any] = {name: {"error": "no answer"} for name in names}
-    for reply in replies or ():
-        told.update(reply)
+    told = Operator(redis).reload(names)
     if as_json:
         print_json(told)
     for name, answer in [] if as_json else sorted(told.items()):
         _show(name, answer)
-    raise typer.Exit(any(answer.get("error") or answer["faults"] for answer in told.values()))
+    raise typer.Exit(any(answer.get("error") or answer.get("faults") for answer in told.values()))
 
 
 def _chosen(there: list[Worker], names: list[str] | None, all_: bool) -> list[Worker]:
@@ -125,10 +119,10 @@ def _chosen(there: list[Worker], names: list[str] | None, all_: bool) -> list[Wo
     return [worker for worker in there if worker.name in (names or ())]
 
 
-def _show(name: str, answer: dict[str, Any]) -> None:
+def _show(name: str, answer: ReloadReply) -> None:
     if error := answer.get("error"):
         err.print(f"{name}: {error}", style="red")
-    elif faults := answer["faults"]:
+    elif faults := answer.get("faults"):
         err.print(f"{name}: refused, {answer['after']} stays", style="red")
         for fault in faults:
             err.print(f"  {fault}", style="red")

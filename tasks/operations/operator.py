@@ -1,0 +1,168 @@
+"""
+What an operator can change in a running fleet, for a page as well as for the commands.
+
+Each change has an entry in the journal (`breakwater.messaging.journal`). Pause, resume, drain,
+retry and drop write it in the same script as the change; a forced breaker, a reload and a
+cancellation write it first, so that no change lacks its entry. Every `RedisError` is raised as it
+is.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Literal, TypedDict, cast
+
+import redis
+
+from breaker import Breakers, BreakerState
+from breaker.state import Forced
+from breakwater.attempt import RETRIED, Attempt
+from breakwater.celery_app import app
+from breakwater.config import role_names
+from breakwater.messaging.journal import Operations, act, new_command
+from breakwater.messaging.names import COMMON_QUEUE, queue_of
+from breakwater.redis.text import to_text
+from tasks.delivery.store import Store
+from tasks.operations.dead_letters import DeadLetter
+from tasks.operations.fleet import Worker
+
+REPLY_S = 10.0
+"""A `solo` worker answers between two tasks, others within milliseconds."""
+BATCH_SIZE = 200
+"""Dead letters that one script drops at most, so that none keeps Redis busy for long."""
+RetryOutcome = Literal["retried", "gone", "lost", "answered"]
+
+
+class ReloadReply(TypedDict, total=False):
+    """A worker's reply to `reload`: `error`, or the versions and the faults of the file."""
+
+    error: str
+    before: str
+    after: str
+    faults: list[str]
+
+
+class Operator:
+    """
+    Change a running fleet. Use one object for one command or one request.
+
+    The letters that one object retries share a journal entry, and so do those that it drops: a
+    thousand letters leave room for the entries before them.
+
+    Args:
+        client: Any redis-py client; used with its own timeouts and retries.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._store = Store(client)
+        self._retry_id, self._drop_id = new_command(), new_command()
+
+    def pause(self, queues: Iterable[str], why: str = "") -> list[str]:
+        """
+        Stop all workers from taking tasks of these queues until `resume`; running tasks finish.
+
+        Returns:
+            The queues that were not paused before.
+        """
+        details = {"why": why} if why else {}
+        return self._run("pause", act("pause", details), why, *queues)
+
+    def resume(self, queues: Iterable[str]) -> list[str]:
+        """Let workers take tasks of these queues again, at once; return those that were paused."""
+        return self._run("resume", act("resume"), *queues)
+
+    def drain(self, workers: Iterable[Worker]) -> list[str]:
+        """
+        Stop these workers from taking tasks; each exits when its running tasks have finished.
+
+        Returns:
+            The names of the workers that are alive and were not draining before.
+        """
+        ids_and_names = [word for worker in workers for word in (worker.id, worker.name)]
+        return self._run("drain", act("drain"), *ids_and_names)
+
+    def reload(self, names: Collection[str], reply_s: float = REPLY_S) -> Mapping[str, ReloadReply]:
+        """
+        Make every worker read its roles file now.
+
+        Args:
+            names: The workers that are expected to reply.
+
+        Returns:
+            The reply of each worker by its name; `{"error": "no answer"}` if none came in time.
+        """
+        Operations(self._client).record("reload", [*names])
+        replies: dict[str, ReloadReply] = {name: {"error": "no answer"} for name in names}
+        limit = len(set(names))
+        for reply in (
+            app.control.broadcast("reload", reply=True, timeout=reply_s, limit=limit) or ()
+        ):
+            replies.update(reply)
+        return replies
+
+    def force_breaker(self, breakers: Breakers, name: str, forced: Forced | None) -> BreakerState:
+        """
+        Keep a breaker open or closed whatever its calls say; None returns it to its own rules.
+
+        Raises:
+            ValueError: `name` cannot be a breaker's name, or its key belongs to another program.
+        """
+        breaker = breakers.get(name)
+        Operations(self._client).record(f"breaker {forced or 'auto'}", [name])
+        return breaker.force(forced)
+
+    def retry(self, letter: DeadLetter) -> RetryOutcome:
+        """
+        Queue a dead letter's message again with a new deadline; its attempts are kept.
+
+        Two operators who retry one letter at the same time queue it once. If the roles file no
+        longer has the role of the letter's queue, the message goes to the common queue: every
+        worker consumes that one, and fails the task with `UnknownRole`.
+
+        Returns:
+            `retried`; or `gone` (another operator has retried or dropped it), `lost` (its message
+            no longer exists), `answered` (its task has another result by now). Nothing has changed
+            in these three cases.
+        """
+        why = f"by hand, after {letter.error}"
+        retried = Attempt("", "", "rejected", error=RETRIED, why=why).as_dict()
+        attempts = json.dumps([*letter.attempts, retried])
+        queue = COMMON_QUEUE if _is_of_removed_role(letter.queue) else ""
+        entry = act("dead retry", command=self._retry_id)
+        reply = self._store.script("revive")(args=[letter.id, queue, attempts, entry])
+        return cast("RetryOutcome", to_text(reply))
+
+    def drop(self, letters: Iterable[DeadLetter]) -> int:
+        """Delete letters and their messages for good; return how many still existed."""
+        entry = act("dead drop", command=self._drop_id)
+        script = self._store.script("drop")
+        return sum(
+            cast("int", script(args=[entry, *ids]))
+            for ids in _batches(letter.id for letter in letters)
+        )
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """Cancel the tasks that have no result yet; see `breakwater.celery_app.Control.revoke`."""
+        app.control.revoke([*task_ids])
+
+    def _run(self, script: str, *args: str) -> list[str]:
+        return [to_text(name) for name in self._store.script(script)(args=args)]
+
+
+def _is_of_removed_role(queue: str) -> bool:
+    """Return whether the queue was made for a role that the roles file no longer has."""
+    roles = role_names()
+    if roles is None or not queue.startswith(queue_of("")):
+        return False
+    return queue not in {queue_of(role) for role in roles}
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for id_ in ids:
+        batch.append(id_)
+        if len(batch) == BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
