@@ -10,10 +10,16 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from breakwater.calls import execution_options
-from breakwater.calls.options import as_they_travel
+from breakwater.calls.options import to_wire
 from breakwater.celery_app import app
-from breakwater.enqueueing.bulk import Many
-from breakwater.enqueueing.prepared import HIDDEN, Ready, chooser, follow_up, headers_of
+from breakwater.enqueueing.bulk import BulkEnqueue
+from breakwater.enqueueing.prepared import (
+    REDACTED_REPRS,
+    PreparedCall,
+    enqueue_persistently,
+    message_headers,
+    queue_selector,
+)
 from breakwater.errors import BreakwaterError, UnknownTask
 from breakwater.executors import executor_of
 from breakwater.messaging.names import shadow_name
@@ -46,19 +52,23 @@ class Complete(Task):  # type: ignore[misc]
             QueueUnavailable: Redis refuses, or does not answer within 5 s.
         """
         execution_options.check(options, "apply_async")
-        call = Ready.of(args or (), kwargs or {}, chooser(options.get("queue")))
+        call = PreparedCall.of(args or (), kwargs or {}, queue_selector(options.get("queue")))
         given = options.get("task_id")
         # A worker enqueues under ids that a canvas was given when it was made.
-        asked = call.asked() if given and app.current_worker_task is None else ""
-        headers = headers_of(options.pop("headers", None), asked)
+        asked = call.digests() if given and app.current_worker_task is None else ""
+        headers = message_headers(options.pop("headers", None), asked)
         options.setdefault("shadow", shadow_name(call.role))
         options["queue"] = call.queue
         options["task_id"] = given or uuid()
         try:
             with publishing(call.role, call.queue, options["task_id"], headers):
-                return follow_up(
+                return enqueue_persistently(
                     lambda: super(Complete, self).apply_async(
-                        (call.role, call.prompt), call.options, headers=headers, **HIDDEN, **options
+                        (call.role, call.prompt),
+                        call.options,
+                        headers=headers,
+                        **REDACTED_REPRS,
+                        **options,
                     )
                 )
         except (OperationalError, RedisError) as error:
@@ -91,7 +101,7 @@ class Complete(Task):  # type: ignore[misc]
                 of the first are `queued`, and of how many after them that is `unsure`. Enqueueing
                 all of them again under the same ids pays for none twice.
         """
-        return Many(self, calls, task_ids, options).put()
+        return BulkEnqueue(self, calls, task_ids, options).put()
 
     def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **given: Any) -> Any:
         """
@@ -100,7 +110,7 @@ class Complete(Task):  # type: ignore[misc]
         Raises:
             InvalidOption: An option does not exist, or is in the wrong place.
         """
-        kwargs = as_they_travel(kwargs or {})
+        kwargs = to_wire(kwargs or {})
         execution_options.check_named(kwargs)
         celerys = {name: value for name, value in given.items() if name != "options"}
         execution_options.check({**celerys, **(given.get("options") or {})}, "set")

@@ -22,7 +22,7 @@ RESTART: Final = "restart"
 END: Final = "end"
 
 
-def key_of(task_id: str) -> str:
+def stream_key(task_id: str) -> str:
     """Return the key of a task's stream."""
     return f"stream:{task_id}"
 

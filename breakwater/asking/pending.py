@@ -43,7 +43,7 @@ class AnswerRestarted(BreakwaterError):  # noqa: N818 - as in breakwater.errors
     """
 
 
-class Question:
+class PendingCompletion:
     """
     One call.
 

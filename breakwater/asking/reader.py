@@ -15,7 +15,7 @@ from celery.exceptions import TimeoutError as WaitedTooLong
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
-from breakwater.asking.events import END, RESTART, TEXT, TOOL_CALL, Event, key_of
+from breakwater.asking.events import END, RESTART, TEXT, TOOL_CALL, Event, stream_key
 from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError
 from breakwater.redis.connection import async_client, is_transient, unavailable
@@ -141,7 +141,7 @@ class _Reader:
                 return
 
     def _look(self, *, block: bool = True) -> dict[str, Any]:
-        look = {"streams": {key_of(self._task_id): self._last}, "count": AT_ONCE}
+        look = {"streams": {stream_key(self._task_id): self._last}, "count": AT_ONCE}
         if not block:
             return look
         left_s = LOOK_MS / 1000

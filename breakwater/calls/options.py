@@ -30,7 +30,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidOption: Listing every fault.
     """
-    options = as_they_travel(options)
+    options = to_wire(options)
     unknown = [str(name) for name in options if name not in OPTIONS]
     faults = [_unknown(name) for name in unknown[:MAX_TOLD]]
     if len(unknown) > MAX_TOLD:
@@ -69,7 +69,7 @@ def _unknown(name: str) -> str:
     return f"{fault}{nearest(name, OPTIONS) or '; there are ' + ', '.join(OPTIONS)}"
 
 
-def as_they_travel(options: Mapping[str, Any]) -> dict[str, Any]:
+def to_wire(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return options with a pydantic model class as its JSON Schema, since a class is no JSON.
 

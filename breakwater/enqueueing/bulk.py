@@ -19,7 +19,12 @@ from redis.exceptions import RedisError
 from breakwater.calls import execution_options
 from breakwater.calls.options import OPTIONS
 from breakwater.celery_app import app
-from breakwater.enqueueing.prepared import HIDDEN, Ready, chooser, headers_of
+from breakwater.enqueueing.prepared import (
+    REDACTED_REPRS,
+    PreparedCall,
+    message_headers,
+    queue_selector,
+)
 from breakwater.errors import BadCalls, BadTask, InvalidOption, QueueUnavailable, nearest
 from breakwater.messaging.names import shadow_name
 from breakwater.messaging.outbox import Outbox
@@ -27,11 +32,11 @@ from breakwater.messaging.tracing import publishing
 from breakwater.redis.connection import cause_of, unavailable
 from breakwater.redis.foreign_keys import named
 
-FOR_ALL = ("queue", "priority", "countdown", "eta", "expires", "headers")
+SHARED_OPTIONS = ("queue", "priority", "countdown", "eta", "expires", "headers")
 """Celery's options that many calls have in common."""
 
 
-class Many:
+class BulkEnqueue:
     """
     Many calls that are queued in one go, each as it would be alone.
 
@@ -39,7 +44,7 @@ class Many:
         task: `complete`.
         calls: A role, a prompt, and perhaps a dict of options, each.
         task_ids: One for each; None: new ones.
-        options: Of `FOR_ALL`.
+        options: Of `SHARED_OPTIONS`.
 
     Raises:
         BadCalls: Some calls are at fault; it tells of each.
@@ -56,9 +61,9 @@ class Many:
         _check_common(options)
         self._task = task
         self._options = dict(options)
-        self._ready = _all_ready(calls, options.get("queue"))
+        self._prepared = _prepare_all(calls, options.get("queue"))
         self._given = task_ids is not None
-        self.task_ids = _ids(task_ids, len(self._ready))
+        self.task_ids = _ids(task_ids, len(self._prepared))
 
     def put(self) -> list[AsyncResult]:
         """
@@ -81,7 +86,7 @@ class Many:
 
     def _put_through(self, outbox: Outbox) -> None:
         common = self._common()
-        for call, task_id in zip(self._ready, self.task_ids, strict=True):
+        for call, task_id in zip(self._prepared, self.task_ids, strict=True):
             self._write(outbox, call, task_id, common)
             if outbox.full:
                 self._flush(outbox)
@@ -101,18 +106,20 @@ class Many:
             common["parent_id"] = parent.request.id
         return common
 
-    def _write(self, outbox: Outbox, call: Ready, task_id: str, common: dict[str, Any]) -> None:
-        asked = call.asked() if self._given and app.current_worker_task is None else ""
-        headers = headers_of(self._options.get("headers"), asked)
+    def _write(
+        self, outbox: Outbox, call: PreparedCall, task_id: str, common: dict[str, Any]
+    ) -> None:
+        asked = call.digests() if self._given and app.current_worker_task is None else ""
+        headers = message_headers(self._options.get("headers"), asked)
         with publishing(call.role, call.queue, task_id, headers):
             message = app.amqp.create_task_message(
                 task_id, self._task.name, (call.role, call.prompt), call.options,
-                shadow=shadow_name(call.role), headers=headers, **HIDDEN, **common,
+                shadow=shadow_name(call.role), headers=headers, **REDACTED_REPRS, **common,
             )  # fmt: skip
             app.amqp.send_task_message(
                 outbox, self._task.name, message, queue=call.queue, headers=headers,
                 priority=self._options.get("priority"),
-                expiration=_seconds(self._options.get("expires")), **HIDDEN,
+                expiration=_seconds(self._options.get("expires")), **REDACTED_REPRS,
             )  # fmt: skip
 
     def _unavailable(self, error: Exception) -> QueueUnavailable:
@@ -122,28 +129,30 @@ class Many:
             error,
             "then enqueue the others again under their own ids, which are in details['task_ids']",
             {"task_ids": self.task_ids, "queued": self._queued, "unsure": self._unsure},
-            named(cause_of(error), {call.queue for call in self._ready}),
+            named(cause_of(error), {call.queue for call in self._prepared}),
         )
 
 
 def _check_common(options: Mapping[str, Any]) -> None:
     faults = []
-    for name in options.keys() - set(FOR_ALL):
+    for name in options.keys() - set(SHARED_OPTIONS):
         of_each = f": it belongs to each call, (role, prompt, {{{name!r}: …}})"
         faults.append(
-            f"unknown option {name[:40]!r}{of_each if name in OPTIONS else nearest(name, FOR_ALL)}"
+            f"unknown option {name[:40]!r}{of_each if name in OPTIONS else nearest(name, SHARED_OPTIONS)}"
         )
     if faults:
         raise InvalidOption("; ".join(sorted(faults)), {"faults": sorted(faults)})
     execution_options.check(options, "apply_async")
 
 
-def _all_ready(calls: Iterable[Any], queue: str | None) -> list[Ready]:
+def _prepare_all(calls: Iterable[Any], queue: str | None) -> list[PreparedCall]:
     ready, faults = [], []
-    choose = cache(chooser(queue))  # the roles file is looked at once a role, not once a call
+    choose = cache(
+        queue_selector(queue)
+    )  # the roles file is looked at once a role, not once a call
     for index, call in enumerate(calls):
         try:
-            ready.append(_ready(call, choose))
+            ready.append(_prepared(call, choose))
         except BadTask as fault:
             faults.append({"index": index, "error": type(fault).__name__, "message": str(fault)})
     if faults:
@@ -151,7 +160,7 @@ def _all_ready(calls: Iterable[Any], queue: str | None) -> list[Ready]:
     return ready
 
 
-def _ready(call: Any, choose: Callable[[str], str]) -> Ready:
+def _prepared(call: Any, choose: Callable[[str], str]) -> PreparedCall:
     if not isinstance(call, tuple | list) or not 2 <= len(call) <= 3:
         size = f" of {len(call)}" if isinstance(call, tuple | list) else ""
         raise InvalidOption(
@@ -161,7 +170,7 @@ def _ready(call: Any, choose: Callable[[str], str]) -> Ready:
     role, prompt, *options = call
     if options and not isinstance(options[0], Mapping):
         raise InvalidOption(f"the options are a {type(options[0]).__name__}; they must be a dict")
-    return Ready.of((role, prompt), options[0] if options else {}, choose)
+    return PreparedCall.of((role, prompt), options[0] if options else {}, choose)
 
 
 def _ids(given: Iterable[str] | None, number: int) -> list[str]:

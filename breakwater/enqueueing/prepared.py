@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from breakwater import roles
 from breakwater.calls.call import Call, bind
 from breakwater.calls.messages import as_json
-from breakwater.calls.options import as_they_travel
+from breakwater.calls.options import to_wire
 from breakwater.celery_app import app
 from breakwater.config import role_names
 from breakwater.errors import UnknownRole
@@ -19,14 +19,14 @@ from breakwater.redis.retry import FOREVER, persistently
 
 T = TypeVar("T")
 
-DECIDE = ("system", "params", "schema", "tools", "tool_choice")
+ANSWER_OPTIONS = ("system", "params", "schema", "tools", "tool_choice")
 """Options on which an answer depends."""
-HIDDEN = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
+REDACTED_REPRS = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
 """What monitoring sees of the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedCall:
     """A call that may be queued, as it goes into its message."""
 
     role: str
@@ -37,7 +37,7 @@ class Ready:
     @classmethod
     def of(
         cls, args: Sequence[Any], kwargs: Mapping[str, Any], choose: Callable[[str], str]
-    ) -> "Ready":
+    ) -> "PreparedCall":
         """
         Check a call of `complete`.
 
@@ -47,23 +47,23 @@ class Ready:
         Raises:
             BadTask: The role, the prompt or an option is at fault.
         """
-        role, prompt, chosen = bind(args, as_they_travel(kwargs))
+        role, prompt, chosen = bind(args, to_wire(kwargs))
         call = Call.of(role, prompt, chosen)
         queue = choose(call.role)
         roles.check_params(call.role, call.params)
         return cls(call.role, as_json(call.messages), chosen, queue)
 
-    def asked(self) -> str:
+    def digests(self) -> str:
         """
         Return digests of what is asked, one for each encryption key, with a space between.
 
-        Calls with the same ask the same: role, prompt, and the options in `DECIDE`.
+        Calls with the same ask the same: role, prompt, and the options in `ANSWER_OPTIONS`.
         """
-        options = {name: self.options.get(name) for name in DECIDE}
+        options = {name: self.options.get(name) for name in ANSWER_OPTIONS}
         return " ".join(fingerprints(json.dumps([self.role, self.prompt, options], sort_keys=True)))
 
 
-def chooser(queue: str | None) -> Callable[[str], str]:
+def queue_selector(queue: str | None) -> Callable[[str], str]:
     """Return what chooses a call's queue: this one, if one is given."""
     return (lambda _role: queue) if queue else queue_for
 
@@ -94,17 +94,17 @@ def queue_for(role: str) -> str:
     raise UnknownRole.named(role, known | others.keys(), "the roles file")
 
 
-def headers_of(given: Mapping[str, Any] | None, asked: str) -> dict[str, Any]:
+def message_headers(given: Mapping[str, Any] | None, asked: str) -> dict[str, Any]:
     """
     Return a message's headers.
 
     Args:
-        asked: Of a task whose id the caller has chosen: `Ready.asked`; else empty.
+        asked: Of a task whose id the caller has chosen: `PreparedCall.digests`; else empty.
     """
     return {**({HEADER: {"asked": asked}} if asked else {}), **(given or {})}
 
 
-def follow_up(enqueue: Callable[[], T]) -> T:
+def enqueue_persistently(enqueue: Callable[[], T]) -> T:
     """
     Enqueue a task; in a worker for as long as Redis is away.
 

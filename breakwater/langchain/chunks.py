@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from breakwater.asking.events import Event
 
 
-class Handed:
+class ChunkRelay:
     """
     The chunks of one answer.
 

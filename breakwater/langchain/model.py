@@ -19,10 +19,10 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, Runn
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
-from breakwater.asking.pending import Question
+from breakwater.asking.pending import PendingCompletion
 from breakwater.errors import InvalidOption, nearest
 from breakwater.langchain.answers import message_of
-from breakwater.langchain.chunks import Handed
+from breakwater.langchain.chunks import ChunkRelay
 from breakwater.langchain.messages import prompt_of
 from breakwater.langchain.tools import Parser, choice_of, schema_of, tool_of
 
@@ -84,7 +84,7 @@ class ChatBreakwater(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _chat_result(self._question(messages, stop, kwargs).answer())
+        return _chat_result(self._pending(messages, stop, kwargs).answer())
 
     async def _agenerate(
         self,
@@ -93,7 +93,7 @@ class ChatBreakwater(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _chat_result(await self._question(messages, stop, kwargs).answer_async())
+        return _chat_result(await self._pending(messages, stop, kwargs).answer_async())
 
     def _stream(
         self,
@@ -102,8 +102,8 @@ class ChatBreakwater(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        handed = Handed(buffers=self.on_restart == "buffer")
-        with closing(self._question(messages, stop, kwargs).events()) as events:
+        handed = ChunkRelay(buffers=self.on_restart == "buffer")
+        with closing(self._pending(messages, stop, kwargs).events()) as events:
             for event in events:
                 yield from handed.chunks(event)
 
@@ -114,8 +114,8 @@ class ChatBreakwater(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        handed = Handed(buffers=self.on_restart == "buffer")
-        async with aclosing(self._question(messages, stop, kwargs).events_async()) as events:
+        handed = ChunkRelay(buffers=self.on_restart == "buffer")
+        async with aclosing(self._pending(messages, stop, kwargs).events_async()) as events:
             async for event in events:
                 for chunk in handed.chunks(event):
                     yield chunk
@@ -184,9 +184,9 @@ class ChatBreakwater(BaseChatModel):
             [failed], exception_key="parsing_error"
         )
 
-    def _question(
+    def _pending(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
-    ) -> Question:
+    ) -> PendingCompletion:
         """
         Put a call together: what it gives by name is nearer than what the model was made with.
 
@@ -207,7 +207,7 @@ class ChatBreakwater(BaseChatModel):
             "deadline_s": given.get("deadline_s", self.deadline_s),
             **{name: given[name] for name in ("tools", "tool_choice", "schema") if name in given},
         }
-        return Question(
+        return PendingCompletion(
             self.role,
             prompt_of(messages),
             {name: value for name, value in options.items() if value not in ({}, None)},

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from breakwater.calls.call import Call
-from breakwater.calls.options import OPTIONS, as_they_travel
+from breakwater.calls.options import OPTIONS, to_wire
 from breakwater.calls.schema import as_json_object
 from breakwater.errors import BadTask, InvalidOption, InvalidWorkflow, nearest
 from breakwater.workflows.template import INPUT, BadTemplate, Reference, parse
@@ -54,7 +54,7 @@ class Stage:
         for key, value in (("name", name), ("role", role), ("prompt", prompt)):
             object.__setattr__(self, key, value)
         with suppress(InvalidOption):  # told with all other faults, by `Definition.of`
-            options = as_they_travel(options)
+            options = to_wire(options)
         object.__setattr__(self, "options", options)
 
     def as_dict(self) -> dict[str, Any]:

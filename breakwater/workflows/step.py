@@ -6,7 +6,7 @@ from celery import Task, states
 from celery.utils import uuid
 
 from breakwater.celery_app import app
-from breakwater.enqueueing.prepared import follow_up
+from breakwater.enqueueing.prepared import enqueue_persistently
 from breakwater.errors import BreakwaterError
 from breakwater.executors import executor_of
 from breakwater.messaging import tracing
@@ -26,7 +26,7 @@ class Step(Task):  # type: ignore[misc]
         options.setdefault("shadow", STEP)
         headers = dict(options.pop("headers", None) or {})
         with tracing.publishing("", COMMON_QUEUE, options["task_id"], headers):
-            return follow_up(
+            return enqueue_persistently(
                 lambda: super(Step, self).apply_async(args, kwargs, headers=headers, **options)
             )
 

@@ -14,7 +14,7 @@ import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from breaker import threads
-from breakwater.asking.events import RESTART, TEXT, TOOL_CALL, key_of
+from breakwater.asking.events import RESTART, TEXT, TOOL_CALL, stream_key
 from breakwater.calls.call import MAX_BYTES
 from breakwater.content import Delta, TextDelta
 from breakwater.messaging.names import RESULT
@@ -176,7 +176,7 @@ class Teller:
         pipe = self._store.client.pipeline(transaction=False)
         for writer, (number, words) in batches:
             task_id = writer.task_id
-            keys = f"task:{task_id}", key_of(task_id), RESULT + task_id
+            keys = f"task:{task_id}", stream_key(task_id), RESULT + task_id
             pipe.evalsha(self._script.sha, 3, *keys, writer.fence, number, LIVES_MS, *words)
         refused: Exception | None = None
         for (writer, _), told in zip(batches, pipe.execute(raise_on_error=False), strict=True):

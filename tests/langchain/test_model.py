@@ -13,7 +13,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 
 from breakwater.asking.listener import listener
-from breakwater.asking.pending import Question
+from breakwater.asking.pending import PendingCompletion
 from breakwater.errors import (
     BreakwaterError,
     Cancelled,
@@ -134,7 +134,7 @@ def test_what_a_call_says_is_nearer_than_what_the_model_was_made_with() -> None:
         role="coder", temperature=0.5, max_tokens=10, params={"top_p": 0.5, "seed": 1}
     )
 
-    asked = model._question([], ["stop"], {"temperature": 0, "params": {"seed": 2}})
+    asked = model._pending([], ["stop"], {"temperature": 0, "params": {"seed": 2}})
 
     assert asked._options["params"] == {
         "temperature": 0, "max_output_tokens": 10, "top_p": 0.5, "seed": 2, "stop": ["stop"],
@@ -206,11 +206,11 @@ def test_an_answer_that_was_there_first_is_given_all_the_same(
 ) -> None:
     """The time is over, but the answer came before the cancellation: it is paid for."""
 
-    def too_late(question: Question) -> bool:
+    def too_late(question: PendingCompletion) -> bool:
         wait_for(lambda: app.backend.get_task_meta(question._result.id, cache=False)["result"])
         return True
 
-    monkeypatch.setattr(Question, "_cancel", too_late)
+    monkeypatch.setattr(PendingCompletion, "_cancel", too_late)
 
     assert ChatBreakwater(role="coder", timeout_s=0).invoke("hi").text.startswith("[local]")
 

@@ -9,7 +9,7 @@ import pytest
 from breakwater.asking.events import Event
 from breakwater.errors import BreakwaterError
 from breakwater.langchain import AnswerRestarted, ChatBreakwater
-from breakwater.langchain.chunks import Handed
+from breakwater.langchain.chunks import ChunkRelay
 from simulator.client import Simulator
 from tests.support.fleet import wait_for
 
@@ -85,7 +85,7 @@ def test_who_does_not_stream_never_hears_of_it(breaking: Simulator) -> None:
 
 def test_a_restart_before_the_first_chunk_is_none() -> None:
     """Nothing was handed on that could be void."""
-    handed = Handed(buffers=False)
+    handed = ChunkRelay(buffers=False)
 
     assert list(handed.chunks(Event("restart", "1-0", provider="p", error="Overloaded"))) == []
     assert [c.text for c in handed.chunks(Event("text", "2-0", text="a"))] == ["a"]

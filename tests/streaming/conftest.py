@@ -8,7 +8,7 @@ import pytest
 import redis
 from celery import states
 
-from breakwater.asking.events import key_of
+from breakwater.asking.events import stream_key
 from breakwater.errors import BreakwaterError
 from breakwater.messaging.names import RESULT
 from breakwater.redis.connection import client
@@ -64,7 +64,7 @@ class Told:
         """What is in the stream: events, and their data."""
         return [
             (fields[b"event"].decode(), json.loads(fields[b"data"] or b"null"))
-            for _, fields in self.redis.xrange(key_of(self.task_id))
+            for _, fields in self.redis.xrange(stream_key(self.task_id))
         ]
 
     def is_settled(self) -> bool:

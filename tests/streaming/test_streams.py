@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import TimeoutError as WaitedTooLong
 
 from breaker import threads
-from breakwater.asking.events import Event, key_of
+from breakwater.asking.events import Event, stream_key
 from breakwater.content import TextDelta, ToolCallDelta
 from breakwater.errors import TruncatedAnswer
 from tasks import stream
@@ -179,7 +179,7 @@ def test_a_batch_whose_reply_was_lost_is_told_once(told: Told, redis_url: str) -
     writer.finish()
     number = int(told.redis.hget("task:t", "told"))
     script = told.store.script("stream")
-    keys = ["task:t", key_of("t"), "celery-task-meta-t"]
+    keys = ["task:t", stream_key("t"), "celery-task-meta-t"]
     again = [told.fence, number, 1000, "text", '{"text":"once"}']
 
     assert script(keys=keys, args=again) == 1
@@ -254,7 +254,7 @@ def test_a_stream_expires(told: Told) -> None:
     writer.finish()
     told.settle("x")
 
-    assert 0 < told.redis.pttl(key_of("t")) <= 3_600_000
+    assert 0 < told.redis.pttl(stream_key("t")) <= 3_600_000
 
 
 def test_nothing_in_a_stream_can_be_read_without_the_key(
@@ -270,7 +270,7 @@ def test_nothing_in_a_stream_can_be_read_without_the_key(
     told.settle("CANARY")
 
     assert text_of(stream("t")) == "CANARY"
-    assert b"CANARY" not in repr(told.redis.xrange(key_of("t"))).encode()
+    assert b"CANARY" not in repr(told.redis.xrange(stream_key("t"))).encode()
 
 
 def test_an_answer_that_is_too_large_is_not_told_to_its_end(
