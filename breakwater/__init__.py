@@ -10,13 +10,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from breakwater import errors
+    from breakwater.asking.events import Event
     from breakwater.asking.reader import stream
     from breakwater.completion import app, complete
+    from breakwater.enqueueing.interface import (
+        AsyncResult,
+        CompletionOptions,
+        CompletionTask,
+        Prompt,
+    )
     from breakwater.workflows import workflow
 
-__all__ = ["app", "complete", "stream", "workflow"]
+__all__ = [
+    "AsyncResult",
+    "CompletionOptions",
+    "CompletionTask",
+    "Event",
+    "Prompt",
+    "app",
+    "complete",
+    "errors",
+    "stream",
+    "workflow",
+]
 
 _WHERE = {
+    "AsyncResult": "breakwater.enqueueing.interface",
+    "CompletionOptions": "breakwater.enqueueing.interface",
+    "CompletionTask": "breakwater.enqueueing.interface",
+    "Event": "breakwater.asking.events",
+    "Prompt": "breakwater.enqueueing.interface",
     "app": "breakwater.completion",  # the app with its tasks
     "complete": "breakwater.completion",
     "stream": "breakwater.asking.reader",
@@ -26,6 +50,8 @@ _WHERE = {
 
 def __getattr__(name: str) -> Any:
     """Import public names when they are used: a producer need not load the workflow engine."""
+    if name == "errors":
+        return import_module("breakwater.errors")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_WHERE[name]), name)

@@ -1,7 +1,7 @@
-"""The task: `complete(role, prompt, **options)`, from the producer's call to the settled result."""
+"""The task `complete(role, prompt, **options)`, as producers and workers share it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from celery import Task, group
 from celery.result import AsyncResult
@@ -13,6 +13,7 @@ from breakwater.calls import execution_options
 from breakwater.calls.options import to_wire
 from breakwater.celery_app import app
 from breakwater.enqueueing.bulk import BulkEnqueue
+from breakwater.enqueueing.interface import CompletionTask
 from breakwater.enqueueing.prepared import (
     REDACTED_REPRS,
     PreparedCall,
@@ -53,13 +54,13 @@ class Complete(Task):  # type: ignore[misc]
         """
         execution_options.check(options, "apply_async")
         call = PreparedCall.of(args or (), kwargs or {}, queue_selector(options.get("queue")))
-        given = options.get("task_id")
-        # A worker enqueues under ids that a canvas was given when it was made.
-        asked = call.digests() if given and app.current_worker_task is None else ""
-        headers = message_headers(options.pop("headers", None), asked)
+        chosen_id = options.get("task_id")
+        # A worker enqueues under the ids that a canvas got when it was made.
+        digests = call.digests() if chosen_id and app.current_worker_task is None else ""
+        headers = message_headers(options.pop("headers", None), digests)
         options.setdefault("shadow", shadow_name(call.role))
         options["queue"] = call.queue
-        options["task_id"] = given or uuid()
+        options["task_id"] = chosen_id or uuid()
         try:
             with publishing(call.role, call.queue, options["task_id"], headers):
                 return enqueue_persistently(
@@ -95,15 +96,15 @@ class Complete(Task):  # type: ignore[misc]
             A result for each call, in their order.
 
         Raises:
-            BadCalls: Calls are at fault, each told with its index; nothing was queued.
+            BadCalls: Calls are at fault; the error lists each with its index. Nothing was queued.
             InvalidOption: The ids or the options for all do not fit; nothing was queued.
-            QueueUnavailable: Redis did not take all of them; `details` has all `task_ids`, how many
-                of the first are `queued`, and of how many after them that is `unsure`. Enqueueing
-                all of them again under the same ids pays for none twice.
+            QueueUnavailable: Redis did not take all of them. `details` has all `task_ids`; the
+                first `queued` of them are queued, the next `unsure` may be. Enqueue all of them
+                again under the same ids: none is paid for twice.
         """
         return BulkEnqueue(self, calls, task_ids, options).put()
 
-    def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **given: Any) -> Any:
+    def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **celery: Any) -> Any:
         """
         Make a signature, for a canvas, whose later stages are queued without `apply_async`.
 
@@ -112,15 +113,15 @@ class Complete(Task):  # type: ignore[misc]
         """
         kwargs = to_wire(kwargs or {})
         execution_options.check_named(kwargs)
-        celerys = {name: value for name, value in given.items() if name != "options"}
-        execution_options.check({**celerys, **(given.get("options") or {})}, "set")
-        made = super().signature(args, kwargs, *more, **given)
+        direct = {name: value for name, value in celery.items() if name != "options"}
+        execution_options.check({**direct, **(celery.get("options") or {})}, "set")
+        made = super().signature(args, kwargs, *more, **celery)
         return execution_options.CheckedSignature.of(made)
 
     subtask = signature
 
     def starmap(self, it: Iterable[Any]) -> group:
-        """Make a group of many calls, a tuple of arguments each: every one is settled by itself."""
+        """Make a group of many calls, a tuple of arguments each; each is settled by itself."""
         return group([self.s(*each) for each in it], app=self.app)
 
     def map(self, it: Iterable[Any]) -> Any:
@@ -128,26 +129,26 @@ class Complete(Task):  # type: ignore[misc]
         raise UnknownTask("complete has no map; use complete.starmap([(role, prompt), …])")
 
     def chunks(self, it: Iterable[Any], n: int) -> Any:
-        """Refuse: of a chunk that a worker runs by itself nothing would be settled till its end."""
+        """Refuse: the calls of a chunk would be settled only at its end."""
         raise UnknownTask("complete has no chunks; use complete.starmap([(role, prompt), …])")
 
 
 @app.task(bind=True, base=Complete, name="complete", typing=False)
-def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """
     Answer a prompt through the first provider of the role's chain that can.
 
     Args:
         role: A role of the roles file.
         prompt: A string, or a list of messages `{"role": …, "content": …}`; docs/completions.md.
-        system: Instead of the role's own system prompt.
+        system: Replaces the role's system prompt.
         params: Parameters over the role's, such as `{"temperature": 0}`.
-        metadata: A JSON object that is kept with the task.
-        deadline_s: Seconds from enqueueing until the task gives up; the role's own if absent.
+        metadata: A JSON object that is stored with the task.
+        deadline_s: Seconds from enqueueing until the task gives up; default: the role's.
         schema: The JSON Schema, or the pydantic model, that the answer must satisfy.
         tools: Functions that the model may ask to have called, `{"name", "description",
             "parameters"}`; `tool_choice`: `auto`, `none`, `required`, or the name of one.
-        stream: Whether to tell the answer while it comes.
+        stream: Whether to publish the answer while it comes.
 
     Returns:
         The result object: text, provider, usage, attempts and so on.
@@ -155,9 +156,12 @@ def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Raises:
         BadTask: The role does not exist, or the prompt or an option does not fit.
         ProviderError: Every target refused the prompt; the class says how.
-        ChainExhausted: Every target refused it, each for a reason of its own.
+        ChainExhausted: Every target failed, for different reasons.
         DeadlineExceeded: No target answered in time.
-        WorkerLost: It cost several workers their lives.
+        WorkerLost: Several workers died while they ran it.
     """
     result: dict[str, Any] = executor_of("complete")(self, args, kwargs)
     return result
+
+
+complete = cast("CompletionTask", _complete)

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
 from celery.exceptions import TimeoutError as WaitedTooLong
-from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
 from breakwater.asking.events import END, RESTART, TEXT, TOOL_CALL, Event, stream_key
 from breakwater.celery_app import app
+from breakwater.enqueueing.interface import AsyncResult
 from breakwater.errors import BreakwaterError
 from breakwater.redis.connection import async_client, is_transient, unavailable
 from breakwater.redis.encryption import opened
@@ -85,7 +85,7 @@ class Stream:
 
 
 def stream(
-    result: AsyncResult | str, *, after: str | None = None, timeout: float | None = None
+    result: AsyncResult[Any] | str, *, after: str | None = None, timeout: float | None = None
 ) -> Stream:
     """
     Read what a task enqueued with `stream=True` says while it runs, and its result at the end.

@@ -1,8 +1,8 @@
 """
-Many calls in one go: all are checked before any is queued, then written in few round trips.
+Enqueue many calls at once: all are checked before any is queued, then sent in few round trips.
 
-Their messages are made by Celery, as it makes those of `apply_async`; what is left out is what it
-does anew for each: a connection, a client, a round trip.
+Celery builds the messages exactly as for `apply_async`. What is saved is one connection, one client
+and one round trip per call.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,21 +33,21 @@ from breakwater.redis.connection import cause_of, unavailable
 from breakwater.redis.foreign_keys import named
 
 SHARED_OPTIONS = ("queue", "priority", "countdown", "eta", "expires", "headers")
-"""Celery's options that many calls have in common."""
+"""Celery's options that apply to all calls."""
 
 
 class BulkEnqueue:
     """
-    Many calls that are queued in one go, each as it would be alone.
+    Many calls that are enqueued at once, each with the same effect as alone.
 
     Args:
         task: `complete`.
-        calls: A role, a prompt, and perhaps a dict of options, each.
-        task_ids: One for each; None: new ones.
+        calls: For each a role, a prompt, and perhaps a dict of options.
+        task_ids: One for each call; None: new ones are made.
         options: Of `SHARED_OPTIONS`.
 
     Raises:
-        BadCalls: Some calls are at fault; it tells of each.
+        BadCalls: Some calls are at fault; the error lists each.
         InvalidOption: The ids or the options for all do not fit.
     """
 
@@ -62,15 +62,15 @@ class BulkEnqueue:
         self._task = task
         self._options = dict(options)
         self._prepared = _prepare_all(calls, options.get("queue"))
-        self._given = task_ids is not None
+        self._has_chosen_ids = task_ids is not None
         self.task_ids = _ids(task_ids, len(self._prepared))
 
     def put(self) -> list[AsyncResult]:
         """
-        Write them into their queues, a bounded number at a time; return their results in order.
+        Write the calls to their queues in bounded batches; return their results in order.
 
         Raises:
-            QueueUnavailable: Redis did not take all of them; its details tell which it has.
+            QueueUnavailable: Redis did not take all of them; `details` says which it took.
         """
         self._queued = self._unsure = 0
         try:
@@ -98,7 +98,7 @@ class BulkEnqueue:
         self._queued, self._unsure = self._queued + self._unsure, 0
 
     def _common(self) -> dict[str, Any]:
-        """Return what all messages have in common; a task that enqueues is named as in `delay`."""
+        """Return the fields that all messages share; the enqueueing task is named as in `delay`."""
         common = {name: self._options.get(name) for name in ("countdown", "eta", "expires")}
         common["reply_to"] = app.thread_oid
         if parent := app.current_worker_task:
@@ -109,7 +109,7 @@ class BulkEnqueue:
     def _write(
         self, outbox: Outbox, call: PreparedCall, task_id: str, common: dict[str, Any]
     ) -> None:
-        asked = call.digests() if self._given and app.current_worker_task is None else ""
+        asked = call.digests() if self._has_chosen_ids and app.current_worker_task is None else ""
         headers = message_headers(self._options.get("headers"), asked)
         with publishing(call.role, call.queue, task_id, headers):
             message = app.amqp.create_task_message(
@@ -123,7 +123,9 @@ class BulkEnqueue:
             )  # fmt: skip
 
     def _unavailable(self, error: Exception) -> QueueUnavailable:
-        unsure = f", and perhaps {self._unsure} more" if self._unsure else ""
+        unsure = ""
+        if self._unsure:
+            unsure = f", and perhaps {self._unsure} more"
         return unavailable(
             f"Redis took the first {self._queued} of {len(self.task_ids)} tasks{unsure}",
             error,
@@ -136,47 +138,51 @@ class BulkEnqueue:
 def _check_common(options: Mapping[str, Any]) -> None:
     faults = []
     for name in options.keys() - set(SHARED_OPTIONS):
-        of_each = f": it belongs to each call, (role, prompt, {{{name!r}: …}})"
-        faults.append(
-            f"unknown option {name[:40]!r}{of_each if name in OPTIONS else nearest(name, SHARED_OPTIONS)}"
-        )
+        hint = nearest(name, SHARED_OPTIONS)
+        if name in OPTIONS:
+            hint = f": it belongs to each call, (role, prompt, {{{name!r}: …}})"
+        faults.append(f"unknown option {name[:40]!r}{hint}")
     if faults:
         raise InvalidOption("; ".join(sorted(faults)), {"faults": sorted(faults)})
     execution_options.check(options, "apply_async")
 
 
 def _prepare_all(calls: Iterable[Any], queue: str | None) -> list[PreparedCall]:
-    ready, faults = [], []
+    prepared: list[PreparedCall] = []
+    faults = []
     choose = cache(
         queue_selector(queue)
     )  # the roles file is looked at once a role, not once a call
     for index, call in enumerate(calls):
         try:
-            ready.append(_prepared(call, choose))
+            prepared.append(_prepared(call, choose))
         except BadTask as fault:
             faults.append({"index": index, "error": type(fault).__name__, "message": str(fault)})
     if faults:
-        raise BadCalls.of(faults, len(ready) + len(faults))
-    return ready
+        raise BadCalls.of(faults, len(prepared) + len(faults))
+    return prepared
 
 
 def _prepared(call: Any, choose: Callable[[str], str]) -> PreparedCall:
-    if not isinstance(call, tuple | list) or not 2 <= len(call) <= 3:
-        size = f" of {len(call)}" if isinstance(call, tuple | list) else ""
+    is_sequence = isinstance(call, tuple | list)
+    if not is_sequence or not 2 <= len(call) <= 3:
+        size = ""
+        if is_sequence:
+            size = f" of {len(call)}"
         raise InvalidOption(
             f"a call is (role, prompt) or (role, prompt, {{option: value}}), "
             f"not a {type(call).__name__}{size}"
         )
-    role, prompt, *options = call
-    if options and not isinstance(options[0], Mapping):
-        raise InvalidOption(f"the options are a {type(options[0]).__name__}; they must be a dict")
-    return PreparedCall.of((role, prompt), options[0] if options else {}, choose)
+    role, prompt, options = (*call, {})[:3]
+    if not isinstance(options, Mapping):
+        raise InvalidOption(f"the options are a {type(options).__name__}; they must be a dict")
+    return PreparedCall.of((role, prompt), options, choose)
 
 
-def _ids(given: Iterable[str] | None, number: int) -> list[str]:
-    if given is None:
+def _ids(chosen: Iterable[str] | None, number: int) -> list[str]:
+    if chosen is None:
         return [uuid() for _ in range(number)]
-    ids = list(given)
+    ids = list(chosen)
     if len(ids) != number:
         raise InvalidOption(f"there are {len(ids)} task_ids for {number} calls; each needs one")
     for each in ids:
@@ -187,7 +193,9 @@ def _ids(given: Iterable[str] | None, number: int) -> list[str]:
 
 
 def _seconds(expires: float | datetime | None) -> float | None:
-    """Return for how long a message is worth anything, as Celery tells its broker."""
+    """Return how many seconds a message is valid, as Celery passes it to its broker."""
     if isinstance(expires, datetime):
         expires = (expires - datetime.now(expires.tzinfo)).total_seconds()
-    return None if expires is None else max(expires, 0)
+    if expires is None:
+        return None
+    return max(expires, 0)

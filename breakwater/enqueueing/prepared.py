@@ -1,4 +1,4 @@
-"""What a call becomes before it is queued: checked, with its queue and its headers."""
+"""Prepare a call for its queue: check it, choose the queue, build the headers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ from breakwater.redis.retry import FOREVER, persistently
 T = TypeVar("T")
 
 ANSWER_OPTIONS = ("system", "params", "schema", "tools", "tool_choice")
-"""Options on which an answer depends."""
+"""Options that change the answer."""
 REDACTED_REPRS = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
-"""What monitoring sees of the arguments."""
+"""What monitoring shows instead of the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
-    """A call that may be queued, as it goes into its message."""
+    """A checked call, as it goes into its message."""
 
     role: str
     prompt: Any = field(repr=False)
@@ -42,7 +42,7 @@ class PreparedCall:
         Check a call of `complete`.
 
         Args:
-            choose: Its queue, by its role.
+            choose: Returns the queue of a role.
 
         Raises:
             BadTask: The role, the prompt or an option is at fault.
@@ -55,61 +55,68 @@ class PreparedCall:
 
     def digests(self) -> str:
         """
-        Return digests of what is asked, one for each encryption key, with a space between.
+        Return digests of the call, one for each encryption key, separated by spaces.
 
-        Calls with the same ask the same: role, prompt, and the options in `ANSWER_OPTIONS`.
+        Calls with equal digests have the same role, prompt and `ANSWER_OPTIONS`.
         """
         options = {name: self.options.get(name) for name in ANSWER_OPTIONS}
         return " ".join(fingerprints(json.dumps([self.role, self.prompt, options], sort_keys=True)))
 
 
 def queue_selector(queue: str | None) -> Callable[[str], str]:
-    """Return what chooses a call's queue: this one, if one is given."""
-    return (lambda _role: queue) if queue else queue_for
+    """Return a function from role to queue; it always returns `queue` if there is one."""
+    if not queue:
+        return queue_for
+    return lambda _role: queue
 
 
 def queue_for(role: str) -> str:
     """
-    Choose the role's own queue, or the common one where there is no roles file.
+    Return the role's own queue, or the common queue where there is no roles file.
 
-    What the workers publish is known too: without a file a role must be among that, if it is known;
-    with one a role may be in either.
+    The roles that workers publish count too. Without a roles file a role must be among them, if
+    they can be read; with a roles file it may be in either.
 
     Raises:
-        UnknownRole: The roles are known, and this is none of them.
+        UnknownRole: The roles can be read, and this role is not among them.
     """
-    known = role_names()
-    if known is not None and role in known:
+    in_file = role_names()
+    if in_file is not None and role in in_file:
         return queue_of(role)
     served = roles.published()
     if served and not served.serves(role):
         served = roles.published(roles.FRESH_S)
-    if known is None:
+    if in_file is None:
         if served and not served.serves(role):
             raise UnknownRole.named(role, served.roles, "the workers' roles file")
         return COMMON_QUEUE
-    others = served.roles if served else {}
-    if role in others:
+    if not served:
+        raise UnknownRole.named(role, in_file, "the roles file")
+    if role in served.roles:
         return queue_of(role)
-    raise UnknownRole.named(role, known | others.keys(), "the roles file")
+    raise UnknownRole.named(role, in_file | served.roles.keys(), "the roles file")
 
 
-def message_headers(given: Mapping[str, Any] | None, asked: str) -> dict[str, Any]:
+def message_headers(headers: Mapping[str, Any] | None, digests: str) -> dict[str, Any]:
     """
     Return a message's headers.
 
     Args:
-        asked: Of a task whose id the caller has chosen: `PreparedCall.digests`; else empty.
+        headers: The caller's.
+        digests: `PreparedCall.digests` where the caller has chosen the task id; else empty.
     """
-    return {**({HEADER: {"asked": asked}} if asked else {}), **(given or {})}
+    ours: dict[str, Any] = {}
+    if digests:
+        ours[HEADER] = {"asked": digests}
+    return {**ours, **(headers or {})}
 
 
 def enqueue_persistently(enqueue: Callable[[], T]) -> T:
     """
-    Enqueue a task; in a worker for as long as Redis is away.
+    Enqueue a task; in a worker, retry for as long as Redis is away.
 
-    There it follows a task that is settled and paid for, and nobody else enqueues it. Its id was
-    chosen before, so it may be queued twice and is paid for once.
+    In a worker the task follows one that is settled and paid for, and nothing else will enqueue it.
+    Its id was chosen before, so it may be queued twice and is paid for once.
     """
     if app.current_worker_task is None:
         return enqueue()
