@@ -37,15 +37,15 @@ from breakwater.errors import (
 )
 from tasks.config import ProviderSettings
 from tasks.providers.base import Completion, Request
-from tasks.providers.counting import believed
 from tasks.providers.errors.bodies import read_error
-from tasks.providers.errors.vendor_errors import from_body, from_response, translated
+from tasks.providers.errors.translation import from_body, from_response, translated
 from tasks.providers.http.call_limits import terms
 from tasks.providers.http.transport import Transport
 from tasks.providers.models import is_listed
 from tasks.providers.round_trip import Naming, name_of, plain, well_formed, with_unique_ids
 from tasks.providers.schemas import rooted
-from tasks.providers.stream_relay import Hearing
+from tasks.providers.streams.relay import Hearing
+from tasks.providers.usage import believed
 
 if TYPE_CHECKING:
     import anthropic

@@ -23,13 +23,13 @@ from tasks.providers.adapter import (
     streamed,
     string,
 )
-from tasks.providers.anthropic_stream import MessageStream, blocks_of
 from tasks.providers.base import Completion, Request
-from tasks.providers.counting import Counts, settled
-from tasks.providers.counts import breakdown, count, details, total
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.schemas import Unsayable, closed
-from tasks.providers.stream_relay import Hearing
+from tasks.providers.streams.anthropic_messages import MessageStream, blocks_of
+from tasks.providers.streams.relay import Hearing
+from tasks.providers.token_counts import breakdown, count, details, total
+from tasks.providers.usage import Counts, settled
 
 MAX_TOKENS = 4096
 """The API insists on a bound; this is taken where nobody gave `max_output_tokens`."""

@@ -36,13 +36,13 @@ from tasks.providers.adapter import (
 )
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
-from tasks.providers.counting import Counts, settled
-from tasks.providers.counts import breakdown, count, total
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.http.call_limits import terms
-from tasks.providers.stream_relay import Hearing, Said
-from tasks.providers.tool_calls import new_call_id
+from tasks.providers.round_trip import new_call_id
+from tasks.providers.streams.relay import Hearing, Said
+from tasks.providers.token_counts import breakdown, count, total
+from tasks.providers.usage import Counts, settled
 
 SERVER_TIMEOUT_S = 10
 """

@@ -32,9 +32,9 @@ from tasks.providers.openai_forms import (
     function,
     json_schema,
 )
-from tasks.providers.responses_stream import ResponseStream, parts_of
 from tasks.providers.schemas import is_object
-from tasks.providers.stream_relay import Hearing
+from tasks.providers.streams.relay import Hearing
+from tasks.providers.streams.responses import ResponseStream, parts_of
 
 
 class OpenAIProvider(Adapter):

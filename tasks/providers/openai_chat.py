@@ -37,7 +37,6 @@ from tasks.providers.adapter import (
 )
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
-from tasks.providers.chat_stream import ChatStream, error_in, reason_of, text_of, usage_of
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
     cache_key,
@@ -47,8 +46,15 @@ from tasks.providers.openai_forms import (
     json_schema,
 )
 from tasks.providers.schemas import is_object
-from tasks.providers.stream_relay import Hearing
-from tasks.providers.tool_calls import pieces_of
+from tasks.providers.streams.chat_completions import (
+    ChatStream,
+    error_in,
+    reason_of,
+    text_of,
+    usage_of,
+)
+from tasks.providers.streams.relay import Hearing
+from tasks.providers.streams.tool_calls import pieces_of
 
 _DOCUMENTS = frozenset({"application/pdf"})
 

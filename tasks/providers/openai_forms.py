@@ -9,8 +9,8 @@ from breakwater.attempt import UNCOUNTED, Usage
 from breakwater.content import Tool
 from tasks.providers.adapter import instructions, parameters
 from tasks.providers.base import Request
-from tasks.providers.counting import of_openai
 from tasks.providers.schemas import rooted, strict
+from tasks.providers.usage import of_openai
 
 NAME = "answer"
 """Of a response's schema; the API insists on one."""

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 from breakwater.content import Message
-from tasks.providers.tool_calls import new_call_id
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -97,6 +97,11 @@ def call_id(given: str | None) -> str:
     if given and _ID.fullmatch(given):
         return given
     return f"call_{sha256((given or '').encode()).hexdigest()[:24]}"
+
+
+def new_call_id() -> str:
+    """Return an id for a tool call to which its vendor gave none."""
+    return f"call_{uuid4().hex[:24]}"
 
 
 def _numbered(id_: str, number: int) -> str:

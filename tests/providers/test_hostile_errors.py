@@ -19,7 +19,7 @@ from tasks.providers.base import Request
 from tasks.providers.errors.bodies import read_error
 from tasks.providers.errors.retry_after import retry_after_s
 from tasks.providers.errors.rules import rule_for
-from tasks.providers.errors.vendor_errors import from_body, translated
+from tasks.providers.errors.translation import from_body, translated
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import KEY, request

@@ -16,7 +16,7 @@ from breakwater.langchain.messages import prompt_of
 from tasks.providers.adapter import Adapter, Answer, prepared
 from tasks.providers.base import Completion, Request
 from tasks.providers.round_trip import name_of, plain, well_formed, with_unique_ids
-from tasks.providers.stream_relay import Hearing
+from tasks.providers.streams.relay import Hearing
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendor_rules import faults

@@ -7,7 +7,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from breakwater import errors
 from breakwater.errors import ProviderError
-from tasks.providers.errors.vendor_errors import translated
+from tasks.providers.errors.translation import translated
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import request

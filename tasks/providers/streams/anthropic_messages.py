@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breakwater.errors import GarbledAnswer, ProviderError
-from tasks.providers.counts import whole
 from tasks.providers.errors.bodies import is_error
-from tasks.providers.stream_relay import Hearing, Said
-from tasks.providers.tool_calls import new_call_id
+from tasks.providers.round_trip import new_call_id
+from tasks.providers.streams.relay import Hearing, Said
+from tasks.providers.token_counts import whole
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""

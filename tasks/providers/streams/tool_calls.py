@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+
+from tasks.providers.round_trip import new_call_id
 
 Tell = Callable[[int, str | None, str | None, str], None]
 """Takes a piece: position of its call, then id, name and arguments, None or empty if not in it."""
@@ -168,11 +169,6 @@ def pieces_of(delta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     legacy = delta.get("function_call")
     if isinstance(legacy, Mapping):
         yield legacy
-
-
-def new_call_id() -> str:
-    """Return an id for a tool call to which its vendor gave none."""
-    return f"call_{uuid4().hex[:24]}"
 
 
 def _position(index: object) -> int | None:

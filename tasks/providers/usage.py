@@ -24,7 +24,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from breakwater.attempt import UNCOUNTED, Usage
-from tasks.providers.counts import breakdown, count, details
+from tasks.providers.token_counts import breakdown, count, details
 
 ASKED = ("prompt_tokens", "input_tokens")
 ANSWERED = ("completion_tokens", "output_tokens")

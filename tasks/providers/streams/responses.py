@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breakwater.errors import ProviderError
-from tasks.providers.stream_relay import Hearing, Said
-from tasks.providers.tool_calls import new_call_id
+from tasks.providers.round_trip import new_call_id
+from tasks.providers.streams.relay import Hearing, Said
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""

@@ -12,8 +12,8 @@ from typing import Any
 from breakwater.errors import ProviderError
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.errors.bodies import is_error
-from tasks.providers.stream_relay import Hearing, Said
-from tasks.providers.tool_calls import ToolCalls, pieces_of
+from tasks.providers.streams.relay import Hearing, Said
+from tasks.providers.streams.tool_calls import ToolCalls, pieces_of
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""

@@ -10,8 +10,8 @@ from breakwater.content import Delta, TextDelta, ToolCallDelta
 from breakwater.errors import GarbledAnswer, TruncatedAnswer
 from tasks.providers.base import Request
 from tasks.providers.http.call_limits import Pace
-from tasks.providers.http.sse import NotAStreamError, events
 from tasks.providers.round_trip import Naming, name_of
+from tasks.providers.streams.sse import NotAStreamError, events
 
 LINGER_S = 2.0
 """How long a stream that has said all may take to end; only then can its connection be reused."""
