@@ -23,7 +23,7 @@ from workers.demo.stage import ROLES, Stage, Stopped, StoryBroken, stage
 from workers.demo.view import is_live, view
 from workers.terminal.console import Terminal
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESET_S = 8
 """Half-open after this long; the default is 30 s, which nobody likes to watch."""
 PACE_S = 0.2
