@@ -2,10 +2,11 @@ FROM python:3.13-slim AS build
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY breaker breaker
+COPY breakwater breakwater
 COPY tasks tasks
 COPY workers workers
 RUN python -m venv /opt/breakwater \
-    && /opt/breakwater/bin/pip install --no-cache-dir --quiet ".[otel,postgres]"
+    && /opt/breakwater/bin/pip install --no-cache-dir --quiet ".[worker,otel,postgres]"
 
 FROM python:3.13-slim
 RUN useradd --create-home --uid 10001 breakwater \
