@@ -69,6 +69,11 @@ class Verdict:
     holds_model: bool = False
     """The pair of provider and model is held, by a breaker of its own; the provider is not."""
 
+    @property
+    def heals(self) -> bool:
+        """`retryable_later`, by its name of version 0.1."""
+        return self.retryable_later
+
 
 _UNHEALTHY = Verdict(trips=True, trips_at_once=False, next_target=True, retryable_later=True)
 _PROOF = Verdict(trips=True, trips_at_once=True, next_target=True, retryable_later=True)

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tasks import moved
+
 if TYPE_CHECKING:
     from breakwater.asking.reader import stream
     from breakwater.completion import complete
@@ -19,8 +21,11 @@ _WHERE = {
 }
 
 
+moved.install()
+
+
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, and not what else there is: who enqueues runs no workflow."""
+    """Import public names when they are used: a producer need not load the workflow engine."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_WHERE[name]), name)
