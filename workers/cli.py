@@ -84,7 +84,7 @@ def _version(wanted: bool) -> None:
     try:
         out.print(version("breakwater-llm"))
     except PackageNotFoundError:  # run from a checkout that pip did not install
-        out.print("unknown: breakwater-llm is not installed; run pip install .")
+        out.print("unknown: breakwater-llm is not installed; run pip install '.[worker]'")
     raise typer.Exit
 
 

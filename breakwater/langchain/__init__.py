@@ -6,12 +6,11 @@ A role as a LangChain chat model, for chains, agents and LangGraph.
     model = ChatBreakwater(role="coder")
     model.invoke("Write a quicksort").text
 
-    question.py   one call of `complete`: enqueued, waited for, cancelled
-    listener.py   hears of settled tasks, for all who wait in this process
     messages.py   LangChain's messages as ours
     answers.py    our results and events as LangChain's messages
+    chunks.py     a stream's chunks, and what follows when an answer begins again
     tools.py      tools, tool choice and schemas as ours
-    model.py      the chat model over all of them
+    model.py      the chat model over all of them; `breakwater/asking/pending.py` waits for answers
 """
 
 try:
