@@ -28,14 +28,19 @@ def executor_of(task: str) -> Callable[..., Any]:
     Return what runs the task of this name.
 
     Raises:
-        ConfigError: This process has no worker part.
+        ConfigError: This process has no worker part, or another package hides a part of it.
     """
+    missing = ""
     if task not in _installed:
         for point in entry_points(group=GROUP, name=task):
-            point.load()
+            try:
+                point.load()
+            except ModuleNotFoundError as error:
+                missing = f" ({error})"
     if task not in _installed:
         raise ConfigError(
-            f"task {task!r} cannot run in this process, which can only enqueue it; install the "
-            f"worker part: pip install 'breakwater-llm[worker]'"
+            f"task {task!r} cannot run in this process, which can only enqueue it{missing}; run "
+            f"it by a worker; or install the worker part, pip install 'breakwater-llm[worker]', "
+            f"where no package of yours is called tasks, workers or breaker"
         )
     return _installed[task]
