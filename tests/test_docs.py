@@ -24,7 +24,7 @@ YOURS = {"docs/breaker.md": {"ask", "prompt"}}
 """Names that a page leaves to the reader."""
 ELSEWHERE = {"tests/pybreaker_test.py"}
 """Files of other projects."""
-OURS = ("breaker", "tasks", "workers", "simulator")
+OURS = ("breaker", "breakwater", "tasks", "workers", "simulator")
 FOLDERS = (*OURS, "tests", "deploy", "docs", "benchmarks")
 
 

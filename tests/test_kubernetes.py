@@ -50,7 +50,11 @@ def settings(tmp_path: Path) -> Settings:
 
 def strings_in_our_code() -> set[str]:
     """Every literal of the packages; a variable that is read stands there as one."""
-    files = (p for name in ("breaker", "tasks", "workers") for p in Path(name).rglob("*.py"))
+    files = (
+        p
+        for name in ("breaker", "breakwater", "tasks", "workers")
+        for p in Path(name).rglob("*.py")
+    )
     trees = (ast.parse(file.read_text()) for file in files)
     return {
         node.value

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 METHODS = ("fullmatch", "match", "search", "sub", "findall", "finditer", "split")
 SOURCES = {
     path: path.read_text()
-    for package in ("breaker", "tasks", "workers")
+    for package in ("breaker", "breakwater", "tasks", "workers")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 

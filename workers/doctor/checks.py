@@ -14,6 +14,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 import breaker
+import breakwater
 import tasks
 import workers
 from breaker import Breakers
@@ -255,7 +256,9 @@ def _environment() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """Name each package of ours that a fresh Python in this directory would not find."""
-    ours = {m.__name__: Path(str(m.__file__)).resolve() for m in (breaker, tasks, workers)}
+    ours = {
+        m.__name__: Path(str(m.__file__)).resolve() for m in (breaker, breakwater, tasks, workers)
+    }
     fresh = subprocess.run(
         [sys.executable, "-c", WHERE, *ours], capture_output=True, text=True, check=True
     )
