@@ -139,7 +139,7 @@ class Life:
         """Two at once: so many come within a batch's time at 100 a second."""
         together = max(1, round(100 * BATCH_S))
         for first in range(0, NUMBER, together):
-            self.store.release([tag for tag, _ in self.tags[first : first + together]])
+            self.store.acknowledge([tag for tag, _ in self.tags[first : first + together]])
 
     def drain(self) -> None:
         """To a database that costs the server nothing."""
@@ -225,7 +225,7 @@ def _keeping(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
     life, meter, turns = Life(client, environ), Meter(client), 300
     words = json.dumps(about(0))
     none = meter.of(turns, lambda: [life.store.tend([]) for _ in range(turns)])
-    said = meter.of(turns, lambda: [life.store.present("w", words, QUEUES) for _ in range(turns)])
+    said = meter.of(turns, lambda: [life.store.heartbeat("w", words, QUEUES) for _ in range(turns)])
     life.enqueue()
     life.take()
     life.begin()

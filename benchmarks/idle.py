@@ -49,7 +49,7 @@ def crowds(client: redis.Redis, environ: dict[str, str]) -> dict[str, dict[str, 
 
 async def _crowd(number: int, client: redis.Redis, url: str) -> dict[str, float]:
     store = Store(client)
-    for name in ("take", "tend", "present"):
+    for name in ("take", "tend", "heartbeat"):
         script = store.script(name)
         script.sha = client.script_load(script.script)
     workers = [asyncio.create_task(_work(str(n), store, url)) for n in range(number)]
@@ -78,7 +78,7 @@ async def _work(name: str, store: Store, url: str) -> None:
         _every(TEND_EVERY_S, lambda _: mine.evalsha(store.script("tend").sha, 0, LEASE_MS)),
         _every(
             TEND_EVERY_S * SAY_EVERY,
-            lambda _: mine.evalsha(store.script("present").sha, 0, name, say, LEASE_MS, *QUEUES),
+            lambda _: mine.evalsha(store.script("heartbeat").sha, 0, name, say, LEASE_MS, *QUEUES),
         ),
         _every(OTHERS_EVERY_S, lambda _: mine.get("ledger:drainer")),
     )

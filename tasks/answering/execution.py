@@ -36,7 +36,7 @@ from tasks.answering import response_cache as responses
 from tasks.answering import runtime
 from tasks.answering.walk import ChainAnswer, NothingAvailable, route
 from tasks.config import Role
-from tasks.delivery.lease import Known, Lease, Settled, Superseded
+from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tasks.delivery.transport import TAKEN_FROM
 from tasks.ledger import redis_queue
 from tasks.ledger.attempt_recorder import AttemptRecorder
@@ -53,7 +53,7 @@ REMOVED_MS = 5_000
 """A task of a role that was removed is out of sight this long: until its queue is left alone."""
 
 
-class Hand:
+class TaskExecution:
     """
     A task, and its lease.
 
@@ -72,9 +72,9 @@ class Hand:
         properties = getattr(task.request, "properties", None)
         self._clock = Clock.of(properties if lease else None)
         self._started_ms = self._clock.now_ms()
-        self._recall()
+        self._load_history()
 
-    def _recall(self) -> None:
+    def _load_history(self) -> None:
         """Go by what the lease knows of the task."""
         lease = self._lease
         self._attempts = list(lease.attempts) if lease else []
@@ -83,7 +83,7 @@ class Hand:
         self._queued_ms = max(0, self._started_ms - self._enqueued_ms)
 
     @classmethod
-    def of(cls, task: Task) -> "Hand":
+    def of(cls, task: Task) -> "TaskExecution":
         """Take a task in hand; it has not begun yet."""
         tag = (getattr(task.request, "properties", None) or {}).get("delivery_tag")
         if not tag or task.request.is_eager:
@@ -93,7 +93,7 @@ class Hand:
         now = runtime.runtime()
         return cls(task, Lease(now.store, task.request.id, tag, queue, now.keeper), tag)
 
-    def __enter__(self) -> "Hand":
+    def __enter__(self) -> "TaskExecution":
         """Let the keeper end this thread's call, should the task be settled without it."""
         if self._lease:
             self._now.keeper.running(self._tag, self._lease)
@@ -109,15 +109,15 @@ class Hand:
         Walk the chain and settle the result.
 
         Raises:
-            Settled: There is a result already.
+            AlreadySettled: There is a result already.
             Ignore: The task waits in Redis, was settled without us, or is another delivery's.
             Reject: Redis is away; the message goes back.
             BreakwaterError: It failed for good, and that is its result.
         """
         try:
             return self._answer(args, kwargs)
-        except Known:
-            self._recall()
+        except HasHistory:
+            self._load_history()
         return self._answer(args, kwargs)
 
     def _answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -130,15 +130,15 @@ class Hand:
         except NothingAvailable as nothing:
             self._attempts += [attempt.as_dict() for attempt in nothing.attempts]
             self._wait(call, role, nothing)
-        except (Known, Settled, Ignore, Reject):
+        except (HasHistory, AlreadySettled, Ignore, Reject):
             raise
-        except Superseded as over:
+        except DeliverySuperseded as over:
             if self._lease and not self._lease.has_begun:
                 self._lease.begin()
-                raise Known from None
+                raise HasHistory from None
             raise Ignore(str(over)) from None
         except Exception as fault:
-            self._know()
+            self._ensure_begun()
             if self._now.keeper.stopped:
                 raise Ignore("the worker stops; its tasks have gone back") from None
             if not _nobodys_fault(fault) or not self._repeat(call, role, fault):
@@ -176,9 +176,9 @@ class Hand:
         with suppress(BreakerOpen):
             breaker.record(breaker.admit(), "failure", reason=WorkerLost.__name__)
 
-    def _know(self) -> None:
+    def _ensure_begun(self) -> None:
         if self._lease:
-            self._lease.know()
+            self._lease.ensure_begun()
 
     def _role(self, call: Call) -> Role:
         role = self._now.settings.role(call.role)
@@ -194,7 +194,7 @@ class Hand:
         """
         if not self._lease:
             return
-        self._lease.know()
+        self._lease.ensure_begun()
         lease, task_id = self._lease, self._task.request.id
         self._stream = Writer(self._now.teller, task_id, lease.fence, lease.told)
         if lease.telling and not role.stream_restart:
@@ -211,13 +211,13 @@ class Hand:
         Return the answer that another task got to this very call; None: make it.
 
         Raises:
-            Awaited: Another one is making it; this task waits in Redis.
+            WaitsForSharedAnswer: Another one is making it; this task waits in Redis.
         """
         if not self._lease or not role.cache:
             return None
         if (left_s := self._left_s(call, role)) <= 0:
             raise self._too_late(call)
-        recorder = AttemptRecorder(self._known(call), self._lease, self._clock)
+        recorder = AttemptRecorder(self._ledger_fields(call), self._lease, self._clock)
         return responses.shared(call, role, self._now.settings, self._lease, recorder, left_s)
 
     def _route(self, call: Call, role: Role) -> ChainAnswer:
@@ -225,7 +225,7 @@ class Hand:
             raise self._too_late(call)
         if call.stream:
             self._open_stream(role)
-        recorder = AttemptRecorder(self._known(call), self._lease, self._clock)
+        recorder = AttemptRecorder(self._ledger_fields(call), self._lease, self._clock)
         try:
             return route(
                 call,
@@ -240,7 +240,7 @@ class Hand:
             if recorder.rows:
                 redis_queue.write(self._now.store.client, recorder.rows)
 
-    def _known(self, call: Call) -> dict[str, Any]:
+    def _ledger_fields(self, call: Call) -> dict[str, Any]:
         """Return what the task's rows in the ledger have in common."""
         return {
             "task_id": self._task.request.id,
@@ -283,8 +283,8 @@ class Hand:
 
     def _fail(self, error: Exception) -> None:
         """Settle the task with its error, and keep it as a dead letter."""
-        self._know()
-        role, options = _known_of(self._task.request)
+        self._ensure_begun()
+        role, options = dead_letter_fields(self._task.request)
         dead = {
             "role": role,
             "error": type(error).__name__,
@@ -324,7 +324,7 @@ class Hand:
 
     def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""
-        self._know()
+        self._ensure_begun()
         if nothing.attempts and {a.error for a in nothing.attempts} == {HostFault.__name__}:
             why = "; ".join(dict.fromkeys(attempt.why for attempt in nothing.attempts))
             log.error("host_cannot_call", task_id=self._task.request.id, role=role.name, why=why)
@@ -401,7 +401,7 @@ class Hand:
         )
 
 
-def _known_of(request: Any) -> tuple[str, dict[str, Any]]:
+def dead_letter_fields(request: Any) -> tuple[str, dict[str, Any]]:
     """Return a task's role and its options, without the prompt and what belongs to it."""
     try:
         role, _, options = bind(request.args, request.kwargs)

@@ -50,8 +50,8 @@ def shared(
         left_s: How long the task has to wait at most.
 
     Raises:
-        Awaited: Another one is making it; this task waits in Redis.
-        Superseded, Cancelled: As of `Lease.share`.
+        WaitsForSharedAnswer: Another one is making it; this task waits in Redis.
+        DeliverySuperseded, Cancelled: As of `Lease.share`.
     """
     keep_s = role.cache.ttl_s if role.cache else 0
     answer = lease.share(digest(call, role, settings), round(left_s * 1000) + 1, keep_s)

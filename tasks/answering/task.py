@@ -9,8 +9,8 @@ from celery.exceptions import Ignore
 
 from breakwater import executors
 from breakwater.completion import Complete
-from tasks.answering.execution import Hand
-from tasks.delivery.lease import Settled
+from tasks.answering.execution import TaskExecution
+from tasks.delivery.lease import AlreadySettled
 from tasks.telemetry import tracing
 
 Complete.Request = "tasks.delivery.request:QuietRequest"
@@ -19,10 +19,10 @@ Complete.Request = "tasks.delivery.request:QuietRequest"
 def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Answer a prompt, as `complete` has it."""
     name_linked(task.request)
-    with tracing.now().processing(task.request), Hand.of(task) as hand:
+    with tracing.now().processing(task.request), TaskExecution.of(task) as hand:
         try:
             return hand.answer(args, kwargs)
-        except Settled:
+        except AlreadySettled:
             return stored(task)
         except Ignore:
             task.backend.tell_if_cancelled(task.request)

@@ -120,7 +120,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             return self._give_back(message, fault)
         _log.warning("message.waits", task_id=task_id, error=type(fault).__name__)
         due_ms = times.Clock.of(message.properties).now_ms() + ODD_WAITS_MS
-        keeper().store.defer(message.delivery_tag, due_ms)
+        keeper().store.schedule(message.delivery_tag, due_ms)
         message.ack()  # so that those behind it show whether it is the message
         return None
 

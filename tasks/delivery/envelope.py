@@ -249,7 +249,7 @@ def bury(store: Store, tag: str, error: BreakwaterError, task_id: str) -> None:
     backend, kind = app.backend, type(error).__name__
     meta = backend.meta(task_id, error, states.FAILURE) if task_id else ""
     try:
-        store.bury(
+        store.dead_letter(
             tag, {"error": kind, "message": str(error)},
             task_id=task_id, meta=meta, expires_s=backend.expires,
         )  # fmt: skip

@@ -42,19 +42,19 @@ T = TypeVar("T")
 _log = structlog.get_logger("breakwater")
 
 
-class Superseded(Cancelled):
+class DeliverySuperseded(Cancelled):
     """Another delivery of this task has begun, or it was settled: this one must not call."""
 
 
-class Known(Exception):  # noqa: N818 - the task is looked at again
+class HasHistory(Exception):  # noqa: N818 - the task is looked at again
     """There is something to know of a task that was taken for a new one: start over."""
 
 
-class Settled(Exception):  # noqa: N818 - it is good news
+class AlreadySettled(Exception):  # noqa: N818 - it is good news
     """The task has a result already."""
 
 
-class Awaited(Superseded):
+class WaitsForSharedAnswer(DeliverySuperseded):
     """Another task makes this very call; this one waits in Redis for the answer."""
 
 
@@ -62,9 +62,9 @@ class Lease:
     """
     A task that this process runs.
 
-    Most tasks are new, and their first call goes out at once. So every task is taken for new, and
-    begins with that call, in one step, or when somebody has to `know` it. One that is not new is
-    Known then.
+    Most tasks are new, and their first call goes out at once. So every task is assumed to be new:
+    it begins together with that call, in one step, or when `ensure_begun` is called. A task that is
+    not new raises HasHistory then.
 
     Args:
         queue: Its role's own; empty if it is not known.
@@ -134,25 +134,25 @@ class Lease:
         """Tell whether the task has begun."""
         return bool(self.fence)
 
-    def know(self) -> None:
+    def ensure_begun(self) -> None:
         """
         Begin the task, if it has not begun.
 
         Raises:
-            Known: It is not new; what the lease says of it has changed.
-            Settled, Ignore, Reject: As of `begin`.
+            HasHistory: It is not new; what the lease says of it has changed.
+            AlreadySettled, Ignore, Reject: As of `begin`.
         """
         if not self.has_begun:
             self.begin()
             if not self._is_new:
-                raise Known
+                raise HasHistory
 
     def begin(self) -> None:
         """
         Begin the task, and learn what there is to know of it.
 
         Raises:
-            Settled: There is a result.
+            AlreadySettled: There is a result.
             Ignore: Another delivery of it runs, or has its message; or its role is paused.
             Reject: Redis is away; the message goes back.
         """
@@ -165,7 +165,7 @@ class Lease:
                 time.sleep(REFUSED_S)  # it would be taken, and refused, again at once
             raise Reject(f"Redis: {explain(error)[0]}", requeue=True) from None
         if begun.verdict == "settled":
-            raise Settled
+            raise AlreadySettled
         if begun.verdict != "run":
             raise Ignore(f"this delivery is {begun.verdict}")
         self._read(begun)
@@ -201,11 +201,11 @@ class Lease:
             keep_s: How long an answer is kept.
 
         Raises:
-            Awaited: Another task makes this call; this one waits in Redis.
-            Superseded: Another delivery has begun, or the message has gone back.
+            WaitsForSharedAnswer: Another task makes this call; this one waits in Redis.
+            DeliverySuperseded: Another delivery has begun, or the message has gone back.
             Cancelled: Redis is away, so nobody knows.
         """
-        self.know()
+        self.ensure_begun()
         try:
             told, answer = patiently(
                 lambda: self._unless_lost(
@@ -223,9 +223,11 @@ class Lease:
         except RedisError as error:
             raise Cancelled(f"Redis: {explain(error)[0]}") from None
         if told == "waits":
-            raise Awaited("another task makes this call; this one waits for its answer")
+            raise WaitsForSharedAnswer(
+                "another task makes this call; this one waits for its answer"
+            )
         if told in {"gone", "lost"}:
-            raise Superseded("this delivery has the task no more")
+            raise DeliverySuperseded("this delivery has the task no more")
         self.keep_s = keep_s if told == "own" else 0
         return answer or None
 
@@ -238,7 +240,7 @@ class Lease:
             number: Of the attempt.
 
         Raises:
-            Superseded: It must not: another delivery has begun, or the task was settled.
+            DeliverySuperseded: It must not: another delivery has begun, or the task was settled.
             Cancelled: Redis is away, so nobody knows.
         """
         try:
@@ -258,19 +260,21 @@ class Lease:
         )
         self._rows.clear()
         if told < 0:
-            raise Superseded("another delivery of this task has begun, or it was settled")
+            raise DeliverySuperseded("another delivery of this task has begun, or it was settled")
         self.duplicates = told
 
     def _begin_with(self, call: str, number: int) -> None:
         begun = patiently(lambda: self._begin(call, number))
         self._is_put_back = begun.verdict == "paused"
         if begun.verdict != "run":  # `begin` says how it is
-            raise Superseded("there is something to know of this task before it makes a call")
+            raise DeliverySuperseded(
+                "there is something to know of this task before it makes a call"
+            )
         self._read(begun)
 
     def rejected(self, row: str, number: int) -> None:
         """Note an attempt for which nothing went out; Redis is told with the next step."""
-        self.know()
+        self.ensure_begun()
         self._rows.append(REJECTED + row)
         self.numbered = number
 
@@ -322,7 +326,7 @@ class Lease:
             dead: The fields of a dead letter; empty if it is none.
             keep_s, answer: As in `Store.settle`.
         """
-        self.know()
+        self.ensure_begun()
         settlement: dict[str, Any] = {
             "meta": meta, "fence": self.fence, "tag": self._tag,
             "expires_s": expires_s, "opens": opens, "numbered": self.numbered,
@@ -353,7 +357,7 @@ class Lease:
 
     def put_back(self, queue: str, **how: Any) -> None:
         """Put the task back with what it has come to; how, as in `Store.wait`."""
-        self.know()
+        self.ensure_begun()
         attempts = json.dumps(self.attempts[-MAX_CARRIED:])
         try:
             told = self._wait(attempts, queue, how)
@@ -365,7 +369,7 @@ class Lease:
 
     def _wait(self, attempts: str, queue: str, how: Mapping[str, Any]) -> int:
         def wait() -> int:
-            return self._store.wait(
+            return self._store.requeue(
                 self.task_id, fence=self.fence, tag=self._tag,
                 attempts=attempts, repeats=self.repeats, numbered=self.numbered,
                 rows=self._rows, queue=queue, **how,

@@ -240,7 +240,7 @@ class Keeper:
         """Give a delivery back, begun or not: whoever ran it is dead."""
         self._held.pop(tag, None)
         self._room.set()
-        self._try(self.store.give_back, [tag], "dead")
+        self._try(self.store.return_lost, [tag])
 
     def running(self, tag: str, runner: Runner) -> None:
         """Note that the calling thread runs this delivery's task."""
@@ -264,8 +264,8 @@ class Keeper:
         held = list(reversed(self._held))
         self._held.clear()
         for tags in _batches(held):
-            self._try(self.store.give_back, tags, "all")
-        self._try(self.store.leave, self._worker)
+            self._try(self.store.return_all, tags)
+        self._try(self.store.forget_worker, self._worker)
 
     def _run(self) -> None:
         for turn in itertools.count():
@@ -376,7 +376,7 @@ class Keeper:
             return  # and forgotten already
         about, queues, roles = self._about()
         version = str(about.get("version", ""))
-        told = self.store.present(
+        told = self.store.heartbeat(
             self._worker, json.dumps(about), queues, version=version, roles=roles
         )
         if told and not self.drained_by:
@@ -405,8 +405,8 @@ class Keeper:
     def _flush(self) -> None:
         """Send the acknowledgements that wait, and give back what was dropped."""
         for waiting, send in (
-            (self._done, self.store.release),
-            (self._dropped, lambda tags: self.store.give_back(tags, "waiting")),
+            (self._done, self.store.acknowledge),
+            (self._dropped, self.store.return_unstarted),
         ):
             for tags in _batches([waiting.popleft() for _ in range(len(waiting))]):
                 if self._try(send, tags) is None:

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -32,9 +32,9 @@ ALONE = "!"
 """How the tag of a task ends that a worker runs alone."""
 
 SCRIPTS = (
-    "take", "tend", "give_back", "begin", "call", "wait", "open", "defer", "bury", "revive",
-    "release", "drop", "pause", "resume", "drain", "present", "look", "share", "stream", "leave",
-    "restore",
+    "take", "tend", "return", "begin", "call", "requeue", "open", "schedule", "dead_letter",
+    "revive", "acknowledge", "drop", "pause", "resume", "drain", "heartbeat", "look", "share",
+    "stream", "leave_to_others", "restore",
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ class Store(TaskStore):
             for_ms: How long.
             name: Of the task that this worker does not have.
         """
-        return bool(self._run("leave", [], tag, has, for_ms, name))
+        return bool(self._run("leave_to_others", [], tag, has, for_ms, name))
 
     def take(
         self, queues: Sequence[str], most: int, tag: str, held: int = 0
@@ -170,20 +170,31 @@ class Store(TaskStore):
         ]  # fmt: skip
         return {_text(tag) for tag in self._run("restore", [], LEASE_MS, *words)}
 
-    def release(self, tags: Iterable[str]) -> int:
+    def acknowledge(self, tags: Iterable[str]) -> int:
         """Forget messages that are done with; return how many were not, and went back."""
-        return int(self._run("release", [], *tags))
+        return int(self._run("acknowledge", [], *tags))
 
-    def give_back(self, tags: Iterable[str], which: Literal["waiting", "all", "dead"]) -> int:
+    def return_unstarted(self, tags: Iterable[str]) -> int:
         """
-        Put messages back to the heads of their lists.
+        Requeue those messages whose task has not begun; return how many.
 
         Args:
             tags: The newest first, so that the oldest is the next to be taken.
-            which: Those whose task has not begun; all, the worker stops; or those whose runner
-                has died, perhaps of them.
         """
-        return int(self._run("give_back", [], which, *tags))
+        return int(self._run("return", [], "waiting", *tags))
+
+    def return_all(self, tags: Iterable[str]) -> int:
+        """
+        Requeue messages of a worker that stops; return how many.
+
+        Args:
+            tags: The newest first, as of `return_unstarted`.
+        """
+        return int(self._run("return", [], "all", *tags))
+
+    def return_lost(self, tags: Iterable[str]) -> int:
+        """Requeue messages whose runner has died, perhaps because of them; return how many."""
+        return int(self._run("return", [], "dead", *tags))
 
     def begin(
         self, task_id: str, tag: str, queue: str = "", *, call: str = "", numbered: int = 0
@@ -252,7 +263,7 @@ class Store(TaskStore):
         verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms, keep_s)
         return _text(verdict), _text(answer[0]) if answer else ""
 
-    def wait(  # noqa: PLR0913 - what a task has come to, and how it waits
+    def requeue(  # noqa: PLR0913 - what a task has come to, and how it waits
         self,
         task_id: str,
         *,
@@ -289,7 +300,7 @@ class Store(TaskStore):
         """
         return int(
             self._run(
-                "wait", [f"task:{task_id}", RESULT + task_id],
+                "requeue", [f"task:{task_id}", RESULT + task_id],
                 fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few, numbered,
                 enqueued_ms, *rows,
             )
@@ -299,7 +310,7 @@ class Store(TaskStore):
         """Let a parked queue be consumed again; tell whether it was parked."""
         return bool(self._run("open", [], queue, reason))
 
-    def defer(self, tag: str, due_ms: int, message: str = "") -> bool:
+    def schedule(self, tag: str, due_ms: int, message: str = "") -> bool:
         """
         Keep a message out of its list until it is due.
 
@@ -307,9 +318,9 @@ class Store(TaskStore):
             due_ms: In Redis' time.
             message: What is put into the list then; empty: what was taken.
         """
-        return bool(self._run("defer", [], tag, due_ms, message))
+        return bool(self._run("schedule", [], tag, due_ms, message))
 
-    def bury(
+    def dead_letter(
         self,
         tag: str,
         fields: Mapping[str, str],
@@ -327,9 +338,9 @@ class Store(TaskStore):
             meta: A result for that task, in Celery's format; written unless it was begun.
         """
         words = [word for pair in fields.items() for word in pair]
-        return bool(self._run("bury", [], tag, task_id, meta, expires_s, *words))
+        return bool(self._run("dead_letter", [], tag, task_id, meta, expires_s, *words))
 
-    def present(  # what a worker says of itself
+    def heartbeat(
         self, worker: str, about: str, queues: Iterable[str], *, version: str = "", roles: str = ""
     ) -> str:
         """
@@ -345,10 +356,10 @@ class Store(TaskStore):
         Returns:
             Who drains it, as JSON; empty if nobody does.
         """
-        told = self._run("present", [], worker, about, LEASE_MS, version, roles, *queues)
+        told = self._run("heartbeat", [], worker, about, LEASE_MS, version, roles, *queues)
         return _text(told) if told else ""
 
-    def leave(self, worker: str) -> None:
+    def forget_worker(self, worker: str) -> None:
         """Forget a worker that ends."""
         pipe = self.client.pipeline(transaction=True)
         pipe.hdel("workers", worker)

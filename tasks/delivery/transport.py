@@ -196,7 +196,7 @@ class Channel(transport.Channel):
             return
         if (wait_ms := times.due_in_ms(payload["headers"], now_ms)) > DUE_SOON_MS:
             later = times.undelayed(envelope.read(raw))
-            keeper().store.defer(delivery_tag, now_ms + wait_ms, stock.dumps(later))
+            keeper().store.schedule(delivery_tag, now_ms + wait_ms, stock.dumps(later))
             return
         payload["properties"].update({
             "delivery_tag": delivery_tag,

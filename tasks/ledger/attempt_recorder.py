@@ -50,7 +50,7 @@ class AttemptRecorder:
         Note that a call goes out now; if the worker is lost, its row stays as it is here.
 
         Raises:
-            Superseded: It must not: another delivery has begun, or the task was settled.
+            DeliverySuperseded: It must not: another delivery has begun, or the task was settled.
             Cancelled: Redis is away, so nobody knows.
         """
         if self._lease:
@@ -62,13 +62,13 @@ class AttemptRecorder:
         Note an attempt that is over.
 
         Raises:
-            Known: The task is not new, and this was not its next attempt.
+            HasHistory: The task is not new, and this was not its next attempt.
         """
         went_out, self._is_out = self._is_out, False
         if attempt.is_abandoned and not went_out:
             return
         if self._lease:
-            self._lease.know()
+            self._lease.ensure_begun()
         attempt_log.write(attempt, self._task["task_id"], self._task["role"])
         observers.attempted(self._task["role"], attempt)
         row = self._row(attempt)

@@ -23,7 +23,7 @@ CHORD = {
     "extend": CHORD_CLAIM_EXTEND_LUA,
     "clean up": CHORD_CLEANUP_LUA,
 }
-OF_DELIVERY = ["begin", "call", "settle", "release"]
+OF_DELIVERY = ["begin", "call", "settle", "acknowledge"]
 AFTER = {
     "chain": 'chain(complete.s("coder", {first!r}), complete.s("coder").set(task_id={last!r})).delay()',
     "link": 'complete.apply_async(("coder", {first!r}), link=complete.s("coder").set(task_id={last!r}))',

@@ -82,7 +82,7 @@ class Bench:
 
     def wait(self, begun: Begun, tag: str, task_id: str = "t", **how: Any) -> int:
         how = {"attempts": "[]", "repeats": 0, "queue": QUEUE, **how}
-        return self.store.wait(task_id, fence=begun.fence, tag=tag, **how)
+        return self.store.requeue(task_id, fence=begun.fence, tag=tag, **how)
 
     def parked(self, queue: str = QUEUE) -> Any:
         entry = self.redis.hget("parked", queue)

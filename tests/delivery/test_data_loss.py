@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
-from tasks.delivery.lease import Lease, Superseded
+from tasks.delivery.lease import DeliverySuperseded, Lease
 from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import LEASE_MS, Delivery
 from tests.delivery.conftest import QUEUE, Bench
@@ -175,7 +175,7 @@ def test_all_that_a_worker_holds_is_restored(bench: Bench, keeper: Keeper, pool:
     assert int(bench.redis.hget("delivery", "restored")) == 2
     assert bench.begin(waiting, "b").verdict == "run"
     assert bench.settle(begun, running, "a") == "settled"
-    bench.store.release([running])
+    bench.store.acknowledge([running])
     assert bench.waiting() == []
 
 
@@ -194,9 +194,9 @@ def test_what_has_left_a_worker_by_its_own_doing_is_not_restored(
             bench.wait(begun, tag, delay_ms=5000)
         case "settles":
             bench.settle(begun, tag)
-            bench.store.release([tag])
+            bench.store.acknowledge([tag])
         case "is put back":
-            bench.store.give_back([tag], "all")
+            bench.store.return_all([tag])
         case _:
             bench.store.settle("t", '"revoked"', expires_s=60)
     before = bench.waiting(), bench.redis.zcard("delayed"), bench.redis.hlen("taken")
@@ -232,7 +232,7 @@ def test_a_task_that_has_to_wait_takes_its_lost_message_along(
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     lease = Lease(bench.store, "t", tag, QUEUE, keeper)
     keeper.running(tag, lease)
-    lease.know()
+    lease.ensure_begun()
     lease.attempts = [{"provider": "x"}]
     lose(bench)
     bench.redis.delete(QUEUE)
@@ -269,7 +269,7 @@ def test_a_share_is_asked_again_with_the_message_restored(bench: Bench, keeper: 
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     lease = Lease(bench.store, "t", tag, QUEUE, keeper)
     keeper.running(tag, lease)
-    lease.know()
+    lease.ensure_begun()
     flushed(bench)
 
     assert lease.share("d" * 64, 60_000, 60) is None
@@ -334,7 +334,7 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
     tag = taken(bench)
     child = Keeper(bench.store)
     lease = Lease(bench.store, "t", tag, QUEUE, child)
-    lease.know()
+    lease.ensure_begun()
     flushed(bench)
 
     restored = delivery(tag, has_begun=True)
@@ -344,5 +344,5 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
     lease.put_back(QUEUE, delay_ms=0, reason="")
 
     assert bench.waiting() == ["a"]
-    with pytest.raises(Superseded):
+    with pytest.raises(DeliverySuperseded):
         Lease(bench.store, "u", "other.1:1", QUEUE, child).calling(CALL, 1)

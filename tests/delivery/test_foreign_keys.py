@@ -63,7 +63,7 @@ def test_a_database_of_ours_has_none(server: Any, kind: str) -> None:
     server.lpush("role.a", b"message")
     ((tag, _, _, *_),) = [store.take(["role.a"], 1, "w.1")[0]]
     store.begin("t", tag, "role.a")
-    store.present("w", "{}", ["role.a"], version="v", roles="{}")
+    store.heartbeat("w", "{}", ["role.a"], version="v", roles="{}")
     assert foreign(server, ["role.a", "celery"]) == []
 
     put(server, "celery", kind)
@@ -85,7 +85,7 @@ def test_prompts_are_taken_all_the_same(server: Any, key: str, kind: str) -> Non
 
     assert (queue, message) == ("role.a", b"message")
     assert store.begin("t", tag, "role.a").verdict == "run"
-    assert store.give_back([tag], "all") == 1
+    assert store.return_all([tag]) == 1
 
 
 @pytest.mark.parametrize("key", ["taken", "taken:until", "begun"])

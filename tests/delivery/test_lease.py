@@ -3,7 +3,7 @@
 import pytest
 from celery.exceptions import Ignore
 
-from tasks.delivery.lease import Known, Lease, Settled, Superseded
+from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tests.delivery.conftest import QUEUE, Bench
 
 CALL = '{"provider": "x", "model": "m"}'
@@ -26,9 +26,9 @@ def test_a_new_task_is_begun_without_a_word(bench: Bench) -> None:
     bench.push("a")
     held = lease(bench)
 
-    held.know()
+    held.ensure_begun()
     fence = held.fence
-    held.know()
+    held.ensure_begun()
     held.calling(CALL, 1)
 
     assert held.fence == fence
@@ -40,9 +40,9 @@ def test_a_task_that_is_not_new_is_started_over(bench: Bench) -> None:
     put_back(bench)
     held = lease(bench)
 
-    with pytest.raises(Known):
-        held.know()
-    held.know()
+    with pytest.raises(HasHistory):
+        held.ensure_begun()
+    held.ensure_begun()
 
     assert held.attempts == [{"provider": "x"}]
 
@@ -52,7 +52,7 @@ def test_no_call_goes_out_before_its_task_is_known(bench: Bench) -> None:
     put_back(bench)
     held = lease(bench)
 
-    with pytest.raises(Superseded):
+    with pytest.raises(DeliverySuperseded):
         held.calling(CALL, 1)
 
     assert not held.has_begun
@@ -65,7 +65,7 @@ def test_what_is_not_ours_is_told_when_it_is_to_be_known(bench: Bench) -> None:
     first = bench.begin(bench.take_one())
 
     with pytest.raises(Ignore):
-        lease(bench).know()
+        lease(bench).ensure_begun()
     bench.settle(first)
-    with pytest.raises(Settled):
-        lease(bench).know()
+    with pytest.raises(AlreadySettled):
+        lease(bench).ensure_begun()

@@ -163,12 +163,12 @@ def test_a_second_pause_changes_nothing(bench: Any, desk: Desk) -> None:
 def test_a_draining_worker_takes_nothing_and_others_do(bench: Any, desk: Desk) -> None:
     """From the moment the command returns, whether the worker has heard of it or not."""
     bench.push("a")
-    bench.store.present("w1", json.dumps(ABOUT), [QUEUE])
+    bench.store.heartbeat("w1", json.dumps(ABOUT), [QUEUE])
 
     assert desk.pull("drain", act("drain"), "w1", "w0@host") == ["w0@host"]
 
     assert bench.store.take([QUEUE], 1, "w1.7") == []
-    assert json.loads(bench.store.present("w1", json.dumps(ABOUT), [QUEUE]))["who"] == "ann"
+    assert json.loads(bench.store.heartbeat("w1", json.dumps(ABOUT), [QUEUE]))["who"] == "ann"
     assert len(bench.store.take([QUEUE], 1, "w2.1")) == 1
     assert desk.told() == [("ann", "drain", ["w0@host"], 1)]
 
@@ -183,12 +183,12 @@ def test_a_worker_that_is_not_there_is_not_drained(bench: Any, desk: Desk) -> No
 def test_a_silent_worker_is_forgotten_with_its_drain(bench: Any, desk: Desk) -> None:
     """By whichever worker speaks next; one that leaves is forgotten at once."""
     for worker in ("w1", "w2", "w3"):
-        bench.store.present(worker, json.dumps(ABOUT), [QUEUE])
+        bench.store.heartbeat(worker, json.dumps(ABOUT), [QUEUE])
     desk.pull("drain", act("drain"), "w1", "w0@host")
 
-    bench.store.leave("w3")
+    bench.store.forget_worker("w3")
     bench.tick(LEASE_MS + 1)
-    bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+    bench.store.heartbeat("w2", json.dumps(ABOUT), [QUEUE])
 
     assert [worker.id for worker in desk.look().workers] == ["w2"]
     assert not bench.redis.exists("draining")
@@ -197,14 +197,14 @@ def test_a_silent_worker_is_forgotten_with_its_drain(bench: Any, desk: Desk) -> 
 def test_a_clock_set_back_keeps_no_dead_worker(bench: Any, desk: Desk) -> None:
     """One that is silent is forgotten a lease later, and who drains a living one is not."""
     for worker in ("w1", "w2"):
-        bench.store.present(worker, json.dumps(ABOUT), [QUEUE])
+        bench.store.heartbeat(worker, json.dumps(ABOUT), [QUEUE])
     desk.pull("drain", act("drain"), "w2", "w2@host")
 
     bench.tick(-86_400_000)
     for _ in range(2):
-        drained_by = bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+        drained_by = bench.store.heartbeat("w2", json.dumps(ABOUT), [QUEUE])
         bench.tick(LEASE_MS // 2 + 1)
-    bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+    bench.store.heartbeat("w2", json.dumps(ABOUT), [QUEUE])
 
     assert [worker.id for worker in desk.look().workers] == ["w2"]
     assert drained_by
@@ -213,11 +213,11 @@ def test_a_clock_set_back_keeps_no_dead_worker(bench: Any, desk: Desk) -> None:
 def test_a_clock_set_forward_forgets_no_living_worker(bench: Any, desk: Desk) -> None:
     """The first to look after the jump does not take the others for dead."""
     for worker in ("w1", "w2"):
-        bench.store.present(worker, json.dumps(ABOUT), [QUEUE])
+        bench.store.heartbeat(worker, json.dumps(ABOUT), [QUEUE])
 
     bench.tick(3_600_000)
     bench.store.tend([])
-    bench.store.present("w2", json.dumps(ABOUT), [QUEUE])
+    bench.store.heartbeat("w2", json.dumps(ABOUT), [QUEUE])
 
     assert [worker.id for worker in desk.look().workers] == ["w1", "w2"]
 
@@ -231,8 +231,8 @@ def test_a_look_tells_what_waits_and_what_runs(bench: Any, desk: Desk) -> None:
     bench.push(message(bench.ms - 9_000), message(bench.ms - 1_000))
     bench.push(message(bench.ms - 5_000), queue=f"{OTHER}\x06\x163")
     bench.push("from elsewhere", queue="celery")
-    bench.store.present("w1", json.dumps(ABOUT), [QUEUE, OTHER])
-    bench.store.present("w2", json.dumps({**ABOUT, "queues": []}), [])
+    bench.store.heartbeat("w1", json.dumps(ABOUT), [QUEUE, OTHER])
+    bench.store.heartbeat("w2", json.dumps({**ABOUT, "queues": []}), [])
 
     seen = {
         each.name: (each.role, each.depth, each.oldest_s, each.running, each.consumers)
@@ -250,7 +250,7 @@ def test_what_is_delayed_is_counted_until_it_is_due(bench: Any, desk: Desk) -> N
     """Whether it had an ETA or waits for a provider."""
     bench.push("a", "b")
     (first, _), (second, _) = bench.take(2)
-    bench.store.defer(first, bench.ms + 5_000, "a")
+    bench.store.schedule(first, bench.ms + 5_000, "a")
     bench.wait(bench.begin(second), second, delay_ms=9_000)
 
     def delayed() -> list[int]:

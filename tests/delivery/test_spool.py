@@ -190,7 +190,7 @@ def test_a_disk_that_takes_nothing_costs_no_answer_while_its_worker_lives(
     bench.push("a")
     tag = bench.take_one()
     lease = Lease(bench.store, "t", tag, QUEUE)
-    lease.know()
+    lease.ensure_begun()
     settle, calls = bench.store.settle, []
 
     def away_once(*args: Any, **kwargs: Any) -> str:
@@ -213,7 +213,7 @@ def test_an_answer_is_written_down_first_where_redis_is_known_to_be_away(
     bench.push("a")
     keeper = Keeper(bench.store)
     lease = Lease(bench.store, "t", bench.take_one(), QUEUE, keeper)
-    lease.know()
+    lease.ensure_begun()
     keeper._away = True
     settle, seen = bench.store.settle, []
 

@@ -401,7 +401,7 @@ def test_what_a_stopping_worker_gives_back_is_in_order_and_counts_no_loss(bench:
     begun = bench.begin(tags[0])
     bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1)
 
-    bench.store.give_back(reversed(tags), "all")
+    bench.store.return_all(reversed(tags))
 
     assert bench.waiting() == ["a", "b", "c"]
     again = bench.begin(bench.take_one())
@@ -415,7 +415,7 @@ def test_a_lost_connection_gives_back_only_what_has_not_begun(bench: Bench) -> N
     running, waiting = (tag for tag, _ in bench.take(2))
     bench.begin(running)
 
-    bench.store.give_back([waiting, running], "waiting")
+    bench.store.return_unstarted([waiting, running])
 
     assert bench.waiting() == ["b"]
     assert bench.redis.hexists("taken", running)
@@ -427,7 +427,7 @@ def test_an_acknowledgement_of_what_is_not_settled_gives_it_back(bench: Bench) -
     tag = bench.take_one()
     bench.begin(tag)
 
-    bench.store.release([tag])
+    bench.store.acknowledge([tag])
 
     assert bench.waiting() == ["a"]
     assert bench.begin(bench.take_one()).task["lost"] == "1"
@@ -439,7 +439,7 @@ def test_an_acknowledgement_of_what_is_settled_forgets_it(bench: Bench) -> None:
     tag = bench.take_one()
     bench.settle(bench.begin(tag), tag)
 
-    bench.store.release([tag])
+    bench.store.acknowledge([tag])
 
     assert bench.waiting() == []
     assert not bench.redis.exists("taken", "taken:until", "begun", "task:t")
@@ -477,7 +477,7 @@ def test_a_clock_that_steps_back_delays_nothing_for_longer(bench: Bench, back_ms
     bench.push("waits", "counts down")
     (waits, _), (counts_down, _) = bench.take(2)
     bench.wait(bench.begin(waits), waits, delay_ms=2_000)
-    bench.store.defer(counts_down, bench.ms + 3_000, "counted down")
+    bench.store.schedule(counts_down, bench.ms + 3_000, "counted down")
     bench.store.tend([])
 
     bench.tick(-back_ms)
@@ -492,7 +492,7 @@ def test_a_clock_that_steps_back_delays_nothing_for_longer(bench: Bench, back_ms
 def test_a_clock_that_slips_by_milliseconds_moves_nothing(bench: Bench) -> None:
     """It is set right all the time, and every look would go through all that waits."""
     bench.push("a")
-    bench.store.defer(bench.take_one(), bench.ms + 3_000, "a")
+    bench.store.schedule(bench.take_one(), bench.ms + 3_000, "a")
     due = bench.redis.zrange("delayed", 0, -1, withscores=True)
     bench.store.tend([])
 

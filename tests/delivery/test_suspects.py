@@ -54,7 +54,7 @@ class Fleet:
             while len(names) < workers:
                 self.number += 1
                 names.append(f"w{self.number}")
-                self.bench.store.present(names[-1], "{}", [QUEUE, OTHER])
+                self.bench.store.heartbeat(names[-1], "{}", [QUEUE, OTHER])
             alive = [name for name in names if not self._turn(name)]
             if len(alive) < len(names):
                 self.deaths += len(names) - len(alive)
@@ -85,12 +85,12 @@ class Fleet:
                 continue
             begun = self.bench.store.begin(task_id, tag)
             if begun.verdict != "run":
-                self.bench.store.release([tag])
+                self.bench.store.acknowledge([tag])
                 continue
             lost, alone = (int(begun.task.get(name, 0)) for name in ("lost", "lost_alone"))
             if lost >= MAX_LOST and alone >= MAX_ALONE:
                 self.bench.settle(begun, tag, task_id, dead={"error": "WorkerLost"})
-                self.bench.store.release([tag])
+                self.bench.store.acknowledge([tag])
                 dies = any(one in self.poison for _, one in held if one != task_id)
                 continue
             self.bench.store.call(task_id, begun.fence, call=CALL, numbered=1)
@@ -103,7 +103,7 @@ class Fleet:
                 self.bench.store.settle(
                     task_id, '"ok"', fence=fence.decode(), tag=tag, expires_s=3600
                 )
-            self.bench.store.release([tag])
+            self.bench.store.acknowledge([tag])
         return False
 
     def buried(self) -> list[str]:
@@ -180,7 +180,7 @@ def lose(bench: Bench, task_ids: str, times: int) -> None:
 
 def take(bench: Bench, worker: str, held: int = 0) -> list[str]:
     """Take for a worker; the tasks."""
-    bench.store.present(worker, "{}", [QUEUE])
+    bench.store.heartbeat(worker, "{}", [QUEUE])
     number = bench.redis.incr("test:takes")
     taken = bench.store.take([QUEUE], 8, f"{worker}.{number}", held)
     return [json.loads(raw)["headers"]["id"] for _, _, raw in taken]
@@ -235,7 +235,7 @@ def test_a_worker_that_died_over_it_does_not_count_among_those_that_serve(bench:
     bench.pass_tended(LEASE_MS + 2000)
 
     assert take(bench, "w") == ["a"]
-    bench.store.leave("w")
+    bench.store.forget_worker("w")
     assert not bench.redis.hexists("apart:workers", "w")
 
 
@@ -249,7 +249,7 @@ def test_suspects_of_a_paused_role_hold_up_no_others(bench: Bench) -> None:
         bench.redis.zadd("apart:order", {f"x{number}": number})
     bench.redis.hset("apart", tag, entry.replace(QUEUE.encode(), OTHER.encode(), 1))
     bench.redis.hset("paused", QUEUE, "{}")
-    bench.store.present("v", "{}", [QUEUE, OTHER])
+    bench.store.heartbeat("v", "{}", [QUEUE, OTHER])
 
     found = [bench.store.take([QUEUE, OTHER], 8, f"v.{number}") for number in range(4)]
 
@@ -305,7 +305,7 @@ def test_a_child_of_a_prefork_has_one_task(bench: Bench) -> None:
         ((tag, _, _),) = bench.store.take([QUEUE], 1, f"w.{number}")
         begun = bench.store.begin("a", tag)
         bench.store.call("a", begun.fence, call=CALL, numbered=1)
-        bench.store.give_back([tag], "dead")
+        bench.store.return_lost([tag])
         assert not bench.redis.exists("apart")
     task = bench.redis.hgetall("task:a")
 
@@ -323,7 +323,7 @@ def test_a_task_accuses_once_at_the_second_lonely_loss(
         ((tag, _, _),) = bench.store.take([QUEUE], 1, f"w.{number}")
         begun = bench.store.begin("a", tag)
         bench.store.call("a", begun.fence, call=CALL, numbered=1)
-        bench.store.give_back([tag], "dead")
+        bench.store.return_lost([tag])
     ((tag, _, _),) = bench.store.take([QUEUE], 1, "w.9")
 
     fields = [bench.store.begin("a", tag).task for _ in range(2)]
@@ -336,7 +336,7 @@ def test_a_suspect_that_had_to_wait_runs_alone_again(bench: Bench, how: str) -> 
     """A provider that was away, or a deployment, puts no neighbour beside it."""
     lose(bench, "p", 2)
     bench.push(message("x"), message("y"))
-    bench.store.present("v", "{}", [QUEUE])
+    bench.store.heartbeat("v", "{}", [QUEUE])
     ((tag, _, _),) = bench.store.take([QUEUE], 8, "v.1")
     if how == "paused":
         bench.redis.hset("paused", QUEUE, "{}")
@@ -353,7 +353,7 @@ def test_a_suspect_that_had_to_wait_runs_alone_again(bench: Bench, how: str) -> 
             case "head":
                 bench.wait(begun, tag, "p")
             case "given back":
-                bench.store.give_back([tag], "all")
+                bench.store.return_all([tag])
         bench.tick(1000)
 
     found = [sorted(take(bench, "v")) for _ in range(2)]
@@ -383,11 +383,11 @@ def test_a_message_without_an_id_is_counted_too(bench: Bench, raw: str) -> None:
     bench.push(raw)
     keeper = Keeper(bench.store)
     for number in range(MAX_LOST):
-        bench.store.present(f"w{number}", "{}", [])
+        bench.store.heartbeat(f"w{number}", "{}", [])
         taken = bench.store.take([QUEUE], 8, f"w{number}.1")
         assert len(taken) == 1, number
         pass_kept(bench, keeper)
-        bench.store.present("other", "{}", [])
+        bench.store.heartbeat("other", "{}", [])
 
     assert bench.counted("dead") == 1
     assert not bench.redis.exists("taken", "apart", QUEUE)

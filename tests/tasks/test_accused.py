@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
-from tasks.answering.execution import Hand
+from tasks.answering.execution import TaskExecution
 from tasks.delivery.lease import Lease
 from tasks.delivery.store import Begun
 
 
 def hand(breakers: Breakers, accused: str) -> Any:
     """Return a task in hand that was lost before."""
-    one: Any = object.__new__(Hand)
+    one: Any = object.__new__(TaskExecution)
     one._lease = SimpleNamespace(accused=accused)
     one._now = SimpleNamespace(
         settings=SimpleNamespace(providers={"claude": None}),

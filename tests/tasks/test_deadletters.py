@@ -267,7 +267,7 @@ def test_a_message_that_is_no_task_is_put_back_as_it_is(
 ) -> None:
     """It has no task id; it is known by the letter's own."""
     server.lpush("role.coder", b"\x80garbage")
-    Store(server).bury(take_raw(server), {"error": "InvalidMessage", "message": "not JSON"})
+    Store(server).dead_letter(take_raw(server), {"error": "InvalidMessage", "message": "not JSON"})
     (letter,) = letters.find()
 
     assert (letter.task_id, letter.name, letter.queue) == ("", letter.id, "role.coder")
@@ -292,7 +292,7 @@ def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
         if fields:
             server.hset(f"task:{id_}", mapping=fields)
         server.lpush("role.coder", "x")
-        store.bury(
+        store.dead_letter(
             take_raw(server), {"error": "InvalidMessage"}, task_id=id_, meta="{}", expires_s=9
         )
 
@@ -325,7 +325,7 @@ def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
     server.lpush("role.coder", message("coder", "x"))
     tag = take_raw(server)
     begun = store.begin("a", tag)
-    store.give_back([tag], "dead")
+    store.return_lost([tag])
 
     store.settle("a", "{}", fence=begun.fence, tag=tag, expires_s=9, dead={"error": "WorkerLost"})
 

@@ -30,7 +30,7 @@ def present(
     """Publish as a worker with this file does."""
     settings = roles_file.check(text.encode(), Path("roles.yaml"), {})
     store = Store(shared)
-    store.present(worker, "{}", [], version=version, roles=to_publish(settings))
+    store.heartbeat(worker, "{}", [], version=version, roles=to_publish(settings))
     return store
 
 

@@ -94,7 +94,7 @@ def test_one_that_is_put_aside_knows_until_when(server: redis.Redis) -> None:
     queued(server, "a")
     (tag,) = taken(server)
     due_ms = 4_000_000_000_000
-    Store(server).defer(tag, due_ms)
+    Store(server).schedule(tag, due_ms)
 
     assert find(server, "a") == Whereabouts("waiting", "delayed", "role.coder", due_ms=due_ms)
 

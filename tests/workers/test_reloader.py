@@ -12,7 +12,7 @@ from celery.exceptions import Ignore
 from structlog.testing import LogCapture
 
 from tasks.answering import runtime
-from tasks.answering.execution import Hand
+from tasks.answering.execution import TaskExecution
 from tasks.config import load_settings
 from tasks.delivery.transport import TAKEN_FROM
 from workers import reload
@@ -158,7 +158,7 @@ def test_what_was_taken_just_before_its_role_was_removed_goes_back(
     roles.write_text(ROLES.format(deadline_s=1).replace("coder", "writer"))
     reloader.reload()
 
-    hand = Hand.of(SimpleNamespace(request=request))
+    hand = TaskExecution.of(SimpleNamespace(request=request))
     assert hand
     with pytest.raises(Ignore):
         hand.answer(("coder", "hi"), {})
