@@ -1,8 +1,19 @@
 """
 The delivery in Redis: every step one script, one round trip.
 
-The keys are explained at the head of `scripts/delivery.lua`. Time is Redis' own. Every `RedisError`
-comes out as it is.
+The keys are explained at the head of `breakwater/messaging/scripts/delivery.lua`. Scripts read the
+time from Redis alone. Every `RedisError` is raised unchanged.
+
+A worker lets go of a message by one of these verbs:
+
+    acknowledge        the task is settled, or waits elsewhere: deleted; if it is not, requeued
+    requeue            the task cannot continue: to the head of its queue, or out of it for a delay
+    schedule           the message is not due yet: out of its list until then
+    return_unstarted   to the head of its list, unless its task has begun
+    return_all         the worker stops: to the head of its list, begun or not
+    return_lost        its runner died: the same, and the loss counts against the task
+    leave_to_others    this worker does not have its task: to the tail of its list
+    dead_letter        it cannot become a task: kept as a dead letter
 """
 
 import functools

@@ -26,11 +26,11 @@
 --     enqueued_ms        its deadline runs from here: set when it first waits, and when a dead letter is
 --                        given a second life
 --     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
+--     flight             the digest of the call that it makes, or waits for another to make
+--     aside              where it waits for that: its queue, "\n", the delivery tag
 -- asked:ID               string  of a task whose id its caller has chosen: a digest of what it asks; as long
 --                                as its result, or 30 days
 -- stream:ID              stream  what a streamed task says while it runs (`breakwater/asking/events.py`)
---     flight             the digest of the call that it makes, or waits for another to make
---     aside              where it waits for that: its queue, "\n", the delivery tag
 -- cache:DIGEST           string  an answer (`tasks/answering/response_cache.py`), for as long as its role keeps it; empty:
 --                                answers to this call are not worth keeping
 -- flight:DIGEST          string  the task that makes this call; so it does while a worker has it in hand
