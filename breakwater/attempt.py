@@ -13,8 +13,14 @@ from typing import Any, Literal
 
 RETRIED = "Retried"
 """The error of the attempt behind which the next life of a dead letter's task begins."""
-ABANDONED = frozenset({"Cancelled", "DeadlineExceeded", "Superseded", "WorkerLost"})
-"""Errors of calls whose end nobody waited for; they may have been paid."""
+ABANDONED = frozenset(
+    {"Cancelled", "DeadlineExceeded", "DeliverySuperseded", "Superseded", "WorkerLost"}
+)
+"""
+Errors of calls that were given up before they ended; they may have been paid.
+
+Older rows name a DeliverySuperseded call "Superseded".
+"""
 
 NOT_CALLED = frozenset({"rejected", "cached"})
 """Outcomes for which nothing went out to a provider: no time of its, no success, no failure."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from breakwater.attempt import Attempt
+from tasks.delivery.lease import DeliverySuperseded
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.telemetry import observers
 
@@ -37,7 +38,7 @@ def test_a_call_that_never_went_out_is_not_told(told: list[tuple[str, Attempt]])
     """As in the ledger: another delivery had begun, so there was no attempt."""
     recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
 
-    recorder.add(Attempt("claude", "m", "failed", "Superseded"))
+    recorder.add(Attempt("claude", "m", "failed", DeliverySuperseded.__name__))
     recorder.calling(Attempt("claude", "m", "failed", "WorkerLost"))
     recorder.add(Attempt("claude", "m", "failed", "Cancelled"))
 
