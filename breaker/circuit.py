@@ -19,10 +19,19 @@ from typing import Any
 import pybreaker
 import structlog
 
-from breaker.listener import SeenState, TransitionLog
-from breaker.outage import FailoverStorage
+from breaker.failover import FailoverStorage
+from breaker.listener import StateSnapshot, TransitionLog
 from breaker.probes import Probes
-from breaker.state import Answer, BreakerState, Forced, Outcome, Report, Rules, State, check_name
+from breaker.state import (
+    BreakerState,
+    Forced,
+    Outcome,
+    Report,
+    Rules,
+    State,
+    StorageReply,
+    check_name,
+)
 
 CALL_ASYNC = "__pybreaker_call_async"
 
@@ -188,9 +197,9 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         """
         rules, token = self.rules, secrets.token_hex(8)
         answer = self._storage.admit(self.name, rules, token)
-        self._tell_turn(answer)
+        self._notify_transition(answer)
         view = answer.view
-        if not answer.verdict:
+        if not answer.accepted:
             raise BreakerOpen(
                 self.name, view.state, answer.wait_s or rules.reset_timeout_s, _why(view)
             )
@@ -224,7 +233,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         answer = self._settle(
             permit, Report(*permit.admission, outcome, reason, retry_after_s, trip)
         )
-        self._tell_turn(answer)
+        self._notify_transition(answer)
         return answer.view if answer else permit.view
 
     def peek(self) -> BreakerState:
@@ -303,10 +312,10 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         return guarded
 
     @property  # type: ignore[override] # pybreaker's states have the rules inside
-    def state(self) -> SeenState:
+    def state(self) -> StateSnapshot:
         """The state as an object with a `name` and a `view`; one round trip."""
         view = self.peek()
-        return SeenState(self, view.state, view)
+        return StateSnapshot(self, view.state, view)
 
     @state.setter
     def state(self, state: str) -> None:
@@ -395,10 +404,10 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
 
     def _manual(self, *, to: State | None = None, forced: Forced | str = "") -> BreakerState:
         answer = self._storage.force(self.name, self.rules, to=to, forced=forced)
-        self._tell_turn(answer)
+        self._notify_transition(answer)
         return answer.view
 
-    def _settle(self, permit: Permit, report: Report) -> Answer | None:
+    def _settle(self, permit: Permit, report: Report) -> StorageReply | None:
         """Send the report, unless one was sent, or Redis is back and knows nothing of the call."""
         if permit.name not in self._names:
             raise ValueError(f"a permit of breaker {permit.name!r} came to {self.name!r}")
@@ -413,7 +422,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
 
     def _succeeded(self, permit: Permit) -> None:
         answer = self._settle(permit, Report(*permit.admission, "success"))
-        self._tell_turn(answer)
+        self._notify_transition(answer)
         self._tell("success")
 
     def _failed(self, permit: Permit, error: BaseException) -> None:
@@ -431,10 +440,10 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         answer = self._settle(permit, report)
         if failure:
             self._tell("failure", error)
-        self._tell_turn(answer)
+        self._notify_transition(answer)
         if (
             answer
-            and answer.turned
+            and answer.transitioned
             and answer.view.state == "open"
             and self._throw_new_error_on_trip
         ):
@@ -459,13 +468,13 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         with _Watch(self, permit):
             return await awaitable
 
-    def _tell_turn(self, answer: Answer | None) -> None:
-        if answer and answer.turned:
+    def _notify_transition(self, answer: StorageReply | None) -> None:
+        if answer and answer.transitioned:
             view = answer.view
             self._tell(
                 "state_change",
-                SeenState(self, answer.before, view),
-                SeenState(self, view.state, view),
+                StateSnapshot(self, answer.before, view),
+                StateSnapshot(self, view.state, view),
             )
 
     def _tell(self, event: str, *args: Any, **kwargs: Any) -> None:

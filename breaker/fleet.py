@@ -11,12 +11,12 @@ import redis
 
 from breaker.changes import Changes
 from breaker.circuit import Neutral, SharedCircuitBreaker
+from breaker.failover import FailoverStorage
 from breaker.listener import TransitionLog
-from breaker.outage import FailoverStorage
 from breaker.probes import Probe, Probes
 from breaker.state import BreakerState, Report, Rules, check_name
 from breaker.storage import RedisStorage, Scripts
-from breaker.whole_answer import WholeAnswer
+from breaker.total_timeout_parser import TotalTimeoutParser
 from breakwater.redis.address import DEFAULT_URL, Address, redis_url
 
 # Bounds each operation when Redis is frozen; on a healthy network a step takes well under 1 ms.
@@ -99,7 +99,7 @@ class Breakers:
             socket_connect_timeout=timeout_s,
             protocol=2,
             driver_info=None,
-            parser_class=WholeAnswer,
+            parser_class=TotalTimeoutParser,
             # One per thread at most; redis-py's own limit of 100 would look like an outage.
             max_connections=2**31,
         )

@@ -8,7 +8,7 @@ from breaker.state import BreakerState
 log = structlog.get_logger("breaker")
 
 
-class SeenState(pybreaker.CircuitBreakerState):
+class StateSnapshot(pybreaker.CircuitBreakerState):
     """
     A state as pybreaker's listeners get it, with what was seen of it.
 
@@ -26,8 +26,8 @@ class SeenState(pybreaker.CircuitBreakerState):
 class TransitionLog(pybreaker.CircuitBreakerListener):
     """Log each transition: a warning when a breaker opens, else an info."""
 
-    def state_change(  # type: ignore[override] # our breakers tell SeenState only
-        self, cb: pybreaker.CircuitBreaker, old_state: SeenState, new_state: SeenState
+    def state_change(  # type: ignore[override] # our breakers tell StateSnapshot only
+        self, cb: pybreaker.CircuitBreaker, old_state: StateSnapshot, new_state: StateSnapshot
     ) -> None:
         """Log one transition."""
         view = new_state.view

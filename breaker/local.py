@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from breaker.state import Answer, BreakerState, Forced, Report, Rules, State, whoami
+from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply, whoami
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class LocalStorage:
         with self._lock:
             self._breakers.clear()
 
-    def admit(self, name: str, rules: Rules, token: str) -> Answer:
+    def admit(self, name: str, rules: Rules, token: str) -> StorageReply:
         """Ask for a call to go out; asking again with the same token is the same grant."""
         with self._lock:
             b, now = self._at(name)
@@ -95,7 +95,7 @@ class LocalStorage:
             granted, wait_s = self._admit(b, now, rules, token)
             return _answer(name, b, now, before, granted, wait_s=wait_s)
 
-    def record(self, name: str, rules: Rules, report: Report) -> Answer:
+    def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
         """Tell how a call ended."""
         with self._lock:
             b, now = self._at(name)
@@ -111,7 +111,7 @@ class LocalStorage:
             self._count(b, now, rules, report)
             return _answer(name, b, now, before, 1)
 
-    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> Answer:
+    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> StorageReply:
         """Let the leases of probes still running begin again; expired ones stay expired."""
         with self._lock:
             b, now = self._at(name)
@@ -199,8 +199,8 @@ class LocalStorage:
 
 
 def _answer(
-    name: str, b: _Breaker, now: float, before: State, verdict: int, *, wait_s: float = 0.0
-) -> Answer:
+    name: str, b: _Breaker, now: float, before: State, accepted: int, *, wait_s: float = 0.0
+) -> StorageReply:
     b.seq += 1
     view = BreakerState(
         name=name, state=b.state, failures=b.failures, successes=b.successes,
@@ -210,6 +210,11 @@ def _answer(
         reason=b.reason, who=b.who, stale=b.stale, forced=b.forced, probes=len(b.leases),
         source="local",
     )  # fmt: skip
-    return Answer(
-        int(verdict), wait_s, rebuilt=False, before=before, turned=b.state != before, view=view
+    return StorageReply(
+        int(accepted),
+        wait_s,
+        rebuilt=False,
+        before=before,
+        transitioned=b.state != before,
+        view=view,
     )

@@ -160,22 +160,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StorageReply:
     """
     What a store says to one operation.
 
     Args:
-        verdict: admit: granted; record: counted, False if stale; renew: how many.
+        accepted: admit: granted; record: counted, False if stale; renew: how many.
         wait_s: After a refusal, when to ask again; 0 if that cannot be known.
         rebuilt: The breaker was missing or mangled and has begun anew.
         before: The state before the transition this operation made.
-        turned: This operation made a transition; `before` means nothing otherwise.
+        transitioned: This operation made a transition; `before` means nothing otherwise.
         view: How the breaker stands now.
     """
 
-    verdict: int
+    accepted: int
     wait_s: float
     rebuilt: bool
     before: State
-    turned: bool
+    transitioned: bool
     view: BreakerState

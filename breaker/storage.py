@@ -16,7 +16,7 @@ from typing import Any, cast
 import redis
 from redis.exceptions import NoScriptError
 
-from breaker.state import Answer, BreakerState, Forced, Report, Rules, State, whoami
+from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply, whoami
 
 NAMES = "breakers"
 
@@ -57,13 +57,13 @@ class RedisStorage:
             for source in (getattr(self.scripts, name) for name in Scripts.__slots__)
         }
 
-    def admit(self, name: str, rules: Rules, token: str) -> Answer:
+    def admit(self, name: str, rules: Rules, token: str) -> StorageReply:
         """Ask for a call to go out; asking again with the same token is the same grant."""
         return self._run(
             self.scripts.admit, name, rules, token, rules.success_threshold, rules.max_probes
         )
 
-    def record(self, name: str, rules: Rules, report: Report) -> Answer:
+    def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
         """Tell how a call ended; never to be repeated, it would count twice."""
         return self._run(
             self.scripts.record, name, rules,
@@ -75,13 +75,13 @@ class RedisStorage:
             1 + random.random() * rules.open_jitter, _ms(rules.stable_s),
         )  # fmt: skip
 
-    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> Answer:
+    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> StorageReply:
         """Let the leases of probes still running begin again; expired ones stay expired."""
         return self._run(self.scripts.renew, name, rules, *tokens)
 
     def force(
         self, name: str, rules: Rules, *, to: State | None = None, forced: Forced | str = ""
-    ) -> Answer:
+    ) -> StorageReply:
         """Make a manual transition, and set (open, closed) or remove (none) the override."""
         return self._run(
             self.scripts.force, name, rules, to or "", forced, _ms(rules.reset_timeout_s)
@@ -112,7 +112,7 @@ class RedisStorage:
         self.client.sadd(NAMES, name)
 
     def events(self, name: str, count: int) -> list[dict[str, str]]:
-        """Read the last transitions, newest first; fields as in `turn()` of `breaker.lua`."""
+        """Read the last transitions, newest first; fields as in `transition()` of `breaker.lua`."""
         key = f"breaker:{{{name}}}:events"
         entries = cast("list[Any]", self.client.xrevrange(key, count=count))
         return [
@@ -120,7 +120,7 @@ class RedisStorage:
             for entry, fields in entries
         ]
 
-    def _run(self, source: str, name: str, rules: Rules, *args: Any) -> Answer:
+    def _run(self, source: str, name: str, rules: Rules, *args: Any) -> StorageReply:
         arguments = _arguments(name, rules, args)
         try:
             reply = self.client.evalsha(self._sha[source], *arguments)
@@ -134,9 +134,9 @@ def _arguments(name: str, rules: Rules, args: Sequence[Any]) -> tuple[Any, ...]:
     return 2, key, f"{key}:events", whoami(), _ms(rules.lease_s), *args
 
 
-def _answer(name: str, reply: list[Any]) -> Answer:
+def _answer(name: str, reply: list[Any]) -> StorageReply:
     """Read what `view()` of `breaker.lua` answers."""
-    (verdict, wait_ms, rebuilt, turned, before, state, failures, successes, generation, seq,
+    (verdict, wait_ms, rebuilt, transitioned, before, state, failures, successes, generation, seq,
      open_for_ms, held_for_ms, since_ms, trips, reason, who, stale, forced, probes) = map(
         _value, reply
     )  # fmt: skip
@@ -146,7 +146,7 @@ def _answer(name: str, reply: list[Any]) -> Answer:
         trips=trips, reason=reason, who=who, stale=stale, forced=forced or None, probes=probes,
         source="redis",
     )  # fmt: skip
-    return Answer(verdict, wait_ms / 1000, bool(rebuilt), before, bool(turned), view)
+    return StorageReply(verdict, wait_ms / 1000, bool(rebuilt), before, bool(transitioned), view)
 
 
 def _value(item: Any) -> Any:

@@ -18,7 +18,7 @@
 --   forced         absent, open or closed; only ever set by an operator
 --   probe:<token>  expiry of a probe's lease, Redis time in ms; in half-open only
 -- On every write the breaker's name is published on the channel breaker:changes.
--- KEYS[2]  breaker:{name}:events  stream of about 1,000: one entry per transition, its fields in turn()
+-- KEYS[2]  breaker:{name}:events  stream of about 1,000: one entry per transition, its fields in transition()
 --
 -- ARGV[1]  host:pid of the client
 -- ARGV[2]  length of a lease in ms
@@ -35,7 +35,7 @@ local live = 0           -- how many those are
 local gone = {}          -- fields of leases that ended
 local from               -- the state before the last transition of this script
 local rebuilt = 0        -- 1 if the hash was missing or mangled
-local turned = 0         -- 1 if this script made a transition
+local transitioned = 0         -- 1 if this script made a transition
 local relieved = false   -- a hold has ended that the hash still shows
 local dirty = false
 
@@ -111,13 +111,13 @@ end
 local function text(n) return string.format('%.0f', n) end
 
 -- The entry is written before the hash: if the server refuses it (-OOM), nothing has changed.
-local function turn(to, reason)
+local function transition(to, reason)
   b.generation = math.max(b.generation + 1, now_us)
   redis.call('XADD', events, 'MAXLEN', '~', 1000, '*', 'from', b.state, 'to', to, 'reason', reason,
     'failures', text(b.failures), 'successes', text(b.successes), 'generation', text(b.generation),
     'open_until_ms', text(b.open_until_ms), 'trips', text(b.trips), 'who', who, 'at_ms', text(now))
   for token in pairs(leases) do end_lease(token) end
-  from, turned, dirty = b.state, 1, true
+  from, transitioned, dirty = b.state, 1, true
   b.state, b.since_ms, b.who, b.successes = to, now, who, 0
 end
 
@@ -151,7 +151,7 @@ local function read_or_rebuild()
   b.generation = natural(last.generation, 0)
   if last.to and last.to ~= 'closed' then
     b.state = last.to
-    turn('closed', 'lost')
+    transition('closed', 'lost')
   else
     b.generation, b.since_ms = math.max(b.generation + 1, now_us), now
   end
@@ -164,24 +164,24 @@ local function open(planned, reason)
   b.open_until_ms = now + b.open_for_ms
   b.held_until_ms, b.held_for_ms = 0, 0
   b.reason = reason
-  turn('open', reason)
+  transition('open', reason)
 end
 
 local function half_open(reason)
   b.open_until_ms, b.open_for_ms = 0, 0
-  turn('half-open', reason)
+  transition('half-open', reason)
 end
 
 local function close(reason)
   b.open_until_ms, b.open_for_ms = 0, 0
-  turn('closed', reason)
+  transition('closed', reason)
   b.failures = 0
   b.reason = b.held_until_ms > 0 and 'throttled' or ''
 end
 
 -- What every script answers; storage.py reads it in this order.
 local function view(verdict, wait_ms)
-  return {verdict, wait_ms, rebuilt, turned, from, b.state, b.failures, b.successes, b.generation, b.seq,
+  return {verdict, wait_ms, rebuilt, transitioned, from, b.state, b.failures, b.successes, b.generation, b.seq,
     math.max(0, b.open_until_ms - now), math.max(0, b.held_until_ms - now), b.since_ms, b.trips,
     b.reason, b.who, b.stale, b.forced, live}
 end

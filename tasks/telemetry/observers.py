@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pybreaker
 import structlog
 
-from breaker.listener import SeenState
+from breaker.listener import StateSnapshot
 from breakwater.attempt import Attempt
 
 State = Literal["succeeded", "failed"]
@@ -39,8 +39,8 @@ def settled(role: str, state: State, duration_s: float) -> None:
 class Transitions(pybreaker.CircuitBreakerListener):
     """Tell of what the breakers tell."""
 
-    def state_change(  # type: ignore[override] # our breakers tell SeenState only
-        self, cb: pybreaker.CircuitBreaker, old_state: SeenState, new_state: SeenState
+    def state_change(  # type: ignore[override] # our breakers tell StateSnapshot only
+        self, cb: pybreaker.CircuitBreaker, old_state: StateSnapshot, new_state: StateSnapshot
     ) -> None:
         """Tell of one transition."""
         _tell(of_transitions, cb.name, old_state.name, new_state.name)

@@ -10,7 +10,7 @@ import redis
 
 from breaker.fleet import Breakers
 from breaker.local import LocalStorage
-from breaker.state import Answer, BreakerState, Report, Rules
+from breaker.state import BreakerState, Report, Rules, StorageReply
 from breaker.storage import RedisStorage, Scripts
 
 CLOCK = "test:us"
@@ -51,16 +51,16 @@ class Bench:
     def goes_by(self, **numbers: float) -> None:
         self.rules = replace(self.rules, **numbers)
 
-    def admit(self, token: str = "t") -> Answer:
+    def admit(self, token: str = "t") -> StorageReply:
         return self.store.admit(self.name, self.rules, token)
 
-    def record(self, token: str, generation: int, outcome: Any, **more: Any) -> Answer:
+    def record(self, token: str, generation: int, outcome: Any, **more: Any) -> StorageReply:
         return self.store.record(self.name, self.rules, Report(token, generation, outcome, **more))
 
     def run(self, outcome: Any, token: str = "t", **more: Any) -> BreakerState:
         """Make one whole call; it must be admitted."""
         granted = self.admit(token)
-        assert granted.verdict
+        assert granted.accepted
         return self.record(token, granted.view.generation, outcome, **more).view
 
     def trip(self) -> BreakerState:
@@ -68,7 +68,7 @@ class Bench:
             assert view.failures < self.rules.fail_max
         return view
 
-    def half_open(self, token: str = "a") -> Answer:
+    def half_open(self, token: str = "a") -> StorageReply:
         """Trip, wait, and take the first probe's lease."""
         self.trip()
         self.tick(self.rules.reset_timeout_s)

@@ -8,7 +8,7 @@ import structlog
 from redis import exceptions
 
 from breaker import BreakerOpen, Breakers
-from breaker.outage import FailoverStorage
+from breaker.failover import FailoverStorage
 from breaker.state import Report, Rules
 from breaker.storage import RedisStorage
 
@@ -53,7 +53,7 @@ class Outage:
 
     def run(self, outcome: str, token: str = "t") -> str:
         answer = self.store.admit("x", RULES, token)
-        assert answer.verdict
+        assert answer.accepted
         view = answer.view
         report = Report(token, view.generation, outcome, "ServerError")  # type: ignore[arg-type]
         if view.source == "local":
@@ -129,7 +129,7 @@ def test_i15_the_same_rules_hold_locally(outage: Outage) -> None:
     assert outage.run("failure") == "open"
 
     refused = outage.store.admit("x", RULES, "t")
-    assert (refused.verdict, refused.wait_s) == (0, 30)
+    assert (refused.accepted, refused.wait_s) == (0, 30)
     outage.now_s += 30
     assert [outage.run("success", token) for token in "ab"] == ["half-open", "closed"]
 
@@ -143,7 +143,7 @@ def test_i15_a_known_open_breaker_stays_open_for_its_remaining_time(outage: Outa
 
     refused = outage.store.admit("x", RULES, "t")
 
-    assert (refused.verdict, refused.view.source) == (0, "local")
+    assert (refused.accepted, refused.view.source) == (0, "local")
     assert refused.wait_s == pytest.approx(20, abs=0.1)
 
 
@@ -162,7 +162,7 @@ def test_an_operators_word_is_kept_too(outage: Outage) -> None:
     outage.store.force("x", RULES, forced="open")
     outage.goes()
 
-    assert outage.store.admit("x", RULES, "t").verdict == 0
+    assert outage.store.admit("x", RULES, "t").accepted == 0
 
 
 def test_a_call_redis_admitted_may_be_recorded_locally(outage: Outage) -> None:
@@ -176,7 +176,7 @@ def test_a_call_redis_admitted_may_be_recorded_locally(outage: Outage) -> None:
     report = Report("probe", granted.view.generation, "success")
     answer = outage.store.record("x", RULES, report)
 
-    assert (answer.verdict, answer.view.successes, answer.view.source) == (1, 1, "local")
+    assert (answer.accepted, answer.view.successes, answer.view.source) == (1, 1, "local")
 
 
 def test_when_redis_answers_redis_wins(outage: Outage) -> None:
@@ -212,7 +212,7 @@ def test_one_outage_does_not_count_in_the_next(outage: Outage) -> None:
     report = Report("t", stale, "failure")
     answer = outage.store.record_local("x", RULES, report)
     assert answer
-    assert (answer.verdict, answer.view.stale) == (0, 1)
+    assert (answer.accepted, answer.view.stale) == (0, 1)
 
 
 def test_the_switch_is_logged_once_each_way(outage: Outage) -> None:

@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from breaker import BreakerOpen, Breakers, outage
+from breaker import BreakerOpen, Breakers, failover
 from breaker.state import Rules
 from breaker.storage import RedisStorage
 from tests.support.fault_proxy import FaultProxy
@@ -96,7 +96,7 @@ def breakers(way: Way) -> Iterator[Breakers]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis is asked again after a tenth of a second: not how often is tested, but what then."""
-    monkeypatch.setattr(outage, "RETRY_S", 0.1)
+    monkeypatch.setattr(failover, "RETRY_S", 0.1)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -344,7 +344,7 @@ def test_i13_an_admission_that_is_asked_again_takes_one_slot(way: Way) -> None:
     answer = storage.admit("x", rules, "token")
 
     assert way.proxy.commands["EVALSHA"] == before + 2
-    assert (answer.verdict, answer.view.probes) == (1, 1)
+    assert (answer.accepted, answer.view.probes) == (1, 1)
 
 
 def test_i14_an_admission_whose_reply_is_lost_costs_one_lease(way: Way, breakers: Breakers) -> None:

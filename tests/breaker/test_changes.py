@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from redis.exceptions import ConnectionError as Away
 
-from breaker import BreakerOpen, Breakers, outage
+from breaker import BreakerOpen, Breakers, failover
 from breaker.changes import Changes
-from breaker.outage import SURE_S, FailoverStorage
+from breaker.failover import MAX_VIEW_AGE_S, FailoverStorage
 from breaker.state import Report, Rules
 from breaker.storage import RedisStorage
 from tests.support.fleet import wait_for
@@ -65,7 +65,7 @@ class Listener:
 
     def admit(self) -> str:
         answer = self.store.admit("x", RULES, "t")
-        return answer.view.state if answer.verdict else "refused"
+        return answer.view.state if answer.accepted else "refused"
 
     def record(self, outcome: str, generation: int, retry_after_s: float | None = None) -> None:
         report = Report("t", generation, outcome, "ServerError", retry_after_s)  # type: ignore[arg-type]
@@ -86,10 +86,10 @@ def listener() -> Listener:
 
 
 def test_a_closed_breaker_is_asked_once_in_a_while_not_for_each_call(listener: Listener) -> None:
-    """Its view is good for SURE_S."""
+    """Its view is good for MAX_VIEW_AGE_S."""
     assert listener.asks(listener.admit) == 0
 
-    listener.now_s += SURE_S
+    listener.now_s += MAX_VIEW_AGE_S
 
     assert listener.asks(listener.admit) == 1
     assert listener.asks(listener.admit) == 0
@@ -122,7 +122,7 @@ def test_an_answer_that_was_asked_for_before_a_change_was_heard_is_not_trusted(
         listener.now_s += 0.01
         listener.ear.at_s = listener.now_s
 
-    listener.now_s += SURE_S
+    listener.now_s += MAX_VIEW_AGE_S
     listener.redis.while_asked = changes
     listener.admit()
     listener.redis.while_asked = lambda: None
@@ -152,7 +152,7 @@ def test_only_a_closed_breaker_that_is_let_alone_is_known_by_its_view(
         listener.others.force("x", RULES, forced=how.split()[1])  # type: ignore[arg-type]
     else:
         listener.others.force("x", RULES, to=how)  # type: ignore[arg-type]
-    listener.now_s += SURE_S
+    listener.now_s += MAX_VIEW_AGE_S
     listener.admit()
 
     assert listener.asks(listener.admit) == 1
@@ -195,7 +195,7 @@ def test_a_hold_that_has_ended_is_cleared_by_whom_it_let_through(listener: Liste
         "breaker:{x}", mapping={"held_until_ms": 1, "held_for_ms": 1, "reason": "throttled"}
     )
 
-    listener.now_s += SURE_S
+    listener.now_s += MAX_VIEW_AGE_S
     listener.admit()
 
     assert client.hmget("breaker:{x}", "held_until_ms", "reason") == [b"0", b""]
@@ -203,7 +203,7 @@ def test_a_hold_that_has_ended_is_cleared_by_whom_it_let_through(listener: Liste
 
 def test_an_outage_is_the_local_breakers_affair(listener: Listener) -> None:
     """Listening changes nothing there."""
-    listener.now_s += SURE_S
+    listener.now_s += MAX_VIEW_AGE_S
     listener.redis.away = True
     listener.admit()
 
@@ -214,7 +214,7 @@ class Overheard(RuleBasedStateMachine):
     """
     I11, whatever happens between: others' calls and hands, time, pushes heard late or never.
 
-    What is admitted without asking was closed within the last SURE_S, and was not known to have
+    What is admitted without asking was closed within the last MAX_VIEW_AGE_S, and was not known to have
     changed; what is not sure is asked.
     """
 
@@ -235,7 +235,7 @@ class Overheard(RuleBasedStateMachine):
     def others_call(self, outcome: str) -> None:
         others = self.listener.others
         answer = others.admit("x", RULES, "o")
-        if answer.verdict:
+        if answer.accepted:
             report = Report("o", answer.view.generation, outcome, "E")  # type: ignore[arg-type]
             if others.record("x", RULES, report).view.seq != answer.view.seq:
                 self.changed_at_s = self.listener.now_s
@@ -258,7 +258,7 @@ class Overheard(RuleBasedStateMachine):
         self.listener.others.client.flushall()
         self._note()
 
-    @rule(seconds=st.sampled_from([0.001, 0.3, SURE_S, 2.0]))
+    @rule(seconds=st.sampled_from([0.001, 0.3, MAX_VIEW_AGE_S, 2.0]))
     def time_passes(self, seconds: float) -> None:
         self.listener.now_s += seconds
 
@@ -287,7 +287,7 @@ class Overheard(RuleBasedStateMachine):
         if asked:
             self._note()
             return
-        since_s = listener.now_s - SURE_S
+        since_s = listener.now_s - MAX_VIEW_AGE_S
         assert heard_at_s is not None
         until = [at_s for at_s, _ in self.closed_at[1:]] + [listener.now_s]
         assert any(
@@ -303,7 +303,7 @@ TestOverheard.settings = settings(max_examples=40, stateful_step_count=30, deadl
 @pytest.fixture
 def pair(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Breakers, Breakers]]:
     """Two processes' breakers that listen, and never ask because of age alone."""
-    monkeypatch.setattr(outage, "SURE_S", 3600.0)
+    monkeypatch.setattr(failover, "MAX_VIEW_AGE_S", 3600.0)
     with_ears = [Breakers.from_url(redis_url, listen=True) for _ in range(2)]
     yield with_ears[0], with_ears[1]
     for breakers in with_ears:
@@ -312,7 +312,7 @@ def pair(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Brea
 
 def is_sure(breakers: Breakers) -> bool:
     breakers.get("x").admit()
-    return breakers._storage._surely_closed("x") is not None
+    return breakers._storage._fresh_closed_view("x") is not None
 
 
 def refuses(breakers: Breakers) -> bool:

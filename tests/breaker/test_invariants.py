@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from breaker.circuit import BreakerOpen
+from breaker.failover import FailoverStorage
 from breaker.fleet import Breakers
-from breaker.outage import FailoverStorage
 from tests.breaker.conftest import Bench
 
 
@@ -70,12 +70,12 @@ def test_i3_open_grants_nothing_and_hears_nothing_until_due(bench: Bench) -> Non
         for outcome in ("failure", "success", "neutral"):
             bench.record("late", generation, outcome, retry_after_s=500)
 
-    assert (refused.verdict, refused.wait_s) == (0, pytest.approx(0.001, abs=1e-6))
+    assert (refused.accepted, refused.wait_s) == (0, pytest.approx(0.001, abs=1e-6))
     after = bench.peek()
     assert (after.state, after.failures, after.generation) == ("open", 5, opened.generation)
     assert after.open_for_s == pytest.approx(0.001, abs=1e-6)
     bench.tick(0.001)
-    assert bench.admit("b").verdict
+    assert bench.admit("b").accepted
 
 
 def test_i3_retry_after_prolongs_the_open_time_it_comes_with(bench: Bench) -> None:
@@ -95,14 +95,14 @@ def test_i4_half_open_lets_a_bounded_few_through(bench: Bench) -> None:
     bench.goes_by(success_threshold=3, max_probes=2)
     bench.half_open("a")
 
-    assert bench.admit("b").verdict == 1
+    assert bench.admit("b").accepted == 1
     refused = bench.admit("c")
-    assert (refused.verdict, refused.wait_s, refused.view.probes) == (0, 10.0, 2)
+    assert (refused.accepted, refused.wait_s, refused.view.probes) == (0, 10.0, 2)
 
     bench.run("success", "a")
     bench.run("success", "b")
-    assert bench.admit("c").verdict == 1
-    assert bench.admit("d").verdict == 0
+    assert bench.admit("c").accepted == 1
+    assert bench.admit("d").accepted == 0
 
 
 def test_i4_a_refusal_tells_when_the_next_lease_ends(bench: Bench) -> None:
@@ -132,7 +132,7 @@ def test_i5_closes_only_on_the_last_of_the_successes(bench: Bench) -> None:
     assert bench.run("success", "a").state == "half-open"
 
     again = bench.record("a", first.view.generation, "success")
-    assert (again.verdict, bench.peek().successes) == (0, 1)
+    assert (again.accepted, bench.peek().successes) == (0, 1)
 
     view = bench.run("success", "b")
     assert (view.state, view.successes, view.reason) == ("closed", 0, "")
@@ -145,7 +145,7 @@ def test_i5_a_success_after_its_lease_does_not_count(bench: Bench) -> None:
 
     late = bench.record("a", granted.view.generation, "success")
 
-    assert (late.verdict, late.view.successes, late.view.stale) == (0, 0, 1)
+    assert (late.accepted, late.view.successes, late.view.stale) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure", "neutral"])
@@ -158,7 +158,7 @@ def test_i6_an_answer_from_an_older_generation_is_only_counted_as_stale(
 
     late = bench.record("old", old.view.generation, outcome, retry_after_s=60)
 
-    assert (late.verdict, late.view.stale) == (0, 1)
+    assert (late.accepted, late.view.stale) == (0, 1)
     assert (late.view.state, late.view.successes, late.view.probes) == ("half-open", 0, 1)
     assert (late.view.failures, late.view.held_for_s) == (5, 0)
 
@@ -182,7 +182,7 @@ def test_i7_neutral_gives_the_lease_back(bench: Bench) -> None:
     view = bench.run("neutral", "a")
 
     assert (view.state, view.successes, view.failures, view.probes) == ("half-open", 0, 5, 1)
-    assert bench.admit("c").verdict == 1
+    assert bench.admit("c").accepted == 1
 
 
 def test_i8_a_failed_probe_opens_and_drops_all_leases(bench: Bench) -> None:
@@ -194,7 +194,7 @@ def test_i8_a_failed_probe_opens_and_drops_all_leases(bench: Bench) -> None:
 
     assert (view.state, view.probes, view.trips, view.reason) == ("open", 0, 2, "ServerError")
     assert view.open_for_s == 30
-    assert bench.record("b", other.view.generation, "success").verdict == 0
+    assert bench.record("b", other.view.generation, "success").accepted == 0
 
 
 def test_i8_a_success_ends_the_run_of_failures(bench: Bench) -> None:
@@ -242,7 +242,7 @@ def test_i10_generation_grows_across_the_loss_of_the_key(shared: Bench, clock_s:
 
     new = shared.admit("t")
 
-    assert (new.verdict, new.rebuilt, new.view.state) == (1, True, "closed")
+    assert (new.accepted, new.rebuilt, new.view.state) == (1, True, "closed")
     assert new.view.generation > old.generation
 
 
@@ -266,7 +266,7 @@ def test_i12_a_clock_that_steps_back_lengthens_no_open_time(shared: Bench) -> No
 
     assert shared.admit().wait_s == 30
     shared.tick(30)
-    assert shared.admit().verdict
+    assert shared.admit().accepted
 
 
 def test_i12_a_clock_that_steps_back_lengthens_no_hold(shared: Bench) -> None:
@@ -276,7 +276,7 @@ def test_i12_a_clock_that_steps_back_lengthens_no_hold(shared: Bench) -> None:
 
     assert shared.admit().wait_s == 20
     shared.tick(20)
-    assert shared.admit().verdict
+    assert shared.admit().accepted
 
 
 def test_i12_a_clock_that_steps_back_lengthens_no_lease(shared: Bench) -> None:
@@ -287,7 +287,7 @@ def test_i12_a_clock_that_steps_back_lengthens_no_lease(shared: Bench) -> None:
 
     assert shared.admit("c").wait_s == 10
     shared.tick(10)
-    assert shared.admit("c").verdict
+    assert shared.admit("c").accepted
 
 
 def test_i13_asking_again_takes_no_second_slot(bench: Bench) -> None:
@@ -296,7 +296,7 @@ def test_i13_asking_again_takes_no_second_slot(bench: Bench) -> None:
 
     again = bench.admit("a")
 
-    assert (again.verdict, again.view.probes) == (1, 1)
+    assert (again.accepted, again.view.probes) == (1, 1)
 
 
 def test_i13_a_permit_counts_once(breakers: Breakers) -> None:
@@ -314,7 +314,7 @@ def test_i14_dead_probers_cost_one_lease(bench: Bench) -> None:
     """However many die, one living client whose calls succeed gets back to closed."""
     bench.half_open("dead-1")
     bench.admit("dead-2")
-    assert bench.admit("living").verdict == 0
+    assert bench.admit("living").accepted == 0
 
     bench.tick(10)
 
@@ -327,12 +327,12 @@ def test_i14_a_renewed_lease_lives_on_and_a_dead_one_does_not(bench: Bench) -> N
     first = bench.half_open("a")
     bench.admit("b")
     bench.tick(6)
-    assert bench.store.renew("x", bench.rules, ["a", "unknown"]).verdict == 1
+    assert bench.store.renew("x", bench.rules, ["a", "unknown"]).accepted == 1
 
     bench.tick(6)
 
-    assert bench.store.renew("x", bench.rules, ["a", "b"]).verdict == 1
-    assert bench.record("a", first.view.generation, "success").verdict == 1
+    assert bench.store.renew("x", bench.rules, ["a", "b"]).accepted == 1
+    assert bench.record("a", first.view.generation, "success").accepted == 1
 
 
 def test_i16_forced_overrides_without_touching_the_state(shared: Bench) -> None:
@@ -341,10 +341,10 @@ def test_i16_forced_overrides_without_touching_the_state(shared: Bench) -> None:
     before = shared.hash()
 
     shared.redis.hset("breaker:{x}", "forced", "closed")
-    assert shared.admit("t").verdict == 1
+    assert shared.admit("t").accepted == 1
     shared.redis.hset("breaker:{x}", "forced", "open")
     shared.tick(3600)
-    assert shared.admit("t").verdict == 0
+    assert shared.admit("t").accepted == 0
     shared.redis.hdel("breaker:{x}", "forced")
 
     assert shared.hash() == before
@@ -355,12 +355,12 @@ def test_i16_forced_open_holds_in_closed_and_forced_closed_ignores_a_hold(shared
     """An operator's word goes before Retry-After."""
     shared.run("neutral", retry_after_s=60)
     shared.redis.hset("breaker:{x}", "forced", "closed")
-    assert shared.admit().verdict == 1
+    assert shared.admit().accepted == 1
 
     shared.redis.hset("breaker:{x}", "forced", "open")
     shared.tick(60)
 
-    assert shared.admit().verdict == 0
+    assert shared.admit().accepted == 0
 
 
 def test_i16_a_word_nobody_knows_forces_nothing(shared: Bench) -> None:
@@ -368,7 +368,7 @@ def test_i16_a_word_nobody_knows_forces_nothing(shared: Bench) -> None:
     shared.admit()
     shared.redis.hset("breaker:{x}", "forced", "maybe")
 
-    assert (shared.admit().verdict, shared.peek().forced) == (1, None)
+    assert (shared.admit().accepted, shared.peek().forced) == (1, None)
 
 
 def test_i17_one_entry_for_each_transition(shared: Bench) -> None:

@@ -56,7 +56,7 @@ def test_a_lost_or_mangled_hash_is_rebuilt_as_closed(shared: Bench, mangle: obje
 
     late = shared.record("t", old.generation, "failure")
 
-    assert (late.verdict, late.rebuilt, late.view.state) == (0, True, "closed")
+    assert (late.accepted, late.rebuilt, late.view.state) == (0, True, "closed")
     assert (late.view.failures, late.view.stale) == (0, 1)
     assert not shared.admit().rebuilt
 
@@ -66,7 +66,7 @@ def test_a_rebuilt_hash_keeps_the_operators_word(shared: Bench) -> None:
     shared.trip()
     shared.redis.hset("breaker:{x}", mapping={"state": "ajar", "forced": "open"})
 
-    assert shared.admit().verdict == 0
+    assert shared.admit().accepted == 0
     assert (shared.hash()["state"], shared.hash()["forced"]) == ("closed", "open")
 
 
@@ -90,10 +90,10 @@ def test_retry_after_holds_the_provider_back_without_breaking(bench: Bench) -> N
     assert (view.state, view.held_for_s, view.reason) == ("closed", 20, "throttled")
 
     refused = bench.admit()
-    assert (refused.verdict, refused.wait_s) == (0, 20)
+    assert (refused.accepted, refused.wait_s) == (0, 20)
 
     bench.tick(20)
-    assert bench.admit().verdict
+    assert bench.admit().accepted
     assert (bench.peek().reason, bench.peek().held_for_s) == ("", 0)
 
 
@@ -137,10 +137,10 @@ def test_a_held_back_probe_delays_the_others(bench: Bench) -> None:
     bench.admit("b")
     bench.record("a", first.view.generation, "neutral", retry_after_s=5)
 
-    assert (bench.admit("c").verdict, bench.admit("c").wait_s) == (0, 5)
-    assert bench.admit("b").verdict == 1
+    assert (bench.admit("c").accepted, bench.admit("c").wait_s) == (0, 5)
+    assert bench.admit("b").accepted == 1
     bench.tick(5)
-    assert bench.admit("c").verdict == 1
+    assert bench.admit("c").accepted == 1
 
 
 def test_a_hold_outlives_the_closing(bench: Bench) -> None:
@@ -211,7 +211,7 @@ def test_closing_by_hand_forgets_failures_trips_and_hold(shared: Bench) -> None:
     again = shared.store.force("x", shared.rules, to="closed")
 
     assert (view.failures, view.held_for_s, view.reason, view.trips) == (0, 0, "", 0)
-    assert (again.turned, len(shared.store.events("x", 9))) == (False, 1)
+    assert (again.transitioned, len(shared.store.events("x", 9))) == (False, 1)
 
 
 def test_opening_by_hand_opens_for_one_open_time_from_now(shared: Bench) -> None:

@@ -271,10 +271,10 @@ def _outside(step: Taken, before: Breaker, seen: Breaker, stored: Mapping[str, s
 
 
 def _count(
-    figures: Counter[str], step: Taken, before: Breaker, seen: Breaker, verdict: int
+    figures: Counter[str], step: Taken, before: Breaker, seen: Breaker, accepted: int
 ) -> None:
     figures["steps"] += 1
-    figures["admissions"] += verdict
+    figures["admissions"] += accepted
     figures["results"] += step.action.kind == "record"
     figures["renewals"] += step.action.kind == "renew"
     figures["stale"] += seen.stale - before.stale

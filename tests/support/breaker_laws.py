@@ -69,7 +69,7 @@ def broken(  # noqa: C901 - one law after the other
     current = record and action.generation == before.generation and not before.lost
     leased = current and before.state == "half-open" and action.token in before.leases
     counted = leased or (current and before.state == "closed")
-    granted = action.kind == "admit" and bool(step.verdict)
+    granted = action.kind == "admit" and bool(step.accepted)
     books = _kept(action, before, step, books, leased=leased)
 
     if after.state == "closed" and not after.lost and after.failures != books.run:
@@ -136,7 +136,7 @@ def broken(  # noqa: C901 - one law after the other
             return "I13 the same token was not the same grant", books
     if action.kind == "admit" and before.forced:
         if granted != (before.forced == "closed"):
-            return f"I16 forced {before.forced} answered {step.verdict}", books
+            return f"I16 forced {before.forced} answered {step.accepted}", books
         if after != before and not before.lost:
             return "I16 an override changed what is underneath", books
     told = before.told[0] if before.told else "closed"

@@ -77,7 +77,7 @@ class Step:
 
     after: Breaker
     seen: Breaker
-    verdict: int
+    accepted: int
     wait_ms: int = 0
     events: tuple[Event, ...] = ()
     rebuilt: bool = False
@@ -266,7 +266,7 @@ class Model:
         b: Breaker,
         s: Breaker,
         now_us: int,
-        verdict: int,
+        accepted: int,
         events: tuple[Event, ...],
         *,
         wait_ms: int = 0,
@@ -281,4 +281,4 @@ class Model:
         )
         after = s if write or shortened or s != before else b
         rebuilt = b.lost and not after.lost
-        return Step(after, s, verdict, wait_ms, events, rebuilt)
+        return Step(after, s, accepted, wait_ms, events, rebuilt)

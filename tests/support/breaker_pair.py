@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from breaker.state import Answer, Report, Rules, whoami
+from breaker.state import Report, Rules, StorageReply, whoami
 from breaker.storage import RedisStorage, Scripts
 from tests.breaker.conftest import CLOCK
 from tests.support.breaker_model import Breaker, Event, Model, Numbers, Step
@@ -140,11 +140,11 @@ class Pair:
         self._before = self._stored() if self.b.lost else {}
         return self.now_us
 
-    def _same(self, step: Step, answer: Answer) -> Step:
-        self._equal("verdict", answer.verdict, step.verdict)
+    def _same(self, step: Step, answer: StorageReply) -> Step:
+        self._equal("accepted", answer.accepted, step.accepted)
         self._equal("wait", round(answer.wait_s * 1000), step.wait_ms)
         self._equal("rebuilt", answer.rebuilt, step.rebuilt)
-        self._equal("turned", answer.turned, bool(step.events))
+        self._equal("transitioned", answer.transitioned, bool(step.events))
         if step.events:
             self._equal("before", answer.before, step.events[-1].before)
         self._equal("view", _view(answer.view), self._expected_view(step.seen))
@@ -383,7 +383,7 @@ class Story(Pair):
         self.peek()
 
     def _granted(self, token: str, step: Step) -> None:
-        if step.verdict:
+        if step.accepted:
             self.permits.append((token, step.seen.generation))
 
     def _end(self, n: int, outcome: str, **more: Any) -> None:

@@ -135,14 +135,14 @@ def _next(
         if permit is None:
             token = f"{number}.{node.tokens}"
             step = model.admit(node.breaker, node.now_us, token)
-            granted = Permit(token, step.seen.generation) if step.verdict else None
+            granted = Permit(token, step.seen.generation) if step.accepted else None
             after = replace(_moved(node, number, granted, step), tokens=node.tokens + 1)
             yield f"{name} asks", after, Action("admit", token), step
             continue
         asked = Action("admit", permit.token, permit.generation)
         step = model.admit(node.breaker, node.now_us, permit.token)
         # Its first answer may have been lost on the way; it goes by the second.
-        again = Permit(permit.token, step.seen.generation) if step.verdict else None
+        again = Permit(permit.token, step.seen.generation) if step.accepted else None
         yield f"{name} asks again", _moved(node, number, again, step), asked, step
         for action in _outcomes(permit, scope):
             step = model.record(
@@ -238,9 +238,9 @@ def _stuck(node: Node, model: Model) -> str:
     for attempt in range(20):
         step = model.admit(b, now_us, f"last.{attempt}")
         b = step.after
-        if b.state == "closed" and step.verdict:
+        if b.state == "closed" and step.accepted:
             return "" if now_us // 1000 <= end_us // 1000 else "I14 closed later than it had to"
-        if step.verdict:
+        if step.accepted:
             b = model.record(
                 b, now_us + 1, f"last.{attempt}", step.seen.generation, "success"
             ).after

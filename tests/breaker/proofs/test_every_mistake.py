@@ -42,7 +42,7 @@ EQUIVALENT = {
     ("breaker", "if b.held_until_ms > 1 and b.held_until_ms <= now then"): "no deadline is in 1970",
     ("breaker", "if token then read_lease(token, natural(value, 1)) end"): "1 has expired as long as 0",
     ("breaker", "redis.call('XADD', events, 'MAXLEN', '~', 1024, '*', 'from', b.state, 'to', to, 'reason', reason,"): "the stream's length is about 1,000",
-    ("breaker", "from, turned, dirty = b.state, 2, true"): A_FLAG,
+    ("breaker", "from, transitioned, dirty = b.state, 2, true"): A_FLAG,
     ("breaker", "b.seq = b.seq + 2"): "it orders views, by any steps",
     ("breaker", "rebuilt = 2"): A_FLAG,
     ("breaker", "local entry = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 2)[1]"): "the first of two is the first of one",

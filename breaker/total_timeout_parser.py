@@ -11,7 +11,7 @@ from typing import Any
 from redis.connection import DefaultParser
 
 
-class WholeAnswer(DefaultParser):  # type: ignore[misc, valid-type]
+class TotalTimeoutParser(DefaultParser):  # type: ignore[misc, valid-type]
     """redis-py's parser, whose timeout counts from the first piece waited for to the last."""
 
     _ends_at: float | None = None

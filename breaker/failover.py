@@ -2,7 +2,7 @@
 Redis while it answers, this process alone while it does not.
 
 A breaker that is closed need not be asked for each call: what Redis said of it within the last
-`SURE_S` is as good, unless a change was heard of since.
+`MAX_VIEW_AGE_S` is as good, unless a change was heard of since.
 
 After one failure Redis is left alone for a second; then one caller tries again while all others
 go on locally. So a frozen Redis costs one socket timeout a second and process (in the first
@@ -20,13 +20,13 @@ from redis.exceptions import RedisError
 
 from breaker.changes import Changes
 from breaker.local import LocalStorage
-from breaker.state import Answer, BreakerState, Forced, Report, Rules, State
+from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply
 from breaker.storage import RedisStorage
 
 RETRY_S = 1.0
 NAMES_S = 1.0
 """How old the names of all breakers may be, where changes are not listened to."""
-SURE_S = 0.8
+MAX_VIEW_AGE_S = 0.8
 """How old a view may be to admit by; an operator's hand in Redis is obeyed within a second."""
 
 log = structlog.get_logger("breaker")
@@ -76,13 +76,13 @@ class FailoverStorage:
         if self._changes:
             self._changes.close()
 
-    def admit(self, name: str, rules: Rules, token: str) -> Answer:
+    def admit(self, name: str, rules: Rules, token: str) -> StorageReply:
         """Ask for a call to go out; not Redis, while it is sure to grant it."""
-        if view := self._surely_closed(name):
+        if view := self._fresh_closed_view(name):
             return _granted(view)
         return self._ask(name, rules, lambda store: store.admit(name, rules, token))
 
-    def record(self, name: str, rules: Rules, report: Report) -> Answer:
+    def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
         """
         Tell how a call ended that Redis admitted; during an outage it counts here.
 
@@ -91,19 +91,19 @@ class FailoverStorage:
         if (
             report.outcome == "success"
             and not report.retry_after_s
-            and (view := self._surely_closed(name))
+            and (view := self._fresh_closed_view(name))
             and (view.failures, view.generation) == (0, report.generation)
         ):
             return _granted(view)
         return self._ask(name, rules, lambda store: store.record(name, rules, report))
 
-    def record_local(self, name: str, rules: Rules, report: Report) -> Answer | None:
+    def record_local(self, name: str, rules: Rules, report: Report) -> StorageReply | None:
         """Tell how a call ended that was admitted here; None if Redis is back and has its own."""
         if not self._away:
             return None
         return self._locally(name, rules, lambda store: store.record(name, rules, report))
 
-    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> Answer:
+    def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> StorageReply:
         """Let the leases of probes still running begin again."""
         return self._ask(name, rules, lambda store: store.renew(name, rules, tokens))
 
@@ -172,7 +172,7 @@ class FailoverStorage:
 
     def force(
         self, name: str, rules: Rules, *, to: State | None = None, forced: Forced | str = ""
-    ) -> Answer:
+    ) -> StorageReply:
         """
         Do an operator's will, for the whole fleet or not at all.
 
@@ -184,7 +184,7 @@ class FailoverStorage:
         self._heard(name, answer, asked_at_s)
         return answer
 
-    def _surely_closed(self, name: str) -> BreakerState | None:
+    def _fresh_closed_view(self, name: str) -> BreakerState | None:
         """Return how the breaker stood, if it was closed within the last moment, and still is."""
         if self._changes is None or self._away:
             return None
@@ -192,13 +192,13 @@ class FailoverStorage:
         if changed_at_s is None or seen is None:
             return None
         view, asked_at_s = seen
-        if not changed_at_s < asked_at_s or self._clock() - asked_at_s > SURE_S:
+        if not changed_at_s < asked_at_s or self._clock() - asked_at_s > MAX_VIEW_AGE_S:
             return None
         return view if view.state == "closed" and not (view.forced or view.held_for_s) else None
 
     def _ask(
-        self, name: str, rules: Rules, step: Callable[[RedisStorage | LocalStorage], Answer]
-    ) -> Answer:
+        self, name: str, rules: Rules, step: Callable[[RedisStorage | LocalStorage], StorageReply]
+    ) -> StorageReply:
         if self._may_ask():
             asked_at_s = self._clock()
             try:
@@ -210,7 +210,9 @@ class FailoverStorage:
                 return answer
         return self._locally(name, rules, step)
 
-    def _locally(self, name: str, rules: Rules, step: Callable[[LocalStorage], Answer]) -> Answer:
+    def _locally(
+        self, name: str, rules: Rules, step: Callable[[LocalStorage], StorageReply]
+    ) -> StorageReply:
         self._seed(name, rules)
         return step(self.local)
 
@@ -257,7 +259,7 @@ class FailoverStorage:
             ):
                 self._views[view.name] = view, asked_at_s
 
-    def _heard(self, name: str, answer: Answer, asked_at_s: float) -> None:
+    def _heard(self, name: str, answer: StorageReply, asked_at_s: float) -> None:
         self._found()
         self._keep(answer.view, asked_at_s)
         if answer.rebuilt or name not in self._announced:
@@ -268,5 +270,5 @@ class FailoverStorage:
                 self._lost(error)
 
 
-def _granted(view: BreakerState) -> Answer:
-    return Answer(1, 0.0, rebuilt=False, before=view.state, turned=False, view=view)
+def _granted(view: BreakerState) -> StorageReply:
+    return StorageReply(1, 0.0, rebuilt=False, before=view.state, transitioned=False, view=view)
