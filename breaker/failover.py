@@ -194,7 +194,9 @@ class FailoverStorage:
         view, asked_at_s = seen
         if not changed_at_s < asked_at_s or self._clock() - asked_at_s > MAX_VIEW_AGE_S:
             return None
-        return view if view.state == "closed" and not (view.forced or view.held_for_s) else None
+        if view.forced:  # Redis is asked, so that the end of an override is seen at once
+            return None
+        return view if view.admits_all else None
 
     def _ask(
         self, name: str, rules: Rules, step: Callable[[RedisStorage | LocalStorage], StorageReply]

@@ -92,8 +92,9 @@ class LocalStorage:
         with self._lock:
             b, now = self._at(name)
             before = b.state
-            granted, wait_s = self._admit(b, now, rules, token)
-            return _answer(name, b, now, before, granted, wait_s=wait_s)
+            if self._admit(name, b, now, rules, token):
+                return _answer(name, b, now, before, 1)
+            return _answer(name, b, now, before, 0, wait_s=_wait_s(b, now))
 
     def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
         """Tell how a call ended."""
@@ -137,26 +138,16 @@ class LocalStorage:
         b.leases = {token: expiry for token, expiry in b.leases.items() if expiry > now}
         return b, now
 
-    def _admit(  # noqa: PLR0911 - one return for each rule
-        self, b: _Breaker, now: float, rules: Rules, token: str
-    ) -> tuple[bool, float]:
-        if b.forced:
-            return b.forced == "closed", 0.0
-        if b.state == "open":
-            if now < b.open_until_s:
-                return False, b.open_until_s - now
+    def _admit(self, name: str, b: _Breaker, now: float, rules: Rules, token: str) -> bool:
+        """Take the steps of `scripts/admit.lua`; return whether the call may go out."""
+        if b.state == "open" and not b.forced and now >= b.open_until_s:
             self._turn(b, now, "half-open")
-        if token in b.leases:
-            return True, 0.0
-        if b.held_until_s > now:
-            return False, b.held_until_s - now
-        if b.state == "closed":
-            return True, 0.0
-        room = max(1, min(rules.max_probes, rules.success_threshold - b.successes))
-        if len(b.leases) < room:
-            b.leases[token] = now + rules.lease_s
-            return True, 0.0
-        return False, min(b.leases.values()) - now
+        if b.forced or token not in b.leases:
+            if not _view(name, b, now).admits(rules):
+                return False
+            if b.state == "half-open" and not b.forced:
+                b.leases[token] = now + rules.lease_s
+        return True
 
     def _count(self, b: _Breaker, now: float, rules: Rules, report: Report) -> None:
         held_until_s = now + rules.retry_after_s(report.retry_after_s)
@@ -198,23 +189,33 @@ class LocalStorage:
         b.leases.clear()
 
 
-def _answer(
-    name: str, b: _Breaker, now: float, before: State, accepted: int, *, wait_s: float = 0.0
-) -> StorageReply:
-    b.seq += 1
-    view = BreakerState(
+def _wait_s(b: _Breaker, now: float) -> float:
+    """Return when a refused call may ask again; 0 if that cannot be known."""
+    if b.forced:
+        return 0.0
+    if b.state == "open":
+        return b.open_until_s - now
+    if b.held_until_s > now:
+        return b.held_until_s - now
+    return min(b.leases.values()) - now
+
+
+def _view(name: str, b: _Breaker, now: float) -> BreakerState:
+    open_until_s = b.open_until_s if b.state == "open" else now
+    return BreakerState(
         name=name, state=b.state, failures=b.failures, successes=b.successes,
-        generation=b.generation, seq=b.seq,
-        open_for_s=max(0.0, b.open_until_s - now) if b.state == "open" else 0.0,
+        generation=b.generation, seq=b.seq, open_for_s=max(0.0, open_until_s - now),
         held_for_s=max(0.0, b.held_until_s - now), since_ms=b.since_ms, trips=b.trips,
         reason=b.reason, who=b.who, stale=b.stale, forced=b.forced, probes=len(b.leases),
         source="local",
     )  # fmt: skip
+
+
+def _answer(
+    name: str, b: _Breaker, now: float, before: State, accepted: int, *, wait_s: float = 0.0
+) -> StorageReply:
+    b.seq += 1
+    view = _view(name, b, now)
     return StorageReply(
-        int(accepted),
-        wait_s,
-        rebuilt=False,
-        before=before,
-        transitioned=b.state != before,
-        view=view,
+        accepted, wait_s, rebuilt=False, before=before, transitioned=b.state != before, view=view
     )

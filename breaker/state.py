@@ -85,6 +85,15 @@ class Rules:
         ceiling = max(self.open_max_s, self.reset_timeout_s)
         return min(self.reset_timeout_s * self.open_factor ** min(trips, 1000), ceiling)
 
+    def slots(self, successes: int) -> int:
+        """
+        Return how many probes may run at once after `successes` of this half-open period.
+
+        At least one: a client with a smaller threshold than the one counted with must not lock
+        the breaker for ever.
+        """
+        return max(1, min(self.max_probes, self.success_threshold - successes))
+
     def retry_after_s(self, asked_s: float | None) -> float:
         """Tell how long to hold back for a Retry-After: nothing for none, past or nonsense."""
         return min(asked_s, self.retry_after_max_s) if asked_s and asked_s > 0 else 0.0
@@ -130,6 +139,28 @@ class BreakerState:
     forced: Forced | None
     probes: int
     source: Literal["redis", "local"]
+
+    def admits(self, rules: Rules) -> bool:
+        """
+        Return whether a new call would be admitted now.
+
+        The rule of `scripts/admit.lua`, for views and for breakers in memory; a look takes no
+        probe's slot. A test compares the two over generated states.
+        """
+        if self.forced:
+            return self.forced == "closed"
+        if self.held_for_s > 0:
+            return False
+        if self.state == "open":
+            return self.open_for_s <= 0
+        return self.state == "closed" or self.probes < rules.slots(self.successes)
+
+    @property
+    def admits_all(self) -> bool:
+        """Whether every call is admitted: closed and not held back, or forced closed."""
+        if self.forced:
+            return self.forced == "closed"
+        return self.state == "closed" and not self.held_for_s
 
     @property
     def due(self) -> bool:

@@ -21,6 +21,11 @@ from breaker.state import BreakerState, Forced, Report, Rules, State, StorageRep
 NAMES = "breakers"
 
 
+def events_key(name: str) -> str:
+    """Return the key of the stream that holds a breaker's last transitions."""
+    return f"breaker:{{{name}}}:events"
+
+
 @dataclass(frozen=True, slots=True)
 class Scripts:
     """The sources of the scripts, each whole: what they share stands in front of each."""
@@ -113,8 +118,7 @@ class RedisStorage:
 
     def events(self, name: str, count: int) -> list[dict[str, str]]:
         """Read the last transitions, newest first; fields as in `transition()` of `breaker.lua`."""
-        key = f"breaker:{{{name}}}:events"
-        entries = cast("list[Any]", self.client.xrevrange(key, count=count))
+        entries = cast("list[Any]", self.client.xrevrange(events_key(name), count=count))
         return [
             {"id": _text(entry), **{_text(key): _text(value) for key, value in fields.items()}}
             for entry, fields in entries
@@ -130,8 +134,7 @@ class RedisStorage:
 
 
 def _arguments(name: str, rules: Rules, args: Sequence[Any]) -> tuple[Any, ...]:
-    key = f"breaker:{{{name}}}"
-    return 2, key, f"{key}:events", whoami(), _ms(rules.lease_s), *args
+    return 2, f"breaker:{{{name}}}", events_key(name), whoami(), _ms(rules.lease_s), *args
 
 
 def _answer(name: str, reply: list[Any]) -> StorageReply:

@@ -1,4 +1,4 @@
-"""What follows an answer that does not satisfy its schema: the same target is asked once more."""
+"""The correction of an answer that violates its schema: the same target is asked once more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from tasks.providers.base import Completion
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An answer, and what is wrong with it."""
+    """An answer, and the rule of its schema that it violates."""
 
     completion: Completion
     reading: Reading
 
     @property
-    def can_be_mended(self) -> bool:
+    def can_be_corrected(self) -> bool:
         """
-        Tell whether the same model may do better.
+        Whether the same model may do better.
 
-        One that ran out of room would again, one that refuses does not care for a schema, and of an
-        answer whose validation was ended nothing is known that could be corrected.
+        A model that ran out of room would run out again. One that refuses does not care for a
+        schema. And where validation was stopped, there is no fault that could be corrected.
         """
-        says_something = bool(self.completion.text.strip())
-        is_known = bool(self.reading.advice)
-        return self.completion.finish_reason == "stop" and says_something and is_known
+        has_text = bool(self.completion.text.strip())
+        has_advice = bool(self.reading.advice)
+        return self.completion.finish_reason == "stop" and has_text and has_advice
 
     def error(self, provider: str) -> SchemaViolated:
-        """Return the error that tells place and rule, and what the answer has cost."""
+        """Return the error that names place and rule, with the usage of the answer."""
         return SchemaViolated(
             f"{provider}: the answer {self.reading.fault}; a simpler schema, or a more capable "
             f"model, may do better",
@@ -38,7 +38,7 @@ class Violation:
         )
 
     def correction(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Return the conversation with the answer, and what to mend in it."""
+        """Return the conversation with the answer, and with what to correct in it."""
         return (
             *messages,
             Message("assistant", self.completion.text),

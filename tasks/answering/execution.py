@@ -6,7 +6,6 @@ import random
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,6 @@ import structlog
 from celery import Task, states
 from celery.exceptions import Ignore, Reject
 
-from breaker import BreakerOpen
 from breakwater import roles
 from breakwater.calls.call import MAX_BYTES, Call, bind
 from breakwater.calls.value_types import NAME
@@ -34,7 +32,7 @@ from breakwater.messaging.times import Clock, enqueued_ms
 from breakwater.redis.encryption import seal
 from tasks.answering import response_cache as responses
 from tasks.answering import runtime
-from tasks.answering.walk import ChainAnswer, NothingAvailable, route
+from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.config import Role
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tasks.delivery.transport import TAKEN_FROM
@@ -172,9 +170,7 @@ class TaskExecution:
         name = self._lease.accused if self._lease else ""
         if name not in self._now.settings.providers:
             return
-        breaker = self._now.registry.breaker(name)
-        with suppress(BreakerOpen):
-            breaker.record(breaker.admit(), "failure", reason=WorkerLost.__name__)
+        self._now.health.report_lost_worker(name)
 
     def _ensure_begun(self) -> None:
         if self._lease:
@@ -227,10 +223,10 @@ class TaskExecution:
             self._open_stream(role)
         recorder = AttemptRecorder(self._ledger_fields(call), self._lease, self._clock)
         try:
-            return route(
+            return self._now.walker.walk(
                 call,
                 role,
-                self._now.registry,
+                task_id=self._task.request.id,
                 recorder=recorder,
                 deadline=time.monotonic() + self._left_s(call, role),
                 earlier=self._attempts,
@@ -271,7 +267,7 @@ class TaskExecution:
         }
         if self._lease and self._lease.duplicates:
             result["duplicates"] = self._lease.duplicates
-        opens = self._queue(call.role) if routed.closed else ""
+        opens = self._queue(call.role) if routed.admits_all else ""
         keep_s = self._lease.keep_s if self._lease else 0
         keep = responses.kept(self._task.request.id, routed, keep_s) if keep_s else {}
         try:
@@ -329,7 +325,7 @@ class TaskExecution:
             why = "; ".join(dict.fromkeys(attempt.why for attempt in nothing.attempts))
             log.error("host_cannot_call", task_id=self._task.request.id, role=role.name, why=why)
         left_s = self._left_s(call, role)
-        closed_s, why = self._now.registry.closed_for(role)
+        closed_s, why = self._now.parking.closed_for(role)
         if max(closed_s, nothing.wait_s) >= left_s:
             error = self._too_late(call)
             self._fail(error)
@@ -339,7 +335,7 @@ class TaskExecution:
                 call,
                 park_ms=round(closed_s * 1000),
                 reason=why,
-                few=self._now.registry.few(role),
+                few=self._now.parking.trial_count(role),
             )
         else:
             tries = len(self._attempts) // max(1, len(role.chain))

@@ -1,41 +1,57 @@
-"""What earlier walks of a task have shown: targets that need not be asked again."""
+"""Targets that need not be asked again: they refused the prompt in an earlier walk."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from breakwater import errors
 from breakwater.attempt import RETRIED
 from breakwater.errors import ProviderError, SchemaViolated
 from tasks.config import Target
 
+EarlierAttempt = Mapping[str, object]
+"""An attempt as it stands in the result."""
+
 WORDS_AFTER = "; "
-"""What parts an attempt's reason from the words of its error."""
+"""Separates an attempt's reason from the message of its error."""
 
 
-def refused_before(target: Target, earlier: Sequence[dict[str, Any]]) -> ProviderError | None:
-    """Return the error by which this target refused this very prompt, if it did."""
-    its_last = True
+def refused_before(target: Target, earlier: Sequence[EarlierAttempt]) -> ProviderError | None:
+    """
+    Return the error by which a target refused this very prompt, if it did.
+
+    Args:
+        target: May be asked next.
+        earlier: The task's attempts so far, the newest last.
+    """
+    is_newest = True
     for attempt in reversed(earlier):
-        if attempt["error"] == RETRIED:  # by hand, after something was mended
+        if attempt["error"] == RETRIED:  # by an operator, who may have corrected the cause
             return None
-        if (attempt["provider"], attempt["model"]) == (target.provider, target.model):
-            kind = getattr(errors, attempt.get("error") or "", None)
-            if (
-                attempt["outcome"] == "failed"
-                and isinstance(kind, type)
-                and issubclass(kind, ProviderError)
-                and not kind.verdict.retryable_later
-                # What came between an answer and its mending is no second answer.
-                and (its_last or kind is not SchemaViolated)
-            ):
-                return _rebuilt(kind, target, attempt)
-            its_last = its_last and attempt["error"] == SchemaViolated.__name__
+        if (attempt["provider"], attempt["model"]) != (target.provider, target.model):
+            continue
+        kind = _refusal(attempt)
+        # An answer that violates the schema is corrected once. If something came in between, the
+        # target has not answered a second time yet.
+        if kind and (is_newest or kind is not SchemaViolated):
+            return _rebuilt(kind, target, attempt)
+        is_newest = is_newest and attempt["error"] == SchemaViolated.__name__
     return None
 
 
-def _rebuilt(kind: type[ProviderError], target: Target, attempt: dict[str, Any]) -> ProviderError:
-    """Build an earlier walk's error again from its attempt, with the words kept there."""
-    _, _, words = str(attempt.get("why") or "").partition(WORDS_AFTER)
+def _refusal(attempt: EarlierAttempt) -> type[ProviderError] | None:
+    """Return the class of an attempt's error, if asking again would bring the same error."""
+    kind = getattr(errors, str(attempt.get("error") or ""), None)
+    if attempt["outcome"] != "failed" or not isinstance(kind, type):
+        return None
+    if not issubclass(kind, ProviderError) or kind.verdict.retryable_later:
+        return None
+    return kind
+
+
+def _rebuilt(kind: type[ProviderError], target: Target, attempt: EarlierAttempt) -> ProviderError:
+    """Build an earlier walk's error again from its attempt, with the message kept there."""
+    _, _, message = str(attempt.get("why") or "").partition(WORDS_AFTER)
+    status = attempt.get("status")
     return kind(
-        words or f"{target.provider}: refused this prompt before", status=attempt.get("status")
+        message or f"{target.provider}: refused this prompt before",
+        status=status if isinstance(status, int) else None,
     )

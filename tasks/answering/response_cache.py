@@ -139,4 +139,4 @@ def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> Chain
         tool_calls=tuple(ToolCall(**tool_call) for tool_call in answer["tool_calls"]),
         data=answer["data"],
     )
-    return ChainAnswer(completion, Target(provider, model), [attempt], closed=False)
+    return ChainAnswer(completion, Target(provider, model), [attempt], admits_all=False)

@@ -17,10 +17,14 @@ import structlog
 from breaker import Breakers
 from breakwater.errors import ConfigError
 from breakwater.redis.connection import client, redis_url
+from tasks.admission.gate import Gates
+from tasks.admission.health import HealthGate
 from tasks.admission.parking import Parking
+from tasks.answering.walk import ChainWalker
 from tasks.config import Settings, load_settings, serve
 from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import Store
+from tasks.ledger.prices import PriceList
 from tasks.providers.registry import Registry
 from tasks.streaming.writer import Teller
 
@@ -31,11 +35,16 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("breakwater")
 
 
+def build_gate(health: HealthGate) -> Gates:
+    """Return all gates, in the order in which a call has to pass them."""
+    return Gates((health,))
+
+
 class Runtime:
     """
-    Settings, breakers, providers and deliveries, wired together.
+    Settings, gates, providers and deliveries, wired together.
 
-    A task takes hold of one when it begins, and ends with it; other settings make another, over the
+    A task keeps the runtime with which it begins. Changed settings make another runtime over the
     same breakers, the same keeper and the same teller.
     """
 
@@ -48,7 +57,10 @@ class Runtime:
         self.store = store
         self.keeper = keeper
         self.teller = teller
-        self.parking = Parking(registry.settings, registry, keeper.store)
+        self.health = HealthGate(registry.settings, breakers)
+        gate = build_gate(self.health)
+        self.walker = ChainWalker(registry, gate, PriceList(registry.settings))
+        self.parking = Parking(registry.settings, gate, keeper.store)
         self._made_at = time.monotonic()
 
     @property
@@ -62,11 +74,11 @@ class Runtime:
         store = Store(client())
         # Connections of its own: while tasks wait for theirs, it has to renew what they hold.
         keeper = Keeper(Store(client()), _abort, _watch)
-        return cls(Registry(settings, breakers), breakers, store, keeper, Teller(store))
+        return cls(Registry(settings), breakers, store, keeper, Teller(store))
 
     def renewed(self, settings: Settings) -> "Runtime":
         """Build one for other settings; clients of which these say the same are kept."""
-        registry = Registry(settings, self.breakers, before=self.registry)
+        registry = Registry(settings, before=self.registry)
         return Runtime(registry, self.breakers, self.store, self.keeper, self.teller)
 
     def close(self) -> None:

@@ -17,11 +17,8 @@ from importlib import import_module
 
 import structlog
 
-from breaker import BreakerOpen, Breakers, BreakerState, SharedCircuitBreaker
 from breakwater.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout, nearest
-from tasks.admission.passes import Gates, Pass, pair_name, settle
-from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.ledger.prices import PriceList
+from tasks.config import ProviderSettings, Settings
 from tasks.providers.base import Provider
 from tasks.providers.http.host_faults import not_built
 from tasks.providers.models import unlisted
@@ -32,9 +29,6 @@ ADAPTERS = {
     "openai-chat": "tasks.providers.openai_chat:OpenAIChatProvider",
     "google": "tasks.providers.google:GoogleProvider",
 }
-
-UNKNOWN_WAIT_S = 2.0
-"""Half-open with all its probes out, or forced open: nobody knows for how long."""
 
 REBUILD_S = 10.0
 """A provider that could not be built on this host is tried again after this, and logged again."""
@@ -116,108 +110,22 @@ class Registry:
     def __init__(
         self,
         settings: Settings,
-        breakers: Breakers,
         providers: Mapping[str, Provider] | None = None,
         before: "Registry | None" = None,
     ) -> None:
         self.settings = settings
-        self.prices = PriceList(settings)
         self._injected = dict(providers or {})
         known: Mapping[str, Client] = before._clients if before else {}
         self._clients: dict[str, Client] = {
             name: known[name] if name in known and known[name].serves(own) else Client(own)
             for name, own in settings.providers.items()
         }
-        self._gates = Gates(settings, breakers)
 
     def provider(self, name: str) -> Provider:
         """Return the provider of this name; built on first use, once per process."""
         if name in self._injected:
             return self._injected[name]
         return self._clients[name].get()
-
-    def breaker(self, name: str) -> SharedCircuitBreaker:
-        """Return the breaker of this provider, with the rules its settings give."""
-        return self._gates.provider(name)
-
-    def admit(self, target: Target) -> Pass:
-        """
-        Ask for one call of a target to go out.
-
-        Raises:
-            BreakerOpen: The provider, or the pair of provider and model, lets no call through now.
-        """
-        return self._gates.admit(target)
-
-    def names(self, target: Target) -> tuple[str, str]:
-        """Name the breakers of a target: the provider's, and the pair's, which may not exist."""
-        return target.provider, pair_name(target)
-
-    def is_closed(self, target: Target) -> bool:
-        """Tell whether every breaker of a target lets all calls through; one round trip each."""
-        return all(
-            state.forced == "closed"
-            or (state.state == "closed" and not state.forced and not state.held_for_s)
-            for state in (breaker.peek() for breaker in self._gates.of(target))
-        )
-
-    def detected_providers(self) -> tuple[str, ...]:
-        """Name every configured provider, in the order of the file or of detection."""
-        return tuple(self.settings.providers)
-
-    def available_providers(self) -> dict[str, BreakerState]:
-        """Name the providers that would be asked now, with the state of their breakers."""
-        states = {name: self.breaker(name).peek() for name in self.settings.providers}
-        return {name: s for name, s in states.items() if _admits(s, self._rules(name))}
-
-    def provider_for(self, role: str | Role) -> tuple[Target, Provider] | None:
-        """
-        Choose whom a role would ask now.
-
-        A look, not an admission: no probe's place is taken, and the next look may differ.
-
-        Returns:
-            The first target of the chain whose breakers let calls through, and that can be built
-            on this host; None if there is none.
-
-        Raises:
-            UnknownRole: There is no such role.
-        """
-        role = self.settings.role(role) if isinstance(role, str) else role
-        for target in role.chain:
-            if all(_admits(state, self._rules(target.provider)) for state in self._states(target)):
-                with suppress(HostFault):
-                    return target, self.provider(target.provider)
-        return None
-
-    def closed_for(self, role: Role) -> tuple[float, str]:
-        """Return for how many seconds no target of a role may be asked, and why; 0 if one may."""
-        waits_s, why = [], set()
-        for target in role.chain:
-            rules = self._rules(target.provider)
-            closed = [state for state in self._states(target) if not _admits(state, rules)]
-            if not closed:
-                return 0.0, ""
-            waits_s.append(max(_wait_s(state) for state in closed))
-            why |= {_described(state) for state in closed}
-        return min(waits_s), ", ".join(sorted(why))
-
-    def few(self, role: Role) -> int:
-        """Return how many calls of a role are enough to find out whether a target is back."""
-        return min(self._rules(target.provider).success_threshold for target in role.chain)
-
-    def report_success(self, name: str) -> None:
-        """Tell a provider's breaker of a call that was made without asking it first."""
-        self._report(name, None)
-
-    def report_failure(self, name: str, error: Exception) -> None:
-        """
-        Tell a provider's breaker how such a call failed.
-
-        Only what a ProviderError's verdict calls the provider's fault counts against it; an error
-        of any other class is nobody's.
-        """
-        self._report(name, error)
 
     def check_all(self, timeout_s: float = 10.0) -> dict[str, str | BreakwaterError]:
         """
@@ -281,34 +189,6 @@ class Registry:
         for client in self._clients.values():
             client.close()
 
-    def _rules(self, name: str) -> BreakerSettings:
-        return self.settings.providers[name].breaker
-
-    def _states(self, target: Target) -> list[BreakerState]:
-        return [breaker.peek() for breaker in self._gates.of(target)]
-
-    def _report(self, name: str, error: Exception | None) -> None:
-        if isinstance(error, ProviderError) and error.verdict.holds_model:
-            self._gates.hold(Target(name, self.settings.providers[name].model), error)
-            return
-        breaker = self.breaker(name)
-        try:
-            permit = breaker.admit()
-        except BreakerOpen:
-            return  # what happens while it is open changes nothing
-        settle(breaker, permit, error)
-
-
-def _wait_s(state: BreakerState) -> float:
-    return max(state.open_for_s, state.held_for_s) or UNKNOWN_WAIT_S
-
-
-def _described(state: BreakerState) -> str:
-    if state.forced:
-        return f"{state.name} is forced {state.forced}"
-    reason = f" ({state.reason})" if state.reason else ""
-    return f"{state.name} is {state.state}{reason}"
-
 
 def preload(settings: Settings) -> None:
     """
@@ -328,14 +208,3 @@ def _adapter(name: str) -> Callable[[ProviderSettings], Provider]:
     module, _, attribute = ADAPTERS.get(name, name).partition(":")
     adapter: Callable[[ProviderSettings], Provider] = getattr(import_module(module), attribute)
     return adapter
-
-
-def _admits(state: BreakerState, rules: BreakerSettings) -> bool:
-    if state.forced:
-        return state.forced == "closed"
-    if state.held_for_s > 0:
-        return False
-    if state.state == "half-open":
-        missing = rules.success_threshold - state.successes
-        return state.probes < min(rules.max_probes or missing, missing)
-    return state.state == "closed" or state.open_for_s <= 0

@@ -9,12 +9,11 @@ from breaker import Breakers
 from breakwater.calls.call import Call
 from breakwater.errors import DeadlineExceeded
 from simulator.client import Simulator
-from tasks.answering.walk import NothingAvailable, route
+from tasks.answering.walk import NothingAvailable
 from tasks.config import Role, Settings, Target, Timeout
-from tasks.ledger.attempt_recorder import AttemptRecorder
-from tasks.providers.registry import Registry
 from tests.support.loopback import Loopback
 from tests.support.vendors import settings_for
+from tests.support.walking import Walking
 
 pytestmark = pytest.mark.slow  # each waits for a deadline; tests/tasks has them by a clock
 
@@ -38,16 +37,15 @@ def walk(
     """Ask one provider through its SDK, with this much time."""
     first = settings_for(adapter, url, name="first", timeout=timeout)
     role = Role("coder", (Target("first", "m-1"),), stream_restart=True)
-    registry = Registry(Settings({"first": first}, {"coder": role}), breakers)
-    registry.build()
-    recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
+    walking = Walking(Settings({"first": first}, {"coder": role}), breakers)
+    walking.registry.build()
     try:
-        return route(
-            Call.of("coder", "hi", {"stream": stream}), role, registry, recorder=recorder,
+        return walking.walk(
+            Call.of("coder", "hi", {"stream": stream}), role,
             deadline=time.monotonic() + deadline_s, listener=Reader() if stream else None,
         )  # fmt: skip
     finally:
-        registry.close()
+        walking.registry.close()
 
 
 @pytest.mark.parametrize("stream", [False, True])

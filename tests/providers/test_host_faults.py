@@ -5,7 +5,6 @@ import os
 import socket
 import ssl
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +17,18 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
 from breakwater.errors import HostFault
-from tasks.answering.walk import NothingAvailable, route
+from tasks.answering.walk import NothingAvailable
 from tasks.config import ProviderSettings, Role, Settings, Target
-from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers import registry as registry_module
 from tasks.providers.http import transport
 from tasks.providers.http.host import host_fault
-from tasks.providers.registry import Registry, preload
+from tasks.providers.registry import preload
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.ports import free_port
 from tests.support.scripted import ScriptedProvider
 from tests.support.vendors import answer_of, request, settings_for
+from tests.support.walking import Walking
 
 Prepare = Callable[[pytest.MonkeyPatch, Path], str]
 
@@ -86,18 +85,16 @@ def _fresh_context(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def chain(breakers: Breakers, first: ProviderSettings, **known: Any) -> tuple[Registry, Role]:
+def chain(breakers: Breakers, first: ProviderSettings, **known: Any) -> tuple[Walking, Role]:
     """Return a role over this provider and, behind it, one that answers."""
     second = ProviderSettings("second", "openai-chat", "m")
     role = Role("coder", (Target(first.name, first.model), Target("second", "m")))
     settings = Settings({first.name: first, "second": second}, {"coder": role})
-    return Registry(settings, breakers, providers={"second": ScriptedProvider("hi"), **known}), role
+    return Walking(settings, breakers, {"second": ScriptedProvider("hi"), **known}), role
 
 
-def walk(registry: Registry, role: Role) -> Any:
-    call = Call.of("coder", "hi", {})
-    recorder = AttemptRecorder({"task_id": "t", "role": "coder"})
-    return route(call, role, registry, recorder=recorder, deadline=time.monotonic() + 60)
+def walk(walking: Walking, role: Role) -> Any:
+    return walking.walk(Call.of("coder", "hi", {}), role)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -106,9 +103,9 @@ def test_a_fault_of_this_host_is_passed_over_and_named(
 ) -> None:
     """The next target answers, no breaker counts it, and the attempt says which variable it is."""
     variable = FAULTS[fault](monkeypatch, tmp_path)
-    registry, role = chain(breakers, settings_for(adapter, "https://127.0.0.1:9", name="first"))
+    walking, role = chain(breakers, settings_for(adapter, "https://127.0.0.1:9", name="first"))
 
-    routed = walk(registry, role)
+    routed = walk(walking, role)
 
     assert routed.target.provider == "second"
     rejected = routed.attempts[0]
@@ -116,7 +113,7 @@ def test_a_fault_of_this_host_is_passed_over_and_named(
     assert variable in rejected.why
     assert "hunter2" not in rejected.why
     assert breakers.get("first").peek().failures == 0
-    registry.close()
+    walking.registry.close()
 
 
 def broken_module(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -143,12 +140,12 @@ def test_an_adapter_that_cannot_be_built_is_passed_over(
 ) -> None:
     """A package that is not installed here, a wrong name, a constructor that raises anything."""
     broken_module(monkeypatch)
-    registry, role = chain(breakers, ProviderSettings("first", adapter, "m"))
+    walking, role = chain(breakers, ProviderSettings("first", adapter, "m"))
 
     with capture_logs() as logs:
-        preload(registry.settings)
-        registry.build()
-        routed = [walk(registry, role) for _ in range(6)][-1]
+        preload(walking.settings)
+        walking.registry.build()
+        routed = [walk(walking, role) for _ in range(6)][-1]
 
     assert routed.target.provider == "second"
     assert named in routed.attempts[0].why
@@ -165,15 +162,15 @@ def test_a_provider_is_built_again_after_a_while(
     """Somebody may have mended the host meanwhile; the worker need not be started again."""
     monkeypatch.setattr(registry_module, "REBUILD_S", 0.0)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    registry, role = chain(breakers, settings_for("openai-chat", "http://a.invalid", name="first"))
+    walking, role = chain(breakers, settings_for("openai-chat", "http://a.invalid", name="first"))
     with pytest.raises(HostFault, match="first: ALL_PROXY names a SOCKS proxy"):
-        registry.provider("first")
+        walking.registry.provider("first")
 
     monkeypatch.delenv("ALL_PROXY")
 
-    assert registry.provider("first")
-    assert registry.provider_for(role)
-    registry.close()
+    assert walking.registry.provider("first")
+    assert walking.walker().available_target(role)
+    walking.registry.close()
 
 
 def test_a_task_that_no_target_here_can_serve_goes_back(
@@ -183,14 +180,14 @@ def test_a_task_that_no_target_here_can_serve_goes_back(
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     first = settings_for("anthropic", "https://a.invalid", name="first")
     role = Role("coder", (Target("first", "m"),))
-    registry = Registry(Settings({"first": first}, {"coder": role}), breakers)
+    walking = Walking(Settings({"first": first}, {"coder": role}), breakers)
 
     with pytest.raises(NothingAvailable) as nothing:
-        walk(registry, role)
+        walk(walking, role)
 
     assert [a.error for a in nothing.value.attempts] == ["HostFault"]
-    assert registry.closed_for(role) == (0.0, "")
-    assert registry.provider_for(role) is None
+    assert walking.closed_for(role) == (0.0, "")
+    assert walking.walker().available_target(role) is None
 
 
 @pytest.mark.parametrize(

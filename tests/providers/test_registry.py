@@ -1,4 +1,4 @@
-"""Who can be asked: building, choosing, reporting, checking and closing providers."""
+"""Who can be asked: building, checking and closing providers."""
 
 import os
 import subprocess
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from breaker import Breakers
 from breakwater import errors
 from breakwater.attempt import Usage
 from simulator.client import Simulator
@@ -69,9 +68,9 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fake, "built", 0)
 
 
-def test_a_provider_is_built_once_by_all_threads(breakers: Breakers) -> None:
+def test_a_provider_is_built_once_by_all_threads() -> None:
     """An SDK's client costs 20 to 35 ms of CPU, and its connections are worth sharing."""
-    registry = Registry(settings("a", "b"), breakers)
+    registry = Registry(settings("a", "b"))
     gate = threading.Barrier(20)
 
     with ThreadPoolExecutor(20) as threads:
@@ -81,9 +80,9 @@ def test_a_provider_is_built_once_by_all_threads(breakers: Breakers) -> None:
     assert Fake.built == 1, "and b, which nobody asked for, not at all"
 
 
-def test_a_forked_child_builds_its_own(breakers: Breakers) -> None:
+def test_a_forked_child_builds_its_own() -> None:
     """A client used before a fork gave one process another process's answer."""
-    registry = Registry(settings("a"), breakers)
+    registry = Registry(settings("a"))
     registry.provider("a")
 
     child = os.fork()
@@ -94,116 +93,31 @@ def test_a_forked_child_builds_its_own(breakers: Breakers) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_caller_brings_a_provider_of_its_own(breakers: Breakers) -> None:
+def test_a_caller_brings_a_provider_of_its_own() -> None:
     """By name; it is used as it is, and not closed."""
     config = settings("a", "b", role=["a", "b"])
     mine = Fake(config.providers["a"])
-    registry = Registry(config, breakers, providers={"a": mine})
+    registry = Registry(config, providers={"a": mine})
 
-    chosen = registry.provider_for("role")
+    provider = registry.provider("a")
     registry.close()
 
-    assert chosen == (Target("a", "a-1"), mine)
+    assert provider is mine
     assert not mine.closed
 
 
-def test_each_of_the_four_adapters_answers(
-    adapter: str, simulator: Simulator, label: str, breakers: Breakers
-) -> None:
+def test_each_of_the_four_adapters_answers(adapter: str, simulator: Simulator, label: str) -> None:
     """By the names that roles.yaml has for them."""
     config = Settings(providers={"p": settings_for(adapter, simulator.url(label))}, roles={})
-    registry = Registry(config, breakers)
+    registry = Registry(config)
 
     assert registry.provider("p").complete(request()).text.startswith(f"[{label}]")
     registry.close()
 
 
-def test_the_provider_of_a_role_is_the_first_that_would_be_let_through(breakers: Breakers) -> None:
-    """In the chain's order; a look takes no probe's place."""
-    registry = Registry(settings("a", "b", role=["a", "b"]), breakers)
-
-    def chosen() -> str | None:
-        found = registry.provider_for("role")
-        return found and found[0].provider
-
-    assert chosen() == "a"
-    registry.breaker("a").open()
-    assert chosen() == "b"
-    assert list(registry.available_providers()) == ["b"]
-    registry.breaker("b").force("open")
-    assert chosen() is None
-    assert registry.available_providers() == {}
-    registry.breaker("a").half_open()
-    assert chosen() == chosen() == "a", "however often one looks"
-    taken = [registry.breaker("a").admit() for _ in range(2)]
-    assert chosen() is None, "both probes are out"
-    for permit in taken:
-        registry.breaker("a").record(permit, "neutral")
-    assert chosen() == "a"
-    registry.breaker("a").force("closed")
-    assert registry.available_providers()["a"].forced == "closed"
-
-
-def test_an_unknown_role_has_no_provider(breakers: Breakers) -> None:
-    """The same error as everywhere."""
-    registry = Registry(settings("a", role=["a"]), breakers)
-
-    with pytest.raises(errors.UnknownRole, match="did you mean 'role'"):
-        registry.provider_for("rolle")
-
-
-def test_a_held_back_provider_is_not_available(breakers: Breakers) -> None:
-    """It asked to be left alone, and is healthy."""
-    registry = Registry(settings("a"), breakers)
-
-    registry.report_failure("a", errors.RateLimited("slow down", retry_after_s=30))
-
-    assert registry.available_providers() == {}
-    assert registry.breaker("a").peek().state == "closed"
-
-
-def test_the_reason_names_what_an_operator_forced(breakers: Breakers) -> None:
-    """Not the state underneath, which is none of the role's reasons to wait."""
-    registry = Registry(settings("a", coder=["a"]), breakers)
-    registry.breaker("a").force("open")
-
-    _, why = registry.closed_for(registry.settings.role("coder"))
-
-    assert why == "a is forced open"
-
-
-def test_reported_failures_open_the_breaker_and_successes_end_a_run(breakers: Breakers) -> None:
-    """For callers that drive a provider themselves: the verdict decides what counts."""
-    registry = Registry(settings("a"), breakers)
-
-    def failures_after(*outcomes: Exception | None) -> int:
-        for outcome in outcomes:
-            if outcome is None:
-                registry.report_success("a")
-            else:
-                registry.report_failure("a", outcome)
-        return registry.breaker("a").peek().failures
-
-    assert failures_after(errors.ServerError("no")) == 1
-    assert failures_after(errors.InvalidRequest("no"), ValueError("no")) == 1
-    assert failures_after(None) == 0
-    assert failures_after(errors.ServerError("no"), errors.Overloaded("no")) == 2
-    assert registry.breaker("a").peek().state == "open"
-    assert failures_after(errors.ServerError("no"), None) == 2, "while open nothing changes"
-
-
-def test_one_report_of_a_bad_key_is_enough(breakers: Breakers) -> None:
-    """One is proof."""
-    registry = Registry(settings("a"), breakers)
-
-    registry.report_failure("a", errors.AuthenticationFailed("no"))
-
-    assert registry.breaker("a").peek().state == "open"
-
-
-def test_every_provider_is_checked_at_once_and_no_fault_hides_another(breakers: Breakers) -> None:
+def test_every_provider_is_checked_at_once_and_no_fault_hides_another() -> None:
     """A check that hangs costs the time given, once; a broken adapter is named."""
-    registry = Registry(settings("well", "slow", "locked", "broken"), breakers)
+    registry = Registry(settings("well", "slow", "locked", "broken"))
 
     found = registry.check_all(timeout_s=3)
 
@@ -214,18 +128,9 @@ def test_every_provider_is_checked_at_once_and_no_fault_hides_another(breakers: 
     assert str(found["broken"]) == "its adapter failed (ZeroDivisionError)"
 
 
-def test_a_breaker_goes_by_the_rules_of_the_roles_file(breakers: Breakers) -> None:
-    """`breaker:` of the provider's entry."""
-    registry = Registry(settings("a"), breakers)
-
-    assert registry.breaker("a") is registry.breaker("a")
-    assert registry.breaker("a").fail_max == 2
-    assert registry.detected_providers() == ("a",)
-
-
-def test_closing_closes_what_was_built(breakers: Breakers) -> None:
+def test_closing_closes_what_was_built() -> None:
     """And a provider asked for later is a new one."""
-    registry = Registry(settings("a"), breakers)
+    registry = Registry(settings("a"))
     first: Any = registry.provider("a")
 
     registry.close()

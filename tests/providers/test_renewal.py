@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from breaker import Breakers
 from breakwater.attempt import Usage
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
 from tasks.providers.base import Completion, Request
@@ -49,13 +48,13 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Fake.__module__])
 
 
-def test_what_the_file_says_as_before_is_kept(breakers: Breakers) -> None:
+def test_what_the_file_says_as_before_is_kept() -> None:
     """The same client, with its connections; another rule of its breaker does not matter."""
-    before = Registry(settings(A, B), breakers)
+    before = Registry(settings(A, B))
     kept: Any = before.provider("a")
     again = replace(A, breaker=BreakerSettings(fail_max=9))
 
-    after = Registry(settings(again), breakers, before=before)
+    after = Registry(settings(again), before=before)
     del before
     gc.collect()
 
@@ -65,14 +64,14 @@ def test_what_the_file_says_as_before_is_kept(breakers: Breakers) -> None:
 
 @pytest.mark.parametrize("after", [[B], [replace(A, model="m-2"), B]], ids=["removed", "changed"])
 def test_a_client_is_closed_when_the_last_task_that_could_ask_it_is_done(
-    breakers: Breakers, after: list[ProviderSettings]
+    after: list[ProviderSettings],
 ) -> None:
     """Not before: a task that began with it may come to it late in its chain."""
-    before = Registry(settings(A, B), breakers)
+    before = Registry(settings(A, B))
     old: Any = before.provider("a")
     task = before
 
-    now = Registry(settings(*after), breakers, before=before)
+    now = Registry(settings(*after), before=before)
     del before
     gc.collect()
     while_it_runs = old.closed
@@ -86,9 +85,9 @@ def test_a_client_is_closed_when_the_last_task_that_could_ask_it_is_done(
     assert "a" not in now.settings.providers or now.provider("a") is not old
 
 
-def test_a_child_closes_nothing_of_its_parents(breakers: Breakers) -> None:
+def test_a_child_closes_nothing_of_its_parents() -> None:
     """A client that was never built here is nobody's to close."""
-    before = Registry(settings(A), breakers)
+    before = Registry(settings(A))
     old: Any = before.provider("a")
 
     pid = os.fork()
@@ -100,25 +99,3 @@ def test_a_child_closes_nothing_of_its_parents(breakers: Breakers) -> None:
 
     assert os.waitstatus_to_exitcode(status) == 0
     assert before.provider("a") is old
-
-
-def test_a_breaker_goes_by_new_rules_and_keeps_its_state(breakers: Breakers) -> None:
-    """One who began with the old rules goes on with these."""
-    before = Registry(settings(A), breakers)
-    for _ in range(2):
-        before.report_failure("a", _overloaded())
-
-    after = Registry(
-        settings(replace(A, breaker=BreakerSettings(fail_max=3))), breakers, before=before
-    )
-    after.report_failure("a", _overloaded())
-
-    assert before.breaker("a").fail_max == 5
-    assert after.breaker("a").fail_max == 3
-    assert before.breaker("a").current_state == "open"
-
-
-def _overloaded() -> Exception:
-    from breakwater.errors import Overloaded
-
-    return Overloaded("a: overloaded")

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
+from tasks.admission.health import HealthGate
 from tasks.answering.execution import TaskExecution
 from tasks.delivery.lease import Lease
 from tasks.delivery.store import Begun
+from tests.support.scripted import settings_over
+
+SETTINGS = settings_over("claude")
 
 
 def hand(breakers: Breakers, accused: str) -> Any:
@@ -16,8 +20,8 @@ def hand(breakers: Breakers, accused: str) -> Any:
     one: Any = object.__new__(TaskExecution)
     one._lease = SimpleNamespace(accused=accused)
     one._now = SimpleNamespace(
-        settings=SimpleNamespace(providers={"claude": None}),
-        registry=SimpleNamespace(breaker=breakers.get),
+        settings=SETTINGS,
+        health=HealthGate(SETTINGS, breakers),
     )
     return one
 

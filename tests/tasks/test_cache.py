@@ -112,7 +112,7 @@ def test_with_keys_a_digest_cannot_be_tried(monkeypatch: pytest.MonkeyPatch) -> 
 def routed(finish: FinishReason = "stop", **more: Any) -> ChainAnswer:
     completion = Completion("text", "m-1", finish, Usage(10, 5), "req", "res", **more)
     return ChainAnswer(
-        completion, Target("a", "m"), [Attempt("a", "m-1", "succeeded")], closed=True
+        completion, Target("a", "m"), [Attempt("a", "m-1", "succeeded")], admits_all=True
     )
 
 
@@ -127,7 +127,7 @@ def test_an_answer_is_found_as_it_was_kept_and_costs_nothing(waited: bool) -> No
     whole = found.completion
     assert (whole.text, whole.data, whole.tool_calls) == ("text", {"a": [1]}, (TOOL,))
     assert (whole.model, whole.finish_reason, whole.usage) == ("m-1", "tool_calls", Usage())
-    assert (found.target.provider, found.closed) == ("a", False)
+    assert (found.target.provider, found.admits_all) == ("a", False)
     (attempt,) = found.attempts
     assert attempt.as_dict() == {
         "provider": "a", "model": "m-1", "outcome": "cached", "error": None, "status": None,

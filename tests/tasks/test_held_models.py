@@ -10,12 +10,11 @@ import pytest
 from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
-from tasks.admission.passes import pair_name
-from tasks.answering.walk import ChainAnswer, NothingAvailable, route
+from tasks.admission.health import pair_name
+from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
-from tasks.ledger.attempt_recorder import AttemptRecorder
-from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step
+from tests.support.walking import Walking
 
 MISSPELT = Target("gpt", "gpt-6-lunaa")
 CHAINS = {"a": [MISSPELT, Target("claude", "m")], "b": [Target("gpt", "m")], "c": [MISSPELT]}
@@ -37,7 +36,7 @@ class House:
         self.gpt = ScriptedProvider(gpt or self._knows_one)
         self.knows = {"m"}
         providers = {"gpt": self.gpt, "claude": ScriptedProvider("hello")}
-        self.registry = Registry(self.settings, breakers, providers=providers)
+        self.walking = Walking(self.settings, breakers, providers)
 
     def _knows_one(self, request: Any) -> Any:
         if request.model not in self.knows:
@@ -45,10 +44,7 @@ class House:
         return ScriptedProvider("hi").complete(request)
 
     def route(self, role: str) -> ChainAnswer:
-        call, recorder = Call.of(role, "hi", {}), AttemptRecorder({"task_id": "t", "role": role})
-        deadline = time.monotonic() + 60
-        return route(call, self.settings.roles[role], self.registry, recorder=recorder,
-                     deadline=deadline)  # fmt: skip
+        return self.walking.walk(Call.of(role, "hi", {}), self.settings.roles[role])
 
 
 def test_a_misspelt_model_takes_the_provider_from_nobody(breakers: Breakers) -> None:
@@ -92,7 +88,7 @@ def test_a_probe_finds_out_that_the_model_is_there(breakers: Breakers) -> None:
     assert probed.target == MISSPELT
     assert probed.attempts[0].why == "first of the chain, probing whether it has recovered"
     assert breakers.get(PAIR).peek().state == "closed"
-    assert probed.closed, "whoever waits for the pair may come"
+    assert probed.admits_all, "whoever waits for the pair may come"
 
 
 def test_a_probe_that_fails_again_holds_again(breakers: Breakers) -> None:
@@ -117,7 +113,7 @@ def test_a_provider_that_refuses_takes_no_probe_of_the_pair(breakers: Breakers) 
     house = House(breakers)
     house.route("a")
     breakers.get(PAIR).half_open()
-    house.registry.breaker("gpt").open()
+    house.walking.health.breaker("gpt").open()
 
     house.route("a")
 
@@ -130,14 +126,14 @@ def test_a_role_whose_only_model_is_held_is_closed(breakers: Breakers) -> None:
     with pytest.raises(NothingAvailable):
         house.route("c")
 
-    closed_s, why = house.registry.closed_for(house.settings.roles["c"])
+    closed_s, why = house.walking.closed_for(house.settings.roles["c"])
 
     assert 50 < closed_s <= 60
     assert why == f"{PAIR} is open (ModelNotFound)"
-    assert house.registry.closed_for(house.settings.roles["b"]) == (0.0, "")
-    assert house.registry.provider_for("c") is None
-    assert not house.registry.is_closed(MISSPELT)
-    assert house.registry.is_closed(Target("gpt", "m"))
+    assert house.walking.closed_for(house.settings.roles["b"]) == (0.0, "")
+    assert house.walking.walker().available_target(house.settings.roles["c"]) is None
+    assert not house.walking.gate.look(MISSPELT).admits_all
+    assert house.walking.gate.look(Target("gpt", "m")).admits_all
 
 
 def test_another_process_hears_of_a_hold() -> None:
@@ -210,7 +206,7 @@ def test_a_report_of_a_caller_holds_the_providers_own_model(breakers: Breakers) 
     """`report_failure` knows no model but the entry's."""
     house = House(breakers)
 
-    house.registry.report_failure("gpt", errors.ModelNotFound("no"))
+    house.walking.health.report_failure("gpt", errors.ModelNotFound("no"))
 
     assert breakers.get("gpt/m").peek().state == "open"
     assert breakers.get("gpt").peek().state == "closed"

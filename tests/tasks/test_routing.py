@@ -13,11 +13,10 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.attempt import UNCOUNTED, Usage
 from breakwater.calls.call import Call
-from tasks.answering.walk import ChainAnswer, NothingAvailable, route
-from tasks.ledger.attempt_recorder import AttemptRecorder
+from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.providers.base import Completion, Request
-from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
+from tests.support.walking import Walking
 
 
 class House:
@@ -26,14 +25,12 @@ class House:
     def __init__(self, breakers: Breakers, **scripts: list[Step]) -> None:
         self.providers = {name: ScriptedProvider(*steps) for name, steps in scripts.items()}
         settings = settings_over(*scripts)
-        self.registry = Registry(settings, breakers, providers=self.providers)
+        self.walking = Walking(settings, breakers, self.providers)
         self.role = settings.roles["coder"]
 
     def route(self, options: dict[str, Any] | None = None, **given: Any) -> ChainAnswer:
         call = Call.of("coder", "hi", options or {})
-        given.setdefault("deadline", time.monotonic() + 60)
-        recorder = AttemptRecorder({"task_id": "t1", "role": "coder"})
-        return route(call, self.role, self.registry, recorder=recorder, **given)
+        return self.walking.walk(call, self.role, **given)
 
     def asked(self) -> dict[str, int]:
         return {name: len(provider.requests) for name, provider in self.providers.items()}
@@ -218,8 +215,8 @@ def test_an_answer_of_a_provider_held_back_meanwhile_opens_no_queue(breakers: Br
 
     held, free = House(breakers, a=[hold_and_answer]), House(breakers, b=["hello"])
 
-    assert not held.route().closed
-    assert free.route().closed
+    assert not held.route().admits_all
+    assert free.route().admits_all
 
 
 def test_when_nothing_can_serve_the_earliest_wait_is_told(breakers: Breakers) -> None:
@@ -375,7 +372,7 @@ def test_a_probe_that_the_deadline_cut_gives_its_place_back(breakers: Breakers) 
     """Neutral in half-open: the next probe may go out at once."""
     now = [100.0]
     house = House(breakers, a=[_times_out_after(now, 1.0)])
-    house.registry.breaker("a").half_open()
+    house.walking.health.breaker("a").half_open()
 
     with pytest.raises(errors.DeadlineExceeded):
         house.route(deadline=101.0, clock=lambda: now[0])
@@ -414,7 +411,7 @@ def test_the_call_brings_its_own_system_and_params(breakers: Breakers) -> None:
 def test_a_probe_says_that_it_is_one(breakers: Breakers) -> None:
     """The attempt that finds out whether a provider has recovered is marked."""
     house = House(breakers, a=["hello"])
-    house.registry.breaker("a").half_open()
+    house.walking.health.breaker("a").half_open()
 
     routed = house.route()
 

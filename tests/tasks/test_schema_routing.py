@@ -1,6 +1,5 @@
 """Answers that break their schema, and prompts that not every target takes: who is asked next."""
 
-import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,11 +10,11 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
 from breakwater.content import Message, Tool, ToolCall
-from tasks.answering.walk import ChainAnswer, NothingAvailable, route
-from tasks.ledger.attempt_recorder import AttemptRecorder
+from tasks.admission.health import HealthGate
+from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.providers.base import Completion, Request
-from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
+from tests.support.walking import Walking
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 GOOD, BAD = '{"n": 1}', '{"n": "CANARY-ANSWER"}'
@@ -46,10 +45,8 @@ class House:
         self, prompt: Any = "hi", options: dict[str, Any] | None = None, **given: Any
     ) -> ChainAnswer:
         call = Call.of("coder", prompt, {"schema": SCHEMA} if options is None else options)
-        given.setdefault("deadline", time.monotonic() + 60)
-        given.setdefault("recorder", AttemptRecorder({"task_id": "t1", "role": "coder"}))
-        registry = Registry(self.settings, self.breakers, providers=self.providers)
-        return route(call, self.settings.roles["coder"], registry, **given)
+        walking = Walking(self.settings, self.breakers, self.providers)
+        return walking.walk(call, self.settings.roles["coder"], **given)
 
     def asked(self) -> list[int]:
         return [len(provider.requests) for provider in self.providers.values()]
@@ -124,8 +121,8 @@ def test_after_two_violations_the_next_target_is_asked_afresh(breakers: Breakers
 def test_a_violation_is_neutral_to_the_breaker(breakers: Breakers) -> None:
     """A provider that answers is healthy; a probe that says nothing of it gives its place back."""
     house = House(breakers, a=[BAD])
-    registry = Registry(house.settings, breakers)
-    registry.breaker("a").half_open()
+    health = HealthGate(house.settings, breakers)
+    health.breaker("a").half_open()
 
     with pytest.raises(errors.SchemaViolated):
         house.route()

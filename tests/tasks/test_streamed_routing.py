@@ -10,11 +10,10 @@ from breaker import Breakers
 from breakwater import errors
 from breakwater.calls.call import Call
 from breakwater.content import Delta, TextDelta
-from tasks.answering.walk import ChainAnswer, NothingAvailable, route
-from tasks.ledger.attempt_recorder import AttemptRecorder
+from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.providers.base import Completion, Request
-from tasks.providers.registry import Registry
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
+from tests.support.walking import Walking
 
 
 class Ear:
@@ -53,11 +52,10 @@ def walk(
 ) -> ChainAnswer:
     settings = settings_over(*scripts)
     providers = {name: ScriptedProvider(step) for name, step in scripts.items()}
-    registry = Registry(settings, breakers, providers=providers)
     role = replace(settings.roles["coder"], stream_restart=restart)
-    recorder = AttemptRecorder({"task_id": "t1", "role": "coder"})
     call = Call.of("coder", "hi", {"stream": True, "schema": schema})
-    return route(call, role, registry, recorder=recorder, deadline=9e9, listener=ear)
+    walking = Walking(settings, breakers, providers)
+    return walking.walk(call, role, deadline=9e9, listener=ear)
 
 
 CUT = errors.TruncatedAnswer("the answer is cut off")

@@ -17,7 +17,6 @@ import breaker
 import breakwater
 import tasks
 import workers
-from breaker import Breakers
 from breakwater.errors import (
     AuthenticationFailed,
     BreakwaterError,
@@ -109,7 +108,7 @@ def _left_out(settings: Settings) -> Iterator[Finding]:
 def _keys(settings: Settings) -> Iterator[Finding]:
     """Ask every provider at once for what costs nothing."""
     # No breaker takes part in a check, and this client connects only when it is used.
-    registry = Registry(settings, Breakers(redis.Redis()))
+    registry = Registry(settings)
     preload(settings)  # else the SDKs' imports, all at once, count as the providers' time
     for name, result in registry.check_all(KEY_TIMEOUT_S).items():
         about = f"provider {name}"

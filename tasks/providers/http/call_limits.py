@@ -50,6 +50,8 @@ class _Terms(threading.local):
 
     before_sending: Callable[[], None] | None = None
     pace: Pace | None = None
+    attempt: tuple[str, int] | None = None
+    """The task's id and the attempt's number, by which another thread can abort the call."""
 
 
 current = _Terms()
@@ -70,3 +72,13 @@ def terms(before_sending: Callable[[], None] | None, pace: Pace | None = None) -
         yield
     finally:
         current.before_sending, current.pace = outer
+
+
+@contextmanager
+def abortable_as(task_id: str, number: int) -> Iterator[None]:
+    """Let `transport.abort_attempt` end the calls that this thread makes meanwhile."""
+    outer, current.attempt = current.attempt, (task_id, number)
+    try:
+        yield
+    finally:
+        current.attempt = outer

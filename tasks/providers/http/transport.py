@@ -68,6 +68,21 @@ def abort(thread_id: int) -> bool:
     return sum(call.abort() for call in list(_in_flight) if call.thread_id == thread_id) > 0
 
 
+def abort_attempt(task_id: str, number: int) -> bool:
+    """
+    End the call of one attempt of a task; it fails with Cancelled in the thread that makes it.
+
+    Args:
+        task_id: The task's.
+        number: The attempt's, as in `abortable_as`.
+
+    Returns:
+        Whether the call was in flight.
+    """
+    key = task_id, number
+    return sum(call.abort() for call in list(_in_flight) if call.attempt == key) > 0
+
+
 def abort_all() -> int:
     """End every call of this process; return how many were in flight."""
     return sum(call.abort() for call in list(_in_flight))
@@ -184,6 +199,7 @@ class _Call:
         self.pool = pool
         self.line = line
         self.thread_id = threading.get_ident()
+        self.attempt = current.attempt
         self.ends_at = time.monotonic() + total_s
         self.aborted = False
         self.done = False
