@@ -94,6 +94,10 @@ class Provider(Protocol):
     Built once per process, after the fork.
     """
 
+    calls_before_sending_hook: bool
+    """Whether `complete` calls `request.before_sending` itself, right before the first byte goes
+    out. If it does not, or the attribute is missing, the walk calls it before `complete`."""
+
     def complete(self, request: Request) -> Completion:
         """
         Ask the provider and wait for the whole answer.

@@ -18,6 +18,7 @@ import pytest
 from breakwater.errors import Cancelled, ConnectionFailed, ProviderError, ProviderTimeout
 from simulator.client import Simulator
 from tasks.providers.http import transport
+from tasks.providers.http.call_limits import abortable_as
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request
@@ -123,6 +124,34 @@ def test_a_call_is_ended_from_another_thread(
     assert aborted
     assert not transport.abort(ident or 0), "nothing is in flight any more"
     wait_until(lambda: simulator.in_flight(label) == 0, "the simulator sees the connection close")
+
+
+def test_one_attempt_of_a_task_is_ended_and_the_other_goes_on(
+    adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """Two attempts of one task may be out at once, each in its thread."""
+    simulator.fault(label, "hang")
+    provider = build(adapter, simulator.url(label))
+
+    def attempt(number: int) -> Any:
+        with abortable_as("task", number):
+            return provider.complete(request())
+
+    with ThreadPoolExecutor(2) as threads:
+        calls = {number: threads.submit(attempt, number) for number in (1, 2)}
+        wait_until(lambda: simulator.in_flight(label) == 2, "both calls arrive")
+
+        assert not transport.abort_attempt("task", 3)
+        assert not transport.abort_attempt("other", 1)
+        assert transport.abort_attempt("task", 2)
+
+        with pytest.raises(Cancelled, match="ended from our side"):
+            calls[2].result(180)
+        wait_until(lambda: simulator.in_flight(label) == 1, "one call is left")
+        assert not calls[1].done()
+        assert transport.abort_attempt("task", 1)
+        with pytest.raises(Cancelled):
+            calls[1].result(180)
 
 
 def test_closing_a_provider_ends_its_calls_and_refuses_more(

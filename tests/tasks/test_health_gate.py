@@ -1,14 +1,17 @@
 """The gate of health: which targets a role may call, and which reports open a breaker."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from breaker import Breakers
 from breakwater import errors
+from breakwater.calls.call import Call
 from tasks.admission.health import HealthGate
 from tasks.config import BreakerSettings, Settings, Target
-from tests.support.scripted import ScriptedProvider, settings_over
+from tasks.providers.base import Completion, Request
+from tests.support.scripted import ScriptedProvider, answer, settings_over
 from tests.support.walking import Walking
 
 
@@ -121,6 +124,25 @@ def test_a_breaker_goes_by_new_rules_and_keeps_its_state(breakers: Breakers) -> 
     assert before.breaker("a").fail_max == 2
     assert after.breaker("a").fail_max == 5
     assert before.breaker("a").current_state == "open"
+
+
+@pytest.mark.parametrize(
+    ("forced", "admits_all"), [(None, True), ("closed", True), ("open", False)]
+)
+def test_an_answer_opens_no_queue_of_a_provider_that_is_forced_open(
+    breakers: Breakers, forced: Any, admits_all: bool
+) -> None:
+    """The override came while the call was out; the queue would be parked again at once."""
+    house = walking(breakers, "a")
+    role = house.settings.roles["coder"]
+
+    def force(_: Request) -> Completion:
+        house.health.breaker("a").force(forced)
+        return answer("hi")
+
+    house.registry._injected["a"] = ScriptedProvider(force)
+
+    assert house.walk(Call.of("coder", "hi", {}), role).admits_all == admits_all
 
 
 @pytest.mark.parametrize("provider", ["a", "b"])
