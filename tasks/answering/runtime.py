@@ -1,8 +1,8 @@
 """
-What one process needs to serve tasks: settings, breakers, providers.
+The runtime of a process: all that it needs to serve tasks.
 
-Built on first use and again after a fork: a client used before a fork gave one process another
-process's answer.
+It is built on first use, and again after a fork: a client that was used before a fork gave one
+process another process's answer.
 """
 
 import os
@@ -65,24 +65,24 @@ class Runtime:
 
     @property
     def age_s(self) -> float:
-        """How long these settings have been in use."""
+        """Seconds since these settings came into use."""
         return time.monotonic() - self._made_at
 
     @classmethod
     def over(cls, settings: Settings, breakers: Breakers) -> "Runtime":
-        """Build the first one of a process."""
+        """Build the first runtime of a process."""
         store = Store(client())
-        # Connections of its own: while tasks wait for theirs, it has to renew what they hold.
+        # The keeper has its own connections: it renews leases while tasks wait for theirs.
         keeper = Keeper(Store(client()), _abort, _watch)
         return cls(Registry(settings), breakers, store, keeper, Teller(store))
 
     def renewed(self, settings: Settings) -> "Runtime":
-        """Build one for other settings; clients of which these say the same are kept."""
+        """Build a runtime for changed settings; clients whose settings are the same are kept."""
         registry = Registry(settings, before=self.registry)
         return Runtime(registry, self.breakers, self.store, self.keeper, self.teller)
 
     def close(self) -> None:
-        """Give back what is in hand and close every connection; running calls end as Cancelled."""
+        """Return unfinished deliveries, close all connections; running calls end as Cancelled."""
         self.keeper.stop()
         self.registry.close()
         self.breakers.close()
@@ -107,10 +107,11 @@ def use_settings(settings: Settings) -> None:
 
 def change_settings(settings: Settings, content: bytes) -> None:
     """
-    Serve with other settings from now on, in this process and in the children of a prefork.
+    Serve with changed settings from now on, in this process and in the children of a prefork.
 
     Args:
-        content: What the roles file held from which they were made.
+        settings: The new settings.
+        content: The bytes of the roles file from which they were made.
     """
     with _lock:
         _change(settings)
@@ -139,14 +140,14 @@ def runtime() -> Runtime:
 
 
 def _handed_over(content: bytes) -> Runtime:
-    """Change, in a child, to what its parent has accepted."""
+    """Change, in a child, to the roles file that its parent has accepted."""
     from tasks.config import roles_file  # noqa: PLC0415 - as above
 
     with _lock:
         now = _built[os.getpid()]
         try:
             settings = roles_file.check(content, Path(now.settings.source), os.environ)
-        except ConfigError as error:  # a module of the user's that has changed since
+        except ConfigError as error:  # a user's module that has changed since
             _log.warning("roles.refused", faults=error.details["faults"])
             return now
         return _change(settings)
@@ -155,8 +156,8 @@ def _handed_over(content: bytes) -> Runtime:
 def _change(settings: Settings) -> Runtime:
     global _settings
     before = _built[os.getpid()]
-    gone = {*before.settings.removed, *before.settings.roles} - settings.roles.keys()
-    now = before.renewed(replace(settings, removed=frozenset(gone)))
+    removed = {*before.settings.removed, *before.settings.roles} - settings.roles.keys()
+    now = before.renewed(replace(settings, removed=frozenset(removed)))
     _settings, _built[os.getpid()] = now.settings, now
     serve(now.settings)
     return now
@@ -167,7 +168,7 @@ def _watch(queues: list[str], within_s: float) -> None:
 
 
 def _restart() -> None:
-    global _lock  # noqa: PLW0603 - whoever held it is not in this child
+    global _lock  # noqa: PLW0603 - the thread that held the lock is not in this child
     _lock = threading.Lock()
 
 

@@ -79,7 +79,7 @@ class Services:
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that costs a walk 2 µs
 class TrialContext:
     """What all trials of one walk share."""
 
@@ -186,9 +186,9 @@ class Trial:
             raise DeadlineExceeded(
                 f"the deadline of the task passed before {self.target.provider!r} could be asked"
             )
-        request = self._request()
+        ask = Ask(context.task_id, context.call, context.role, self.target, self._estimate)
         try:
-            permit = context.services.gate.admit(self._ask(request))
+            permit = context.services.gate.admit(ask)
         except Refused as refusal:
             context.reject(self._place, self.target, refusal.error, refusal.why)
             raise
@@ -198,16 +198,12 @@ class Trial:
         begun = context.attempt(self._place, self.target, "WorkerLost", why)
         self._begun = begun
         with tracing.now().calling(context.provider(self.target), begun):
-            return self._complete(permit, request)
+            return self._complete(permit)
 
-    def _ask(self, request: Request) -> Ask:
-        context = self._context
-        estimator = partial(self._estimate, request)
-        return Ask(context.task_id, context.call, context.role, self.target, estimator)
-
-    def _estimate(self, request: Request) -> Estimate:
+    def _estimate(self) -> Estimate:
+        """Estimate the call of the request that would go out; for gates that read it."""
         prices, now_ms = self._context.services.prices, self._context.recorder.now_ms()
-        return estimate(request, self.target.provider, prices, now_ms)
+        return estimate(self._request(), self.target.provider, prices, now_ms)
 
     def _request(self) -> Request:
         context, call, role = self._context, self._context.call, self._context.role
@@ -243,10 +239,10 @@ class Trial:
             self._first_token_at = self._clock()
         listener.delta(delta)
 
-    def _complete(self, permit: Pass, request: Request) -> Completion:
+    def _complete(self, permit: Pass) -> Completion:
         self._started = self._clock()
         try:
-            completion = self._checked(self._send(request))
+            completion = self._checked(self._send())
         except ProviderError as error:
             self._fail(permit, error)
         except BaseException as error:
@@ -255,11 +251,8 @@ class Trial:
         self._succeed(permit, completion)
         return completion
 
-    def _send(self, request: Request) -> Completion:
-        context = self._context
-        left_s = context.deadline - self._started
-        if left_s < request.timeout_s:  # admission took its time
-            request = replace(request, timeout_s=left_s)
+    def _send(self) -> Completion:
+        context, request = self._context, self._request()
         provider = context.services.registry.provider(self.target.provider)
         if not getattr(provider, "calls_before_sending_hook", False):  # an adapter without it
             request.before_sending()
@@ -281,14 +274,18 @@ class Trial:
         context = self._context
         cost = context.cost(self.attempt, completion.usage, completion.model)
         self.admits_all = permit.settle(Outcome(None, completion.usage, cost))
+        latency_ms, first_token_ms = self._times_ms()
         attempt = replace(
-            self._ended(), model=completion.model, outcome="succeeded", error=None,
+            self.attempt, model=completion.model, outcome="succeeded", error=None,
+            latency_ms=latency_ms, first_token_ms=first_token_ms,
             request_id=completion.request_id, usage=completion.usage, cost=cost,
         )  # fmt: skip
         context.record(self.target, attempt, completion)
 
     def _fail(self, permit: Pass, error: ProviderError) -> NoReturn:
-        attempt, usage, cost = self._ended(), None, None
+        latency_ms, first_token_ms = self._times_ms()
+        attempt = replace(self.attempt, latency_ms=latency_ms, first_token_ms=first_token_ms)
+        usage, cost = None, None
         if error.usage:
             answered_by = [self.violation.completion.model] if self.violation else []
             usage = Usage(**error.usage)
@@ -332,10 +329,9 @@ class Trial:
             return f"{WORDS_AFTER}{error}"
         return ""
 
-    def _ended(self) -> Attempt:
-        """Return the attempt with the times of its call, which is over."""
-        first_token_ms = None
-        if self._first_token_at is not None:
-            first_token_ms = round((self._first_token_at - self._started) * 1000)
+    def _times_ms(self) -> tuple[int, int | None]:
+        """Return how long the call took, and how long to its first delta; None without one."""
         latency_ms = round((self._clock() - self._started) * 1000)
-        return replace(self.attempt, latency_ms=latency_ms, first_token_ms=first_token_ms)
+        if self._first_token_at is None:
+            return latency_ms, None
+        return latency_ms, round((self._first_token_at - self._started) * 1000)

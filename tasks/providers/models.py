@@ -1,4 +1,4 @@
-"""The models of the chains, compared with what a provider lists."""
+"""Compare the models of the chains with the list of a provider."""
 
 from collections.abc import Collection
 
@@ -7,26 +7,30 @@ from tasks.config import Settings
 
 def unlisted(settings: Settings, provider: str, known: Collection[str]) -> dict[str, list[str]]:
     """
-    Find the models that roles ask of a provider and that it does not list.
+    Find the models that roles ask of a provider and that the provider does not list.
 
     Args:
-        known: The provider's list; an empty one says nothing.
+        settings: Have the roles and their chains.
+        provider: Its name.
+        known: The models that it lists; an empty list proves nothing.
 
     Returns:
         By model, the roles whose chains name it.
     """
+    if not known:
+        return {}
     roles = list(settings.roles.values())
     if settings.serves_any_role:
         roles.append(settings.role("any"))
-    found: dict[str, list[str]] = {}
-    for role in roles if known else ():
+    roles_by_model: dict[str, list[str]] = {}
+    for role in roles:
         for target in role.chain:
             if target.provider == provider and not is_listed(target.model, known):
-                found.setdefault(target.model, []).append(role.name)
-    return found
+                roles_by_model.setdefault(target.model, []).append(role.name)
+    return roles_by_model
 
 
 def is_listed(model: str, known: Collection[str]) -> bool:
-    """Tell whether a list has a model; Ollama adds `:latest`, OpenRouter leaves out `:free`."""
+    """Return whether a list has a model; Ollama adds `:latest`, OpenRouter leaves out `:free`."""
     names = (model, f"{model}:latest", model.removeprefix("models/"), model.rpartition(":")[0])
     return any(name in known for name in names)

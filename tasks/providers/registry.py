@@ -1,9 +1,9 @@
 """
-Who can be asked: the configured providers, built when first needed, and their breakers.
+The configured providers, each built when it is first needed.
 
-An adapter's module imports its vendor's SDK (0.3 to 0.7 s, 40 to 66 MB), so only those configured
-are imported, and a provider is built in the process that uses it: a client used before a fork gave
-one process another process's answer.
+An adapter's module imports its vendor's SDK (0.3 to 0.7 s, 40 to 66 MB), so only the configured
+ones are imported. A provider is built in the process that uses it: a client that was used before a
+fork gave one process another process's answer.
 """
 
 import os
@@ -40,9 +40,9 @@ class Client:
     """
     One provider, built on first use, once per process.
 
-    Registries of one worker share it for as long as the roles file says the same of it. It is
-    closed when the last of them is gone, and that is when the last task that began with it is done:
-    Python counts them.
+    The registries of one worker share a client as long as its entry in the roles file is the same.
+    It is closed when the last of these registries is gone, which is when the last task that began
+    with one of them is done: Python counts the references.
     """
 
     def __init__(self, settings: ProviderSettings) -> None:
@@ -68,7 +68,7 @@ class Client:
         return self._built[pid]
 
     def is_built(self) -> bool:
-        """Tell whether this process has built it."""
+        """Return whether this process has built it."""
         return os.getpid() in self._built
 
     def _build(self) -> Provider:
@@ -76,8 +76,10 @@ class Client:
             raise HostFault(str(self._fault[1]))
         try:
             return _adapter(self.settings.adapter)(self.settings)
-        except Exception as error:  # noqa: BLE001 - an SDK, or somebody's own, may raise anything
-            fault = error if isinstance(error, HostFault) else not_built(error)
+        except HostFault as error:
+            fault = error
+        except Exception as error:  # noqa: BLE001 - an SDK or a user's adapter may raise anything
+            fault = not_built(error)
         named = HostFault(f"{self.settings.name}: {fault}")
         self._fault = time.monotonic() + REBUILD_S, named
         _log.error("provider.not_built", provider=self.settings.name, fault=str(named))
@@ -88,7 +90,7 @@ class Client:
         _close(self._built)
 
     def serves(self, settings: ProviderSettings) -> bool:
-        """Tell whether it would be built alike; the breaker's rules are none of its."""
+        """Return whether these settings build the same client, whatever the breaker's rules."""
         return replace(self.settings, breaker=settings.breaker) == settings
 
 
@@ -102,9 +104,10 @@ class Registry:
     The providers of one roles file.
 
     Args:
-        providers: Used instead of building one's own, by name: a fake, or a client the caller has
-            already. They are the caller's to close.
-        before: The registry that this one takes the place of.
+        settings: Have the entries of the providers.
+        providers: By name, used instead of built ones: fakes, or clients that the caller has. The
+            caller closes them.
+        before: The registry that this one replaces; clients with the same settings are kept.
     """
 
     def __init__(
@@ -115,14 +118,21 @@ class Registry:
     ) -> None:
         self.settings = settings
         self._injected = dict(providers or {})
-        known: Mapping[str, Client] = before._clients if before else {}
-        self._clients: dict[str, Client] = {
-            name: known[name] if name in known and known[name].serves(own) else Client(own)
-            for name, own in settings.providers.items()
-        }
+        self._clients = {name: Client(entry) for name, entry in settings.providers.items()}
+        if before:
+            self._clients |= {
+                name: client
+                for name, client in before._clients.items()
+                if name in self._clients and client.serves(settings.providers[name])
+            }
 
     def provider(self, name: str) -> Provider:
-        """Return the provider of this name; built on first use, once per process."""
+        """
+        Return the provider of this name; it is built on first use, once per process.
+
+        Raises:
+            HostFault: It cannot be built on this host.
+        """
         if name in self._injected:
             return self._injected[name]
         return self._clients[name].get()
@@ -132,18 +142,18 @@ class Registry:
         Prove every provider's key and address at once, for `breakwater doctor`.
 
         Returns:
-            By provider, one line on what was found, or the error.
+            By provider, the line that its check returned, or the error.
         """
         late = ProviderTimeout(f"no answer within {timeout_s:g} s")
-        found: dict[str, str | BreakwaterError] = dict.fromkeys(self.settings.providers, late)
+        results: dict[str, str | BreakwaterError] = dict.fromkeys(self.settings.providers, late)
 
         def check(name: str) -> None:
             try:
-                found[name] = self.provider(name).check()
+                results[name] = self.provider(name).check()
             except BreakwaterError as error:
-                found[name] = error
-            except Exception as error:  # noqa: BLE001 - somebody's own adapter may raise anything
-                found[name] = ProviderError(f"its adapter failed ({type(error).__name__})")
+                results[name] = error
+            except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything
+                results[name] = ProviderError(f"its adapter failed ({type(error).__name__})")
 
         # Daemons, so that a check that hangs does not keep the command from ending.
         checks = [
@@ -155,15 +165,15 @@ class Registry:
             thread.start()
         for thread in checks:
             thread.join(max(0.0, ends_at - time.monotonic()))
-        return dict(found)
+        return dict(results)
 
     def unlisted(self, name: str) -> dict[str, tuple[list[str], str]]:
         """
         Find the models of the chains that a provider does not list, after `check_all`.
 
         Returns:
-            By model, the roles that name it, and a hint at the nearest one that is listed. Nothing
-            for a provider without a list.
+            By model, the roles that name it, and a hint at the nearest listed model. Empty for a
+            provider without a list.
         """
         if name not in self._injected and not self._clients[name].is_built():
             return {}
@@ -177,8 +187,8 @@ class Registry:
         """
         Build every provider now, which takes up to half a second each.
 
-        Built by the first call that is let through, they would have a whole pool of calls let
-        through before the first of them can fail.
+        If the first admitted call built its provider, a whole pool of calls would be admitted
+        before the first of them could fail.
         """
         for name in self.settings.providers:
             with suppress(HostFault):  # logged; its tasks go on to their next targets
@@ -194,12 +204,12 @@ def preload(settings: Settings) -> None:
     """
     Import the SDKs of the configured adapters, in the parent of a prefork.
 
-    One that cannot be imported is logged, and is a fault of this host when it is asked.
+    An SDK that cannot be imported is logged; a call of its provider raises `HostFault`.
     """
     for provider in settings.providers.values():
         try:
             _adapter(provider.adapter)
-        except Exception as error:  # noqa: BLE001 - somebody's own module may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's module may raise anything
             fault = str(not_built(error))
             _log.error("provider.not_imported", provider=provider.name, fault=fault)
 

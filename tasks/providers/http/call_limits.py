@@ -74,11 +74,18 @@ def terms(before_sending: Callable[[], None] | None, pace: Pace | None = None) -
         current.before_sending, current.pace = outer
 
 
-@contextmanager
-def abortable_as(task_id: str, number: int) -> Iterator[None]:
-    """Let `transport.abort_attempt` end the calls that this thread makes meanwhile."""
-    outer, current.attempt = current.attempt, (task_id, number)
-    try:
-        yield
-    finally:
-        current.attempt = outer
+class abortable_as:  # noqa: N801 - a context manager; a generator would cost each call 1 µs more
+    """Let `transport.abort_attempt` end the calls that this thread makes within."""
+
+    __slots__ = ("_attempt", "_outer")
+
+    def __init__(self, task_id: str, number: int) -> None:
+        self._attempt = task_id, number
+
+    def __enter__(self) -> None:
+        """Name the attempt."""
+        self._outer, current.attempt = current.attempt, self._attempt
+
+    def __exit__(self, *_: object) -> None:
+        """Return to the name of before."""
+        current.attempt = self._outer
