@@ -3,10 +3,9 @@ What a call may use, guessed before it is made: for gates that limit tokens or m
 
 No tokenizer: each vendor has another one, and gates correct the guess when the call has ended.
 
-Sources: OpenAI's help page "What are tokens and how to count them" (a token is about 4 characters
-of English); the OpenAI cookbook's "How to count tokens with tiktoken" (some tokens frame each
-message); Anthropic's documentation, "Vision" (an image of usual size takes up to about 1,600
-tokens) and "PDF support" (a page takes 1,500 to 3,000); all read in November 2026.
+Source of the characters per token: OpenAI's help page "What are tokens and how to count them" and
+Google's "Understand and count tokens" (4 characters of English each). The other figures are rough
+assumptions of ours.
 """
 
 import json
@@ -19,7 +18,7 @@ from tasks.ledger.prices import PriceList
 from tasks.providers.base import Request
 
 CHARS_PER_TOKEN = 4
-"""Of ASCII text. Any other character counts as a token: those of CJK scripts are about one each."""
+"""Of ASCII text. Any other character counts as one token."""
 MESSAGE_TOKENS = 4
 """The frame of a message: its role, its beginning and its end."""
 MEDIA_TOKENS = {"image": 1_600, "document": 3_000}
