@@ -42,7 +42,7 @@ def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None
     return _served
 
 
-def serve(names: frozenset[str] | None) -> None:
+def set_served_roles(names: frozenset[str] | None) -> None:
     """Add a worker's roles to what `role_names` returns in this process; None: it has none."""
     global _served  # noqa: PLW0603 - one worker a process
     _served = names

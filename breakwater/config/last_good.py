@@ -17,7 +17,7 @@ from breakwater.errors import ConfigError
 
 T = TypeVar("T")
 
-KEPT_S = 60.0
+REMOVAL_GRACE_S = 60.0
 """How long what has gone from the file is still known: the file may be half written."""
 
 _log = logging.getLogger("breakwater")
@@ -48,7 +48,7 @@ class LastGood:
         self, path: Path, what: Hashable, read: Callable[[], Mapping[str, T] | None]
     ) -> Mapping[str, T] | None:
         """
-        Return a part of a file, with those entries that have gone less than KEPT_S ago.
+        Return a part of a file, with those entries that have gone less than REMOVAL_GRACE_S ago.
 
         Args:
             path: The file; it is read again only when it has changed.
@@ -63,7 +63,7 @@ class LastGood:
             known = self._readings[path, what] = self._again(known, now, read)
         if not known.gone:
             return known.found
-        since = self._clock() - KEPT_S
+        since = self._clock() - REMOVAL_GRACE_S
         gone = {name: value for name, (value, at) in known.gone.items() if at > since}
         return {**gone, **(known.found or {})} if gone else known.found
 

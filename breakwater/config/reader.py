@@ -14,7 +14,7 @@ from breakwater.errors import nearest
 TEXT = text("a text", lambda _: True)
 
 
-class Checker:
+class NodeReader:
     """Reads nodes, and tells the faults; `where` is the path of keys to a node."""
 
     def __init__(self, faults: Faults) -> None:

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, Reject
 from breakwater import roles
 from breakwater.calls.call import MAX_BYTES, Call, bind
 from breakwater.calls.value_types import NAME
-from breakwater.config.last_good import KEPT_S
+from breakwater.config.last_good import REMOVAL_GRACE_S
 from breakwater.errors import (
     BadTask,
     BreakwaterError,
@@ -192,14 +192,14 @@ class TaskExecution:
             return
         self._lease.ensure_begun()
         lease, task_id = self._lease, self._task.request.id
-        self._stream = Writer(self._now.teller, task_id, lease.fence, lease.told)
-        if lease.telling and not role.stream_restart:
+        self._stream = Writer(self._now.stream_sender, task_id, lease.fence, lease.batches_sent)
+        if lease.mid_answer and not role.stream_restart:
             raise WorkerLost(
                 f"its worker was lost in the middle of its stream, and role {role.name!r} does not "
                 f"begin one anew (stream_restart)",
                 {"attempts": self._attempts},
             )
-        if lease.telling:
+        if lease.mid_answer:
             self._stream.restart("", WorkerLost.__name__)
 
     def _shared(self, call: Call, role: Role) -> ChainAnswer | None:
@@ -377,7 +377,9 @@ class TaskExecution:
         if not self._lease or role in settings.roles or settings.serves_any_role:
             return False
         came_by = (self._task.request.properties or {}).get(TAKEN_FROM)
-        if role in settings.removed and (came_by == queue_of(role) or self._now.age_s < KEPT_S):
+        if role in settings.removed and (
+            came_by == queue_of(role) or self._now.age_s < REMOVAL_GRACE_S
+        ):
             return True
         others = roles.published(roles.FRESH_S)
         return bool(others and role in others.roles)

@@ -21,15 +21,15 @@ from tasks.admission.gate import Gates
 from tasks.admission.health import HealthGate
 from tasks.admission.parking import Parking
 from tasks.answering.walk import ChainWalker
-from tasks.config import Settings, load_settings, serve
+from tasks.config import Settings, load_settings, set_served_roles
 from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import Store
 from tasks.ledger.prices import PriceList
 from tasks.providers.registry import Registry
-from tasks.streaming.writer import Teller
+from tasks.streaming.writer import StreamSender
 
 if TYPE_CHECKING:
-    from tasks.config.shared_page import Handover
+    from tasks.config.shared_page import SharedPage
 
 
 _log = structlog.get_logger("breakwater")
@@ -45,18 +45,23 @@ class Runtime:
     Settings, gates, providers and deliveries, wired together.
 
     A task keeps the runtime with which it begins. Changed settings make another runtime over the
-    same breakers, the same keeper and the same teller.
+    same breakers, the same keeper and the same stream sender.
     """
 
     def __init__(
-        self, registry: Registry, breakers: Breakers, store: Store, keeper: Keeper, teller: Teller
+        self,
+        registry: Registry,
+        breakers: Breakers,
+        store: Store,
+        keeper: Keeper,
+        stream_sender: StreamSender,
     ) -> None:
         self.settings = registry.settings
         self.registry = registry
         self.breakers = breakers
         self.store = store
         self.keeper = keeper
-        self.teller = teller
+        self.stream_sender = stream_sender
         self.health = HealthGate(registry.settings, breakers)
         gate = build_gate(self.health)
         self.walker = ChainWalker(registry, gate, PriceList(registry.settings))
@@ -74,12 +79,12 @@ class Runtime:
         store = Store(client())
         # The keeper has its own connections: it renews leases while tasks wait for theirs.
         keeper = Keeper(Store(client()), _abort, _watch)
-        return cls(Registry(settings), breakers, store, keeper, Teller(store))
+        return cls(Registry(settings), breakers, store, keeper, StreamSender(store))
 
     def renewed(self, settings: Settings) -> "Runtime":
         """Build a runtime for changed settings; clients whose settings are the same are kept."""
         registry = Registry(settings, before=self.registry)
-        return Runtime(registry, self.breakers, self.store, self.keeper, self.teller)
+        return Runtime(registry, self.breakers, self.store, self.keeper, self.stream_sender)
 
     def close(self) -> None:
         """Return unfinished deliveries, close all connections; running calls end as Cancelled."""
@@ -93,16 +98,16 @@ class Runtime:
 _lock = threading.Lock()
 _built: dict[int, Runtime] = {}  # by pid, so that a child never uses its parent's
 _settings: Settings | None = None
-_handover: "Handover | None" = None
+_shared_page: "SharedPage | None" = None
 
 
 def use_settings(settings: Settings) -> None:
     """Serve with these settings; the worker checks them once at start, before any fork."""
-    global _settings, _handover
-    from tasks.config.shared_page import Handover  # noqa: PLC0415 - commands read no roles file
+    global _settings, _shared_page
+    from tasks.config.shared_page import SharedPage  # noqa: PLC0415 - commands read no roles file
 
-    _settings, _handover = settings, Handover()
-    serve(settings)
+    _settings, _shared_page = settings, SharedPage()
+    set_served_roles(settings)
 
 
 def change_settings(settings: Settings, content: bytes) -> None:
@@ -115,8 +120,8 @@ def change_settings(settings: Settings, content: bytes) -> None:
     """
     with _lock:
         _change(settings)
-        if _handover:
-            _handover.lay_down(content)
+        if _shared_page:
+            _shared_page.publish(content)
 
 
 def runtime() -> Runtime:
@@ -127,8 +132,8 @@ def runtime() -> Runtime:
         ConfigError: There are no valid settings.
     """
     if (built := _built.get(os.getpid())) is not None:
-        if _handover and (content := _handover.newer(built.settings.version)):
-            return _handed_over(content)
+        if _shared_page and (content := _shared_page.newer(built.settings.version)):
+            return _adopt_published(content)
         return built
     with _lock:
         pid = os.getpid()
@@ -139,7 +144,7 @@ def runtime() -> Runtime:
         return _built[pid]
 
 
-def _handed_over(content: bytes) -> Runtime:
+def _adopt_published(content: bytes) -> Runtime:
     """Change, in a child, to the roles file that its parent has accepted."""
     from tasks.config import roles_file  # noqa: PLC0415 - as above
 
@@ -159,7 +164,7 @@ def _change(settings: Settings) -> Runtime:
     removed = {*before.settings.removed, *before.settings.roles} - settings.roles.keys()
     now = before.renewed(replace(settings, removed=frozenset(removed)))
     _settings, _built[os.getpid()] = now.settings, now
-    serve(now.settings)
+    set_served_roles(now.settings)
     return now
 
 
@@ -185,4 +190,4 @@ def close() -> None:
     """Close this process's runtime, if it has one."""
     if (built := _built.pop(os.getpid(), None)) is not None:
         built.close()
-    serve(None)
+    set_served_roles(None)

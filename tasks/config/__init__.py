@@ -28,7 +28,7 @@ __all__ = [
     "Target",
     "Timeout",
     "load_settings",
-    "serve",
+    "set_served_roles",
 ]
 
 # YAML and pydantic cost 60 ms: the functions that need
@@ -52,9 +52,9 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return roles_file.read(path, environ)
 
 
-def serve(settings: Settings | None) -> None:
+def set_served_roles(settings: Settings | None) -> None:
     """Know a worker's own roles from now on, in this process and its children; None: it ends."""
     known = settings and not settings.serves_any_role
-    breakwater.config.serve(
+    breakwater.config.set_served_roles(
         frozenset(settings.roles) | settings.removed if settings and known else None
     )

@@ -9,7 +9,7 @@ from tasks.config.settings import Settings
 def to_publish(settings: Settings) -> str:
     """Write the roles of a worker, as JSON."""
     roles = {
-        name: {} if role.drop_params else settings.untaken(role, PARAMS)
+        name: {} if role.drop_params else settings.unsupported_params(role, PARAMS)
         for name, role in settings.roles.items()
     }
     return json.dumps({"roles": roles, "any": settings.serves_any_role})

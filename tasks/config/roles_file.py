@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from breakwater.calls.params import NOT_TAKEN, PARAMS
 from breakwater.calls.value_types import FLAG, NAME, number, seconds, some_of, whole
 from breakwater.config.document import BROKEN, Faults, Node, Unset, parse, read_bytes
-from breakwater.config.reader import TEXT, Checker, at, nearest_to
+from breakwater.config.reader import TEXT, NodeReader, at, nearest_to
 from breakwater.workflows.section import definitions
 from tasks.config import unsupported_params
 from tasks.config.endpoint import API_KEY, BASE_URL
@@ -119,7 +119,7 @@ class _Link(NamedTuple):
     to: Target | str
 
 
-class _RolesFile(Checker):
+class _RolesFile(NodeReader):
     """The tree of one roles file."""
 
     def settings(self, root: Node, source: str, version: str) -> Settings:

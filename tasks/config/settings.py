@@ -168,7 +168,7 @@ class Settings:
         provider = self.providers[target.provider]
         return {**self.params, **provider.params, **role.params, **call_params}
 
-    def untaken(self, role: Role, params: Iterable[str]) -> dict[str, str]:
+    def unsupported_params(self, role: Role, params: Iterable[str]) -> dict[str, str]:
         """Say of parameters which target of the role does not take them, and why."""
         found: dict[str, str] = {}
         for target in role.chain:
@@ -184,10 +184,10 @@ class Settings:
         Raises:
             InvalidOption: Naming each such parameter and a provider that does not take it.
         """
-        if role.drop_params or not (untaken := self.untaken(role, params)):
+        if role.drop_params or not (unsupported_params := self.unsupported_params(role, params)):
             return
         faults = [
             f"params.{name}: {why}; leave it out, or set drop_params: true for role {role.name!r}"
-            for name, why in sorted(untaken.items())
+            for name, why in sorted(unsupported_params.items())
         ]
         raise InvalidOption("; ".join(faults), {"faults": faults})

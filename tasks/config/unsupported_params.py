@@ -21,6 +21,6 @@ def check(settings: Settings, top: Mapping[str, Node], faults: Faults) -> None:
             params = entries["params"].value if "params" in entries else None
             if not isinstance(params, dict):
                 continue
-            for name, why in settings.untaken(role, params).items():
+            for name, why in settings.unsupported_params(role, params).items():
                 what = f"{why}; remove it here, or let role {role.name!r} drop it (drop_params)"
                 faults.add(params[name].line, f"{where}.{name}", what)

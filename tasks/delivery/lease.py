@@ -82,8 +82,8 @@ class Lease:
         enqueued_ms: When it was enqueued, or given a second life; None if only its message knows.
         numbered: How many attempts have a number.
         fence: Of this delivery.
-        told: How many batches were told on its stream.
-        telling: Whether the last of them was of an answer that did not come to its end.
+        batches_sent: How many batches were told on its stream.
+        mid_answer: Whether the last of them was of an answer that did not come to its end.
         waited: It has waited for the answer to another task's call.
         keep_s: How long its answer is kept for the same calls, which wait for it; 0: it is not.
     """
@@ -120,8 +120,8 @@ class Lease:
             if "accused" in fields:
                 self.accused = call["provider"]  # the last one
         self.numbered = int(fields.get("numbered", 0))
-        self.told = int(fields.get("told", 0))
-        self.telling = fields.get("telling") == "1"
+        self.batches_sent = int(fields.get("told", 0))
+        self.mid_answer = fields.get("telling") == "1"
         self.waited = "aside" in fields
 
     @property

@@ -21,13 +21,13 @@ from breakwater.messaging.names import RESULT
 from breakwater.redis.encryption import seal
 from tasks.delivery.store import Store
 
-BATCH_S = 0.02
+BATCH_INTERVAL_S = 0.02
 """Deltas that come within this go out together."""
-AWAY_S = 0.2
+REDIS_RETRY_S = 0.2
 """How long Redis is left alone when it has not answered."""
-FINISH_S = 5.0
+FINISH_TIMEOUT_S = 5.0
 """How long a task that is done waits for its last deltas to be out."""
-LIVES_MS = 3_600_000
+STREAM_TTL_MS = 3_600_000
 """How long a stream is kept after the last thing that was told."""
 
 _log = structlog.get_logger("breakwater")
@@ -40,17 +40,17 @@ class Writer:
     The stream of one task, while this process runs it.
 
     Args:
-        teller: Sends what is written.
+        sender: Sends what is written.
         task_id: The task's.
         fence: Of this delivery; whoever has an older one is not heard.
-        told: How many batches the task's earlier deliveries have sent.
+        batches_sent: How many batches the task's earlier deliveries have sent.
     """
 
-    def __init__(self, teller: "Teller", task_id: str, fence: str, told: int) -> None:
-        self._teller = teller
+    def __init__(self, sender: "StreamSender", task_id: str, fence: str, batches_sent: int) -> None:
+        self._sender = sender
         self.task_id = task_id
         self.fence = fence
-        self._number = told
+        self._number = batches_sent
         self._lock = threading.Lock()
         self._events: list[tuple[str, dict[str, object]]] = []
         self._unsent: Batch | None = None  # until Redis has said that it has it
@@ -75,18 +75,18 @@ class Writer:
             if self._size > MAX_BYTES:  # and so is the result, which is refused
                 self._is_full = True
                 self._events.clear()
-        self._teller.has_news(self, at_once=first)
+        self._sender.wake(self, at_once=first)
 
     def restart(self, provider: str, error: str) -> None:
         """Take back what was told of this answer, if it was."""
         with self._lock:
             self.has_begun, self._size, self._is_full = False, 0, False
             self._events = [(RESTART, {"provider": provider, "error": error})]
-        self._teller.has_news(self, at_once=True)
+        self._sender.wake(self, at_once=True)
 
     def finish(self) -> None:
         """Wait until all is out, or Redis has had its time: who reads sees it in the result."""
-        if not self._empty.wait(FINISH_S):
+        if not self._empty.wait(FINISH_TIMEOUT_S):
             _log.warning("stream.unfinished", task_id=self.task_id)
         self._is_over = True
 
@@ -102,15 +102,15 @@ class Writer:
                 return None
             return self._unsent
 
-    def sent(self, *, is_heard: bool) -> None:
+    def sent(self, *, is_current: bool) -> None:
         """Note that a batch has arrived; nobody listens to a delivery that is too late."""
         with self._lock:
             self._unsent = None
-            self._is_over = self._is_over or not is_heard
+            self._is_over = self._is_over or not is_current
             if not self._events or self._is_over:
                 self._empty.set()
                 return
-        self._teller.has_news(self)
+        self._sender.wake(self)
 
     def is_dirty(self) -> None:
         """Note that there is something to send."""
@@ -125,7 +125,7 @@ class Writer:
             self._events.append((TEXT, {"text": text}))
 
 
-class Teller:
+class StreamSender:
     """
     The thread that sends what all tasks of the process write.
 
@@ -142,13 +142,13 @@ class Teller:
         self._at_once = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def has_news(self, writer: Writer, *, at_once: bool = False) -> None:
+    def wake(self, writer: Writer, *, at_once: bool = False) -> None:
         """Send what was written, soon or at once."""
         with self._lock:
             writer.is_dirty()
             self._dirty.add(writer)
             if self._thread is None:
-                self._thread = threads.start(self._run, "teller")
+                self._thread = threads.start(self._run, "sender")
         if at_once:
             self._at_once.set()
         self._wake.set()
@@ -157,7 +157,7 @@ class Teller:
         while True:
             self._wake.wait()
             self._wake.clear()
-            self._at_once.wait(BATCH_S)
+            self._at_once.wait(BATCH_INTERVAL_S)
             self._at_once.clear()
             with self._lock:
                 due, self._dirty = self._dirty, set()
@@ -166,9 +166,9 @@ class Teller:
             except Exception as fault:  # noqa: BLE001 - whatever it is, others have to be heard
                 if not isinstance(fault, RedisError):
                     _log.exception("stream.fault")
-                time.sleep(AWAY_S)
+                time.sleep(REDIS_RETRY_S)
                 for writer in due:
-                    self.has_news(writer)
+                    self.wake(writer)
 
     def _send(self, batches: list[tuple[Writer, Batch]]) -> None:
         if not batches:
@@ -177,14 +177,14 @@ class Teller:
         for writer, (number, words) in batches:
             task_id = writer.task_id
             keys = f"task:{task_id}", stream_key(task_id), RESULT + task_id
-            pipe.evalsha(self._script.sha, 3, *keys, writer.fence, number, LIVES_MS, *words)
+            pipe.evalsha(self._script.sha, 3, *keys, writer.fence, number, STREAM_TTL_MS, *words)
         refused: Exception | None = None
         for (writer, _), told in zip(batches, pipe.execute(raise_on_error=False), strict=True):
             if isinstance(told, Exception):
                 refused = told
-                self.has_news(writer)
+                self.wake(writer)
             else:
-                writer.sent(is_heard=told == 1)
+                writer.sent(is_current=told == 1)
         if isinstance(refused, NoScriptError):  # Redis was restarted
             self._store.client.script_load(self._script.script)
         elif refused:

@@ -14,7 +14,7 @@ from breakwater.messaging.names import RESULT
 from breakwater.redis.connection import client
 from tasks import app
 from tasks.delivery.store import Store
-from tasks.streaming.writer import Teller, Writer
+from tasks.streaming.writer import StreamSender, Writer
 
 QUEUE = "role.coder"
 
@@ -27,7 +27,7 @@ class Told:
         self.redis: Any = redis.Redis.from_url(url)
         self.client = client(through or url)
         self.store = Store(self.client)
-        self.teller = Teller(self.store)
+        self.sender = StreamSender(self.store)
         self.takes = 0
 
     def begin(self) -> Writer:
@@ -38,7 +38,7 @@ class Told:
         begun = self.store.begin(self.task_id, self.tag)
         self.task = dict(begun.task)
         self.fence = begun.fence
-        return Writer(self.teller, self.task_id, begun.fence, int(self.task.get("told", 0)))
+        return Writer(self.sender, self.task_id, begun.fence, int(self.task.get("told", 0)))
 
     def lose(self) -> None:
         """Lose the delivery, as if its worker was killed."""

@@ -111,7 +111,7 @@ def test_a_reader_goes_on_where_it_stopped(told: Told) -> None:
     writer.delta(TextDelta("one "))
     writer.finish()
     first = next(iter(stream("t")))
-    again = Writer(told.teller, "t", told.fence, int(told.redis.hget("task:t", "told")))
+    again = Writer(told.sender, "t", told.fence, int(told.redis.hget("task:t", "told")))
     again.delta(TextDelta("two"))
     again.finish()
     told.settle("one two")
@@ -163,7 +163,7 @@ def test_an_older_delivery_is_not_heard(told: Told) -> None:
     writer.delta(TextDelta("new"))
     writer.finish()
 
-    woken = Writer(told.teller, "t", older, 100)
+    woken = Writer(told.sender, "t", older, 100)
     woken.delta(TextDelta("older"))
     woken.finish()
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from breakwater.config import LAST_GOOD, document, last_good, role_names
-from breakwater.config.last_good import KEPT_S, LastGood
+from breakwater.config.last_good import REMOVAL_GRACE_S, LastGood
 from breakwater.errors import ConfigError, UnknownRole, UnknownWorkflow
 from tasks import complete, workflow
-from tasks.config import Settings, serve
+from tasks.config import Settings, set_served_roles
 
 GOOD = """
 providers:
@@ -69,14 +69,14 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Path:
 
 @pytest.fixture
 def worker() -> Iterator[Any]:
-    """Serve roles as a worker does; `serve(names, removed)`."""
-    yield lambda roles, removed=(): serve(
+    """Serve roles as a worker does; `set_served_roles(names, removed)`."""
+    yield lambda roles, removed=(): set_served_roles(
         replace(
             Settings({}, dict.fromkeys(roles)),  # type: ignore[arg-type]
             removed=frozenset(removed),
         )
     )
-    serve(None)
+    set_served_roles(None)
 
 
 def spoil(path: Path, content: str | bytes) -> None:
@@ -161,7 +161,7 @@ def test_a_removed_role_is_known_for_a_minute(file: Path, clock: Clock) -> None:
     spoil(file, BAD["a role missing"])
 
     assert role_names() == {"coder", "planner"}
-    clock.now += KEPT_S - 1
+    clock.now += REMOVAL_GRACE_S - 1
     assert role_names() == {"coder", "planner"}
     clock.now += 2
     assert role_names() == {"coder"}
@@ -173,7 +173,7 @@ def test_a_removed_workflow_is_known_for_a_minute(file: Path, clock: Clock) -> N
     spoil(file, GOOD[: GOOD.index("workflows:")])
 
     assert workflow("feature")
-    clock.now += KEPT_S + 1
+    clock.now += REMOVAL_GRACE_S + 1
     with pytest.raises(UnknownWorkflow):
         workflow("feature")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from breakwater.config.document import MAX_BYTES
-from tasks.config.shared_page import VERSION, Handover, version_of
+from tasks.config.shared_page import VERSION_LENGTH, SharedPage, version_of
 
 
 def fork(look: Callable[[], bool]) -> int:
@@ -33,26 +33,26 @@ def in_child(look: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("content", [b"roles: {}", b"x" * MAX_BYTES], ids=["small", "largest"])
 def test_a_child_finds_what_was_laid_down(content: bytes) -> None:
     """Once: with that version it has nothing to change."""
-    handover = Handover()
-    handover.lay_down(b"earlier, and longer than what comes after it")
+    page = SharedPage()
+    page.publish(b"earlier, and longer than what comes after it")
 
-    handover.lay_down(content)
+    page.publish(content)
 
-    assert in_child(lambda: handover.newer("0" * VERSION) == content)
-    assert in_child(lambda: handover.newer(version_of(content)) is None)
+    assert in_child(lambda: page.newer("0" * VERSION_LENGTH) == content)
+    assert in_child(lambda: page.newer(version_of(content)) is None)
 
 
 def test_it_reaches_a_child_that_was_there_before() -> None:
     """The page is shared, not copied."""
-    handover = Handover()
+    page = SharedPage()
     told, tell = os.pipe()
 
     def look() -> bool:
         os.read(told, 1)
-        return handover.newer("0" * VERSION) == b"new"
+        return page.newer("0" * VERSION_LENGTH) == b"new"
 
     child = fork(look)
-    handover.lay_down(b"new")
+    page.publish(b"new")
     os.write(tell, b"!")
 
     assert held_in(child)
@@ -60,24 +60,24 @@ def test_it_reaches_a_child_that_was_there_before() -> None:
 
 def test_the_parent_hands_nothing_to_itself() -> None:
     """It changes by its own hand, and must not be changed back before it has."""
-    handover = Handover()
-    handover.lay_down(b"new")
+    page = SharedPage()
+    page.publish(b"new")
 
-    assert handover.newer("0" * VERSION) is None
+    assert page.newer("0" * VERSION_LENGTH) is None
 
 
 def test_nothing_is_found_before_the_first_change() -> None:
     """Children begin with what they were forked with."""
-    handover = Handover()
+    page = SharedPage()
 
-    assert in_child(lambda: handover.newer("0" * VERSION) is None)
+    assert in_child(lambda: page.newer("0" * VERSION_LENGTH) is None)
 
 
 def test_a_page_in_the_middle_of_a_change_is_left_alone() -> None:
     """What does not match its version is looked at again with the next task."""
-    handover = Handover()
-    handover.lay_down(b"roles: {a: 1}")
+    page = SharedPage()
+    page.publish(b"roles: {a: 1}")
 
-    handover._page[VERSION + 4 : VERSION + 12] = b"garbled!"
+    page._page[VERSION_LENGTH + 4 : VERSION_LENGTH + 12] = b"garbled!"
 
-    assert in_child(lambda: handover.newer("0" * VERSION) is None)
+    assert in_child(lambda: page.newer("0" * VERSION_LENGTH) is None)
