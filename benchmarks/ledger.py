@@ -26,7 +26,7 @@ from tasks.ledger.database import Database
 from tasks.ledger.drain import Drain
 from tasks.ledger.prices import PriceList
 from tasks.ledger.redis_queue import send
-from tasks.ledger.summary import Where, summarise
+from tasks.ledger.summary import AttemptFilter, summarise
 from tasks.ledger.sums import DAY_MS
 
 COMPLETIONS = 20_000
@@ -37,13 +37,16 @@ TASK = {
     "worker": "host:1", "roles_version": "f2296d656af7", "metadata": {"team": "search"},
 }  # fmt: skip
 ROUNDS = 10
-QUESTIONS: dict[str, tuple[list[str], Where]] = {
-    "by provider, all": (["provider"], Where()),
-    "by role and day, all": (["role", "day"], Where()),
-    "by provider and outcome, one role": (["provider", "outcome"], Where(role="coder")),
-    "by model, last 7 days": (["model"], Where(since_ms=NOW_MS - 7 * DAY_MS)),
-    "by provider, last 24 hours": (["provider"], Where(since_ms=NOW_MS - DAY_MS)),
-    "in all, last 30 days till noon": ([], Where(since_ms=NOW_MS - 30 * DAY_MS, until_ms=NOW_MS)),
+QUESTIONS: dict[str, tuple[list[str], AttemptFilter]] = {
+    "by provider, all": (["provider"], AttemptFilter()),
+    "by role and day, all": (["role", "day"], AttemptFilter()),
+    "by provider and outcome, one role": (["provider", "outcome"], AttemptFilter(role="coder")),
+    "by model, last 7 days": (["model"], AttemptFilter(since_ms=NOW_MS - 7 * DAY_MS)),
+    "by provider, last 24 hours": (["provider"], AttemptFilter(since_ms=NOW_MS - DAY_MS)),
+    "in all, last 30 days till noon": (
+        [],
+        AttemptFilter(since_ms=NOW_MS - 30 * DAY_MS, until_ms=NOW_MS),
+    ),
 }
 
 
@@ -115,9 +118,9 @@ def _export(url: str, since_ms: int) -> tuple[int, float, float]:
 import json, resource
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import Where
+from tasks.ledger.summary import AttemptFilter
 number = 0
-for row in export(Database({url!r}), Where(since_ms={since_ms})):
+for row in export(Database({url!r}), AttemptFilter(since_ms={since_ms})):
     json.dumps(row)
     number += 1
 print(number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

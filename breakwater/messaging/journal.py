@@ -20,7 +20,7 @@ from breakwater.messaging.task_store import TaskStore
 
 STREAM = "operations"
 PAGE = 500
-AT_ONCE = 200
+BATCH_SIZE = 200
 """Targets that a script is given at most, so that none keeps Redis busy for long."""
 WHO = "BREAKWATER_WHO"
 LONGEST_NAME = 100
@@ -56,7 +56,7 @@ def new_command() -> str:
     return secrets.token_hex(8)
 
 
-def act(what: str, details: Mapping[str, Any] | None = None, command: str = "") -> str:
+def journal_entry(what: str, details: Mapping[str, Any] | None = None, command: str = "") -> str:
     """
     Write an act as the scripts take it.
 
@@ -92,9 +92,12 @@ class Operations:
         command: str = "",
     ) -> None:
         """Write down what is done next, by a step of which no script of ours is a part."""
-        write, deed = TaskStore(self._client).script("record"), act(what, details, command)
-        for first in range(0, len(targets), AT_ONCE):
-            write(args=[deed, *targets[first : first + AT_ONCE]])
+        write, entry = (
+            TaskStore(self._client).script("record"),
+            journal_entry(what, details, command),
+        )
+        for first in range(0, len(targets), BATCH_SIZE):
+            write(args=[entry, *targets[first : first + BATCH_SIZE]])
 
     def find(self, *, since_s: float | None = None) -> Iterator[Operation]:
         """

@@ -24,7 +24,7 @@ MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class OperatorHold:
     """Somebody's word that nothing is to be taken, or that a worker is to end."""
 
     who: str
@@ -54,7 +54,7 @@ class Whereabouts:
     """Messages that are taken before it, of its own priority; None: not known."""
     due_ms: int | None = None
     """When it goes back to its queue (ms, Redis' clock); None: it is not put aside."""
-    paused: Hold | None = None
+    paused: OperatorHold | None = None
     parked: Parked | None = None
 
 
@@ -100,8 +100,8 @@ def _read(found: list[str]) -> Whereabouts:
         queue,
         ahead=int(ahead) if int(ahead) >= 0 else None,
         due_ms=round(float(due)) if due else None,
-        paused=hold_of(hold),
-        parked=parked_of(parked),
+        paused=parse_hold(hold),
+        parked=parse_parked(parked),
     )
 
 
@@ -118,12 +118,12 @@ def as_dict(where: Whereabouts) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None and value != ""}
 
 
-def hold_of(told: str | None) -> Hold | None:
+def parse_hold(told: str | None) -> OperatorHold | None:
     """Read an entry of `paused` or `draining`; None if there is none."""
-    return Hold(**json.loads(told)) if told else None
+    return OperatorHold(**json.loads(told)) if told else None
 
 
-def parked_of(told: str | None, now_ms: int | None = None) -> Parked | None:
+def parse_parked(told: str | None, now_ms: int | None = None) -> Parked | None:
     """Read an entry of `parked`; None if there is none."""
     if not told:
         return None

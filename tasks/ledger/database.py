@@ -24,7 +24,7 @@ from sqlalchemy.exc import (
 
 from breakwater.errors import ConfigError
 from tasks.ledger.rows import KEY, Row, key_of, read, refused
-from tasks.ledger.sums import DAY_MS, ForgottenError, Key, add_up
+from tasks.ledger.sums import DAY_MS, ForgottenError, Key, add_to_daily_sums
 from tasks.ledger.tables import METADATA, SCHEMA, attempts, day_times, days, versions
 
 DEFAULT_URL = "sqlite:///ledger.db"
@@ -54,12 +54,12 @@ def ledger_url() -> str:
     return os.environ.get("LEDGER_URL") or DEFAULT_URL
 
 
-def is_a_file() -> bool:
+def is_sqlite() -> bool:
     """Tell whether LEDGER_URL names a SQLite file, which only one host's workers can share."""
     return ledger_url().startswith("sqlite")
 
 
-def reach() -> str:
+def check_connection() -> str:
     """
     Connect to the ledger, make nothing, and return its URL without the password.
 
@@ -68,7 +68,7 @@ def reach() -> str:
         SQLAlchemyError: The database is away.
     """
     engine = _engine(ledger_url())
-    if not is_a_file():
+    if not is_sqlite():
         engine.connect().close()
     engine.dispose()
     return engine.url.render_as_string(hide_password=True)
@@ -89,19 +89,19 @@ class Database:
 
     def __init__(self, url: str | None = None, *, create: bool = True) -> None:
         self.engine = _engine(url or ledger_url())
-        self.shown = self.engine.url.render_as_string(hide_password=True)
+        self.display_url = self.engine.url.render_as_string(hide_password=True)
         file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
         if not create and file and not Path(file).exists():
             raise ConfigError(
-                f"there is no ledger {self.shown}; the workers write it where LEDGER_URL says, set "
-                f"it here as there"
+                f"there is no ledger {self.display_url}; the workers write it where LEDGER_URL "
+                f"says, set it here as there"
             )
         self._known: set[Key] = set()
         with self.reading() as connection:
             version = _version(connection)
         if version != SCHEMA:
             with self._writing() as connection:
-                _bring_up_to_date(connection, self.shown)
+                _bring_up_to_date(connection, self.display_url)
 
     def __enter__(self) -> "Database":
         """Return itself."""
@@ -278,5 +278,7 @@ def _add_new(
     for row in better:
         same = (attempts.c[name] == row[name] for name in KEY)
         connection.execute(attempts.update().where(*same).values(row))
-    keys = add_up(connection, [*new, *better], [there[key_of(row)] for row in better], known)
+    keys = add_to_daily_sums(
+        connection, [*new, *better], [there[key_of(row)] for row in better], known
+    )
     return len(new) + len(better), keys

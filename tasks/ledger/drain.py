@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from tasks.ledger.database import Database
 
 DRAINER = "ledger:drainer"
-TURN_MS = 10_000
+LEADERSHIP_MS = 10_000
 EVERY_S = 1.0
 IDLE_EVERY_S = 4.0
 OTHERS_EVERY_S = 5.0
 AFTER_A_FAULT_S = 11.0
 """Longer than a turn: another worker, perhaps on another host, may reach the database."""
-AT_ONCE = 500
+BATCH_SIZE = 500
 
 _log = structlog.get_logger("breakwater")
 
@@ -81,7 +81,9 @@ class Drain:
         ids: list[str] = []
         number = 0
         while True:
-            found = self._script(keys=[LEDGER, DRAINER], args=[self._me, TURN_MS, AT_ONCE, *ids])
+            found = self._script(
+                keys=[LEDGER, DRAINER], args=[self._me, LEADERSHIP_MS, BATCH_SIZE, *ids]
+            )
             if not found:
                 return None if found is None else number
             ids = [_text(id_) for id_ in found[::2]]

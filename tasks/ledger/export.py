@@ -8,16 +8,16 @@ from typing import Any
 from sqlalchemy import select
 
 from tasks.ledger.database import Database
-from tasks.ledger.summary import Where
+from tasks.ledger.summary import AttemptFilter
 from tasks.ledger.tables import PICO, attempts
 
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 COLUMNS = (
     "started_at", *(column.name.replace("cost_pico_usd", "cost_usd") for column in attempts.columns)
 )  # fmt: skip
 
 
-def export(database: Database, where: Where) -> Iterator[dict[str, Any]]:
+def export(database: Database, where: AttemptFilter) -> Iterator[dict[str, Any]]:
     """
     Read attempts, the oldest first.
 
@@ -27,11 +27,11 @@ def export(database: Database, where: Where) -> Iterator[dict[str, Any]]:
     Raises:
         SQLAlchemyError: The database is away.
     """
-    wanted = select(attempts).where(*where.of_attempts()).order_by(attempts.c.started_ms)
+    wanted = select(attempts).where(*where.conditions_on_attempts()).order_by(attempts.c.started_ms)
     with database.reading() as connection:
-        found = connection.execution_options(yield_per=AT_ONCE).execute(wanted)
+        found = connection.execution_options(yield_per=BATCH_SIZE).execute(wanted)
         for row in found.mappings():
-            yield told(dict(row))
+            yield as_export_row(dict(row))
 
 
 def story(database: Database, task_id: str) -> list[dict[str, Any]]:
@@ -44,10 +44,10 @@ def story(database: Database, task_id: str) -> list[dict[str, Any]]:
     wanted = select(attempts).where(attempts.c.task_id == task_id)
     with database.reading() as connection:
         found = connection.execute(wanted.order_by(attempts.c.started_ms, attempts.c.attempt))
-        return [told(dict(row)) for row in found.mappings()]
+        return [as_export_row(dict(row)) for row in found.mappings()]
 
 
-def told(row: dict[str, Any]) -> dict[str, Any]:
+def as_export_row(row: dict[str, Any]) -> dict[str, Any]:
     """Return the columns of a row as `export` shows them."""
     pico = row.pop("cost_pico_usd")
     row["cost_usd"] = None if pico is None else f"{(Decimal(pico) / PICO).normalize():f}"

@@ -41,7 +41,7 @@ class Prices:
     cached_input: "Decimal | TieredPrices"
     cache_write: "Decimal | TieredPrices"
     reasoning: "Decimal | TieredPrices"
-    call: Decimal = Decimal(0)
+    per_call_usd: Decimal = Decimal(0)
     """For each, whatever its tokens; in whole US dollars."""
 
     def usd(self, usage: Usage) -> Decimal | None:
@@ -56,13 +56,13 @@ class Prices:
         if cached is None or written is None or reasoned is None:
             return None
         tokens_usd = (
-            (asked - cached - written) * _at(self.input, asked)
-            + cached * _at(self.cached_input, asked)
-            + written * _at(self.cache_write, asked)
-            + (answered - reasoned) * _at(self.output, asked)
-            + reasoned * _at(self.reasoning, asked)
+            (asked - cached - written) * tier_price(self.input, asked)
+            + cached * tier_price(self.cached_input, asked)
+            + written * tier_price(self.cache_write, asked)
+            + (answered - reasoned) * tier_price(self.output, asked)
+            + reasoned * tier_price(self.reasoning, asked)
         ) / MILLION
-        return tokens_usd + self.call
+        return tokens_usd + self.per_call_usd
 
 
 class PriceList:
@@ -97,7 +97,7 @@ class PriceList:
     def _cost(self, provider: str, models: tuple[str, ...], usage: Usage, at_ms: int) -> Cost:
         entry = self._settings.providers[provider]
         if table := named(entry.prices, models):
-            usd = of_table(table).usd(usage)
+            usd = from_roles_file(table).usd(usage)
             source = ("roles.yaml", self._settings.version)
             return Cost(usd, *source) if usd is not None else Cost(None, "unpriced")
         for model in models:
@@ -159,7 +159,7 @@ def _undated(model: str) -> str:
     return _DATED.sub("", model)
 
 
-def of_table(table: Mapping[str, Decimal]) -> Prices:
+def from_roles_file(table: Mapping[str, Decimal]) -> Prices:
     """Read prices as the roles file gives them; cached input costs as input if not said."""
     given, answer = table["input_tokens"], table["output_tokens"]
     return Prices(
@@ -171,7 +171,7 @@ def of_table(table: Mapping[str, Decimal]) -> Prices:
     )
 
 
-def of_model(price: "ModelPrice") -> Prices | None:
+def from_genai_prices(price: "ModelPrice") -> Prices | None:
     """Read a price of the library; None if it is not one by tokens."""
     given, answer = price.input_mtok, price.output_mtok
     if given is None or answer is None:
@@ -179,10 +179,10 @@ def of_model(price: "ModelPrice") -> Prices | None:
     return Prices(
         given,
         answer,
-        _or(price.cache_read_mtok, given),
-        _or(price.cache_write_mtok, given),
-        _or(price.output_reasoning_mtok, answer),
-        _or(price.requests_kcount, Decimal(0)) / 1000,
+        or_default(price.cache_read_mtok, given),
+        or_default(price.cache_write_mtok, given),
+        or_default(price.output_reasoning_mtok, answer),
+        or_default(price.requests_kcount, Decimal(0)) / 1000,
     )
 
 
@@ -196,7 +196,7 @@ def _listed(entry: "ProviderSettings", model: str, at: datetime) -> Prices | Non
                 _, found = snapshot.find_provider_model(model, None, vendor, address)
             except LookupError:
                 continue
-            return of_model(found.get_prices(at))
+            return from_genai_prices(found.get_prices(at))
     return None
 
 
@@ -206,11 +206,11 @@ def _version() -> str:
     return str(__version__)
 
 
-def _or(price: Any, otherwise: Any) -> Any:
+def or_default(price: Any, otherwise: Any) -> Any:
     return otherwise if price is None else price
 
 
-def _at(price: "Decimal | TieredPrices", asked: int) -> Decimal:
+def tier_price(price: "Decimal | TieredPrices", asked: int) -> Decimal:
     if isinstance(price, Decimal):
         return price
     for tier in reversed(price.tiers):

@@ -42,7 +42,7 @@ Times = Iterator[tuple[Mapping[Any, Any], list[tuple[float, int]]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class AttemptFilter:
     """Which attempts: those that fit all that is given, begun in [since_ms, until_ms)."""
 
     provider: str | None = None
@@ -54,16 +54,16 @@ class Where:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Values as texts: 5 is found by "5"."""
 
-    def of(self, table: Table) -> list[ColumnElement[bool]]:
+    def conditions_on(self, table: Table) -> list[ColumnElement[bool]]:
         """Return the conditions on what both the days and the attempts have."""
         names = ("provider", "model", "role", "outcome")
         wanted = ((name, getattr(self, name)) for name in names)
         return [table.c[name] == value for name, value in wanted if value is not None]
 
-    def of_attempts(self) -> list[ColumnElement[bool]]:
+    def conditions_on_attempts(self) -> list[ColumnElement[bool]]:
         """Return all conditions on attempts."""
         return [
-            *self.of(attempts),
+            *self.conditions_on(attempts),
             attempts.c.started_ms >= self.since_ms,
             attempts.c.started_ms < self.until_ms,
             *(
@@ -74,7 +74,7 @@ class Where:
 
 
 @dataclass(slots=True)
-class Line:
+class GroupSummary:
     """The sums of one group."""
 
     group: tuple[str, ...]
@@ -143,14 +143,14 @@ class Line:
         }
 
 
-def began_ms(database: Database) -> int | None:
+def first_started_ms(database: Database) -> int | None:
     """Return when the ledger's first attempt began, in ms since the epoch; None if it is empty."""
     with database.engine.connect() as connection:
         found: int | None = connection.scalar(select(func.min(attempts.c.started_ms)))
     return found
 
 
-def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]:
+def summarise(database: Database, by: Sequence[str], where: AttemptFilter) -> list[GroupSummary]:
     """
     Sum the attempts up.
 
@@ -164,7 +164,7 @@ def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]
     Raises:
         SQLAlchemyError: The database is away.
     """
-    lines: dict[tuple[str, ...], Line] = {}
+    lines: dict[tuple[str, ...], GroupSummary] = {}
     # Times of answers; of failures only where they stand apart.
     apart = "outcome" in by or where.outcome is not None
     with database.reading() as connection:
@@ -189,7 +189,7 @@ def summarise(database: Database, by: Sequence[str], where: Where) -> list[Line]
 class _Days:
     """Whole days, from their sums."""
 
-    def __init__(self, where: Where, first: int, end: int) -> None:
+    def __init__(self, where: AttemptFilter, first: int, end: int) -> None:
         self._where = where
         self._first, self._end = first, end
 
@@ -201,14 +201,14 @@ class _Days:
         ).mappings()
 
     def times(self, connection: Connection, by: Sequence[str], *, apart: bool) -> Times:
-        keys = [day_times.c[name] for name in (*by, "time", "sixteen")]
+        keys = [day_times.c[name] for name in (*by, "time", "bucket_group")]
         found = connection.execute(
             select(*keys, *(func.sum(day_times.c[slot]).label(slot) for slot in SLOTS))
             .where(*self._conditions(day_times), *_answers(day_times, apart=apart))
             .group_by(*keys)
         )
         for row in found.mappings():
-            first = row["sixteen"] * len(SLOTS)
+            first = row["bucket_group"] * len(SLOTS)
             yield (
                 row,
                 [
@@ -219,13 +219,17 @@ class _Days:
             )
 
     def _conditions(self, table: Table) -> list[ColumnElement[bool]]:
-        return [*self._where.of(table), table.c.day >= self._first, table.c.day < self._end]
+        return [
+            *self._where.conditions_on(table),
+            table.c.day >= self._first,
+            table.c.day < self._end,
+        ]
 
 
 class _Attempts:
     """Any time, from the attempts themselves."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: AttemptFilter) -> None:
         self._where = where
 
     def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[Mapping[Any, Any]]:
@@ -240,7 +244,7 @@ class _Attempts:
                 func.coalesce(func.sum(attempts.c.cost_pico_usd), 0).label("cost_pico_usd"),
                 *(func.coalesce(func.sum(attempts.c[kind]), 0).label(kind) for kind in TOKENS),
             )
-            .where(*self._where.of_attempts())
+            .where(*self._where.conditions_on_attempts())
             .group_by(*keys)
         ).mappings()
 
@@ -250,7 +254,7 @@ class _Attempts:
             found = connection.execute(
                 select(*keys, attempts.c[time].label("ms"), func.count().label("attempts"))
                 .where(
-                    *self._where.of_attempts(),
+                    *self._where.conditions_on_attempts(),
                     *_answers(attempts, apart=apart),
                     attempts.c[time].is_not(None),
                     attempts.c.outcome.not_in(NOT_CALLED),
@@ -265,7 +269,7 @@ class _Attempts:
         return [day if name == "day" else attempts.c[name] for name in names]
 
 
-def _parts(where: Where) -> list[_Days | _Attempts]:
+def _parts(where: AttemptFilter) -> list[_Days | _Attempts]:
     first, end = -(-where.since_ms // DAY_MS), where.until_ms // DAY_MS
     if where.metadata or first >= end:
         return [_Attempts(where)]
@@ -288,10 +292,12 @@ def _columns(by: Sequence[str]) -> list[str]:
     return [name for name in ("day", *DIMENSIONS) if name in wanted]
 
 
-def _line(lines: dict[tuple[str, ...], Line], by: Sequence[str], found: Mapping[Any, Any]) -> Line:
+def _line(
+    lines: dict[tuple[str, ...], GroupSummary], by: Sequence[str], found: Mapping[Any, Any]
+) -> GroupSummary:
     group = tuple(_day(found["day"]) if name == "day" else str(found[name]) for name in by)
     if group not in lines:
-        lines[group] = Line(group)
+        lines[group] = GroupSummary(group)
     return lines[group]
 
 

@@ -24,7 +24,7 @@ class ForgottenError(Exception):
     """A sum that was there is not any more: somebody has pruned."""
 
 
-def add_up(
+def add_to_daily_sums(
     connection: Connection,
     more: Iterable[Mapping[str, Any]],
     less: Iterable[Mapping[str, Any]],
@@ -57,8 +57,8 @@ def add_up(
                 count[kind] += sign * (row[kind] or 0)
             for time in TIMES:
                 if row[time] is not None and row["outcome"] not in NOT_CALLED:
-                    sixteen, slot = divmod(bucket_of(row[time]), len(SLOTS))
-                    there = ("day_times", *key, time, sixteen)
+                    bucket_group, slot = divmod(bucket_of(row[time]), len(SLOTS))
+                    there = ("day_times", *key, time, bucket_group)
                     sums.setdefault(there, Counter())[SLOTS[slot]] += sign
     for table, columns in ((days, SUMS), (day_times, SLOTS)):
         _add_to(connection, table, columns, sums, known)
@@ -72,7 +72,7 @@ def _add_to(
     sums: Mapping[Key, Counter[str]],
     known: Collection[Key],
 ) -> None:
-    names = [column.name for column in table.primary_key]
+    names = [column.key for column in table.primary_key]
     there: list[dict[str, Any]] = []
     tried: list[dict[str, Any]] = []
     for (of, *key), count in sums.items():

@@ -86,9 +86,9 @@ day_times = Table(
     Column("day", Integer, nullable=False),
     *(Column(name, String(255), nullable=False) for name in DIMENSIONS),
     Column("time", String(16), nullable=False),  # one of TIMES
-    Column("sixteen", Integer, nullable=False),  # bucket // 16
+    Column("sixteen", Integer, key="bucket_group", nullable=False),  # bucket // 16
     *(Column(slot, BigInteger, nullable=False) for slot in SLOTS),  # attempts in each of them
-    PrimaryKeyConstraint("day", *DIMENSIONS, "time", "sixteen"),
+    PrimaryKeyConstraint("day", *DIMENSIONS, "time", "bucket_group"),
 )
 
 versions = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

@@ -15,7 +15,7 @@ from typing import Any, cast
 import redis
 
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
-from breakwater.messaging.whereabouts import Hold, Parked, hold_of, parked_of
+from breakwater.messaging.whereabouts import OperatorHold, Parked, parse_hold, parse_parked
 from breakwater.redis.text import to_text
 from tasks.delivery.store import Store
 
@@ -38,7 +38,7 @@ class Queue:
     delayed: int
     """Waiting outside until they are due."""
     consumers: int
-    paused: Hold | None
+    paused: OperatorHold | None
     parked: Parked | None
 
     @property
@@ -66,14 +66,14 @@ class Worker:
     queues: list[str]
     version: str
     """Of the roles file it routes by."""
-    draining: Hold | None
+    draining: OperatorHold | None
     grace_s: float | None = None
     """How long its tasks have when it is stopped; None: it does not say."""
-    files: int | None = None
+    max_open_files: int | None = None
     """How many it may have open; None: it does not say."""
-    unpatched: bool = False
+    is_unpatched: bool = False
     """Its greenlets have none of gevent's patches."""
-    altered: Mapping[str, Any] = field(default_factory=dict)
+    changed_settings: Mapping[str, Any] = field(default_factory=dict)
     """Celery's settings that delivery rests on and that are not ours, with their values."""
 
 
@@ -130,8 +130,8 @@ class Fleet:
                     running=running[name],
                     delayed=max(0, int(delayed.get(name, 0))),
                     consumers=consumed[name],
-                    paused=hold_of(paused.get(name)),
-                    parked=parked_of(parked.get(name), now),
+                    paused=parse_hold(paused.get(name)),
+                    parked=parse_parked(parked.get(name), now),
                 )
                 for row in rows
             ],
@@ -148,11 +148,11 @@ def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
         running=sum(told[RUNNING].values()),
         queues=told[QUEUES],
         version=told["version"],
-        draining=hold_of(draining.get(id_)),
+        draining=parse_hold(draining.get(id_)),
         grace_s=told.get("grace_s"),
-        files=told.get("files"),
-        unpatched=told.get("unpatched", False),
-        altered=told.get("altered", {}),
+        max_open_files=told.get("files"),
+        is_unpatched=told.get("unpatched", False),
+        changed_settings=told.get("altered", {}),
     )
 
 

@@ -18,7 +18,7 @@ from breaker.state import Forced
 from breakwater.attempt import RETRIED, Attempt
 from breakwater.celery_app import app
 from breakwater.config import role_names
-from breakwater.messaging.journal import Operations, act, new_command
+from breakwater.messaging.journal import Operations, journal_entry, new_command
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.text import to_text
 from tasks.delivery.store import Store
@@ -65,11 +65,11 @@ class Operator:
             The queues that were not paused before.
         """
         details = {"why": why} if why else {}
-        return self._run("pause", act("pause", details), why, *queues)
+        return self._run("pause", journal_entry("pause", details), why, *queues)
 
     def resume(self, queues: Iterable[str]) -> list[str]:
         """Let workers take tasks of these queues again, at once; return those that were paused."""
-        return self._run("resume", act("resume"), *queues)
+        return self._run("resume", journal_entry("resume"), *queues)
 
     def drain(self, workers: Iterable[Worker]) -> list[str]:
         """
@@ -79,7 +79,7 @@ class Operator:
             The names of the workers that are alive and were not draining before.
         """
         ids_and_names = [word for worker in workers for word in (worker.id, worker.name)]
-        return self._run("drain", act("drain"), *ids_and_names)
+        return self._run("drain", journal_entry("drain"), *ids_and_names)
 
     def reload(self, names: Collection[str], reply_s: float = REPLY_S) -> Mapping[str, ReloadReply]:
         """
@@ -128,13 +128,13 @@ class Operator:
         retried = Attempt("", "", "rejected", error=RETRIED, why=why).as_dict()
         attempts = json.dumps([*letter.attempts, retried])
         queue = COMMON_QUEUE if _is_of_removed_role(letter.queue) else ""
-        entry = act("dead retry", command=self._retry_id)
+        entry = journal_entry("dead retry", command=self._retry_id)
         reply = self._store.script("revive")(args=[letter.id, queue, attempts, entry])
         return cast("RetryOutcome", to_text(reply))
 
     def drop(self, letters: Iterable[DeadLetter]) -> int:
         """Delete letters and their messages for good; return how many still existed."""
-        entry = act("dead drop", command=self._drop_id)
+        entry = journal_entry("dead drop", command=self._drop_id)
         script = self._store.script("drop")
         return sum(
             cast("int", script(args=[entry, *ids]))

@@ -15,7 +15,7 @@ from breakwater.messaging.journal import Operations
 from breakwater.messaging.names import queue_of
 from breakwater.redis.text import to_text
 from tasks.ledger.database import Database
-from tasks.ledger.summary import Line, Where, began_ms, summarise
+from tasks.ledger.summary import AttemptFilter, GroupSummary, first_started_ms, summarise
 from tasks.operations.fleet import Fleet, FleetSnapshot
 
 WINDOW_S = 300
@@ -38,8 +38,8 @@ class Event:
 class Rates:
     """Sums of the ledger's last minutes."""
 
-    providers: dict[str, Line] = field(default_factory=dict)
-    roles: dict[str, Line] = field(default_factory=dict)
+    providers: dict[str, GroupSummary] = field(default_factory=dict)
+    roles: dict[str, GroupSummary] = field(default_factory=dict)
     serving: dict[str, Counter[str]] = field(default_factory=dict)
     """By role: answers by provider."""
     missing: str = ""
@@ -52,7 +52,7 @@ class Rates:
 class DashboardSnapshot:
     """The fleet at one moment."""
 
-    view: FleetSnapshot
+    fleet: FleetSnapshot
     breakers: list[BreakerState]
     rates: Rates
     events: list[Event]
@@ -88,13 +88,13 @@ class Dashboard:
         return DashboardSnapshot(view, states, self._rates, self._read_events(states))
 
     def _read_ledger(self, now_ms: int) -> Rates:
-        where = Where(since_ms=now_ms - WINDOW_S * 1000)
+        where = AttemptFilter(since_ms=now_ms - WINDOW_S * 1000)
         try:
             self._database = self._database or Database(create=False)
             by_provider = summarise(self._database, ["provider"], where)
             by_role = summarise(self._database, ["role"], where)
             by_both = summarise(self._database, ["role", "provider"], where)
-            first_ms = began_ms(self._database) or 0
+            first_ms = first_started_ms(self._database) or 0
         except ConfigError as fault:
             return Rates(missing=str(fault))
         except SQLAlchemyError as fault:

@@ -12,7 +12,7 @@ import pytest
 from simulator.client import Simulator
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import Where
+from tasks.ledger.summary import AttemptFilter
 from tests.support.chaos import Killer, account, enqueue, roles_over, wait_until_drained
 from tests.support.fleet import Fleet, fleet, wait_for
 from tests.support.postgres import postgres
@@ -33,7 +33,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def calls_in(url: str) -> list[dict[str, Any]]:
     with Database(url) as database:
-        return [row for row in export(database, Where()) if row["outcome"] != "rejected"]
+        return [row for row in export(database, AttemptFilter()) if row["outcome"] != "rejected"]
 
 
 @pytest.mark.parametrize(

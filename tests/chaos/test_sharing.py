@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from simulator.client import Simulator
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import Where, summarise
+from tasks.ledger.summary import AttemptFilter, summarise
 from tests.support.chaos import Killer, kill, roles_over
 from tests.support.fleet import Fleet, fleet, wait_for
 from tests.support.ports import free_port
@@ -70,7 +70,7 @@ def rows_of(client: Any, workers: Fleet, url: str) -> list[dict[str, Any]]:
     """Return the ledger's rows, when all are there."""
     wait_for(lambda: client.xlen("ledger") == 0, 40, workers.logs)
     with Database(url) as database:
-        return list(export(database, Where()))
+        return list(export(database, AttemptFilter()))
 
 
 def owner(client: Any) -> str:
@@ -118,7 +118,7 @@ def test_fifty_equal_prompts_are_one_call(
     assert Counter(row["outcome"] for row in rows) == {"succeeded": 1, "cached": 49}
     assert {row["cost_usd"] for row in rows if row["outcome"] == "cached"} == {"0"}
     with Database(ledger) as database:
-        (line,) = summarise(database, ["provider"], Where())
+        (line,) = summarise(database, ["provider"], AttemptFilter())
     assert (line.calls, line.success_rate, line.outcomes["cached"]) == (1, 1.0, 49)
     assert line.percentile("latency_ms", 50) == line.percentile("latency_ms", 99) > 1900
     shown = workers.command("breakwater", "why", free[0]["task_id"]).stdout

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis
 
-from breakwater.messaging.journal import Operations, act
-from breakwater.messaging.whereabouts import Hold
+from breakwater.messaging.journal import Operations, journal_entry
+from breakwater.messaging.whereabouts import OperatorHold
 from tasks.delivery.store import FEW_MS, LEASE_MS
 from tasks.operations.fleet import Fleet, FleetSnapshot
 
@@ -34,10 +34,10 @@ class Desk:
         return [name.decode() for name in self.bench.store.script(script)(args=words)]
 
     def pause(self, *queues: str, why: str = "") -> list[str]:
-        return self.pull("pause", act("pause"), why, *queues)
+        return self.pull("pause", journal_entry("pause"), why, *queues)
 
     def resume(self, *queues: str) -> list[str]:
-        return self.pull("resume", act("resume"), *queues)
+        return self.pull("resume", journal_entry("resume"), *queues)
 
     def look(self) -> FleetSnapshot:
         fleet = Fleet(self.bench.redis)
@@ -156,7 +156,7 @@ def test_a_second_pause_changes_nothing(bench: Any, desk: Desk) -> None:
     assert desk.resume(OTHER) == []
 
     (queue,) = [each for each in desk.look().queues if each.name == QUEUE]
-    assert queue.paused == Hold("ann", bench.ms - 1_000, "the bill")
+    assert queue.paused == OperatorHold("ann", bench.ms - 1_000, "the bill")
     assert desk.told() == [("ann", "pause", [QUEUE], 1)]
 
 
@@ -165,7 +165,7 @@ def test_a_draining_worker_takes_nothing_and_others_do(bench: Any, desk: Desk) -
     bench.push("a")
     bench.store.heartbeat("w1", json.dumps(ABOUT), [QUEUE])
 
-    assert desk.pull("drain", act("drain"), "w1", "w0@host") == ["w0@host"]
+    assert desk.pull("drain", journal_entry("drain"), "w1", "w0@host") == ["w0@host"]
 
     assert bench.store.take([QUEUE], 1, "w1.7") == []
     assert json.loads(bench.store.heartbeat("w1", json.dumps(ABOUT), [QUEUE]))["who"] == "ann"
@@ -175,7 +175,7 @@ def test_a_draining_worker_takes_nothing_and_others_do(bench: Any, desk: Desk) -
 
 def test_a_worker_that_is_not_there_is_not_drained(bench: Any, desk: Desk) -> None:
     """Nothing is left behind that could meet a worker to come."""
-    assert desk.pull("drain", act("drain"), "w1", "w0@host") == []
+    assert desk.pull("drain", journal_entry("drain"), "w1", "w0@host") == []
 
     assert not bench.redis.exists("draining", "operations")
 
@@ -184,7 +184,7 @@ def test_a_silent_worker_is_forgotten_with_its_drain(bench: Any, desk: Desk) -> 
     """By whichever worker speaks next; one that leaves is forgotten at once."""
     for worker in ("w1", "w2", "w3"):
         bench.store.heartbeat(worker, json.dumps(ABOUT), [QUEUE])
-    desk.pull("drain", act("drain"), "w1", "w0@host")
+    desk.pull("drain", journal_entry("drain"), "w1", "w0@host")
 
     bench.store.forget_worker("w3")
     bench.tick(LEASE_MS + 1)
@@ -198,7 +198,7 @@ def test_a_clock_set_back_keeps_no_dead_worker(bench: Any, desk: Desk) -> None:
     """One that is silent is forgotten a lease later, and who drains a living one is not."""
     for worker in ("w1", "w2"):
         bench.store.heartbeat(worker, json.dumps(ABOUT), [QUEUE])
-    desk.pull("drain", act("drain"), "w2", "w2@host")
+    desk.pull("drain", journal_entry("drain"), "w2", "w2@host")
 
     bench.tick(-86_400_000)
     for _ in range(2):

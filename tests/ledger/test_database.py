@@ -19,7 +19,7 @@ from breakwater.attempt import UNCOUNTED, Cost
 from breakwater.errors import ConfigError
 from tasks.ledger.database import ROUNDED_TO, Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import GROUPS, Where, summarise
+from tasks.ledger.summary import GROUPS, AttemptFilter, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
 from tests.support.spawner import spawn
@@ -28,12 +28,12 @@ MIGRATIONS = Path(__file__).parents[2] / "tasks/ledger/migrations"
 
 
 def rows_of(database: Database) -> list[dict[str, Any]]:
-    return list(export(database, Where()))
+    return list(export(database, AttemptFilter()))
 
 
 def sums_of(database: Database) -> list[dict[str, Any]]:
     """By days, and by rows: metadata makes it look at each."""
-    return [line.as_dict(GROUPS) for line in summarise(database, GROUPS, Where())]
+    return [line.as_dict(GROUPS) for line in summarise(database, GROUPS, AttemptFilter())]
 
 
 def test_a_row_comes_back_as_it_was(database: Database) -> None:
@@ -55,9 +55,9 @@ def test_tokens_that_nobody_counted_are_null(database: Database) -> None:
     started = {"started_ms": START_MS + DAY_MS // 2}
     database.add([row("t1", usage=UNCOUNTED, cost=Cost(), **started), row("t2", **started)])
 
-    found = {each["task_id"]: each for each in export(database, Where())}
-    whole_days = summarise(database, ["provider"], Where())
-    since = summarise(database, ["provider"], Where(since_ms=START_MS + 1))
+    found = {each["task_id"]: each for each in export(database, AttemptFilter())}
+    whole_days = summarise(database, ["provider"], AttemptFilter())
+    since = summarise(database, ["provider"], AttemptFilter(since_ms=START_MS + 1))
 
     assert [found[task]["input_tokens"] for task in ("t1", "t2")] == [None, 10]
     assert whole_days[0].sums["input_tokens"] == since[0].sums["input_tokens"] == 10

@@ -15,10 +15,10 @@ from breakwater.errors import ConfigError
 from breakwater.redis.encryption import KEYS, seal
 from tasks.ledger import redis_queue, spool
 from tasks.ledger.database import Database
-from tasks.ledger.drain import AT_ONCE, DRAINER, TURN_MS, Drain
+from tasks.ledger.drain import BATCH_SIZE, DRAINER, LEADERSHIP_MS, Drain
 from tasks.ledger.export import export
 from tasks.ledger.redis_queue import LEDGER
-from tasks.ledger.summary import Where
+from tasks.ledger.summary import AttemptFilter
 from tests.support.ledger_rows import abandoned, row
 from tests.support.waiting import wait_until
 
@@ -52,17 +52,17 @@ def drain(client: redis.Redis, url: str) -> Iterator[Drain]:
 
 def outcomes(url: str) -> list[str]:
     with Database(url) as database:
-        return [each["outcome"] for each in export(database, Where())]
+        return [each["outcome"] for each in export(database, AttemptFilter())]
 
 
 def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drain, url: str) -> None:
     """More than one batch of them."""
-    redis_queue.send(client, [row(f"t{i}") for i in range(AT_ONCE + 3)])
+    redis_queue.send(client, [row(f"t{i}") for i in range(BATCH_SIZE + 3)])
 
     drained = drain.drain()
 
-    assert (drained, client.xlen(LEDGER)) == (AT_ONCE + 3, 0)
-    assert outcomes(url) == ["succeeded"] * (AT_ONCE + 3)
+    assert (drained, client.xlen(LEDGER)) == (BATCH_SIZE + 3, 0)
+    assert outcomes(url) == ["succeeded"] * (BATCH_SIZE + 3)
 
 
 def test_one_drains_at_a_time(client: redis.Redis, drain: Drain, url: str) -> None:
@@ -161,4 +161,4 @@ def test_a_turn_lasts_no_longer_though_the_servers_clock_stepped_back(
     first = drain.drain()
 
     assert first is None
-    assert 0 < client.pttl(DRAINER) <= TURN_MS
+    assert 0 < client.pttl(DRAINER) <= LEADERSHIP_MS

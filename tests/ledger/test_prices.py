@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from breakwater.attempt import Cost, Usage
 from tasks.config import ProviderSettings, Settings
-from tasks.ledger.prices import MAX_KNOWN, PriceList, of_model
+from tasks.ledger.prices import MAX_KNOWN, PriceList, from_genai_prices
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AT_MS = int(AT.timestamp() * 1000)
@@ -39,7 +39,7 @@ def test_our_sum_is_the_librarys(usage: Usage) -> None:
     compared = 0
     for vendor in get_snapshot().providers:
         for model in vendor.models:
-            if prices := of_model(model.get_prices(AT)):
+            if prices := from_genai_prices(model.get_prices(AT)):
                 told = model.calc_price(theirs, vendor, genai_request_timestamp=AT)
                 assert prices.usd(usage) == told.total_price, (vendor.id, model.id)
                 compared += 1

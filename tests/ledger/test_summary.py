@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import GROUPS, Where, summarise
+from tasks.ledger.summary import GROUPS, AttemptFilter, summarise
 from tasks.ledger.tables import bucket_of, middle_of
 from tests.support.ledger_rows import DAY_MS, START_MS, random_rows
 from tests.support.postgres import emptied
@@ -35,7 +35,7 @@ def filled(_postgres_url: str) -> Iterator[list[Database]]:
 moments = st.integers(START_MS - DAY_MS, START_MS + 4 * DAY_MS)
 edges = st.sampled_from([START_MS + n * DAY_MS for n in range(-1, 5)])
 wheres = st.builds(
-    Where,
+    AttemptFilter,
     provider=st.sampled_from([None, "claude", "gpt"]),
     role=st.sampled_from([None, "coder"]),
     model=st.sampled_from([None, "m"]),
@@ -48,7 +48,7 @@ wheres = st.builds(
 )
 
 
-def fits(row: dict[str, Any], where: Where) -> bool:
+def fits(row: dict[str, Any], where: AttemptFilter) -> bool:
     words = ("provider", "model", "role", "outcome")
     return (
         all(getattr(where, word) in (None, row[word]) for word in words)
@@ -60,7 +60,7 @@ def fits(row: dict[str, Any], where: Where) -> bool:
 @given(where=wheres, by=st.lists(st.sampled_from(GROUPS), unique=True))
 @settings(max_examples=150, deadline=None)
 def test_a_summary_equals_the_sum_of_its_attempts(
-    filled: list[Database], where: Where, by: list[str]
+    filled: list[Database], where: AttemptFilter, by: list[str]
 ) -> None:
     """For every filter, time and group: exactly, but for percentiles, which are within 1 %."""
     wanted: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -117,7 +117,7 @@ def check(told: dict[str, Any], rows: list[dict[str, Any]], *, apart: bool) -> N
 def test_an_export_is_complete_and_in_order(filled: list[Database]) -> None:
     """Each attempt, the oldest first."""
     for database in filled:
-        rows = list(export(database, Where(role="coder")))
+        rows = list(export(database, AttemptFilter(role="coder")))
 
         assert len(rows) == sum(row["role"] == "coder" for row in ROWS)
         assert [row["started_ms"] for row in rows] == sorted(row["started_ms"] for row in rows)

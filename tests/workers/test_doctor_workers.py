@@ -21,7 +21,7 @@ from workers.doctor.workers import connections, of_host, of_workers
 from workers.heartbeat import is_monkey_patched
 
 SOUND = Worker(
-    "id", "w0@host", "threads", 100, 0, ["celery"], "v", None, grace_s=140.0, files=65_536
+    "id", "w0@host", "threads", 100, 0, ["celery"], "v", None, grace_s=140.0, max_open_files=65_536
 )
 SETTINGS = Settings({"slow": ProviderSettings("slow", "openai", "m", timeout=Timeout(5, 120))}, {})
 
@@ -39,14 +39,26 @@ def test_a_sound_worker_is_not_mentioned() -> None:
     ("change", "what", "step"),
     [
         ({"grace_s": 25.0}, "--grace is 25 s, and a call may take 120 s", "BREAKWATER_GRACE_S=140"),
-        ({"files": 256}, "it may open 256 files, and 100 calls take up to 400", "ulimit -n 800"),
-        ({"pool": "gevent", "unpatched": True}, "gevent without its patches", "--pool gevent"),
+        (
+            {"max_open_files": 256},
+            "it may open 256 files, and 100 calls take up to 400",
+            "ulimit -n 800",
+        ),
+        ({"pool": "gevent", "is_unpatched": True}, "gevent without its patches", "--pool gevent"),
         ({"pool": "solo"}, "one prompt at a time", "--pool threads"),
         ({"pool": "prefork"}, "100 processes", "--pool threads --concurrency 100"),
         ({"concurrency": 2_000}, "2000 threads in one process", "--concurrency 1000 at most"),
-        ({"altered": {"task_acks_late": False}}, "task_acks_late is False", "leave task_acks_late"),
-        ({"altered": {"prefetch_multiplier": 8}}, "holds prompts that others could", "leave"),
-        ({"altered": {"result_expires": None}}, "kept for ever", "leave result_expires"),
+        (
+            {"changed_settings": {"task_acks_late": False}},
+            "task_acks_late is False",
+            "leave task_acks_late",
+        ),
+        (
+            {"changed_settings": {"prefetch_multiplier": 8}},
+            "holds prompts that others could",
+            "leave",
+        ),
+        ({"changed_settings": {"result_expires": None}}, "kept for ever", "leave result_expires"),
     ],
 )
 def test_what_hurts_is_told_with_its_cure(change: dict[str, Any], what: str, step: str) -> None:
@@ -68,7 +80,7 @@ def test_one_line_for_a_thousand_workers() -> None:
 
 def test_a_worker_of_an_older_version_is_not_judged_by_what_it_does_not_say() -> None:
     """Not to know is no fault."""
-    assert found(replace(SOUND, grace_s=None, files=None)) == []
+    assert found(replace(SOUND, grace_s=None, max_open_files=None)) == []
 
 
 def test_a_setting_that_does_no_harm_is_no_finding() -> None:

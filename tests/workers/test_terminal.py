@@ -81,7 +81,7 @@ def hostile(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     server.hset("workers", HOSTILE, json.dumps(about))
     server.zadd("workers:until", {HOSTILE: 9e15})
     server.hset("draining", HOSTILE, hold)
-    deed = {
+    entry = {
         "at_ms": 1,
         "who": HOSTILE,
         "what": HOSTILE,
@@ -89,7 +89,7 @@ def hostile(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "number": 1,
         "details": json.dumps({"why": HOSTILE}),
     }
-    server.xadd("operations", deed)
+    server.xadd("operations", entry)
     letter = {"task_id": f"t{HOSTILE}", "at_ms": "1", "role": HOSTILE, "error": HOSTILE, "message": HOSTILE,
               "attempts": json.dumps([{"provider": HOSTILE, "model": HOSTILE, "error": HOSTILE, "why": HOSTILE}])}  # fmt: skip
     server.xadd("dead", letter, id="1-1")

@@ -86,10 +86,10 @@ def test_rows_stand_still_while_their_numbers_change() -> None:
 
 def test_a_row_in_trouble_is_shown_though_there_is_no_room_for_all() -> None:
     """And the chosen ones are in the order of their names all the same."""
-    from breakwater.messaging.whereabouts import Hold
+    from breakwater.messaging.whereabouts import OperatorHold
 
     queues = [queue(f"role{n:02}", n) for n in range(60)]
-    queues[50] = replace(queues[50], paused=Hold("ann", 0))
+    queues[50] = replace(queues[50], paused=OperatorHold("ann", 0))
 
     text = shown(DashboardSnapshot(FleetSnapshot(0, queues, []), [], Rates(), []), 80, 24)
 

@@ -9,7 +9,7 @@ import typer
 from breakwater.redis.connection import client
 from tasks.ledger import spool
 from tasks.ledger.database import Database
-from tasks.ledger.drain import AT_ONCE, Drain
+from tasks.ledger.drain import BATCH_SIZE, Drain
 from tasks.ledger.sums import DAY_MS
 from workers.terminal.console import at_utc, fail, group, out, seconds, usable_redis_url
 
@@ -41,8 +41,8 @@ def import_(
     with Database() as database:
         for path in paths or spool.files():
             rows = list(spool.rows_in(path))
-            for at in range(0, len(rows), AT_ONCE):
-                number += database.add(rows[at : at + AT_ONCE])
+            for at in range(0, len(rows), BATCH_SIZE):
+                number += database.add(rows[at : at + BATCH_SIZE])
             if not paths:
                 path.unlink()
     out.print(f"imported {number}")

@@ -10,7 +10,14 @@ import typer
 from breakwater.errors import nearest
 from tasks.ledger.database import Database
 from tasks.ledger.export import COLUMNS, export
-from tasks.ledger.summary import FOREVER_MS, GROUPS, OUTCOMES, Line, Where, summarise
+from tasks.ledger.summary import (
+    FOREVER_MS,
+    GROUPS,
+    OUTCOMES,
+    AttemptFilter,
+    GroupSummary,
+    summarise,
+)
 from workers.terminal.console import (
     AsJson,
     err,
@@ -88,7 +95,7 @@ def summary(  # noqa: PLR0913, PLR0917 - a command's options
     elif lines:
         _print_table(lines, groups)
     else:
-        out.print("no attempts" + (" like that" if where != Where() else " yet"))
+        out.print("no attempts" + (" like that" if where != AttemptFilter() else " yet"))
 
 
 @cli.command("export")
@@ -121,13 +128,13 @@ def _where(
     since_ms: int | None,
     until_ms: int | None,
     metadata: list[str] | None,
-) -> Where:
+) -> AttemptFilter:
     if outcome and outcome not in OUTCOMES:
         raise typer.BadParameter(
             f"no outcome {outcome!r}; there are {', '.join(OUTCOMES)}{nearest(outcome, OUTCOMES)}"
         )
     until_ms = FOREVER_MS if until_ms is None else until_ms
-    return Where(provider, model, role, outcome, since_ms or 0, until_ms, _pairs(metadata))
+    return AttemptFilter(provider, model, role, outcome, since_ms or 0, until_ms, _pairs(metadata))
 
 
 def _groups(by: str) -> list[str]:
@@ -154,7 +161,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_table(lines: list[Line], groups: list[str]) -> None:
+def _print_table(lines: list[GroupSummary], groups: list[str]) -> None:
     numbers = ("calls", "ok", "failover", "p50", "p95", "p99", "in", "out", "USD")
     table = Table(*groups, *numbers, whole=groups, right=numbers)
     for line in lines:

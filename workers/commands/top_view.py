@@ -11,7 +11,7 @@ from rich.text import Text
 
 from breaker import BreakerState
 from breakwater.redis.connection import shown
-from tasks.ledger.summary import Line
+from tasks.ledger.summary import GroupSummary
 from tasks.operations.fleet import Queue
 from tasks.operations.snapshot import DashboardSnapshot, Event
 from workers.commands.metrics import dollars, short
@@ -43,16 +43,16 @@ def draw(scene: DashboardSnapshot, width: int, height: int) -> RenderableType:
         Text(),
         role_table,
         Text(),
-        *_events(scene.events[: max(LEAST_EVENTS, height - used - 1)], scene.view.now_ms, width),
+        *_events(scene.events[: max(LEAST_EVENTS, height - used - 1)], scene.fleet.now_ms, width),
     )
 
 
 def _head(scene: DashboardSnapshot, width: int) -> Text:
-    workers = scene.view.workers
+    workers = scene.fleet.workers
     slots = sum(worker.concurrency for worker in workers)
     running = sum(worker.running for worker in workers)
-    at = datetime.fromtimestamp(scene.view.now_ms / 1000, UTC).strftime("%H:%M:%S UTC")
-    versions = scene.view.versions()
+    at = datetime.fromtimestamp(scene.fleet.now_ms / 1000, UTC).strftime("%H:%M:%S UTC")
+    versions = scene.fleet.versions()
     lines = scene.rates.providers.values()
     hour_usd = sum((line.cost_usd for line in lines), start=Decimal(0)) * _per_hour(scene)
     text = Text.assemble(
@@ -78,7 +78,7 @@ def _providers(scene: DashboardSnapshot) -> list[tuple[str, BreakerState | None]
 
 def _queues(scene: DashboardSnapshot) -> list[Queue]:
     """Choose the queues, those in trouble first: should not all have room, they do."""
-    known = [queue for queue in scene.view.queues if queue.role or queue.depth or queue.running]
+    known = [queue for queue in scene.fleet.queues if queue.role or queue.depth or queue.running]
     return sorted(known, key=lambda q: (not (q.parked or q.paused), q.role))
 
 
@@ -147,7 +147,7 @@ def _trouble(state: BreakerState | None) -> Text:
     return text
 
 
-def _rates(scene: DashboardSnapshot, line: Line | None, wide: bool) -> list[str]:
+def _rates(scene: DashboardSnapshot, line: GroupSummary | None, wide: bool) -> list[str]:
     """Say a group's calls a minute, success, p50, p95, perhaps tokens a minute, dollars an hour."""
     if line is None or not line.attempts:
         return [""] * (7 if wide else 5)
@@ -172,7 +172,7 @@ def _duration(ms: int) -> str:
     return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.3g} s"
 
 
-def _errors(line: Line | None) -> str:
+def _errors(line: GroupSummary | None) -> str:
     return ", ".join(f"{error} {n}" for error, n in (+line.errors).most_common(3)) if line else ""
 
 
@@ -181,7 +181,7 @@ def _served(scene: DashboardSnapshot, queue: Queue) -> Text:
     if queue.paused:
         text.append(f"paused by {plain(queue.paused.who)} ", style="yellow")
     if queue.parked:
-        left_s = max(0.0, (queue.parked.until_ms - scene.view.now_ms) / 1000)
+        left_s = max(0.0, (queue.parked.until_ms - scene.fleet.now_ms) / 1000)
         text.append(f"parked {left_s:.0f} s: {plain(queue.parked.why)} ", style="red")
     if queue.depth and not queue.consumers:
         text.append("no worker ", style="red")

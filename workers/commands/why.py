@@ -11,7 +11,7 @@ from breakwater.messaging.whereabouts import as_dict
 from breakwater.redis.connection import client
 from breakwater.redis.encryption import opened
 from tasks.ledger.database import Database
-from tasks.ledger.export import story, told
+from tasks.ledger.export import as_export_row, story
 from tasks.ledger.redis_queue import LEDGER
 from tasks.ledger.rows import read
 from workers.commands.waiting import stand
@@ -68,7 +68,7 @@ def _with_waiting(
         if row and row["task_id"] == task_id:
             key = row["attempt"], row["started_ms"]
             if key not in best or best[key]["outcome"] == "abandoned":
-                best[key] = told(row)
+                best[key] = as_export_row(row)
     return sorted(best.values(), key=lambda each: (each["started_ms"], each["attempt"]))
 
 

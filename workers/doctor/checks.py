@@ -219,14 +219,14 @@ def _fleet(view: FleetSnapshot, settings: Settings | None) -> Iterator[Finding]:
 def _ledger(server: redis.Redis, view: FleetSnapshot) -> Iterator[Finding]:
     """Tell whether this host reaches the ledger, and all workers the same one."""
     try:
-        yield Finding("ok", "ledger", database.reach())
+        yield Finding("ok", "ledger", database.check_connection())
     except ConfigError as fault:
         yield Finding("fault", "ledger", str(fault), "docs/ledger.md has the forms")
     except SQLAlchemyError as error:
         what = f"it cannot be reached: {type(error).__name__}"
         yield Finding("warning", "ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
     hosts = {worker.name.partition("@")[2] for worker in view.workers}
-    if database.is_a_file() and len(hosts) > 1:
+    if database.is_sqlite() and len(hosts) > 1:
         what = f"a SQLite file is one host's, and workers run on {len(hosts)}: each drains its own"
         yield Finding("warning", "ledger", what, "give all of them one PostgreSQL as LEDGER_URL")
     for entry, _ in cast("list[tuple[bytes, Any]]", server.xrange(LEDGER, count=1)):

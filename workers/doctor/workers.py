@@ -82,7 +82,7 @@ def _named(names: list[str]) -> str:
 
 
 def _pool(worker: Worker) -> Iterator[_Fault]:
-    if worker.unpatched:
+    if worker.is_unpatched:
         yield (
             "gevent without its patches: one call holds up all others",
             "celery -A workers worker --pool gevent, which patches before it imports anything",
@@ -104,9 +104,9 @@ def _pool(worker: Worker) -> Iterator[_Fault]:
 def _files(worker: Worker) -> Iterator[_Fault]:
     calls = 1 if worker.pool == "prefork" else worker.concurrency
     needed = FILES_OF_A_WORKER + FILES_OF_A_CALL * calls
-    if worker.files is not None and worker.files < needed:
+    if worker.max_open_files is not None and worker.max_open_files < needed:
         yield (
-            f"it may open {worker.files} files, and {calls} calls take up to {needed}",
+            f"it may open {worker.max_open_files} files, and {calls} calls take up to {needed}",
             f"ulimit -n {needed * 2}, LimitNOFILE= of systemd, or --ulimit nofile of docker",
         )
 
@@ -121,7 +121,7 @@ def _grace(grace_s: float | None, longest_s: float) -> Iterator[_Fault]:
 
 
 def _altered(worker: Worker) -> Iterator[_Fault]:
-    for name, value in sorted(worker.altered.items()):
+    for name, value in sorted(worker.changed_settings.items()):
         hurts, how = HARM.get(name, (None, ""))
         if hurts and hurts(value):
             yield f"{name} is {value!r}: {how}", f"leave {name} as it is"
