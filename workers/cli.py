@@ -1,4 +1,9 @@
-"""The `breakwater` command. Exit codes: 0 well, 1 an error or a fault found, 2 wrong words."""
+"""
+The `breakwater` command.
+
+Exit codes: 0 all is well; 1 a fault of Breakwater or its surroundings; 2 wrong words; 3 the command
+ended, and some rows or checks failed; 130 Ctrl-C.
+"""
 
 import logging
 from dataclasses import asdict
@@ -19,7 +24,7 @@ from workers.commands import (
     breakers,
     dead_letters,
     ledger,
-    metrics,
+    ledger_reports,
     operations,
     queues,
     top,
@@ -27,7 +32,9 @@ from workers.commands import (
     workers,
     workflows,
 )  # fmt: skip
+from workers.doctor.finding import Finding
 from workers.terminal.console import (
+    CHECKS_FAILED,
     AsJson,
     Screen,
     err,
@@ -39,11 +46,14 @@ from workers.terminal.console import (
     print_json,
 )
 
+LEVELS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "red")}
+"""How a finding's level is shown: word and colour."""
+
 cli = group(cls=Screen, no_args_is_help=True, add_completion=True)
 cli.add_typer(breakers.cli, name="breakers")
 cli.add_typer(dead_letters.cli, name="dead")
 cli.add_typer(ledger.cli, name="ledger")
-cli.add_typer(metrics.cli, name="metrics")
+cli.add_typer(ledger_reports.OLD_GROUP, name="metrics", hidden=True)
 cli.add_typer(workflows.cli, name="workflow")
 for command in (
     queues.queues, queues.pause, queues.resume,
@@ -51,12 +61,12 @@ for command in (
     operations.operations, why.why, top.top, ask.ask,
 ):  # fmt: skip
     cli.command()(command)
-cli.command(hidden=True)(workflows.workflows)  # what `workflow` alone does, too
+cli.command(hidden=True)(workflows.workflows)  # the same as `workflow` without a command
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line on standard error, exit code 1 (or 2)."""
-    # What the breakers log for a worker, a command says in its own words.
+    """Run the command; an error of ours is one line on standard error, exit code 1 or 2."""
+    # The breakers log for workers; a command prints its own messages.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     prepare_streams()
     try:
@@ -72,10 +82,16 @@ def main() -> None:
         raise SystemExit(1) from None
     except (BreakwaterError, OperationalError) as error:
         err.print(f"{type(error).__name__}: {error}", style="red")
-        raise SystemExit(2 if isinstance(error, UnknownRole) else 1) from None
+        raise SystemExit(_exit_code_of(error)) from None
     except OSError as error:  # a full disk under standard output, a file that may not be read
         err.print(f"{type(error).__name__}: {error}", style="red")
         raise SystemExit(1) from None
+
+
+def _exit_code_of(error: Exception) -> int:
+    if isinstance(error, UnknownRole):
+        return 2
+    return 1
 
 
 def _version(wanted: bool) -> None:
@@ -94,51 +110,56 @@ def breakwater(
         bool, typer.Option("--version", callback=_version, is_eager=True, hidden=True)
     ] = False,
 ) -> None:
-    """Ask, watch and steer a fleet; reads REDIS_URL, ROLES_FILE and LEDGER_URL."""
+    """Use, watch and control a fleet; reads REDIS_URL, ROLES_FILE and LEDGER_URL."""
 
 
 @cli.command()
 def doctor(
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Only the roles file and the environment; ask nobody."),
+        typer.Option("--offline", help="The roles file and the environment only; no connections."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Check the whole set-up, and say what to do next.
+    Check the whole set-up, and print what to do next.
 
     The roles file, each key at its provider, Redis, the clocks, queues without a
-    role, settings that hurt, and packages that hide ours. Exit code 1 if there is
-    a fault.
+    role, harmful settings, and packages that hide ours. Exit code 3 if there is a
+    fault.
     """
     from workers.doctor.checks import examine  # noqa: PLC0415 - imports the vendors' SDKs
 
     findings = examine(offline=offline)
     if as_json:
         print_json([asdict(finding) for finding in findings])
-    for finding in [] if as_json else findings:
-        colour = {"ok": "green", "warning": "yellow", "fault": "red"}[finding.level]
-        level = finding.level.upper() if finding.level == "fault" else finding.level
-        out.print(f"{level:8}", style=colour, end="")
-        out.print(f"{finding.about}: {finding.what}", soft_wrap=True)
-        if finding.next_step:
-            out.print(f"{'':8}→ {finding.next_step}", soft_wrap=True, style="dim")
-    raise typer.Exit(any(finding.level == "fault" for finding in findings))
+    else:
+        for finding in findings:
+            _print_finding(finding)
+    if any(finding.level == "fault" for finding in findings):
+        raise typer.Exit(CHECKS_FAILED)
+
+
+def _print_finding(finding: Finding) -> None:
+    shown, colour = LEVELS[finding.level]
+    out.print(f"{shown:8}", style=colour, end="")
+    out.print(f"{finding.about}: {finding.what}", soft_wrap=True)
+    if finding.next_step:
+        out.print(f"{'':8}→ {finding.next_step}", soft_wrap=True, style="dim")
 
 
 @cli.command(hidden=True)  # `make demo`; it needs a checkout
 def demo(
     simulated: Annotated[
-        bool, typer.Option("--simulated", help="Leave real providers alone, keys or not.")
+        bool, typer.Option("--simulated", help="Call no real provider, whatever keys are set.")
     ] = False,
 ) -> None:
     """
-    Watch a provider die under workers, and come back.
+    Watch a provider fail under three workers, and recover.
 
     About half a minute. Runs from a checkout; needs no server and no key. With keys of
     real providers in the environment it sends them a few short prompts, and breaks nothing.
     """
-    from workers.demo.story import run  # noqa: PLC0415 - nobody else needs it
+    from workers.demo.story import run  # noqa: PLC0415 - no other command needs it
 
     raise typer.Exit(run(simulated=simulated))

@@ -61,7 +61,7 @@ def test_events_tells_the_transitions(workers: Fleet, opened: redis.Redis) -> No
 
 def test_a_breaker_that_does_not_exist_is_an_error(workers: Fleet, opened: redis.Redis) -> None:
     """The nearest known one is named; nothing is made."""
-    done = workers.command("breakwater", "breakers", "open", "claud")
+    done = workers.command("breakwater", "breakers", "force-open", "claud")
 
     assert done.returncode == 2
     assert "did you mean 'claude'?" in done.stderr

@@ -55,7 +55,7 @@ def test_a_refused_key_is_a_fault_of_its_provider_alone(
 
     done = workers.command("breakwater", "doctor")
 
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "FAULT   provider gpt: AuthenticationFailed" in done.stdout
     assert "→ set a valid api_key for gpt" in done.stdout
     assert "ok      provider claude" in done.stdout
@@ -67,7 +67,7 @@ def test_every_fault_is_told_at_once(workers: Fleet) -> None:
     workers.roles_file.write_text("providers: {a: {adapter: anthropi}}\nroles: {r: {chain: [b]}}\n")
     workers.environ["REDIS_URL"] = "redis://:hunter2@127.0.0.1:1/0"
 
-    found = examine(workers, 1)
+    found = examine(workers, 3)
 
     faults = [finding["what"] for finding in found if finding["level"] == "fault"]
     assert any("did you mean 'anthropic'?" in what for what in faults)
@@ -173,7 +173,7 @@ def test_a_package_that_hides_ours_is_a_fault(workers: Fleet) -> None:
     """A worker started in that directory would import somebody else's `tasks`."""
     (workers.folder / "tasks.py").write_text("")
 
-    finding = about(examine(workers, 1), "package tasks")
+    finding = about(examine(workers, 3), "package tasks")
 
     assert finding["level"] == "fault"
     assert str(workers.folder) in finding["what"]

@@ -164,7 +164,7 @@ def test_a_signal_ends_the_patience_of_a_drain(
         (("queues", "--watch"), "needs a terminal"),
         (("queus",), "Did you mean 'queues'?"),
         (("pause", "--whi", "x"), "--why"),
-        (("breakers", "open", "claud"), "did you mean 'claude'?"),
+        (("breakers", "force-open", "claud"), "did you mean 'claude'?"),
     ],
 )
 def test_wrong_words_are_named_and_change_nothing(
@@ -260,7 +260,7 @@ def test_every_lever_is_written_down(workers: Fleet, simulator: Simulator, clien
         "    except Exception as error: pass"
     )
     words = [
-        ("pause", "planner", "--why", "the bill"), ("breakers", "open", "claude"), ("breakers", "auto", "claude"),
+        ("pause", "planner", "--why", "the bill"), ("breakers", "force-open", "claude"), ("breakers", "auto", "claude"),
         ("dead", "retry", "t1"), ("dead", "drop", "t2", "t3", "--yes"), ("reload",), ("drain", "--all", "--yes"),
     ]  # fmt: skip
     for each in words:

@@ -1,4 +1,4 @@
-"""`breakwater metrics`, `why` and `ledger`, over what real workers wrote."""
+"""`breakwater ledger` and `why`, over what real workers wrote."""
 
 import csv
 import io
@@ -78,12 +78,12 @@ def test_the_summary_is_what_the_providers_counted(
         workers.run(ENQUEUE % list(ROLES), timeout_s=120)
         drained(client, workers)
 
-        told = read(workers, "metrics", "summary", "--by", "provider,role", "--json")
+        told = read(workers, "ledger", "summary", "--by", "provider,role", "--json")
         teams = [
-            read(workers, "metrics", "summary", "--by", "", "--metadata", f"team={team}", "--json")
+            read(workers, "ledger", "summary", "--by", "", "--metadata", f"team={team}", "--json")
             for team in "ab"
         ]
-        rows = workers.command("breakwater", "metrics", "export", "--role", "coder").stdout
+        rows = workers.command("breakwater", "ledger", "export", "--role", "coder").stdout
 
     wanted: dict[tuple[str, str], dict[str, Any]] = {}
     for hit in simulator.hits():
@@ -182,7 +182,7 @@ def test_wrong_words_are_told(workers: Fleet, words: tuple[str, ...], said: str)
 
 def test_a_ledger_that_is_not_there_is_told(workers: Fleet) -> None:
     """It is not made, and an empty summary would be a lie."""
-    done = workers.command("breakwater", "metrics", "summary")
+    done = workers.command("breakwater", "ledger", "summary")
 
     assert done.returncode == 1
     assert "there is no ledger sqlite:///ledger.db" in done.stderr
@@ -208,5 +208,5 @@ def test_the_ledger_is_drained_imported_and_pruned_by_hand(
 
     assert said[:3] == ["drained 1", "imported 2", "imported 0"]
     assert said[3].startswith("deleted 2 attempts before ")
-    left = read(workers, "metrics", "summary", "--json")
+    left = read(workers, "ledger", "summary", "--json")
     assert [line["attempts"] for line in left] == [1]

@@ -56,7 +56,7 @@ def test_a_misspelt_model_holds_its_pair_alone(workers: Fleet, simulator: Simula
     assert (states["gpt"]["state"], states["gpt"]["failures"]) == ("closed", 0)
     pair = states["gpt/gpt-6-lunaa"]
     assert (pair["state"], pair["reason"]) == ("open", "ModelNotFound")
-    forced = workers.command("breakwater", "breakers", "close", "gpt/gpt-6-lunaa")
+    forced = workers.command("breakwater", "breakers", "force-closed", "gpt/gpt-6-lunaa")
     assert forced.returncode == 0, forced.stderr
     table = workers.command("breakwater", "breakers")
     assert "gpt/gpt-6-lunaa" in table.stdout

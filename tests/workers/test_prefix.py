@@ -101,5 +101,5 @@ def test_a_worker_with_a_bad_prefix_does_not_start(workers: Fleet) -> None:
     assert done.returncode != 0
     assert "BREAKWATER_PREFIX must be 1 to 64 letters" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert doctor.returncode == 1
+    assert doctor.returncode == 3
     assert "BREAKWATER_PREFIX must be 1 to 64 letters" in doctor.stdout

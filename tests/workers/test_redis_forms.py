@@ -95,7 +95,7 @@ def test_a_certificate_of_an_unknown_ca_is_refused(workers: Fleet) -> None:
 
         done = workers.command("breakwater", "doctor")
 
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "redis: TLS fails" in done.stdout
     assert "→ does it speak TLS, and does ssl_ca_certs name the CA" in done.stdout
 
@@ -126,7 +126,7 @@ def test_a_replica_is_a_fault(workers: Fleet) -> None:
 
         done = workers.command("breakwater", "doctor")
 
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "this is a replica" in done.stdout
     assert "sentinel://HOST;HOST/0?master=NAME" in done.stdout
 

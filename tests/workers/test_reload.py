@@ -148,11 +148,11 @@ def test_a_bad_file_is_refused_and_the_old_one_stays(workers: Fleet) -> None:
 
     done = workers.command("breakwater", "reload")
     answered = ask(workers, "clarifier")
-    wait_for(lambda: workers.command("breakwater", "reload").returncode == 1)
+    wait_for(lambda: workers.command("breakwater", "reload").returncode == 3)
     workers.roles_file.write_text(good + "\n# mended\n")
     mended = workers.command("breakwater", "reload")
 
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "w0@test: refused" in done.stderr
     assert "did you mean 'claude'?" in done.stderr
     assert "temperature" in done.stderr
@@ -170,7 +170,7 @@ def test_a_missing_file_changes_nothing(workers: Fleet) -> None:
 
     done = workers.command("breakwater", "reload")
 
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "cannot be read" in done.stderr
     assert ask(workers, "clarifier", roles_known=False) == {"claude"}
 

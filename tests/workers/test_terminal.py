@@ -97,10 +97,10 @@ def hostile(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 COMMANDS = [
-    "breakers", "breakers events HOSTILE", "breakers open HOSTILE", "breakers open x", "queues",
+    "breakers", "breakers events HOSTILE", "breakers force-open HOSTILE", "breakers force-open x", "queues",
     "pause HOSTILE", "resume HOSTILE", "pause x", "workers", "operations", "dead", "dead show 1-1",
-    "dead retry 1-1", "why t", "metrics summary", "metrics summary --by model,role",
-    "metrics summary --format csv", "metrics export", "metrics export --format json", "workflows", "doctor",
+    "dead retry 1-1", "why t", "ledger summary", "ledger summary --by model,role",
+    "ledger summary --format csv", "ledger export", "ledger export --format json", "workflows", "doctor",
 ]  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def breakwater(*words: str, **how: object) -> "subprocess.CompletedProcess[bytes
 def test_a_closed_or_full_stream_is_no_traceback(hostile: redis.Redis, closed: str) -> None:
     """Cron and daemons close what they do not want; a disk may be full, which is a fault."""
     done = subprocess.run(
-        ["/bin/sh", "-c", f'"{BIN}/breakwater" metrics export {closed}'],
+        ["/bin/sh", "-c", f'"{BIN}/breakwater" ledger export {closed}'],
         capture_output=True, timeout=120, check=False,
     )  # fmt: skip
 
@@ -226,7 +226,7 @@ def test_a_closed_or_full_stream_is_no_traceback(hostile: redis.Redis, closed: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", ["metrics export", "metrics export --format json", "dead --json", "breakers", "--help"]
+    "words", ["ledger export", "ledger export --format json", "dead --json", "breakers", "--help"]
 )
 def test_a_reader_that_leaves_is_no_fault(hostile: redis.Redis, words: str) -> None:
     """`| head`: no traceback, exit code 0."""

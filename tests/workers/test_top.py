@@ -113,4 +113,4 @@ def test_a_pipe_or_a_small_terminal_is_told_what_else_there_is(workers: Fleet) -
         assert small.process.wait(180) == 2
 
     assert piped.returncode == 2
-    assert "metrics summary --json" in " ".join(piped.stderr.split())
+    assert "ledger summary --json" in " ".join(piped.stderr.split())

@@ -1,4 +1,4 @@
-"""`breakwater breakers`: how the fleet's breakers stand, and an operator's hand on them."""
+"""`breakwater breakers`: show the fleet's breakers, and override them by hand."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -25,12 +25,14 @@ from workers.terminal.console import (
     watch,
 )
 from workers.terminal.plain import plain
-from workers.terminal.table import Table
+from workers.terminal.table import Cell, Table
 
 TIMEOUT_S = 2.0
 """For a person who waits; a worker's own 100 ms would call a slow network an outage."""
 WIDE = 110
-"""From this width on the table also shows who made the last transition."""
+"""From this width on the table also shows which process made the last transition."""
+NUMBERS = ("failures", "successes", "opens in", "held for", "trips")
+EVENT_FIELDS = ("from", "to", "reason", "failures", "trips", "who")
 
 cli = group(invoke_without_command=True)
 
@@ -44,25 +46,25 @@ def breakers(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show every breaker of the fleet, or move one by hand.
+    Show every breaker of the fleet, or override one by hand.
 
-    failures: in a row; successes: of probes; opens in: until probes are let in (due:
-    the next call is one); held for: by Retry-After; trips: in a row; forced: by an
-    operator.
+    failures: consecutive; successes: of probes; opens in: time until probes may pass
+    (due: the next call is a probe); held for: by Retry-After; trips: consecutive;
+    forced: overridden by an operator.
     """
     if context.invoked_subcommand:
         return
-    fleet = _fleet()
+    fleet = _connect()
     if watched and as_json:
-        watch(lambda: [asdict(state) for state in _states(fleet)], str, as_json)
+        watch(lambda: _as_dicts(fleet), str, as_json)
     elif watched:
-        watch(lambda: _states(fleet), _table, as_json)
+        watch(lambda: _read_states(fleet), _table, as_json)
     elif as_json:
-        print_json([asdict(state) for state in _states(fleet)])
-    elif states := _states(fleet):
+        print_json(_as_dicts(fleet))
+    elif states := _read_states(fleet):
         out.print(_table(states))
     else:
-        out.print("no breaker yet: workers make them with the first prompts")
+        out.print("no breaker yet: workers create them with the first prompts")
 
 
 @cli.command()
@@ -72,39 +74,38 @@ def events(
     as_json: AsJson = False,
 ) -> None:
     """Show a breaker's last transitions, newest first."""
-    told = _known(name).events(name, count)
+    transitions = _check_name(name).events(name, count)
     if as_json:
-        print_json(told)
+        print_json(transitions)
         return
-    table = Table(
-        "at (UTC)", "from", "to", "reason", "failures", "trips", "who", right=("failures", "trips")
-    )
-    for event in told:
-        at = at_utc(int(event["at_ms"]))
-        table.add(at, *(event[x] for x in ("from", "to", "reason", "failures", "trips", "who")))
+    table = Table("at (UTC)", *EVENT_FIELDS, right=("failures", "trips"))
+    for event in transitions:
+        table.add(at_utc(int(event["at_ms"])), *(event[field] for field in EVENT_FIELDS))
     out.print(table)
 
 
-@cli.command("open")
+@cli.command("open", hidden=True)
+@cli.command()
 def force_open(name: Name) -> None:
-    """Take a provider out: nothing is sent to it until `auto`."""
+    """Keep a breaker open: nothing is sent to the provider until `auto`."""
     _force(name, "open")
 
 
-@cli.command("close")
+@cli.command("close", hidden=True)
+@cli.command()
 def force_closed(name: Name) -> None:
-    """Send to a provider whatever its breaker says, until `auto`."""
+    """Keep a breaker closed: calls are sent whatever their outcome, until `auto`."""
     _force(name, "closed")
 
 
 @cli.command()
 def auto(name: Name) -> None:
-    """Give a breaker back to its own rules."""
+    """Return a breaker to its own rules."""
     _force(name, None)
 
 
 def _force(name: str, forced: Forced | None) -> None:
-    fleet = _known(name)
+    fleet = _check_name(name)
     operator = Operator(client(usable_redis_url()))
     try:
         state = operator.force_breaker(fleet, name, forced)
@@ -113,16 +114,20 @@ def _force(name: str, forced: Forced | None) -> None:
     out.print(_table([state]))
 
 
-def _fleet() -> Breakers:
+def _connect() -> Breakers:
     return Breakers.from_url(usable_redis_url(), timeout_s=TIMEOUT_S)
 
 
-def _states(fleet: Breakers) -> list[BreakerState]:
+def _as_dicts(fleet: Breakers) -> list[dict[str, object]]:
+    return [asdict(state) for state in _read_states(fleet)]
+
+
+def _read_states(fleet: Breakers) -> list[BreakerState]:
     """
     Read every breaker.
 
     Raises:
-        RedisError: Redis does not answer; this process has nothing of its own to show instead.
+        RedisError: Redis does not answer; this process has no local state to show instead.
     """
     states = fleet.peek_all()
     if not states or states[0].source == "local":
@@ -130,10 +135,10 @@ def _states(fleet: Breakers) -> list[BreakerState]:
     return states
 
 
-def _known(name: str) -> Breakers:
-    """Check that there is such a breaker: in Redis, or as a provider nobody has asked yet."""
-    fleet = _fleet()
-    names = {state.name for state in _states(fleet)} | (provider_names() or set())
+def _check_name(name: str) -> Breakers:
+    """Check that the breaker exists: in Redis, or as a provider that was not called yet."""
+    fleet = _connect()
+    names = {state.name for state in _read_states(fleet)} | (provider_names() or set())
     if name not in names:
         known = ", ".join(sorted(names)) or "none: there is no roles file, and no prompt was sent"
         refuse(f"unknown breaker {name!r}; there are {known}{nearest(name, names)}")
@@ -141,22 +146,36 @@ def _known(name: str) -> Breakers:
 
 
 def _table(states: list[BreakerState]) -> Table:
-    numbers = ("failures", "successes", "opens in", "held for", "trips")
-    table = Table(
-        "breaker", "state", *numbers, "forced", "reason", *(["who"] if out.width >= WIDE else []),
-        whole=("breaker", "state"), right=numbers,
-    )  # fmt: skip
+    wide = out.width >= WIDE
+    heads = ["breaker", "state", *NUMBERS, "forced", "reason"]
+    if wide:
+        heads.append("who")
+    table = Table(*heads, whole=("breaker", "state"), right=NUMBERS)
     for state in states:
-        table.add(
+        cells: list[Cell] = [
             state.name,
             Text(plain(state.state), style=COLOURS.get(state.state, "")),
             state.failures,
             state.successes,
-            f"{state.open_for_s:.1f} s" if state.open_for_s else "due" if state.due else "",
-            f"{state.held_for_s:.1f} s" if state.held_for_s else "",
+            _opens_in(state),
+            _duration(state.held_for_s),
             state.trips,
             state.forced or "",
             state.reason,
-            *([state.who] if out.width >= WIDE else []),
-        )
+        ]
+        if wide:
+            cells.append(state.who)
+        table.add(*cells)
     return table
+
+
+def _opens_in(state: BreakerState) -> str:
+    if state.due:
+        return "due"
+    return _duration(state.open_for_s)
+
+
+def _duration(seconds: float) -> str:
+    if not seconds:
+        return ""
+    return f"{seconds:.1f} s"

@@ -13,6 +13,7 @@ from breakwater.redis.connection import client
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 from tasks.operations.operator import Operator
 from workers.terminal.console import (
+    CHECKS_FAILED,
     AsJson,
     at_utc,
     confirm,
@@ -145,7 +146,8 @@ def retry(
         print_json({outcome: told[outcome] for outcome in ("retried", *NOT_RETRIED)})
     else:
         out.print(f"retried {told['retried']}")
-    raise typer.Exit(bool(names) and told["retried"] < told.total())
+    if names and told["retried"] < told.total():
+        raise typer.Exit(CHECKS_FAILED)
 
 
 @cli.command()

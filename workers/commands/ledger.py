@@ -1,4 +1,4 @@
-"""`breakwater ledger`: keeping the ledger."""
+"""`breakwater ledger`: sum up, export and maintain the ledger."""
 
 import time
 from pathlib import Path
@@ -11,32 +11,39 @@ from tasks.ledger import spool
 from tasks.ledger.database import Database
 from tasks.ledger.drain import BATCH_SIZE, Drain
 from tasks.ledger.sums import DAY_MS
-from workers.terminal.console import at_utc, fail, group, out, seconds, usable_redis_url
+from workers.commands.ledger_reports import export_, summary
+from workers.terminal.console import at_utc, fail, group, number_of, out, seconds, usable_redis_url
 
-cli = group(no_args_is_help=True, help="Keep the ledger: drain, import, prune.")
+cli = group(no_args_is_help=True, help="Sum up, export and maintain the ledger.")
+cli.command()(summary)
+cli.command("export")(export_)
 
 
 @cli.command()
 def drain() -> None:
     """
-    Bring the attempts that wait in Redis to the database now.
+    Move the attempts that wait in Redis to the database now.
 
-    A worker does so all the time; this is for when none runs. LEDGER_URL must be
-    as at the workers.
+    A running worker does so all the time; use this when none runs. LEDGER_URL must be
+    the same as the workers'.
     """
     drained = Drain(client(usable_redis_url()), Database).drain()
     if drained is None:
-        fail("a worker is draining just now, and brings all there is")
+        fail("a worker is draining at this moment; it moves every attempt")
     out.print(f"drained {drained}")
 
 
 @cli.command("import")
 def import_(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="JSON Lines; else all there are in SPOOL_DIR.")
+        list[Path] | None, typer.Argument(help="JSON Lines files; default: all in SPOOL_DIR.")
     ] = None,
 ) -> None:
-    """Bring attempts that were kept on disk to the database, each once; files of ours then go."""
+    """
+    Add attempts that were kept on disk to the database, each once.
+
+    Files of SPOOL_DIR are deleted afterwards; files named here are not.
+    """
     number = 0
     with Database() as database:
         for path in paths or spool.files():
@@ -54,8 +61,9 @@ def prune(
         float, typer.Option("--older-than", parser=seconds, metavar="AGE", help="Such as 90d.")
     ],
 ) -> None:
-    """Delete whole days (UTC) that are older, attempts and sums, for good."""
+    """Delete whole days (UTC) that are older, both attempts and sums, for good."""
     before_ms = round((time.time() - older_than) * 1000)
     with Database(create=False) as database:
         pruned = database.prune(before_ms)
-    out.print(f"deleted {pruned} attempts before {at_utc(before_ms // DAY_MS * DAY_MS)}")
+    first_kept = at_utc(before_ms // DAY_MS * DAY_MS)
+    out.print(f"deleted {number_of(pruned, 'attempt')} before {first_kept}")

@@ -36,7 +36,7 @@ def top() -> None:
     if not out.is_terminal or not sys.stdin.isatty():
         raise typer.BadParameter(
             "it needs a terminal; in a pipe there are `queues --json`, `breakers --json` and "
-            "`metrics summary --json`"
+            "`ledger summary --json`"
         )
     if (size := out.size) < LEAST:
         raise typer.BadParameter(

@@ -14,7 +14,7 @@ from breakwater.redis.connection import shown
 from tasks.ledger.summary import GroupSummary
 from tasks.operations.fleet import Queue
 from tasks.operations.snapshot import DashboardSnapshot, Event
-from workers.commands.metrics import dollars, short
+from workers.commands.ledger_reports import dollars, short
 from workers.terminal.console import COLOURS, age
 from workers.terminal.plain import plain
 

@@ -11,6 +11,7 @@ from breakwater.redis.connection import client
 from tasks.operations.fleet import Fleet, Worker
 from tasks.operations.operator import Operator, ReloadReply
 from workers.terminal.console import (
+    CHECKS_FAILED,
     AsJson,
     age,
     confirm,
@@ -92,7 +93,7 @@ def reload(as_json: AsJson = False) -> None:
     Let every worker read its roles file now.
 
     They see a change by themselves within a few seconds; a bad file is refused, and
-    they go on with what they had. Exit code 1 if one refuses or does not answer.
+    they keep the one they had. Exit code 3 if one refuses or does not answer.
     """
     redis = client(usable_redis_url())
     names = [worker.name for worker in Fleet(redis).snapshot().workers]
@@ -103,7 +104,8 @@ def reload(as_json: AsJson = False) -> None:
         print_json(told)
     for name, answer in [] if as_json else sorted(told.items()):
         _show(name, answer)
-    raise typer.Exit(any(answer.get("error") or answer.get("faults") for answer in told.values()))
+    if any(reply.get("error") or reply.get("faults") for reply in told.values()):
+        raise typer.Exit(CHECKS_FAILED)
 
 
 def _chosen(there: list[Worker], names: list[str] | None, all_: bool) -> list[Worker]:

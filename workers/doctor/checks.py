@@ -142,7 +142,7 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         where = address()
     except ConfigError as error:
         for fault in error.details["faults"]:
-            yield Finding("fault", "redis", fault, "docs/redis.md has every form")
+            yield Finding("fault", "redis", fault, "docs/redis.md shows every form")
         return
     yield from sentinels(where)
     server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
@@ -221,7 +221,7 @@ def _ledger(server: redis.Redis, view: FleetSnapshot) -> Iterator[Finding]:
     try:
         yield Finding("ok", "ledger", database.check_connection())
     except ConfigError as fault:
-        yield Finding("fault", "ledger", str(fault), "docs/ledger.md has the forms")
+        yield Finding("fault", "ledger", str(fault), "docs/ledger.md shows the forms")
     except SQLAlchemyError as error:
         what = f"it cannot be reached: {type(error).__name__}"
         yield Finding("warning", "ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
@@ -249,7 +249,7 @@ def _environment() -> Iterator[Finding]:
     """Celery reads variables of its own, and they win over `REDIS_URL`."""
     for name in CELERYS_OWN:
         if os.environ.get(name):
-            what = f"{name} is set, and Celery heeds it more than REDIS_URL"
+            what = f"{name} is set, and it takes precedence over REDIS_URL"
             yield Finding("warning", "environment", what, f"unset {name}")
 
 

@@ -67,6 +67,8 @@ err = Terminal(stderr=True, soft_wrap=True)
 
 COLOURS = {"closed": "green", "open": "red", "half-open": "yellow"}
 LOOK_EVERY_S = 0.5
+CHECKS_FAILED = 3
+"""Exit code of a command that ended, and some of whose rows or checks failed."""
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -221,6 +223,13 @@ def _as_json(value: Any, indent: int | None = None) -> str:
 def at_utc(at_ms: int) -> str:
     """Show a moment."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms / 1000))
+
+
+def number_of(number: int, noun: str) -> str:
+    """Show a count with its noun: 1 worker, 2 workers."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}s"
 
 
 def seconds(age: str) -> float:

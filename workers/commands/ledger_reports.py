@@ -1,4 +1,4 @@
-"""`breakwater metrics`: what the ledger knows, summed up or row by row."""
+"""`breakwater ledger summary` and `ledger export`; `metrics` is the group's old name."""
 
 import json
 from decimal import Decimal
@@ -30,7 +30,7 @@ from workers.terminal.console import (
 )
 from workers.terminal.table import Table
 
-cli = group(no_args_is_help=True, help="Sum up the ledger, or export it.")
+OLD_GROUP = group(no_args_is_help=True, help="The old name of `ledger summary` and `export`.")
 
 Provider = Annotated[str | None, typer.Option(help="Only of this provider.")]
 Model = Annotated[str | None, typer.Option(help="Only of this model.")]
@@ -63,7 +63,7 @@ class Rows(StrEnum):
     json = "json"
 
 
-@cli.command()
+@OLD_GROUP.command()
 def summary(  # noqa: PLR0913, PLR0917 - a command's options
     by: Annotated[
         str, typer.Option(help="Some of provider,model,role,outcome,day; empty: all in one.")
@@ -98,7 +98,7 @@ def summary(  # noqa: PLR0913, PLR0917 - a command's options
         out.print("no attempts" + (" like that" if where != AttemptFilter() else " yet"))
 
 
-@cli.command("export")
+@OLD_GROUP.command("export")
 def export_(
     provider: Provider = None,
     model: Model = None,
