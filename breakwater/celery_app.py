@@ -17,7 +17,7 @@ from celery.app.control import Control as CeleryControl
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
-from breakwater.calls.execution_options import check_nested, check_task_id
+from breakwater.calls.execution_options import check_follower_ids, check_task_id
 from breakwater.errors import QueueUnavailable
 from breakwater.messaging.journal import Operations, new_command
 from breakwater.messaging.names import COMMON_QUEUE
@@ -121,7 +121,7 @@ class App(Celery):  # type: ignore[misc]
         """
         if options.get("task_id") is not None:
             check_task_id(options["task_id"])
-        check_nested("complete", options)
+        check_follower_ids("complete", options)
         return super().send_task(name, *args, **options)
 
     @cached_property

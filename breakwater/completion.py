@@ -112,7 +112,7 @@ class Complete(Task):  # type: ignore[misc]
             InvalidOption: An option does not exist, or is in the wrong place.
         """
         kwargs = to_wire(kwargs or {})
-        execution_options.check_named(kwargs)
+        execution_options.check_keyword_names(kwargs)
         direct = {name: value for name, value in celery.items() if name != "options"}
         execution_options.check({**direct, **(celery.get("options") or {})}, "set")
         made = super().signature(args, kwargs, *more, **celery)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from breakwater.calls.messages import as_json, messages_of
+from breakwater.calls.messages import parse_prompt, prompt_as_json
 from breakwater.calls.options import check_options
 from breakwater.calls.value_types import NAME
 from breakwater.content import Media, Message, Tool
@@ -21,7 +21,7 @@ MAX_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CompletionCall:
     """One checked call of `complete`."""
 
     role: str
@@ -39,7 +39,7 @@ class Call:
     stream: bool = False
 
     @classmethod
-    def of(cls, role: object, prompt: object, options: Mapping[str, Any]) -> "Call":
+    def of(cls, role: object, prompt: object, options: Mapping[str, Any]) -> "CompletionCall":
         """
         Check the arguments of `complete` and return them as one value.
 
@@ -61,7 +61,7 @@ class Call:
                 f"letters, digits, '_', '.' and '-'"
             )
         checked = check_options(options)
-        messages = messages_of(prompt if (told := _told(prompt)) is None else told)
+        messages = parse_prompt(prompt if (told := _told(prompt)) is None else told)
         _check_size(messages, checked)
         return cls(role=role, messages=messages, **checked)
 
@@ -72,7 +72,9 @@ class Call:
         return frozenset(part.kind for part in parts if isinstance(part, Media))
 
 
-def bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+def bind_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
     """
     Sort the arguments of `complete` into role, prompt and options.
 
@@ -124,7 +126,7 @@ def _check_size(messages: Sequence[Message], options: Mapping[str, Any]) -> None
     if plain and sum(len(message.text) + 1 for message in messages) < MAX_BYTES // 12:
         return  # a character is at most twelve bytes of JSON
     tools = [asdict(tool) for tool in options.get("tools", ())]
-    size = len(json.dumps([as_json(messages), {**options, "tools": tools}]))
+    size = len(json.dumps([prompt_as_json(messages), {**options, "tools": tools}]))
     if size > MAX_BYTES:
         raise InvalidPrompt(
             f"the prompt and its options have {size} bytes as JSON; at most {MAX_BYTES} are taken"

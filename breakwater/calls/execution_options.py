@@ -16,7 +16,7 @@ from celery.canvas import Signature
 from celery.utils.time import maybe_iso8601
 from kombu.entity import Queue
 
-from breakwater.calls.options import CELERYS, OPTIONS
+from breakwater.calls.options import CELERY_OPTIONS, OPTIONS
 from breakwater.errors import InvalidOption, nearest
 
 MAX_ID = 255
@@ -146,7 +146,7 @@ def check(options: Mapping[str, Any], way: str) -> None:
         check_task_id(options["task_id"])
 
 
-def check_named(kwargs: Mapping[str, Any]) -> None:
+def check_keyword_names(kwargs: Mapping[str, Any]) -> None:
     """
     Check the names of a signature's keyword arguments; their values are checked with its call.
 
@@ -155,7 +155,7 @@ def check_named(kwargs: Mapping[str, Any]) -> None:
     """
     faults = []
     for name in map(str, kwargs):
-        if name in CELERYS:
+        if name in CELERY_OPTIONS:
             faults.append(f"{name} is an option of Celery's: write complete.s(…).set({name}=…)")
         elif name not in OPTIONS and name not in ARGUMENTS:
             faults.append(f"unknown option {name[:40]!r}{nearest(name, OPTIONS)}")
@@ -163,7 +163,7 @@ def check_named(kwargs: Mapping[str, Any]) -> None:
         raise InvalidOption("; ".join(faults), {"faults": faults})
 
 
-def check_nested(task: str, options: Mapping[str, Any]) -> None:
+def check_follower_ids(task: str, options: Mapping[str, Any]) -> None:
     """
     Check the ids of what is enqueued behind a task by a worker: chains, chords, links.
 

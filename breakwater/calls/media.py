@@ -28,7 +28,7 @@ SHAPES = (
 _KEYS = {"type", "url", "data", "media_type", "name"}
 
 
-def parts_of(
+def parse_parts(
     where: str, content: Sequence[object], *, text_alone: bool
 ) -> str | tuple[str | Media, ...]:
     """
@@ -52,7 +52,7 @@ def parts_of(
     return tuple(part for part in parts if part != "")
 
 
-def text_of(where: str, content: object) -> str:
+def check_text(where: str, content: object) -> str:
     """Check a text."""
     if not isinstance(content, str):
         raise InvalidPrompt(f"{where} has a text of type {type(content).__name__}, not a string")
@@ -78,7 +78,7 @@ def _part(where: str, part: object) -> str | Media:
         raise InvalidPrompt(f"{where} is a {type(part).__name__}; {SHAPES}")
     if part.get("type") == "text":
         _check_keys(where, part, {"type", "text"})
-        return text_of(where, part.get("text"))
+        return check_text(where, part.get("text"))
     for kind in KINDS:
         if part.get("type") == kind:
             return _media(where, kind, part)
@@ -110,7 +110,7 @@ def _check_url(where: str, url: object) -> None:
     if not isinstance(url, str) or len(url) > MAX_URL:
         raise InvalidPrompt(f"{where} has no valid url; a string of up to {MAX_URL} characters")
     try:
-        parsed = urlsplit(text_of(where, url))
+        parsed = urlsplit(check_text(where, url))
         fits = parsed.scheme in {"http", "https"} and parsed.hostname
     except ValueError:
         fits = None

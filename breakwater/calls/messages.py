@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from breakwater.calls.media import part_as_json, parts_of, text_of
+from breakwater.calls.media import check_text, parse_parts, part_as_json
 from breakwater.calls.schema import as_json_object
 from breakwater.calls.tools import NAME
 from breakwater.content import Message, ToolCall
@@ -21,7 +21,7 @@ _KEYS = {
 _CALL = "a tool call is {'id': …, 'name': …, 'arguments': {…}}, perhaps with the signature it had"
 
 
-def messages_of(prompt: object) -> tuple[Message, ...]:
+def parse_prompt(prompt: object) -> tuple[Message, ...]:
     """
     Check a prompt, a string or a list of messages.
 
@@ -48,7 +48,7 @@ def messages_of(prompt: object) -> tuple[Message, ...]:
     return tuple(conversation.messages)
 
 
-def as_json(messages: Sequence[Message]) -> Any:
+def prompt_as_json(messages: Sequence[Message]) -> Any:
     """Return a prompt as it travels: a plain string where it is one."""
     if len(messages) == 1 and messages[0].role == "user" and isinstance(messages[0].content, str):
         return messages[0].content
@@ -122,13 +122,13 @@ def _says_something(message: Message) -> bool:
 def _content(where: str, item: Mapping[str, Any]) -> Any:
     content = item.get("content")
     if isinstance(content, (list, tuple)):
-        return parts_of(where, content, text_alone=item["role"] != "user")
+        return parse_parts(where, content, text_alone=item["role"] != "user")
     if not isinstance(content, str):
         raise InvalidPrompt(
             f"{where} has content of type {type(content).__name__}; "
             f"it must be a string or a list of parts"
         )
-    return text_of(where, content)
+    return check_text(where, content)
 
 
 def _tool_calls(where: str, given: object) -> tuple[ToolCall, ...]:
@@ -146,12 +146,12 @@ def _tool_call(where: str, call: object) -> ToolCall:
     if not isinstance(call, Mapping) or call.keys() - {"id", "name", "arguments", "signature"}:
         raise InvalidPrompt(f"{where} has the wrong shape; {_CALL}")
     call_id, name, signature = call.get("id"), call.get("name"), call.get("signature")
-    if not text_of(f"the id of {where}", call_id).strip():
+    if not check_text(f"the id of {where}", call_id).strip():
         raise InvalidPrompt(f"{where} has an empty id; it must be the one it came with")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidPrompt(f"{where} has no valid name; allowed is {NAME.pattern}")
     if signature is not None:
-        text_of(f"the signature of {where}", signature)
+        check_text(f"the signature of {where}", signature)
     try:
         arguments = as_json_object(call.get("arguments"))
     except ValueError as fault:

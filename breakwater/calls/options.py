@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from breakwater.calls.media import text_of
+from breakwater.calls.media import check_text
 from breakwater.calls.params import PARAMS, check_params
-from breakwater.calls.schema import as_json_object, fault_of, schema_of
-from breakwater.calls.tools import tool_choice_of, tools_of
+from breakwater.calls.schema import as_json_object, pydantic_schema, schema_fault
+from breakwater.calls.tools import parse_tool_choice, parse_tools
 from breakwater.errors import InvalidOption, InvalidPrompt, nearest
 
 OPTIONS = (
     "system", "params", "metadata", "deadline_s", "schema", "tools", "tool_choice", "stream",
 )  # fmt: skip
-CELERYS = frozenset({
+CELERY_OPTIONS = frozenset({
     "task_id", "countdown", "eta", "expires", "priority", "queue", "headers", "link", "link_error",
     "time_limit", "soft_time_limit", "retry", "ignore_result", "shadow", "serializer",
     "compression",
@@ -25,7 +25,7 @@ LONGEST_S = 10 * 365 * 86400
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Check the options, and return those that were given as `Call` has them.
+    Check the options, and return those that were given as `CompletionCall` has them.
 
     Raises:
         InvalidOption: Listing every fault.
@@ -45,12 +45,12 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in given:
             checked[name] = _json_object(name, given[name], faults)
     faults += check_params(checked.get("params", {}))
-    if "schema" in checked and (fault := fault_of(checked["schema"])):
+    if "schema" in checked and (fault := schema_fault(checked["schema"])):
         faults.append(f"schema is no JSON Schema: {fault}")
     if "tools" in given:
-        checked["tools"] = tools_of(given["tools"], faults)
+        checked["tools"] = parse_tools(given["tools"], faults)
     if "tool_choice" in given:
-        checked["tool_choice"] = tool_choice_of(given["tool_choice"], given.get("tools"), faults)
+        checked["tool_choice"] = parse_tool_choice(given["tool_choice"], given.get("tools"), faults)
     if "stream" in given:
         checked["stream"] = given["stream"]
         faults += _check_stream(given["stream"])
@@ -62,7 +62,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def _unknown(name: str) -> str:
     """Say that an option is unknown, and where it belongs or what there is."""
     fault = f"unknown option {name[:40]!r}"
-    if name in CELERYS:
+    if name in CELERY_OPTIONS:
         return f"{fault}: it is Celery's; write apply_async((role, prompt), {name}=…)"
     if name in PARAMS:
         return f"{fault}: it is a parameter; write params={{{name!r}: …}}"
@@ -79,7 +79,7 @@ def to_wire(options: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(options.get("schema"), type):
         return dict(options)
     try:
-        return {**options, "schema": schema_of(options["schema"])}
+        return {**options, "schema": pydantic_schema(options["schema"])}
     except ValueError as fault:
         raise InvalidOption(f"schema: {fault}") from None
 
@@ -102,7 +102,7 @@ def _check_system(system: object) -> list[str]:
     if not isinstance(system, str | None):
         return [f"system is a {type(system).__name__}; it must be a string"]
     try:
-        text_of("system", system or "")
+        check_text("system", system or "")
     except InvalidPrompt as fault:
         return [str(fault)]
     return []

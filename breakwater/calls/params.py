@@ -7,16 +7,16 @@ The same table serves the roles file and `complete.delay(..., params={...})`.
 from collections.abc import Mapping
 from typing import Any
 
-from breakwater.calls.value_types import Kind, number, one_of, unknown_key, whole
+from breakwater.calls.value_types import ValueType, number, one_of, unknown_key, whole
 from breakwater.errors import nearest
 
 _INT32 = 2**31 - 1  # Gemini's integers; OpenAI's are wider
 
-PARAMS: Mapping[str, Kind] = {
+PARAMS: Mapping[str, ValueType] = {
     "max_output_tokens": whole(1, _INT32),
     "temperature": number(0, 2),
     "top_p": number(0, 1),
-    "stop": Kind(
+    "stop": ValueType(
         # four is the most that OpenAI's Chat Completions takes, the fewest of all vendors
         "a list of 1 to 4 non-empty strings",
         lambda value: (

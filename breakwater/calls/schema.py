@@ -45,7 +45,7 @@ LARGE = 2**53
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedAnswer:
     """What an answer's text says."""
 
     data: Any = field(default=None, repr=False)
@@ -55,7 +55,7 @@ class Reading:
     """For the model that gave the answer: the faults in full; empty if it can do nothing."""
 
 
-class Shape:
+class CompiledSchema:
     """
     A schema, ready to read answers with.
 
@@ -73,7 +73,7 @@ class Shape:
         self._patterns = pattern_count(schema)
         self._declared = frozenset(_declared(schema))
 
-    def read(self, text: str, limit_s: float = LIMIT_S) -> Reading:
+    def read(self, text: str, limit_s: float = LIMIT_S) -> ParsedAnswer:
         """
         Read an answer's text as JSON, perhaps in a ```json fence, and validate it.
 
@@ -86,20 +86,20 @@ class Shape:
             plain = json.dumps(data, allow_nan=False, ensure_ascii=False)
             plain.encode()
         except (ValueError, RecursionError):
-            return Reading(fault="is not JSON", advice="it is not JSON")
+            return ParsedAnswer(fault="is not JSON", advice="it is not JSON")
         if depth_of(data) > MAX_DEPTH:
             deep = f"nests deeper than {MAX_DEPTH}"
-            return Reading(fault=deep, advice=f"it {deep}")
+            return ParsedAnswer(fault=deep, advice=f"it {deep}")
         from breakwater.calls.validation import NotValidated  # noqa: PLC0415 - 8 MiB; not without schemas
 
         try:
             faults = self._faults(data, plain, limit_s)
         except NotValidated as not_validated:
-            return Reading(fault=str(not_validated))
+            return ParsedAnswer(fault=str(not_validated))
         if not faults:
-            return Reading(data)
+            return ParsedAnswer(data)
         advice = [f"at {_pointer(each.path)}: {each.message}" for each in faults]
-        return Reading(fault=self._named(faults[0]), advice="; ".join(advice))
+        return ParsedAnswer(fault=self._named(faults[0]), advice="; ".join(advice))
 
     def _faults(self, data: Any, plain: str, limit_s: float) -> "list[Fault]":
         from breakwater.calls.validation import judge, run  # noqa: PLC0415 - as above
@@ -128,9 +128,9 @@ def unfenced(text: str) -> str:
     return inside if newline and not after.strip() else text
 
 
-def shape_of(schema: Mapping[str, Any]) -> Shape:
+def compile_schema(schema: Mapping[str, Any]) -> CompiledSchema:
     """
-    Return a schema in which `fault_of` finds none, ready to read answers with.
+    Return a schema in which `schema_fault` finds none, ready to read answers with.
 
     Raises:
         ValueError: It finds one.
@@ -141,7 +141,7 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
     return shape
 
 
-def schema_of(model: type) -> dict[str, Any]:
+def pydantic_schema(model: type) -> dict[str, Any]:
     """
     Return a pydantic model class as its JSON Schema.
 
@@ -181,21 +181,21 @@ def as_json_object(value: object) -> dict[str, Any]:
     return copy
 
 
-def fault_of(schema: Mapping[str, Any]) -> str:
+def schema_fault(schema: Mapping[str, Any]) -> str:
     """Say what keeps an object from being a JSON Schema; empty if nothing does."""
     return _compiled(json.dumps(schema))[1]
 
 
-def _compiled(text: str) -> tuple[Shape | None, str]:
+def _compiled(text: str) -> tuple[CompiledSchema | None, str]:
     return _kept(text) if len(text) <= KEPT_BYTES else _compile(text)
 
 
 @lru_cache(maxsize=64)
-def _kept(text: str) -> tuple[Shape | None, str]:
+def _kept(text: str) -> tuple[CompiledSchema | None, str]:
     return _compile(text)
 
 
-def _compile(text: str) -> tuple[Shape | None, str]:
+def _compile(text: str) -> tuple[CompiledSchema | None, str]:
     """Return a shape and no fault, or the fault."""
     from jsonschema_rs import ValidationError  # noqa: PLC0415 - as above
 
@@ -216,7 +216,7 @@ def _compile(text: str) -> tuple[Shape | None, str]:
         return None, _refusal(error)
     if not linear or _plain_values(schema, MAX_BYTES) is None:
         expansion = None
-    return Shape(text, validator if expansion is not None else None, expansion), ""
+    return CompiledSchema(text, validator if expansion is not None else None, expansion), ""
 
 
 def _validator(text: str) -> "tuple[Validator, bool]":

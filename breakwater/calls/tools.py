@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from breakwater.calls.schema import as_json_object, fault_of
+from breakwater.calls.schema import as_json_object, schema_fault
 from breakwater.calls.server_tools import server_tool
 from breakwater.content import Tool
 from breakwater.errors import nearest
@@ -22,7 +22,7 @@ MAX_TOLD = 10
 _KEYS = {"name", "description", "parameters"}
 
 
-def tools_of(given: object, faults: list[str]) -> tuple[Tool, ...]:
+def parse_tools(given: object, faults: list[str]) -> tuple[Tool, ...]:
     """Check the option `tools`; what does not fit is added to the faults."""
     if given is None:
         return ()
@@ -52,7 +52,7 @@ def tools_of(given: object, faults: list[str]) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def tool_choice_of(given: object, tools: object, faults: list[str]) -> str:
+def parse_tool_choice(given: object, tools: object, faults: list[str]) -> str:
     """
     Check the option `tool_choice`.
 
@@ -112,6 +112,6 @@ def _parameters(given: object) -> dict[str, Any]:
         raise ValueError(f"its parameters: it {error}") from None
     if schema and schema.get("type") != "object":
         raise ValueError("its parameters must be the schema of an object: {'type': 'object', …}")
-    if fault := fault_of(schema):
+    if fault := schema_fault(schema):
         raise ValueError(f"its parameters are no JSON Schema: {fault}")
     return schema

@@ -13,7 +13,7 @@ _PACING = {"limits", "strategy", "budget"}
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueType:
     """
     One kind of value.
 
@@ -29,34 +29,34 @@ class Kind:
     secret: bool = False
 
 
-FLAG = Kind("true or false", lambda value: type(value) is bool)
+FLAG = ValueType("true or false", lambda value: type(value) is bool)
 
 
-def whole(low: int, high: int) -> Kind:
+def whole(low: int, high: int) -> ValueType:
     """Return the kind of the whole numbers from `low` to `high`."""
-    return Kind(
+    return ValueType(
         f"a whole number from {low} to {high}",
         lambda value: type(value) is int and low <= value <= high,
     )
 
 
-def number(low: float, high: float, unit: str = "") -> Kind:
+def number(low: float, high: float, unit: str = "") -> ValueType:
     """Return the kind of the numbers from `low` to `high`, given as float."""
-    return Kind(
+    return ValueType(
         f"a number {unit}from {low:.9g} to {high:.9g}",
         lambda value: type(value) in {int, float} and low <= value <= high,
         float,
     )
 
 
-def seconds(high: float) -> Kind:
+def seconds(high: float) -> ValueType:
     """Return the kind of a duration: more than nothing, up to `high` seconds, given as float."""
     return number(0.001, high, "of seconds ")
 
 
-def one_of(*choices: str) -> Kind:
+def one_of(*choices: str) -> ValueType:
     """Return the kind of a few words."""
-    return Kind(
+    return ValueType(
         f"one of {', '.join(choices)}",
         lambda value: isinstance(value, str) and value in choices,
         choices=choices,
@@ -64,9 +64,9 @@ def one_of(*choices: str) -> Kind:
     )
 
 
-def some_of(*choices: str) -> Kind:
+def some_of(*choices: str) -> ValueType:
     """Return the kind of a list of some of a few words, or none, given as a frozen set."""
-    return Kind(
+    return ValueType(
         f"a list of {' and '.join(choices)}, perhaps empty",
         lambda value: (
             isinstance(value, list)
@@ -77,9 +77,9 @@ def some_of(*choices: str) -> Kind:
     )
 
 
-def text(allowed: str, accepts: Callable[[str], bool], *, secret: bool = False) -> Kind:
+def text(allowed: str, accepts: Callable[[str], bool], *, secret: bool = False) -> ValueType:
     """Return the kind of a text that is not blank and satisfies `accepts`."""
-    return Kind(
+    return ValueType(
         allowed,
         lambda value: isinstance(value, str) and bool(value.strip()) and accepts(value),
         textual=True,

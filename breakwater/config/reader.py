@@ -1,5 +1,5 @@
 """
-The ways in which every part of a file is read: by tables of keys and kinds.
+The ways in which every part of a file is read: by tables of keys and value types.
 
 What does not fit is told to the faults and left out, so that reading can go on.
 """
@@ -7,7 +7,7 @@ What does not fit is told to the faults and left out, so that reading can go on.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from breakwater.calls.value_types import Kind, text, unknown_key
+from breakwater.calls.value_types import ValueType, text, unknown_key
 from breakwater.config.document import BROKEN, Faults, Node
 from breakwater.errors import nearest
 
@@ -21,13 +21,17 @@ class NodeReader:
         self.faults = faults
 
     def section(
-        self, entries: Mapping[str, Node], where: str, key: str, kinds: Mapping[str, Kind]
+        self,
+        entries: Mapping[str, Node],
+        where: str,
+        key: str,
+        types: Mapping[str, ValueType],
     ) -> dict[str, Any]:
         """Return the values of a mapping inside of a mapping."""
         if key not in entries:
             return {}
         where = at(where, key)
-        return self.values(self.mapping(entries[key], where, kinds), where, kinds)
+        return self.values(self.mapping(entries[key], where, types), where, types)
 
     def mapping(self, node: Node, where: str, known: Collection[str]) -> dict[str, Node]:
         """Return the known entries of a mapping; keys that begin with x- may hold anchors."""
@@ -43,12 +47,12 @@ class NodeReader:
         return {key: child for key, child in node.value.items() if key in known}
 
     def values(
-        self, entries: Mapping[str, Node], where: str, kinds: Mapping[str, Kind]
+        self, entries: Mapping[str, Node], where: str, types: Mapping[str, ValueType]
     ) -> dict[str, Any]:
         """Return the values that are of their kind; the others are faults."""
         good = {}
         for key, node in entries.items():
-            kind = kinds.get(key)
+            kind = types.get(key)
             if kind is None:
                 continue
             value = node.text if kind.textual and node.text is not None else node.plain

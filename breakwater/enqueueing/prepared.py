@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from breakwater import roles
-from breakwater.calls.call import Call, bind
-from breakwater.calls.messages import as_json
+from breakwater.calls.call import CompletionCall, bind_arguments
+from breakwater.calls.messages import prompt_as_json
 from breakwater.calls.options import to_wire
 from breakwater.celery_app import app
 from breakwater.config import role_names
@@ -47,11 +47,11 @@ class PreparedCall:
         Raises:
             BadTask: The role, the prompt or an option is at fault.
         """
-        role, prompt, chosen = bind(args, to_wire(kwargs))
-        call = Call.of(role, prompt, chosen)
+        role, prompt, chosen = bind_arguments(args, to_wire(kwargs))
+        call = CompletionCall.of(role, prompt, chosen)
         queue = choose(call.role)
         roles.check_params(call.role, call.params)
-        return cls(call.role, as_json(call.messages), chosen, queue)
+        return cls(call.role, prompt_as_json(call.messages), chosen, queue)
 
     def digests(self) -> str:
         """

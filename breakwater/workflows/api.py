@@ -7,7 +7,7 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.calls.value_types import NAME
 from breakwater.celery_app import app
 from breakwater.config import role_names, roles_path
@@ -47,7 +47,7 @@ class Workflow:
         """
         if not isinstance(given, str) or not given.strip():
             raise InvalidPrompt("the input of a workflow must be a text that says something")
-        Call.of(
+        CompletionCall.of(
             "any", given, {}
         )  # each stage's prompt is checked when its turn comes, this one now
         run = Run(run_id or str(uuid4()))

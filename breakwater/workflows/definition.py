@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.calls.options import OPTIONS, to_wire
 from breakwater.calls.schema import as_json_object
 from breakwater.errors import BadTask, InvalidOption, InvalidWorkflow, nearest
@@ -257,7 +257,7 @@ class _Check:
             role = "any"
         options = {key: stage[key] for key in STAGE_OPTIONS if key in stage}
         try:
-            Call.of(role, "any", options)
+            CompletionCall.of(role, "any", options)
         except InvalidOption as fault:
             for what in fault.details.get("faults", [str(fault)]):
                 self._fault(path, what)

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from breakwater.attempt import Cost, Usage
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.config import Role, Target
 
 _log = structlog.get_logger("breakwater")
@@ -38,7 +38,7 @@ class Ask:
     """One call that wants to go out: everything that a gate may look at."""
 
     task_id: str
-    call: Call
+    call: CompletionCall
     role: Role
     target: Target
     estimator: Callable[[], Estimate] = field(repr=False)

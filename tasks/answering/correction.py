@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from breakwater.calls.schema import Reading
+from breakwater.calls.schema import ParsedAnswer
 from breakwater.content import Message
 from breakwater.errors import SchemaViolated
 from tasks.providers.base import Completion
@@ -14,7 +14,7 @@ class Violation:
     """An answer, and the rule of its schema that it violates."""
 
     completion: Completion
-    reading: Reading
+    reading: ParsedAnswer
 
     @property
     def can_be_corrected(self) -> bool:

@@ -14,7 +14,7 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject
 
 from breakwater import roles
-from breakwater.calls.call import MAX_BYTES, Call, bind
+from breakwater.calls.call import MAX_BYTES, CompletionCall, bind_arguments
 from breakwater.calls.value_types import NAME
 from breakwater.config.last_good import REMOVAL_GRACE_S
 from breakwater.errors import (
@@ -146,7 +146,7 @@ class TaskExecution:
             return self._succeed(call, routed)
         raise Ignore("the task waits in Redis")
 
-    def _asked(self, args: Any, kwargs: Any) -> tuple[Call, Role | None]:
+    def _asked(self, args: Any, kwargs: Any) -> tuple[CompletionCall, Role | None]:
         """Read what is asked, and of which role; None: it was removed."""
         try:
             self._accuse()
@@ -155,7 +155,7 @@ class TaskExecution:
                     f"{self._lease.lost} workers were lost while they ran this task, "
                     f"{self._lease.lost_alone} of them with nothing else in hand"
                 )
-            call = Call.of(*bind(args, kwargs))
+            call = CompletionCall.of(*bind_arguments(args, kwargs))
             return call, None if self._was_removed(call.role) else self._role(call)
         except Exception as error:
             self._fail(error)
@@ -176,7 +176,7 @@ class TaskExecution:
         if self._lease:
             self._lease.ensure_begun()
 
-    def _role(self, call: Call) -> Role:
+    def _role(self, call: CompletionCall) -> Role:
         role = self._now.settings.role(call.role)
         self._now.settings.check_params(role, call.params)
         return role
@@ -202,7 +202,7 @@ class TaskExecution:
         if lease.mid_answer:
             self._stream.restart("", WorkerLost.__name__)
 
-    def _shared(self, call: Call, role: Role) -> ChainAnswer | None:
+    def _shared(self, call: CompletionCall, role: Role) -> ChainAnswer | None:
         """
         Return the answer that another task got to this very call; None: make it.
 
@@ -216,7 +216,7 @@ class TaskExecution:
         recorder = AttemptRecorder(self._ledger_fields(call), self._lease, self._clock)
         return responses.shared(call, role, self._now.settings, self._lease, recorder, left_s)
 
-    def _route(self, call: Call, role: Role) -> ChainAnswer:
+    def _route(self, call: CompletionCall, role: Role) -> ChainAnswer:
         if self._left_s(call, role) <= 0:
             raise self._too_late(call)
         if call.stream:
@@ -236,7 +236,7 @@ class TaskExecution:
             if recorder.rows:
                 redis_queue.write(self._now.store.client, recorder.rows)
 
-    def _ledger_fields(self, call: Call) -> dict[str, Any]:
+    def _ledger_fields(self, call: CompletionCall) -> dict[str, Any]:
         """Return what the task's rows in the ledger have in common."""
         return {
             "task_id": self._task.request.id,
@@ -247,7 +247,7 @@ class TaskExecution:
             "metadata": dict(call.metadata),
         }
 
-    def _succeed(self, call: Call, routed: ChainAnswer) -> dict[str, Any]:
+    def _succeed(self, call: CompletionCall, routed: ChainAnswer) -> dict[str, Any]:
         completion, served = routed.completion, routed.attempts[-1]
         result = {
             "task_id": self._task.request.id,
@@ -318,7 +318,7 @@ class TaskExecution:
         role = dead["role"] if dead else result["role"]
         observers.settled(role, "failed" if dead else "succeeded", self._age_s())
 
-    def _wait(self, call: Call, role: Role, nothing: NothingAvailable) -> None:
+    def _wait(self, call: CompletionCall, role: Role, nothing: NothingAvailable) -> None:
         """Put the task back until a target may be asked again; its whole queue, if none may now."""
         self._ensure_begun()
         if nothing.attempts and {a.error for a in nothing.attempts} == {HostFault.__name__}:
@@ -342,7 +342,7 @@ class TaskExecution:
             wait_s = nothing.wait_s + _jitter_s(tries, left_s - nothing.wait_s)
             self._put_back(call, delay_ms=round(wait_s * 1000) + 1)
 
-    def _repeat(self, call: Call, role: Role, fault: Exception) -> bool:
+    def _repeat(self, call: CompletionCall, role: Role, fault: Exception) -> bool:
         """Put the task back after a fault that is not its own; not for ever."""
         if not self._lease or self._lease.repeats >= MAX_REPEATS:
             return False
@@ -353,7 +353,7 @@ class TaskExecution:
         self._put_back(call, delay_ms=round(delay_s * 1000) + 1)
         return True
 
-    def _put_back(self, call: Call, **how: Any) -> None:
+    def _put_back(self, call: CompletionCall, **how: Any) -> None:
         if not self._lease:
             raise ChainExhausted(
                 f"no target of role {call.role!r} can serve now, and only a queued task can wait",
@@ -384,14 +384,14 @@ class TaskExecution:
         others = roles.published(roles.FRESH_S)
         return bool(others and role in others.roles)
 
-    def _left_s(self, call: Call, role: Role) -> float:
+    def _left_s(self, call: CompletionCall, role: Role) -> float:
         return (call.deadline_s or role.deadline_s) - self._age_s()
 
     def _age_s(self) -> float:
         """Return how long ago the task was enqueued; not less than 0, if the clock was set back."""
         return max(0, self._clock.now_ms() - self._enqueued_ms) / 1000
 
-    def _too_late(self, call: Call) -> DeadlineExceeded:
+    def _too_late(self, call: CompletionCall) -> DeadlineExceeded:
         last = f"; the last attempt: {self._attempts[-1]['error']}" if self._attempts else ""
         return DeadlineExceeded(
             f"no target of role {call.role!r} answered before the deadline{last}",
@@ -402,7 +402,7 @@ class TaskExecution:
 def dead_letter_fields(request: Any) -> tuple[str, dict[str, Any]]:
     """Return a task's role and its options, without the prompt and what belongs to it."""
     try:
-        role, _, options = bind(request.args, request.kwargs)
+        role, _, options = bind_arguments(request.args, request.kwargs)
     except BadTask:
         return "", {}
     known = isinstance(role, str) and NAME.fullmatch(role)

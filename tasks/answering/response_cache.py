@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from breakwater.attempt import Attempt, Cost, Usage
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.content import ToolCall
 from breakwater.redis.encryption import fingerprint, opened, seal
 from tasks.answering.walk import ChainAnswer
@@ -33,7 +33,7 @@ NOT_KEPT_S = 60
 
 
 def shared(
-    call: Call,
+    call: CompletionCall,
     role: Role,
     settings: Settings,
     lease: Lease,
@@ -66,7 +66,7 @@ def shared(
     return routed
 
 
-def digest(call: Call, role: Role, settings: Settings) -> str:
+def digest(call: CompletionCall, role: Role, settings: Settings) -> str:
     """Return 64 hex digits; calls that have the same ask the same, of the same targets."""
     asked = {field.name for field in fields(call)} - OF_THE_TASK
     return fingerprint(

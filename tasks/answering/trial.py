@@ -11,8 +11,8 @@ from functools import partial
 from typing import NoReturn, Protocol
 
 from breakwater.attempt import Attempt, Cost, Usage
-from breakwater.calls.call import Call
-from breakwater.calls.schema import Shape
+from breakwater.calls.call import CompletionCall
+from breakwater.calls.schema import CompiledSchema
 from breakwater.content import Delta
 from breakwater.errors import (
     FINISH_REASON,
@@ -85,9 +85,9 @@ class TrialContext:
 
     services: Services
     task_id: str
-    call: Call
+    call: CompletionCall
     role: Role
-    shape: Shape | None
+    shape: CompiledSchema | None
     """Reads answers by the call's schema; None without one."""
     recorder: Recorder
     deadline: float

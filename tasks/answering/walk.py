@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from breakwater.attempt import Attempt
-from breakwater.calls.call import Call
-from breakwater.calls.schema import shape_of
+from breakwater.calls.call import CompletionCall
+from breakwater.calls.schema import compile_schema
 from breakwater.errors import (
     BreakwaterError,
     ChainExhausted,
@@ -75,7 +75,7 @@ class ChainWalker:
 
     def walk(
         self,
-        call: Call,
+        call: CompletionCall,
         role: Role,
         *,
         task_id: str,
@@ -103,7 +103,7 @@ class ChainWalker:
             ChainExhausted: Every target refused this prompt, each for another reason.
             DeadlineExceeded: The deadline passed during the walk, or cut a call.
         """
-        shape = None if call.schema is None else shape_of(call.schema)
+        shape = None if call.schema is None else compile_schema(call.schema)
         context = TrialContext(
             self._services, task_id, call, role, shape, recorder, deadline, listener
         )

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import redis
 
-from breakwater.calls.call import bind
+from breakwater.calls.call import bind_arguments
 from breakwater.errors import BadTask, ConfigError, InvalidMessage
 from breakwater.redis.encryption import opened
 from breakwater.redis.text import to_text
@@ -121,7 +121,7 @@ class DeadLetters:
         try:
             payload = json.loads(entry.partition(b"\n")[2])
             args, kwargs, *_ = json.loads(envelope.body_of(payload))
-            return bind(args, kwargs)[1]
+            return bind_arguments(args, kwargs)[1]
         except InvalidMessage as fault:
             why = f"the message of {letter.name} holds no prompt that can be read: {fault}"
             raise ValueError(why) from None

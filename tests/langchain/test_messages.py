@@ -16,7 +16,7 @@ from langchain_core.messages import (
 from langchain_core.tools import Tool, tool
 from pydantic import BaseModel
 
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.errors import InvalidOption, InvalidPrompt
 from breakwater.langchain.answers import message_of
 from breakwater.langchain.messages import prompt_of
@@ -269,7 +269,7 @@ def test_what_is_translated_passes_the_door() -> None:
     """The shapes are those that `complete` takes."""
     messages = [HumanMessage("hi"), AIMessage("hello"), HumanMessage("bye")]
 
-    assert [m.role for m in Call.of("coder", prompt_of(messages), {}).messages] == [
+    assert [m.role for m in CompletionCall.of("coder", prompt_of(messages), {}).messages] == [
         "user", "assistant", "user",
     ]  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from breaker import Breakers
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.errors import DeadlineExceeded
 from simulator.client import Simulator
 from tasks.answering.walk import NothingAvailable
@@ -41,7 +41,7 @@ def walk(
     walking.registry.build()
     try:
         return walking.walk(
-            Call.of("coder", "hi", {"stream": stream}), role,
+            CompletionCall.of("coder", "hi", {"stream": stream}), role,
             deadline=time.monotonic() + deadline_s, listener=Reader() if stream else None,
         )  # fmt: skip
     finally:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from breaker import Breakers
 from breakwater import errors
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.errors import HostFault
 from tasks.answering.walk import NothingAvailable
 from tasks.config import ProviderSettings, Role, Settings, Target
@@ -94,7 +94,7 @@ def chain(breakers: Breakers, first: ProviderSettings, **known: Any) -> tuple[Wa
 
 
 def walk(walking: Walking, role: Role) -> Any:
-    return walking.walk(Call.of("coder", "hi", {}), role)
+    return walking.walk(CompletionCall.of("coder", "hi", {}), role)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

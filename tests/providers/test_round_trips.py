@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breakwater import errors
-from breakwater.calls.call import Call, bind
+from breakwater.calls.call import CompletionCall, bind_arguments
 from breakwater.content import Message, ToolCall
 from breakwater.langchain.answers import message_of
 from breakwater.langchain.messages import prompt_of
@@ -94,8 +94,8 @@ def handed_back(result: dict[str, Any], outputs: Callable[[], str]) -> list[dict
 def check(prompt: list[dict[str, Any]], *, tools: bool = True) -> None:
     """Hand a prompt in as a caller does, and look at what each vendor would be sent."""
     options = {"tools": TOOLS} if tools else {}
-    role, given_prompt, rest = bind(("coder", prompt), options)
-    call = Call.of(role, given_prompt, rest)
+    role, given_prompt, rest = bind_arguments(("coder", prompt), options)
+    call = CompletionCall.of(role, given_prompt, rest)
     for name, provider in ADAPTERS.items():
         asked = Request(call.messages, "m-1", tools=call.tools, timeout_s=30)
         assert faults(name, provider._body(prepared(asked))) == [], name

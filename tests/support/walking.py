@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from breaker import Breakers
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.admission.gate import closed_for
 from tasks.admission.health import HealthGate
 from tasks.answering.runtime import build_gate
@@ -36,7 +36,7 @@ class Walking:
         return ChainWalker(self.registry, self.gate, PriceList(self.settings), clock)
 
     def walk(
-        self, call: Call, role: Role, *, clock: Clock = time.monotonic, **more: Any
+        self, call: CompletionCall, role: Role, *, clock: Clock = time.monotonic, **more: Any
     ) -> ChainAnswer:
         more.setdefault("recorder", AttemptRecorder({"task_id": "t1", "role": role.name}))
         more.setdefault("deadline", time.monotonic() + 60)

@@ -7,7 +7,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from breakwater.attempt import Attempt, Usage
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.content import FinishReason, Media, Message, ToolCall
 from tasks.answering import response_cache
 from tasks.answering.walk import ChainAnswer
@@ -19,15 +19,15 @@ PROVIDERS = {
 }
 ROLE = Role("coder", (Target("a", "m"), Target("b", "m")), system="be", cache=CacheSettings(60))
 SETTINGS = Settings(PROVIDERS, {"coder": ROLE}, {"temperature": 0.1})
-CALL = Call("coder", (Message("user", "hi"),))
+CALL = CompletionCall("coder", (Message("user", "hi"),))
 TOOL = ToolCall("1", "look", {"b": 1, "a": [2]}, "signed")
 
 
-def digest(call: Call = CALL, role: Role = ROLE, settings: Settings = SETTINGS) -> str:
+def digest(call: CompletionCall = CALL, role: Role = ROLE, settings: Settings = SETTINGS) -> str:
     return response_cache.digest(call, role, settings)
 
 
-def saying(content: Any, **more: Any) -> Call:
+def saying(content: Any, **more: Any) -> CompletionCall:
     return replace(CALL, messages=(Message("user", content, **more),))
 
 
@@ -77,7 +77,7 @@ def test_whatever_may_change_the_answer_makes_another_call(other: str) -> None:
         replace(CALL, params={"temperature": 0.1}),
     ],
 )
-def test_what_does_not_change_the_answer_makes_the_same_call(call: Call) -> None:
+def test_what_does_not_change_the_answer_makes_the_same_call(call: CompletionCall) -> None:
     """Whose task it is, how long it may take, and what was said twice."""
     assert digest(call) == digest()
 
@@ -91,7 +91,7 @@ def test_the_order_of_keys_makes_no_other_call() -> None:
 
 def test_every_field_of_a_call_that_is_not_the_tasks_own_counts() -> None:
     """What a call learns to say later makes another call unless it is named here."""
-    fields = set(Call.__dataclass_fields__)
+    fields = set(CompletionCall.__dataclass_fields__)
 
     assert fields - response_cache.OF_THE_TASK >= {"role", "messages", "system", "params"}
     assert {"metadata", "deadline_s"} <= fields & response_cache.OF_THE_TASK

@@ -5,7 +5,7 @@ from base64 import b64encode
 
 import pytest
 
-from breakwater.calls.call import MAX_BYTES, Call, bind
+from breakwater.calls.call import MAX_BYTES, CompletionCall, bind_arguments
 from breakwater.errors import BadTask, InvalidOption, InvalidPrompt, UnknownRole
 from tasks.delivery.store import MAX_MESSAGE_BYTES
 
@@ -14,7 +14,7 @@ RESULT = {"task_id": "1", "role": "planner", "text": "a plan", "attempts": []}
 
 def test_a_string_is_one_user_message() -> None:
     """A prompt may be a plain string."""
-    call = Call.of("coder", "hi", {})
+    call = CompletionCall.of("coder", "hi", {})
 
     assert [(m.role, m.content) for m in call.messages] == [("user", "hi")]
 
@@ -25,7 +25,7 @@ def test_text_parts_are_joined() -> None:
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
     ]
 
-    call = Call.of("coder", prompt, {})
+    call = CompletionCall.of("coder", prompt, {})
 
     assert call.messages[0].content == "ab"
 
@@ -53,7 +53,7 @@ def test_text_parts_are_joined() -> None:
 def test_a_prompt_that_cannot_be_asked_is_refused(prompt: object, message: str) -> None:
     """Empty, of the wrong shape, or not JSON: the error says which."""
     with pytest.raises(InvalidPrompt, match=message.replace("[", r"\[").replace("]", r"\]")):
-        Call.of("coder", prompt, {})
+        CompletionCall.of("coder", prompt, {})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_prompt_that_cannot_be_asked_is_refused(prompt: object, message: str) 
 def test_an_option_that_does_not_fit_is_refused(options: dict[str, object], message: str) -> None:
     """An option that does not exist, or whose value does not fit, names what is allowed."""
     with pytest.raises(InvalidOption) as raised:
-        Call.of("coder", "hi", options)
+        CompletionCall.of("coder", "hi", options)
 
     assert message in str(raised.value)
 
@@ -84,7 +84,7 @@ def test_an_option_that_does_not_fit_is_refused(options: dict[str, object], mess
 def test_all_faults_of_the_options_are_told_at_once() -> None:
     """Nobody mends one fault only to be told of the next."""
     with pytest.raises(InvalidOption) as raised:
-        Call.of("coder", "hi", {"sytem": "x", "deadline_s": -1, "metadata": 3})
+        CompletionCall.of("coder", "hi", {"sytem": "x", "deadline_s": -1, "metadata": 3})
 
     assert len(raised.value.details["faults"]) == 3
 
@@ -93,13 +93,13 @@ def test_all_faults_of_the_options_are_told_at_once() -> None:
 def test_what_cannot_be_a_role_is_refused(role: object) -> None:
     """A role is a short name; anything else cannot be in a roles file."""
     with pytest.raises(UnknownRole, match="cannot be a role"):
-        Call.of(role, "hi", {})
+        CompletionCall.of(role, "hi", {})
 
 
 def test_a_prompt_in_the_role_s_place_is_not_repeated() -> None:
     """Who confuses the two finds the shape in the error, and no prompt in a log."""
     with pytest.raises(UnknownRole, match="a str of 27 characters cannot be a role") as raised:
-        Call.of("CANARY: what is said here\n\n", "coder", {})
+        CompletionCall.of("CANARY: what is said here\n\n", "coder", {})
 
     assert "CANARY" not in str(raised.value)
 
@@ -133,7 +133,7 @@ def test_a_prompt_in_the_role_s_place_is_not_repeated() -> None:
 def test_a_prompt_that_is_too_large_is_refused(prompt: object, options: dict[str, object]) -> None:
     """At the producer, with both figures."""
     with pytest.raises(InvalidPrompt, match=rf"have \d+ bytes as JSON; at most {MAX_BYTES} are"):
-        Call.of("coder", prompt, options)
+        CompletionCall.of("coder", prompt, options)
 
 
 def test_the_largest_prompt_fits_a_message() -> None:
@@ -146,7 +146,7 @@ def test_the_largest_prompt_fits_a_message() -> None:
 def test_what_cannot_travel_is_refused_wherever_it_stands() -> None:
     """A lone surrogate is no character; a provider's SDK would fail on it after the queue."""
     with pytest.raises(InvalidOption) as raised:
-        Call.of("coder", "hi", {"system": "\ud800", "metadata": {"a": "\udfff"}})
+        CompletionCall.of("coder", "hi", {"system": "\ud800", "metadata": {"a": "\udfff"}})
 
     assert len(raised.value.details["faults"]) == 2
 
@@ -161,10 +161,10 @@ def test_no_error_repeats_the_prompt() -> None:
         secret + "\ud800",
     ):
         with pytest.raises(BadTask) as raised:
-            Call.of("coder", prompt, {})
+            CompletionCall.of("coder", prompt, {})
 
         assert secret not in repr(raised.value)
-    assert secret not in repr(Call.of("coder", secret, {"system": secret}))
+    assert secret not in repr(CompletionCall.of("coder", secret, {"system": secret}))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,12 @@ def test_an_earlier_result_is_the_prompt_of_the_next_stage(
     args: tuple[object, ...], kwargs: dict[str, object]
 ) -> None:
     """In a Celery chain the earlier result arrives as first argument; its text is the prompt."""
-    role, prompt, options = bind(args, kwargs)
+    role, prompt, options = bind_arguments(args, kwargs)
 
-    assert (role, Call.of(role, prompt, options).messages[0].content) == ("planner", "a plan")
+    assert (role, CompletionCall.of(role, prompt, options).messages[0].content) == (
+        "planner",
+        "a plan",
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,9 +196,9 @@ def test_earlier_results_are_the_prompt_of_a_chords_body(
     args: tuple[object, ...], kwargs: dict[str, object]
 ) -> None:
     """In a Celery chord they arrive as a list; their texts are the prompt, in order."""
-    role, prompt, options = bind(args, kwargs)
+    role, prompt, options = bind_arguments(args, kwargs)
 
-    call = Call.of(role, prompt, options)
+    call = CompletionCall.of(role, prompt, options)
     assert (role, call.messages[0].content) == ("planner", "a plan\n\na plan")
 
 
@@ -205,7 +208,7 @@ def test_earlier_results_are_the_prompt_of_a_chords_body(
 def test_a_list_that_is_not_of_results_alone_is_none(prompt: object) -> None:
     """It is checked as messages."""
     with pytest.raises(InvalidPrompt):
-        Call.of("planner", prompt, {})
+        CompletionCall.of("planner", prompt, {})
 
 
 @pytest.mark.parametrize(
@@ -222,4 +225,4 @@ def test_arguments_that_cannot_be_sorted_are_refused(
 ) -> None:
     """Too few, too many, or one given twice."""
     with pytest.raises(error):
-        bind(args, kwargs)
+        bind_arguments(args, kwargs)

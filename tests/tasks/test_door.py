@@ -11,7 +11,7 @@ from celery import chain, chord, group
 from cryptography.fernet import Fernet
 
 from breakwater.calls import execution_options
-from breakwater.calls.options import CELERYS
+from breakwater.calls.options import CELERY_OPTIONS
 from breakwater.errors import BadCalls, BadTask, InvalidOption
 from tasks import app, complete
 from tests.tasks.conftest import Use
@@ -310,7 +310,7 @@ def test_a_change_of_encryption_keys_is_no_other_prompt(
 
 def test_every_option_of_celerys_that_is_checked_has_its_place_named() -> None:
     """Two modules list them: one checks their values, the other finds them among ours."""
-    assert {*execution_options.KNOWN, "task_id"} == CELERYS
+    assert {*execution_options.KNOWN, "task_id"} == CELERY_OPTIONS
 
 
 def test_many_calls_name_the_faulty_one(shared: Any) -> None:

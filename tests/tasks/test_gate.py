@@ -13,7 +13,7 @@ import redis
 from breaker import Breakers
 from breakwater import errors
 from breakwater.attempt import Usage
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.admission.gate import NOT_SENT, Ask, Estimate, Gates, GateState, Outcome, Refused
 from tasks.admission.health import HealthGate
 from tasks.answering.walk import ChainWalker, NothingAvailable
@@ -74,7 +74,7 @@ class SpyGate:
 
 def ask(target: Target = A) -> Ask:
     settings = settings_over("a", "b")
-    call = Call.of("coder", "hi", {})
+    call = CompletionCall.of("coder", "hi", {})
     return Ask("t1", call, settings.roles["coder"], target, lambda: Estimate(1, None, None))
 
 
@@ -93,7 +93,7 @@ class House:
 
     def walk(self, prompt: Any = "hi", **options: Any) -> Any:
         return self.walker.walk(
-            Call.of("coder", prompt, options),
+            CompletionCall.of("coder", prompt, options),
             self.settings.roles["coder"],
             task_id="t1",
             recorder=AttemptRecorder({"task_id": "t1", "role": "coder"}),

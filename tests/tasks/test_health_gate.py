@@ -7,7 +7,7 @@ import pytest
 
 from breaker import Breakers
 from breakwater import errors
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.admission.health import HealthGate
 from tasks.config import BreakerSettings, Settings, Target
 from tasks.providers.base import Completion, Request
@@ -142,7 +142,7 @@ def test_an_answer_opens_no_queue_of_a_provider_that_is_forced_open(
 
     house.registry._injected["a"] = ScriptedProvider(force)
 
-    assert house.walk(Call.of("coder", "hi", {}), role).admits_all == admits_all
+    assert house.walk(CompletionCall.of("coder", "hi", {}), role).admits_all == admits_all
 
 
 @pytest.mark.parametrize("provider", ["a", "b"])

@@ -9,7 +9,7 @@ import pytest
 
 from breaker import Breakers
 from breakwater import errors
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.admission.health import pair_name
 from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.config import BreakerSettings, ProviderSettings, Role, Settings, Target
@@ -44,7 +44,7 @@ class House:
         return ScriptedProvider("hi").complete(request)
 
     def route(self, role: str) -> ChainAnswer:
-        return self.walking.walk(Call.of(role, "hi", {}), self.settings.roles[role])
+        return self.walking.walk(CompletionCall.of(role, "hi", {}), self.settings.roles[role])
 
 
 def test_a_misspelt_model_takes_the_provider_from_nobody(breakers: Breakers) -> None:

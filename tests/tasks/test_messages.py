@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breakwater.calls.call import Call
-from breakwater.calls.messages import as_json, messages_of
+from breakwater.calls.call import CompletionCall
+from breakwater.calls.messages import parse_prompt, prompt_as_json
 from breakwater.content import Media, ToolCall
 from breakwater.errors import InvalidPrompt
 
@@ -43,7 +43,7 @@ def test_parts_keep_their_order() -> None:
         {"type": "text", "text": "last"},
     ]
 
-    (message,) = messages_of([{"role": "user", "content": content}])
+    (message,) = parse_prompt([{"role": "user", "content": content}])
 
     image, document = (
         Media("image", None, "iVBORw0K", "image/png"),
@@ -55,12 +55,12 @@ def test_parts_keep_their_order() -> None:
 
 def test_a_prompt_may_be_media_alone() -> None:
     """A picture says something."""
-    assert messages_of([{"role": "user", "content": [PNG]}])[0].text == ""
+    assert parse_prompt([{"role": "user", "content": [PNG]}])[0].text == ""
 
 
 def test_a_prompt_may_end_in_a_tool_s_result() -> None:
     """The result carries the tool's name along, which some vendors want."""
-    messages = messages_of([ASKED, TOLD])
+    messages = parse_prompt([ASKED, TOLD])
 
     assert messages[0].tool_calls == (ToolCall("c1", "weather", {"city": "Oslo"}),)
     assert (messages[1].tool_call_id, messages[1].name) == ("c1", "weather")
@@ -99,7 +99,7 @@ def test_a_prompt_may_end_in_a_tool_s_result() -> None:
 def test_a_part_that_cannot_be_shown_is_refused(part: Any, message: str) -> None:
     """The error names the part and what is allowed, and repeats nothing of it."""
     with pytest.raises(InvalidPrompt) as raised:
-        messages_of([HI, {"role": "user", "content": [part]}])
+        parse_prompt([HI, {"role": "user", "content": [part]}])
 
     assert message in str(raised.value)
     assert "of message 1 of the prompt" in str(raised.value)
@@ -109,7 +109,7 @@ def test_a_part_that_cannot_be_shown_is_refused(part: Any, message: str) -> None
 @pytest.mark.parametrize("media_type", ["application/pdf", "text/plain", "text/x-python"])
 def test_documents_are_pdf_or_text(media_type: str) -> None:
     """All of them."""
-    (message,) = messages_of(showing(type="document", data="aGk=", media_type=media_type))
+    (message,) = parse_prompt(showing(type="document", data="aGk=", media_type=media_type))
 
     assert message.content == (Media("document", None, "aGk=", media_type),)
 
@@ -121,7 +121,7 @@ def test_only_users_show_media(role: str) -> None:
     prompt = [HI, ASKED, {**TOLD, **last}] if role == "tool" else [HI, last]
 
     with pytest.raises(InvalidPrompt, match="only user messages may"):
-        messages_of(prompt)
+        parse_prompt(prompt)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_only_users_show_media(role: str) -> None:
 def test_a_tool_s_turn_that_no_vendor_takes_is_refused(prompt: Any, message: str) -> None:
     """Each call needs its result right behind it, and each result its call."""
     with pytest.raises(InvalidPrompt) as raised:
-        messages_of(prompt)
+        parse_prompt(prompt)
 
     assert message in str(raised.value)
     assert CANARY not in repr(raised.value)
@@ -165,13 +165,13 @@ def test_a_tool_s_turn_that_no_vendor_takes_is_refused(prompt: Any, message: str
 
 def test_a_system_message_may_stand_between_a_call_and_its_result() -> None:
     """Adapters put it in front."""
-    assert len(messages_of([HI, ASKED, {"role": "system", "content": "be brief"}, TOLD])) == 4
+    assert len(parse_prompt([HI, ASKED, {"role": "system", "content": "be brief"}, TOLD])) == 4
 
 
 def test_every_message_tells_its_fault_at_once() -> None:
     """Up to ten, and how many more there are."""
     with pytest.raises(InvalidPrompt) as raised:
-        messages_of([HI, *[{"role": "user", "content": 3}] * 12])
+        parse_prompt([HI, *[{"role": "user", "content": 3}] * 12])
 
     assert len(raised.value.details["faults"]) == 10
     assert "message 1 of" in str(raised.value)
@@ -180,7 +180,7 @@ def test_every_message_tells_its_fault_at_once() -> None:
 
 def test_a_plain_prompt_travels_as_a_string() -> None:
     """As it always did."""
-    assert as_json(messages_of("hi")) == "hi"
+    assert prompt_as_json(parse_prompt("hi")) == "hi"
 
 
 texts = st.text(st.characters(codec="utf-8"))
@@ -248,8 +248,8 @@ conversations = st.lists(st.one_of(user_turns, plain_turns, tool_turns), max_siz
 @given(conversations)
 def test_what_travels_is_what_was_said(prompt: list[dict[str, Any]]) -> None:
     """A worker that checks the prompt again reads the very same call."""
-    call = Call.of("coder", prompt, {})
+    call = CompletionCall.of("coder", prompt, {})
 
-    arrived = json.loads(json.dumps(as_json(call.messages)))
+    arrived = json.loads(json.dumps(prompt_as_json(call.messages)))
 
-    assert Call.of("coder", arrived, {}) == call
+    assert CompletionCall.of("coder", arrived, {}) == call

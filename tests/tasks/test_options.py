@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.calls.options import OPTIONS
 from breakwater.content import Tool
 from breakwater.errors import InvalidOption, InvalidPrompt
@@ -33,14 +33,16 @@ class Unwritable(BaseModel):
 
 def refused(**options: Any) -> str:
     with pytest.raises(InvalidOption) as raised:
-        Call.of("coder", "hi", options)
+        CompletionCall.of("coder", "hi", options)
     assert CANARY not in repr(raised.value)
     return str(raised.value)
 
 
 def test_tools_and_a_choice_are_taken() -> None:
     """As the adapters get them."""
-    call = Call.of("coder", "hi", {"tools": [WEATHER, {"name": "now"}], "tool_choice": "weather"})
+    call = CompletionCall.of(
+        "coder", "hi", {"tools": [WEATHER, {"name": "now"}], "tool_choice": "weather"}
+    )
 
     assert call.tools == (Tool(**WEATHER), Tool("now"))  # type: ignore[arg-type]
     assert call.tool_choice == "weather"
@@ -48,14 +50,14 @@ def test_tools_and_a_choice_are_taken() -> None:
 
 def test_without_a_choice_the_model_chooses() -> None:
     """Among all tools, or none."""
-    assert Call.of("coder", "hi", {"tools": [WEATHER]}).tool_choice == "auto"
+    assert CompletionCall.of("coder", "hi", {"tools": [WEATHER]}).tool_choice == "auto"
 
 
 def test_a_schema_is_taken_as_it_is() -> None:
     """A copy of it: what the caller does with his own later changes nothing."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
-    call = Call.of("coder", "hi", {"schema": schema})
+    call = CompletionCall.of("coder", "hi", {"schema": schema})
     schema["type"] = "array"
 
     assert call.schema == {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -63,7 +65,7 @@ def test_a_schema_is_taken_as_it_is() -> None:
 
 def test_a_pydantic_model_is_taken_as_its_schema() -> None:
     """At the producer, which has it."""
-    assert Call.of("coder", "hi", {"schema": City}).schema == City.model_json_schema()
+    assert CompletionCall.of("coder", "hi", {"schema": City}).schema == City.model_json_schema()
 
 
 def test_no_model_class_stays_in_a_signature() -> None:
@@ -123,7 +125,7 @@ def test_older_drafts_are_taken(draft: str) -> None:
     """If the schema names one."""
     schema = {"$schema": draft, "definitions": {"a": {"type": "string"}}, "$ref": "#/definitions/a"}
 
-    assert Call.of("coder", "hi", {"schema": schema}).schema == schema
+    assert CompletionCall.of("coder", "hi", {"schema": schema}).schema == schema
 
 
 @pytest.mark.parametrize(
@@ -190,11 +192,11 @@ def test_faults_of_all_options_are_told_together() -> None:
 )
 def test_the_options_that_travel_are_those_that_were_given(options: dict[str, Any]) -> None:
     """A worker that checks them again reads the very same call."""
-    call = Call.of("coder", "hi", options)
+    call = CompletionCall.of("coder", "hi", options)
 
     sent = json.loads(json.dumps(complete.s("coder", "hi", **options)))["kwargs"]
 
-    assert Call.of("coder", "hi", sent) == call
+    assert CompletionCall.of("coder", "hi", sent) == call
 
 
 def nested(kind: type) -> Any:
@@ -230,7 +232,7 @@ def test_no_prompt_that_nests_without_an_end_is_an_error_of_another_kind() -> No
         {"task_id": "t", "role": "r", "text": row, "attempts": []},
     ):
         with pytest.raises(InvalidPrompt):
-            Call.of("coder", prompt, {})
+            CompletionCall.of("coder", prompt, {})
 
 
 def test_faults_are_named_up_to_a_number() -> None:
@@ -242,5 +244,5 @@ def test_faults_are_named_up_to_a_number() -> None:
     assert len(refused(tools=[{"name": "f", **many}])) < 5_000
     assert len(refused(params={"reasoning_effort": "x" * 1_000_000})) < 1_000
     with pytest.raises(InvalidPrompt) as raised:
-        Call.of("coder", [{"role": "user", "content": "x", **many}], {})
+        CompletionCall.of("coder", [{"role": "user", "content": "x", **many}], {})
     assert len(str(raised.value)) < 5_000

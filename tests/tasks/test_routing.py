@@ -12,7 +12,7 @@ import pytest
 from breaker import Breakers
 from breakwater import errors
 from breakwater.attempt import UNCOUNTED, Usage
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.providers.base import Completion, Request
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
@@ -29,7 +29,7 @@ class House:
         self.role = settings.roles["coder"]
 
     def route(self, options: dict[str, Any] | None = None, **given: Any) -> ChainAnswer:
-        call = Call.of("coder", "hi", options or {})
+        call = CompletionCall.of("coder", "hi", options or {})
         return self.walking.walk(call, self.role, **given)
 
     def asked(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from breakwater.calls.options import check_options
-from breakwater.calls.schema import fault_of, shape_of, unfenced
+from breakwater.calls.schema import compile_schema, schema_fault, unfenced
 from breakwater.calls.schema_bounds import expansion_of
 from breakwater.errors import InvalidOption
 from tests.support.growth import grows_no_faster_than_its_input
@@ -76,7 +76,7 @@ TOO_LARGE = {
 @pytest.mark.parametrize("schema", CIRCLES.values(), ids=CIRCLES.keys())
 def test_a_schema_that_refers_to_itself_without_an_end_is_refused(schema: Any) -> None:
     """One that goes down into the answer on its way has an end: the answer's."""
-    assert fault_of(schema) == "it refers to itself without an end"
+    assert schema_fault(schema) == "it refers to itself without an end"
 
 
 @pytest.mark.parametrize(("schema", "message"), TOO_LARGE.values(), ids=TOO_LARGE.keys())
@@ -150,7 +150,7 @@ def test_no_regular_expression_holds_a_worker_up(pattern: str, keyword: str) -> 
     near_miss = "a" * 5_000 + "!"
     data = [near_miss] if keyword == "pattern" else {near_miss: 1}
 
-    reading = shape_of(held).read(json.dumps(data))
+    reading = compile_schema(held).read(json.dumps(data))
 
     assert keyword == "patternProperties" or pattern == r"^(.*)*$" or reading.fault
 
@@ -171,7 +171,7 @@ def test_no_regular_expression_holds_a_worker_up(pattern: str, keyword: str) -> 
 )  # fmt: skip
 def test_a_pattern_means_what_ecma_262_says(pattern: str, fits: str, breaks: str) -> None:
     """Look-around and back references too, which run in a process of their own."""
-    shape = shape_of({"pattern": pattern})
+    shape = compile_schema({"pattern": pattern})
 
     assert shape.read(json.dumps(fits)).data == fits
     assert shape.read(json.dumps(breaks)).fault == "breaks 'pattern' at the top"
@@ -184,8 +184,8 @@ def test_a_pattern_that_is_none_is_refused_by_its_place(pattern: str) -> None:
         ({"properties": {"a": {"pattern": pattern}}}, "/properties/a/pattern"),
         ({"patternProperties": {pattern: {}}}, "/patternProperties/"),
     ):
-        assert fault_of(schema).startswith(f"at {place}")
-        assert "allowed are those of ECMA-262" in fault_of(schema)
+        assert schema_fault(schema).startswith(f"at {place}")
+        assert "allowed are those of ECMA-262" in schema_fault(schema)
 
 
 TWICE = {
@@ -203,7 +203,7 @@ def test_validation_that_takes_too_long_is_ended() -> None:
     """This schema doubles the work at each level of the answer; the worker goes on beside it."""
     began = time.monotonic()
 
-    reading = shape_of(TWICE).read('{"a":' * 60 + "1" + "}" * 60, limit_s=1.0)
+    reading = compile_schema(TWICE).read('{"a":' * 60 + "1" + "}" * 60, limit_s=1.0)
 
     assert reading.fault.startswith("cannot be validated")
     assert time.monotonic() - began < 60
@@ -216,15 +216,15 @@ def test_references_by_name_are_bounded_as_well() -> None:
     }
     schema = {"$ref": "#n0", "$defs": {**defs, "a40": {"$anchor": "n40"}}}
 
-    assert fault_of(schema) == ""
-    assert shape_of(schema).read("1", limit_s=1.0).fault.startswith("cannot be validated")
+    assert schema_fault(schema) == ""
+    assert compile_schema(schema).read("1", limit_s=1.0).fault.startswith("cannot be validated")
 
 
 def test_validation_that_needs_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process has a bound of its own."""
     monkeypatch.setattr("breakwater.calls.validation.MEMORY_BYTES", 16 * 1024 * 1024)
 
-    reading = shape_of(TWICE).read(json.dumps([1] * 2_000_000))
+    reading = compile_schema(TWICE).read(json.dumps([1] * 2_000_000))
 
     assert reading.fault.startswith("cannot be validated")
 
@@ -242,7 +242,7 @@ def test_validation_that_needs_too_much_memory_is_ended(monkeypatch: pytest.Monk
 )
 def test_what_no_sum_bounds_is_judged_as_well(schema: Any, data: Any, fault: str) -> None:
     """In a process of its own: recursion, integers of any size, answers of any length."""
-    reading = shape_of(schema).read(json.dumps(data))
+    reading = compile_schema(schema).read(json.dumps(data))
 
     assert reading.fault == fault
     assert reading.data == (None if fault else data)
@@ -261,7 +261,7 @@ def test_what_no_sum_bounds_is_judged_as_well(schema: Any, data: Any, fault: str
 )  # fmt: skip
 def test_a_multiple_is_one_by_decimal_arithmetic(divisor: Any, number: Any, fits: bool) -> None:
     """Of the numbers as they are written, and not of the nearest binary fractions."""
-    reading = shape_of({"multipleOf": divisor}).read(json.dumps(number))
+    reading = compile_schema({"multipleOf": divisor}).read(json.dumps(number))
 
     assert reading.fault == ("" if fits else "breaks 'multipleOf' at the top")
 
@@ -288,7 +288,7 @@ def test_numbers_and_booleans_are_equal_as_json_schema_says(
     schema: Any, data: Any, fits: bool
 ) -> None:
     """1 and 1.0 are one number, true is none, and integers are exact at any size."""
-    assert (shape_of(schema).read(json.dumps(data)).fault == "") == fits
+    assert (compile_schema(schema).read(json.dumps(data)).fault == "") == fits
 
 
 @pytest.mark.parametrize(
@@ -313,6 +313,6 @@ def test_a_fence_is_taken_off_if_there_is_nothing_else(text: str, inside: str | 
 @pytest.mark.parametrize("text", ["\n", " ", "`", "```json\n", "{", '"', "[1,", "\\"])
 def test_a_text_is_read_in_time_that_grows_with_its_length(text: str) -> None:
     """Also one that only looks like JSON in a fence."""
-    shape = shape_of({})
+    shape = compile_schema({})
 
     assert grows_no_faster_than_its_input(lambda size: shape.read("```json" + text * size))

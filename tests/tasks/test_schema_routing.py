@@ -8,7 +8,7 @@ import pytest
 
 from breaker import Breakers
 from breakwater import errors
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.content import Message, Tool, ToolCall
 from tasks.admission.health import HealthGate
 from tasks.answering.walk import ChainAnswer, NothingAvailable
@@ -44,7 +44,9 @@ class House:
     def route(
         self, prompt: Any = "hi", options: dict[str, Any] | None = None, **given: Any
     ) -> ChainAnswer:
-        call = Call.of("coder", prompt, {"schema": SCHEMA} if options is None else options)
+        call = CompletionCall.of(
+            "coder", prompt, {"schema": SCHEMA} if options is None else options
+        )
         walking = Walking(self.settings, self.breakers, self.providers)
         return walking.walk(call, self.settings.roles["coder"], **given)
 

@@ -8,7 +8,7 @@ import pytest
 
 from breaker import Breakers
 from breakwater import errors
-from breakwater.calls.call import Call
+from breakwater.calls.call import CompletionCall
 from breakwater.content import Delta, TextDelta
 from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.providers.base import Completion, Request
@@ -53,7 +53,7 @@ def walk(
     settings = settings_over(*scripts)
     providers = {name: ScriptedProvider(step) for name, step in scripts.items()}
     role = replace(settings.roles["coder"], stream_restart=restart)
-    call = Call.of("coder", "hi", {"stream": True, "schema": schema})
+    call = CompletionCall.of("coder", "hi", {"stream": True, "schema": schema})
     walking = Walking(settings, breakers, providers)
     return walking.walk(call, role, deadline=9e9, listener=ear)
 
