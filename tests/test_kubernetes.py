@@ -17,7 +17,8 @@ import redis
 import yaml
 from jsonschema import Draft202012Validator
 
-from tasks.config import Settings, load_settings
+from tasks.answering.settings_loader import load_settings
+from tasks.config import Settings
 from tests.support.fleet import BIN, wait_for
 from tests.support.operators import OPERATORS
 from tests.support.ports import free_port

@@ -22,7 +22,8 @@ from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis import encryption
 from breakwater.redis.connection import address, client
 from tasks.answering import runtime
-from tasks.config import Settings, load_settings
+from tasks.answering.settings_loader import load_settings
+from tasks.config import Settings
 from tasks.delivery.transport import use_keeper
 from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload

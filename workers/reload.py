@@ -23,7 +23,7 @@ from breakwater.config.document import read_bytes
 from breakwater.errors import ConfigError
 from breakwater.messaging.names import queue_of
 from tasks.answering import runtime
-from tasks.config.roles_file import check
+from tasks.answering.settings_loader import check_roles_file
 from tasks.config.shared_page import version_of
 from tasks.providers.registry import preload
 
@@ -106,7 +106,7 @@ class Reloader:
             self._refused = ""
             return
         try:
-            settings = check(content, self._path, os.environ)
+            settings = check_roles_file(content, self._path, os.environ)
             preload(settings)  # before the first prompt waits for an SDK
             runtime.change_settings(settings, content)
         except ConfigError as error:

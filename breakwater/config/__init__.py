@@ -1,7 +1,7 @@
 """
 Where the roles file is and which roles it names: what a producer needs, without keys.
 
-A worker reads the whole of it by `tasks.config.load_settings`.
+A worker reads the whole of it by `tasks.answering.settings_loader`.
 """
 
 import os

@@ -20,8 +20,9 @@ from breakwater.redis.connection import client, redis_url
 from tasks.admission.gate import Gates
 from tasks.admission.health import HealthGate
 from tasks.admission.parking import Parking
+from tasks.answering.settings_loader import check_roles_file, load_settings
 from tasks.answering.walk import ChainWalker
-from tasks.config import Settings, load_settings, set_served_roles
+from tasks.config import Settings, set_served_roles
 from tasks.delivery.lease_keeper import Keeper
 from tasks.delivery.store import Store
 from tasks.ledger.prices import PriceList
@@ -146,12 +147,10 @@ def runtime() -> Runtime:
 
 def _adopt_published(content: bytes) -> Runtime:
     """Change, in a child, to the roles file that its parent has accepted."""
-    from tasks.config import roles_file  # noqa: PLC0415 - as above
-
     with _lock:
         now = _built[os.getpid()]
         try:
-            settings = roles_file.check(content, Path(now.settings.source), os.environ)
+            settings = check_roles_file(content, Path(now.settings.source), os.environ)
         except ConfigError as error:  # a user's module that has changed since
             _log.warning("roles.refused", faults=error.details["faults"])
             return now

@@ -1,14 +1,18 @@
 """
-Where the providers and roles come from: a roles file, else the keys in the environment.
+A worker's settings: its providers and roles, and how they are read.
 
-`load_settings` is for workers and needs every key; `breakwater.config.role_names` needs none.
+    settings.py            what a worker uses, frozen
+    roles_file.py          from a roles file to settings
+    detection.py           from the environment to settings, without a roles file
+    endpoint.py            which keys and URLs a provider may have
+    unsupported_params.py  parameters that a strict role's targets do not support
+    published_roles.py     the roles that a worker publishes for producers
+    shared_page.py         the roles file that a prefork's parent has accepted, for its children
+
+`tasks.answering.settings_loader` chooses between a roles file and the environment.
 """
 
-import os
-from collections.abc import Mapping
-
 import breakwater.config
-from breakwater.config import roles_path
 from tasks.config.settings import (
     BreakerSettings,
     CacheSettings,
@@ -27,34 +31,18 @@ __all__ = [
     "Settings",
     "Target",
     "Timeout",
-    "load_settings",
     "set_served_roles",
 ]
 
-# YAML and pydantic cost 60 ms: the functions that need
-# them import them, hence the exceptions (PLC0415) below.
-
-
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """
-    Read `ROLES_FILE`, else `./roles.yaml`, else detect the providers from the environment.
-
-    Raises:
-        ConfigError: Listing every fault, by line.
-    """
-    path = roles_path(environ)
-    if path is None:
-        from tasks.config import detection  # noqa: PLC0415
-
-        return detection.detect(environ)
-    from tasks.config import roles_file  # noqa: PLC0415
-
-    return roles_file.read(path, environ)
-
 
 def set_served_roles(settings: Settings | None) -> None:
-    """Know a worker's own roles from now on, in this process and its children; None: it ends."""
-    known = settings and not settings.serves_any_role
-    breakwater.config.set_served_roles(
-        frozenset(settings.roles) | settings.removed if settings and known else None
-    )
+    """
+    Add a worker's own roles to `role_names` of this process and its future children.
+
+    Args:
+        settings: Those of the worker; None when it ends. Settings that serve any role add no names.
+    """
+    names = None
+    if settings and not settings.serves_any_role:
+        names = frozenset(settings.roles) | settings.removed
+    breakwater.config.set_served_roles(names)

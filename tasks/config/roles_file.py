@@ -8,7 +8,7 @@ raised together.
 
 import importlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,9 +19,8 @@ from pydantic import SecretStr
 
 from breakwater.calls.params import NOT_TAKEN, PARAMS
 from breakwater.calls.value_types import FLAG, NAME, number, seconds, some_of, whole
-from breakwater.config.document import BROKEN, Faults, Node, Unset, parse, read_bytes
+from breakwater.config.document import BROKEN, Faults, Node, Unset, parse
 from breakwater.config.reader import TEXT, NodeReader, at, nearest_to
-from breakwater.workflows.section import definitions
 from tasks.config import unsupported_params
 from tasks.config.endpoint import API_KEY, BASE_URL
 from tasks.config.settings import (
@@ -79,34 +78,35 @@ _ROLE = {
 _CACHE = {"ttl_s": whole(1, 30 * _DAY_S)}
 _LINK = {"provider": TEXT, "model": TEXT, "role": TEXT}
 
-_TOP_KEYS = ("providers", "params", "default_provider", "roles", "workflows")
+_TOP_KEYS = ("providers", "params", "default_provider", "roles")
 _PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker", "prices")
 _ROLE_KEYS = ("chain", *_ROLE, "params", "cache")
 
 
-def read(path: Path, environ: Mapping[str, str]) -> Settings:
-    """
-    Read and check a roles file.
-
-    Raises:
-        ConfigError: Listing every fault, by line.
-    """
-    return check(read_bytes(path), path, environ)
+SectionReader = Callable[[Node, Collection[str], Faults], object]
+"""Checks a section of another package, given the names of the roles; adds what is wrong to the
+faults. Its result is not used here."""
 
 
-def check(content: bytes, path: Path, environ: Mapping[str, str]) -> Settings:
+def check(
+    content: bytes,
+    path: Path,
+    environ: Mapping[str, str],
+    sections: Mapping[str, SectionReader],
+) -> Settings:
     """
-    Check what a roles file holds.
+    Check the content of a roles file.
 
     Args:
-        path: How it is called in what is said of it.
+        path: The file's name in messages.
+        sections: Readers of the top-level keys that other packages own, by key.
 
     Raises:
         ConfigError: Listing every fault, by line.
     """
     faults = Faults(path)
     root = parse(content, path, environ, faults)
-    settings = _RolesFile(faults).settings(root, str(path), version_of(content))
+    settings = _RolesFile(faults, sections).settings(root, str(path), version_of(content))
     faults.raise_if_any()
     return settings
 
@@ -120,21 +120,31 @@ class _Link(NamedTuple):
 
 
 class _RolesFile(NodeReader):
-    """The tree of one roles file."""
+    """
+    The tree of one roles file.
+
+    Args:
+        faults: Collects what is wrong.
+        sections: Readers of the top-level keys that other packages own.
+    """
+
+    def __init__(self, faults: Faults, sections: Mapping[str, SectionReader]) -> None:
+        super().__init__(faults)
+        self._sections = sections
 
     def settings(self, root: Node, source: str, version: str) -> Settings:
         given = root.value if isinstance(root.value, dict) else {}
         if "provider" in given and "providers" not in given:
             return self._single_provider(root, source, version)
-        top = self.mapping(root, "", _TOP_KEYS)
+        top = self.mapping(root, "", (*_TOP_KEYS, *self._sections))
         providers = {
             name: self._provider(name, node, f"providers.{name}", "adapter")
             for name, node in self._named("providers", top, root).items()
         }
         default = self.known_name("provider", top, "", "default_provider", providers)
         roles = self._named("roles", top, root)
-        if "workflows" in top:
-            definitions(top["workflows"], roles, self.faults)
+        for key in top.keys() & self._sections.keys():
+            self._sections[key](top[key], roles, self.faults)
         left_out = self._left_out(top)
         settings = Settings(
             providers={name: each for name, each in providers.items() if name not in left_out},

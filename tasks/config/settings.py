@@ -1,7 +1,7 @@
 """
 What a worker knows of providers and roles, frozen: no file, no environment, no I/O here.
 
-Built by `tasks.config.load_settings`, read by routing, the registry and `breakwater doctor`.
+Built by `tasks.answering.settings_loader`, read by routing, the registry and `breakwater doctor`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ import redis
 from breaker import Breakers
 from breakwater.redis.connection import SHARED_CONNECTIONS, client, is_transient
 from tasks.answering import runtime
-from tasks.config import load_settings
+from tasks.answering.settings_loader import load_settings
 from tests.support.fleet import wait_for
 from tests.support.servers import Process, sentinels
 

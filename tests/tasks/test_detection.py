@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from breakwater.errors import ConfigError
-from tasks.config import load_settings
+from tasks.answering.settings_loader import load_settings
 
 A = {"ANTHROPIC_API_KEY": "a"}
 O = {"OPENAI_API_KEY": "o"}  # noqa: E741 - one letter a vendor keeps the table readable

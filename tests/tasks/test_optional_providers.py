@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from breakwater.errors import ConfigError
-from tasks.config import Settings, load_settings
+from tasks.answering.settings_loader import load_settings
+from tasks.config import Settings
 
 ROOT = Path(__file__).parents[2]
 FILE = """\

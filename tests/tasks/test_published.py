@@ -10,7 +10,7 @@ import redis
 from breakwater import roles
 from breakwater.errors import BadCalls, InvalidOption, UnknownRole
 from tasks import complete
-from tasks.config import roles_file
+from tasks.answering.settings_loader import check_roles_file
 from tasks.config.published_roles import to_publish
 from tasks.delivery.store import Store
 from tests.tasks.conftest import Use
@@ -28,7 +28,7 @@ def present(
     shared: redis.Redis, text: str = FILE, *, worker: str = "w1", version: str = "v1"
 ) -> Store:
     """Publish as a worker with this file does."""
-    settings = roles_file.check(text.encode(), Path("roles.yaml"), {})
+    settings = check_roles_file(text.encode(), Path("roles.yaml"), {})
     store = Store(shared)
     store.heartbeat(worker, "{}", [], version=version, roles=to_publish(settings))
     return store
@@ -79,7 +79,7 @@ def test_what_a_role_refuses_is_an_error_of_delay(bare: Any) -> None:
     with pytest.raises(InvalidOption) as refused:
         complete.delay("strict", "hi", params={"temperature": 0})
 
-    settings = roles_file.check(FILE.encode(), Path("roles.yaml"), {})
+    settings = check_roles_file(FILE.encode(), Path("roles.yaml"), {})
     with pytest.raises(InvalidOption) as of_a_worker:
         settings.check_params(settings.roles["strict"], {"temperature": 0})
     assert str(refused.value) == str(of_a_worker.value)

@@ -1,7 +1,7 @@
 """The roles file: what it yields, and every fault by its line and its words."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breakwater.config import role_names
+from breakwater.config.document import Faults, Node
 from breakwater.errors import ConfigError, InvalidOption, UnknownRole
-from tasks.config import BreakerSettings, CacheSettings, Settings, Target, Timeout, load_settings
+from tasks.answering.settings_loader import load_settings
+from tasks.config import (
+    BreakerSettings,
+    CacheSettings,
+    Settings,
+    Target,
+    Timeout,
+    roles_file,
+)
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "b", "GEMINI_API_KEY": "c"}
@@ -721,3 +730,25 @@ def test_a_strict_role_refuses_a_calls_params_that_a_target_would_drop(load):
         "leave it out, or set drop_params: true for role 'strict'"
         for name in ("seed", "temperature")
     ]
+
+
+def test_a_section_of_another_package_is_checked_by_the_reader_passed_for_it():
+    """The reader gets the section's node and the names of the roles, and adds its own faults."""
+
+    def reader(node: Node, roles: Collection[str], faults: Faults) -> None:
+        faults.add(node.line, "budgets", f"{node.shown} for {sorted(roles)}")
+
+    content = f"{CLAUDE}\n{CODER}\nbudgets: {{team: 5}}".encode()
+
+    with pytest.raises(ConfigError) as refused:
+        roles_file.check(content, Path("roles.yaml"), {}, {"budgets": reader})
+
+    assert refused.value.details["faults"] == ["roles.yaml:3: budgets: a mapping for ['coder']"]
+
+
+def test_a_section_without_a_reader_is_an_unknown_key():
+    """A file never passes with a section that nobody has checked."""
+    content = f"{CLAUDE}\n{CODER}\nworkflows: {{}}".encode()
+
+    with pytest.raises(ConfigError, match="unknown key 'workflows'"):
+        roles_file.check(content, Path("roles.yaml"), {}, {})

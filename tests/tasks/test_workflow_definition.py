@@ -10,7 +10,7 @@ from breakwater.errors import ConfigError, InvalidPrompt, InvalidWorkflow, Unkno
 from breakwater.workflows import Definition, Loop, Stage, Until, section, workflow
 from breakwater.workflows.definition import read
 from breakwater.workflows.template import BadTemplate, parse, render
-from tasks.config import load_settings
+from tasks.answering.settings_loader import load_settings
 
 ROLES = ("coder", "planner", "reviewer")
 PLAN = Stage("plan", "planner", "{input}")

@@ -21,7 +21,8 @@ from breaker import Breakers, BreakerState
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.connection import client
 from tasks import app, complete
-from tasks.config import Settings, load_settings
+from tasks.answering.settings_loader import load_settings
+from tasks.config import Settings
 from workers.doctor.checks import CELERYS_OWN
 
 WORKERS = 3

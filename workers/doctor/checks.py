@@ -28,7 +28,8 @@ from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis import encryption
 from breakwater.redis.connection import address, client
 from breakwater.redis.foreign_keys import STEP, foreign, named
-from tasks.config import Settings, load_settings
+from tasks.answering.settings_loader import load_settings
+from tasks.config import Settings
 from tasks.ledger import database
 from tasks.ledger.redis_queue import LEDGER
 from tasks.operations.fleet import Fleet, FleetSnapshot
