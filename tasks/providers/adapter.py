@@ -38,14 +38,20 @@ from breakwater.errors import (
 from tasks.config import ProviderSettings
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import read_error
-from tasks.providers.errors.translation import from_body, from_response, translated
-from tasks.providers.http.call_limits import terms
+from tasks.providers.errors.translation import error_from_body, error_from_response, translate_error
+from tasks.providers.http.call_limits import call_limits
 from tasks.providers.http.transport import Transport
 from tasks.providers.models import is_listed
-from tasks.providers.round_trip import Naming, name_of, plain, well_formed, with_unique_ids
+from tasks.providers.round_trip import (
+    UniqueCallIds,
+    portable_json,
+    valid_tool_name,
+    well_formed,
+    with_unique_call_ids,
+)
 from tasks.providers.schemas import rooted
-from tasks.providers.streams.relay import Hearing
-from tasks.providers.usage import believed
+from tasks.providers.streams.relay import StreamRelay
+from tasks.providers.usage import without_zero_counts
 
 if TYPE_CHECKING:
     import anthropic
@@ -137,7 +143,7 @@ class Adapter(ABC):
         """Send the request through the SDK; whatever it raises is translated."""
 
     @abstractmethod
-    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
         """
         Ask for a stream, tell its pieces on, and return the answer they make.
 
@@ -156,15 +162,15 @@ class Adapter(ABC):
     def complete(self, request: Request) -> Completion:
         """Ask the provider and wait for the whole answer; see `Provider.complete`."""
         request = prepared(request)
-        hearing = Hearing(request.on_delta, request) if request.on_delta else None
+        relay = StreamRelay(request.on_delta, request) if request.on_delta else None
         failure: ProviderError | None = None
         try:
-            with terms(request.before_sending, hearing.pace if hearing else None):
-                answer = self._listen(request, hearing) if hearing else self._ask(request)
+            with call_limits(request.before_sending, relay.timeouts if relay else None):
+                answer = self._listen(request, relay) if relay else self._ask(request)
         except Exception as error:
-            if hearing and error is hearing.broke:
+            if relay and error is relay.listener_error:
                 raise
-            failure = translated(self.name, error)
+            failure = translate_error(self.name, error)
         if failure:
             raise _bare(failure)
         try:
@@ -200,7 +206,7 @@ class Adapter(ABC):
         try:
             return frozenset(islice(self._models(), MAX_MODELS))
         except Exception as error:  # noqa: BLE001 - as above
-            failure = translated(self.name, error)
+            failure = translate_error(self.name, error)
         raise _bare(failure)
 
     def close(self) -> None:
@@ -220,11 +226,13 @@ class Adapter(ABC):
         except (
             ValueError, RecursionError, GarbledAnswer, TruncatedAnswer, httpx2.DecodingError,
         ):  # fmt: skip
-            raise from_response(self.name, response) from None
+            raise error_from_response(self.name, response) from None
 
     def _failed(self, body: Mapping[str, Any]) -> ProviderError:
         """Read an error that came inside an answer, or as an event, with status 200."""
-        return from_body(self.name, {name: body[name] for name in body if name not in _ANSWERS})
+        return error_from_body(
+            self.name, {name: body[name] for name in body if name not in _ANSWERS}
+        )
 
     def _without_answer(self, body: Mapping[str, Any]) -> ProviderError:
         """Read a body that is no answer: MiniMax and others put an error at its top, with a 200."""
@@ -318,7 +326,9 @@ class Adapter(ABC):
             if finish in {"content_filter", "refusal"}:
                 raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
             raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
-        return Completion(text, model, finish, believed(usage), request_id, response_id, calls)
+        return Completion(
+            text, model, finish, without_zero_counts(usage), request_id, response_id, calls
+        )
 
     def _finish(self, reason: object, native: object, paid: Mapping[str, Any]) -> FinishReason:
         """Return what a finish reason means; one that is no whole answer raises."""
@@ -346,16 +356,16 @@ class Adapter(ABC):
     def _calls(
         self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]
     ) -> tuple[ToolCall, ...]:
-        calls, naming = [], Naming()
+        calls, call_ids = [], UniqueCallIds()
         for call in called:
             arguments, name = _object(call.arguments), (call.name or "").strip()
             if arguments is not None and name:
-                id_, signature = naming.id(call.id), call.signature
+                id_, signature = call_ids.unique(call.id), call.signature
                 calls.append(
                     ToolCall(
                         id_,
-                        name_of(name),
-                        plain(arguments),
+                        valid_tool_name(name),
+                        portable_json(arguments),
                         signature if isinstance(signature, str) and signature.isascii() else None,
                     )
                 )
@@ -440,7 +450,7 @@ def _object(arguments: object) -> Mapping[str, Any] | None:
 
 def prepared(request: Request) -> Request:
     """Return the request with the ids of its tool calls as every vendor takes them."""
-    return replace(request, messages=with_unique_ids(request.messages))
+    return replace(request, messages=with_unique_call_ids(request.messages))
 
 
 def instructions(request: Request) -> str | None:

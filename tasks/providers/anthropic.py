@@ -26,10 +26,10 @@ from tasks.providers.adapter import (
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.schemas import Unsayable, closed
-from tasks.providers.streams.anthropic_messages import MessageStream, blocks_of
-from tasks.providers.streams.relay import Hearing
-from tasks.providers.token_counts import breakdown, count, details, total
-from tasks.providers.usage import Counts, settled
+from tasks.providers.streams.anthropic_messages import MessageStream, content_blocks
+from tasks.providers.streams.relay import StreamRelay
+from tasks.providers.token_counts import object_at, read_count, read_part, sum_counts
+from tasks.providers.usage import Counts, to_usage
 
 MAX_TOKENS = 4096
 """The API insists on a bound; this is taken where nobody gave `max_output_tokens`."""
@@ -83,10 +83,10 @@ class AnthropicProvider(Adapter):
     def _ask(self, request: Request) -> Answer:
         return asked(self._client, "/v1/messages", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
         body = self._body(request)
         with streamed(self._client, "/v1/messages", body, request.timeout_s) as response:
-            told = MessageStream(hearing, self._failed).read(hearing.objects(response.iter_bytes()))
+            told = MessageStream(relay, self._failed).read(relay.objects(response.iter_bytes()))
             return Answer(told, response.headers.get("request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class AnthropicProvider(Adapter):
             raise self._failed(told)
         if told.get("content") is None:
             raise self._without_answer(told)
-        blocks = blocks_of(told["content"])
+        blocks = content_blocks(told["content"])
         return self._completion(
             text="".join(
                 block.get("text") or "" for block in blocks if block.get("type") == "text"
@@ -204,16 +204,16 @@ class AnthropicProvider(Adapter):
 def _usage(used: object) -> Usage:
     if not isinstance(used, Mapping):
         return UNCOUNTED
-    asked, answered = count(used, "input_tokens"), count(used, "output_tokens")
+    asked, answered = read_count(used, "input_tokens"), read_count(used, "output_tokens")
     if asked is None and answered is None:
         return UNCOUNTED
     read, written = (
-        breakdown(used, "cache_read_input_tokens"),
-        breakdown(used, "cache_creation_input_tokens"),
+        read_part(used, "cache_read_input_tokens"),
+        read_part(used, "cache_creation_input_tokens"),
     )
-    thought = breakdown(details(used, "output_tokens_details"), "thinking_tokens")
-    whole = total(asked, read, written)  # theirs leaves the other two out
-    return settled(Counts(whole, answered, read, written, thought, total(whole, answered)))
+    thought = read_part(object_at(used, "output_tokens_details"), "thinking_tokens")
+    whole = sum_counts(asked, read, written)  # theirs leaves the other two out
+    return to_usage(Counts(whole, answered, read, written, thought, sum_counts(whole, answered)))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

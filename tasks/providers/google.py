@@ -38,11 +38,11 @@ from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.google_caches import Caches, Prefix
-from tasks.providers.http.call_limits import terms
+from tasks.providers.http.call_limits import call_limits
 from tasks.providers.round_trip import new_call_id
-from tasks.providers.streams.relay import Hearing, Said
-from tasks.providers.token_counts import breakdown, count, total
-from tasks.providers.usage import Counts, settled
+from tasks.providers.streams.relay import StreamObject, StreamRelay
+from tasks.providers.token_counts import read_count, read_part, sum_counts
+from tasks.providers.usage import Counts, to_usage
 
 SERVER_TIMEOUT_S = 10
 """
@@ -173,11 +173,11 @@ class GoogleProvider(Adapter):
 
         return self._cached(request, ask)
 
-    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
         def listen(body: dict[str, Any]) -> Answer:
             with self._streamed(body) as response:
-                said = hearing.objects(response.iter_bytes())
-                return Answer(_heard(said, hearing, self._failed, self._is_good))
+                said = relay.objects(response.iter_bytes())
+                return Answer(_heard(said, relay, self._failed, self._is_good))
 
         return self._cached(request, listen)
 
@@ -198,7 +198,7 @@ class GoogleProvider(Adapter):
         began = time.monotonic()
         prefix = Prefix(request.model, *self._stable(request))
         # No pace of the stream's, and little of the call's time.
-        with terms(request.before_sending):
+        with call_limits(request.before_sending):
             name = self._caches.name_for(prefix, _in_time(min(CREATE_S, request.timeout_s / 4)))
         left_s = max(0.001, request.timeout_s - (time.monotonic() - began))
         request = replace(request, timeout_s=left_s)
@@ -395,8 +395,8 @@ def _called(part: Mapping[str, Any]) -> Called:
 
 
 def _heard(
-    said: Iterable[Said],
-    hearing: Hearing,
+    said: Iterable[StreamObject],
+    relay: StreamRelay,
     failed: Callable[[Mapping[str, Any]], ProviderError],
     is_good: Callable[[object], bool],
 ) -> dict[str, Any]:
@@ -419,40 +419,42 @@ def _heard(
         # That an answer was cut is not taken back by a later STOP.
         if is_said(ended) and ended != UNSPECIFIED and (reason is None or not is_good(ended)):
             reason = ended
-            hearing.sign()
+            relay.keep_alive()
         for part in _parts(candidate.get("content")):
             parts.append(part)
-            _tell(part, sum(bool(p.get("functionCall")) for p in parts) - 1, hearing)
+            _tell(part, sum(bool(p.get("functionCall")) for p in parts) - 1, relay)
     answer.pop("candidates", None)
     if parts or reason is not None:
         answer["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]
     return answer
 
 
-def _tell(part: dict[str, Any], call: int, hearing: Hearing) -> None:
+def _tell(part: dict[str, Any], call: int, relay: StreamRelay) -> None:
     if (told := part.get("functionCall")) and isinstance(told, dict):
         told["id"] = told.get("id") or new_call_id()  # the same in the stream and in the result
         args = told.get("args") or {}
         said = args if isinstance(args, str) else json.dumps(args)
-        hearing.call(call, told["id"], told.get("name"), said)
+        relay.send_tool_call(call, told["id"], told.get("name"), said)
     elif text := _text_of(part):
-        hearing.text(text)
+        relay.send_text(text)
     else:
-        hearing.sign()
+        relay.keep_alive()
 
 
 def _usage(used: object) -> Usage:
     if not isinstance(used, Mapping) or "promptTokenCount" not in used:
         return UNCOUNTED
-    thoughts = breakdown(used, "thoughtsTokenCount")
-    asked = total(count(used, "promptTokenCount"), breakdown(used, "toolUsePromptTokenCount"))
-    said, every = count(used, "candidatesTokenCount"), count(used, "totalTokenCount")
+    thoughts = read_part(used, "thoughtsTokenCount")
+    asked = sum_counts(
+        read_count(used, "promptTokenCount"), read_part(used, "toolUsePromptTokenCount")
+    )
+    said, every = read_count(used, "candidatesTokenCount"), read_count(used, "totalTokenCount")
     # Zeros are left out of proto3's JSON; the sum tells a zero from a count that is missing.
-    if "candidatesTokenCount" not in used and every == total(asked, thoughts):
+    if "candidatesTokenCount" not in used and every == sum_counts(asked, thoughts):
         said = 0
-    cached = breakdown(used, "cachedContentTokenCount")
+    cached = read_part(used, "cachedContentTokenCount")
     counts = Counts(asked, said, cached, 0, thoughts, every)
-    return settled(counts, is_reasoning_beside=True)
+    return to_usage(counts, is_reasoning_beside=True)
 
 
 def _in_time(timeout_s: float) -> types.HttpOptions:

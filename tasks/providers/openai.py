@@ -33,8 +33,8 @@ from tasks.providers.openai_forms import (
     json_schema,
 )
 from tasks.providers.schemas import is_object
-from tasks.providers.streams.relay import Hearing
-from tasks.providers.streams.responses import ResponseStream, parts_of
+from tasks.providers.streams.relay import StreamRelay
+from tasks.providers.streams.responses import ResponseStream, content_parts
 
 
 class OpenAIProvider(Adapter):
@@ -71,11 +71,11 @@ class OpenAIProvider(Adapter):
     def _ask(self, request: Request) -> Answer:
         return asked(self._client, "/responses", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
         body = self._body(request)
         with streamed(self._client, "/responses", body, request.timeout_s) as response:
-            stream = ResponseStream(hearing, self._failed)
-            told = stream.read(hearing.objects(response.iter_bytes()))
+            stream = ResponseStream(relay, self._failed)
+            told = stream.read(relay.objects(response.iter_bytes()))
             return Answer(told, response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class OpenAIProvider(Adapter):
             raise self._without_answer(told)
         items = [item for item in told["output"] if isinstance(item, dict)]
         messages = [item for item in items if item.get("type", "message") == "message"]
-        parts = [part for message in messages for part in parts_of(message.get("content"))]
+        parts = [part for message in messages for part in content_parts(message.get("content"))]
         text = "".join(part.get("text") or "" for part in parts if part["type"] == "output_text")
         return self._completion(
             text=text,

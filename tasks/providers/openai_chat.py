@@ -49,12 +49,12 @@ from tasks.providers.schemas import is_object
 from tasks.providers.streams.chat_completions import (
     ChatStream,
     error_in,
-    reason_of,
+    finish_reason_of,
     text_of,
     usage_of,
 )
-from tasks.providers.streams.relay import Hearing
-from tasks.providers.streams.tool_calls import pieces_of
+from tasks.providers.streams.relay import StreamRelay
+from tasks.providers.streams.tool_calls import tool_call_pieces
 
 _DOCUMENTS = frozenset({"application/pdf"})
 
@@ -131,12 +131,12 @@ class OpenAIChatProvider(Adapter):
     def _ask(self, request: Request) -> Answer:
         return asked(self._client, "/chat/completions", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, hearing: Hearing) -> Answer:
+    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
         with streamed(self._client, "/chat/completions", body, request.timeout_s) as response:
-            told = ChatStream(hearing, self._failed, self._is_good).read(
-                hearing.objects(response.iter_bytes())
+            told = ChatStream(relay, self._failed, self._is_good).read(
+                relay.objects(response.iter_bytes())
             )
             return Answer(told, response.headers.get("x-request-id"))
 
@@ -212,7 +212,7 @@ class OpenAIChatProvider(Adapter):
         choice = Alternatives().ours(told["choices"])[0]
         if is_error(error := choice.get("error")):
             raise self._failed({"error": error})
-        reason = reason_of(choice)
+        reason = finish_reason_of(choice)
         message = choice["message"]
         return self._completion(
             text=text_of(message.get("content")),
@@ -222,7 +222,7 @@ class OpenAIChatProvider(Adapter):
             usage=counted(usage_of(told)),
             request_id=answer.request_id or string(told.get("id")),
             response_id=string(told.get("id")),
-            called=[_called(piece) for piece in pieces_of(message)],
+            called=[_called(piece) for piece in tool_call_pieces(message)],
         )
 
     def _models(self) -> Iterable[str]:

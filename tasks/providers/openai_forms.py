@@ -10,7 +10,7 @@ from breakwater.content import Tool
 from tasks.providers.adapter import instructions, parameters
 from tasks.providers.base import Request
 from tasks.providers.schemas import rooted, strict
-from tasks.providers.usage import of_openai
+from tasks.providers.usage import openai_usage
 
 NAME = "answer"
 """Of a response's schema; the API insists on one."""
@@ -20,7 +20,7 @@ def counted(used: object) -> Usage:
     """Read the `usage` of an answer of either API; whatever else it is, nothing is known."""
     if not isinstance(used, Mapping):
         return UNCOUNTED
-    usage = of_openai(used)
+    usage = openai_usage(used)
     return UNCOUNTED if usage.input_tokens is usage.output_tokens is None else usage
 
 

@@ -20,7 +20,7 @@ import structlog
 from breakwater.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout, nearest
 from tasks.config import ProviderSettings, Settings
 from tasks.providers.base import Provider
-from tasks.providers.http.host_faults import not_built
+from tasks.providers.http.host_faults import build_fault
 from tasks.providers.models import unlisted
 
 ADAPTERS = {
@@ -79,7 +79,7 @@ class Client:
         except HostFault as error:
             fault = error
         except Exception as error:  # noqa: BLE001 - an SDK or a user's adapter may raise anything
-            fault = not_built(error)
+            fault = build_fault(error)
         named = HostFault(f"{self.settings.name}: {fault}")
         self._fault = time.monotonic() + REBUILD_S, named
         _log.error("provider.not_built", provider=self.settings.name, fault=str(named))
@@ -210,7 +210,7 @@ def preload(settings: Settings) -> None:
         try:
             _adapter(provider.adapter)
         except Exception as error:  # noqa: BLE001 - a user's module may raise anything
-            fault = str(not_built(error))
+            fault = str(build_fault(error))
             _log.error("provider.not_imported", provider=provider.name, fault=fault)
 
 

@@ -25,13 +25,13 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 
-class Naming:
+class UniqueCallIds:
     """The ids and names of one answer's calls; the same in its stream and in its result."""
 
     def __init__(self) -> None:
         self._ids: Counter[str] = Counter()
 
-    def id(self, given: str | None) -> str:
+    def unique(self, given: str | None) -> str:
         """Return a call's id, another one if it is blank or an earlier call has it."""
         id_ = well_formed(given or "")
         if not id_.strip():
@@ -40,7 +40,7 @@ class Naming:
         return id_ if self._ids[id_] == 1 else _numbered(id_, self._ids[id_])
 
 
-def name_of(given: str) -> str:
+def valid_tool_name(given: str) -> str:
     """Return a tool's name as every vendor takes it; one that fits stays as it is."""
     if _NAME.fullmatch(given):
         return given
@@ -55,7 +55,7 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def plain(value: Any) -> Any:
+def portable_json(value: Any) -> Any:
     """Return JSON data that any language can read; it must not nest without bound."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def with_unique_ids(messages: Sequence[Message]) -> Sequence[Message]:
+def with_unique_call_ids(messages: Sequence[Message]) -> Sequence[Message]:
     """Return a conversation whose tool calls have ids of their own, which every vendor takes."""
     if not any(message.tool_calls for message in messages):
         return messages

@@ -18,31 +18,31 @@ LARGEST = 1_000_000_000
 _NOTHING: Mapping[str, Any] = {}
 
 
-def details(used: object, name: str = "") -> Mapping[str, Any]:
+def object_at(used: object, name: str = "") -> Mapping[str, Any]:
     """Return an object, or the named one in it; an empty one in place of anything else."""
     found = used.get(name) if name and isinstance(used, Mapping) else used
     return found if isinstance(found, Mapping) else _NOTHING
 
 
-def count(used: Mapping[str, Any], *names: str) -> int | None:
+def read_count(used: Mapping[str, Any], *names: str) -> int | None:
     """Read the first of these counts that is there; None if it is unknown."""
     said = (used[name] for name in names if used.get(name) is not None)
-    return whole(next(said, None))
+    return whole_number(next(said, None))
 
 
-def breakdown(used: Mapping[str, Any], name: str) -> int | None:
+def read_part(used: Mapping[str, Any], name: str) -> int | None:
     """Read one count of a breakdown; 0 if it is left out or null."""
     value = used.get(name)
-    return 0 if value is None else whole(value)
+    return 0 if value is None else whole_number(value)
 
 
-def total(*counts: int | None) -> int | None:
+def sum_counts(*counts: int | None) -> int | None:
     """Add counts up; None if one of them is unknown."""
     known = [each for each in counts if each is not None]
     return sum(known) if len(known) == len(counts) else None
 
 
-def whole(value: object) -> int | None:
+def whole_number(value: object) -> int | None:
     """Return a whole number; None for anything else."""
     if type(value) is int and 0 <= value <= LARGEST:
         return value

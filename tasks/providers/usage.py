@@ -24,7 +24,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from breakwater.attempt import UNCOUNTED, Usage
-from tasks.providers.token_counts import breakdown, count, details
+from tasks.providers.token_counts import object_at, read_count, read_part
 
 ASKED = ("prompt_tokens", "input_tokens")
 ANSWERED = ("completion_tokens", "output_tokens")
@@ -61,25 +61,25 @@ class Counts(NamedTuple):
     total: int | None = None
 
 
-def of_openai(used: Mapping[str, Any]) -> Usage:
+def openai_usage(used: Mapping[str, Any]) -> Usage:
     """Read the `usage` of Chat Completions or Responses, of whichever server."""
-    asked = count(used, *ASKED)
+    asked = read_count(used, *ASKED)
     if asked is None and "prompt_cache_hit_tokens" in used and not used.keys() & {*ASKED}:
-        parts = [count(used, f"prompt_cache_{each}_tokens") for each in ("hit", "miss")]
+        parts = [read_count(used, f"prompt_cache_{each}_tokens") for each in ("hit", "miss")]
         asked = None if None in parts else sum(each or 0 for each in parts)
-    return settled(
+    return to_usage(
         Counts(
             asked,
-            count(used, *ANSWERED),
+            read_count(used, *ANSWERED),
             _first(used, CACHED),
             _first(used, WRITTEN),
             _first(used, REASONED),
-            count(used, "total_tokens"),
+            read_count(used, "total_tokens"),
         )
     )
 
 
-def settled(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
+def to_usage(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
     """
     Decide which counts include which, and return them as ours: all input, and all output.
 
@@ -107,7 +107,7 @@ def settled(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
     return Usage(given, said, cached, written, reasoned)
 
 
-def believed(usage: Usage) -> Usage:
+def without_zero_counts(usage: Usage) -> Usage:
     """
     Return the usage of an answer that says something, with counts of zero unknown.
 
@@ -135,7 +135,7 @@ def _in_doubt(counts: Counts) -> Usage:
 def _first(used: Mapping[str, Any], places: tuple[tuple[str, str], ...]) -> int | None:
     """Read the first of these counts that is there and not null; 0 if none is."""
     for outer, name in places:
-        held = details(used, outer) if outer else used
+        held = object_at(used, outer) if outer else used
         if held.get(name) is not None:
-            return breakdown(held, name)
+            return read_part(held, name)
     return 0

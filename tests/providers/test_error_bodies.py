@@ -58,12 +58,12 @@ def providers(wire: Answers) -> Iterator[dict[str, Provider]]:
         provider.close()
 
 
-def name_of(row: dict[str, Any]) -> str:
+def valid_tool_name(row: dict[str, Any]) -> str:
     body = row["body"] if isinstance(row["body"], str) else json.dumps(row["body"])
     return f"{row['server']}-{row['status']}-{body[:40]}"
 
 
-@pytest.mark.parametrize("row", BODIES, ids=name_of)
+@pytest.mark.parametrize("row", BODIES, ids=valid_tool_name)
 def test_what_a_server_says_becomes_the_right_error(
     row: dict[str, Any], wire: Answers, providers: dict[str, Provider]
 ) -> None:

@@ -7,7 +7,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from breakwater import errors
 from breakwater.errors import ProviderError
-from tasks.providers.errors.translation import translated
+from tasks.providers.errors.translation import translate_error
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import request
@@ -117,7 +117,7 @@ def test_a_time_limit_wrapped_by_an_sdk_is_nobodys_fault() -> None:
     error = ConnectionError("Connection error.")
     error.__cause__ = SoftTimeLimitExceeded()
 
-    assert type(translated("claude", error)) is errors.Cancelled
+    assert type(translate_error("claude", error)) is errors.Cancelled
 
 
 def test_an_error_the_caller_is_handling_is_not_mistaken_for_the_cause(

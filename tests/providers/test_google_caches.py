@@ -160,7 +160,7 @@ def test_what_is_refused_for_other_reasons_is_not_asked_twice(
 def test_making_a_cache_is_held_to_no_streams_pace(
     simulator: Simulator, label: str, build: Build
 ) -> None:
-    """And leaves the terms of the call that follows as they were."""
+    """And leaves the limits of the call that follows as they were."""
     sent: list[int] = []
     provider = build("google", simulator.url(label), prompt_cache=True)
 
@@ -172,4 +172,4 @@ def test_making_a_cache_is_held_to_no_streams_pace(
     )  # fmt: skip
 
     assert sent == [1, 1], "the cache's request, and the call itself"
-    assert call_limits.current.pace is None
+    assert call_limits.current.timeouts is None

@@ -19,7 +19,7 @@ from tasks.providers.base import Request
 from tasks.providers.errors.bodies import read_error
 from tasks.providers.errors.retry_after import retry_after_s
 from tasks.providers.errors.rules import rule_for
-from tasks.providers.errors.translation import from_body, translated
+from tasks.providers.errors.translation import error_from_body, translate_error
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import KEY, request
@@ -65,7 +65,7 @@ Json = st.recursive(
 def test_any_body_gets_a_verdict(body: Any, status: int | None) -> None:
     """Whatever is sent: one of the tree's errors, whose message stays a line of plain words."""
     for form in (body, _dumped(body)):
-        error = from_body("claude", form, status)
+        error = error_from_body("claude", form, status)
 
         assert isinstance(error, ProviderError)
         assert error.verdict.next_target
@@ -109,7 +109,7 @@ def test_whatever_an_sdk_raises_is_translated(json_error: Any) -> None:
     error, other = OddError(), OddError()
     error.__cause__, other.__cause__ = other, error
 
-    assert isinstance(translated("claude", error), ProviderError)
+    assert isinstance(translate_error("claude", error), ProviderError)
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -169,7 +169,7 @@ def test_a_prompt_cannot_choose_its_own_verdict(words: str, status: int) -> None
         f"<html><body>{words}</body></html>",
     ]  # fmt: skip
     for body in bodies:
-        assert not from_body("claude", body, status).verdict.trips
+        assert not error_from_body("claude", body, status).verdict.trips
 
 
 def _dumped(body: Any) -> Any:
@@ -252,7 +252,7 @@ def test_a_response_that_was_not_read_is_judged_by_its_status() -> None:
     error = RuntimeError("x")
     error.response = response  # type: ignore[attr-defined]
 
-    assert type(translated("claude", error)) is errors.Overloaded
+    assert type(translate_error("claude", error)) is errors.Overloaded
 
 
 class _Unread(httpx2.SyncByteStream):

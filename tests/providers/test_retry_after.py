@@ -1,4 +1,4 @@
-"""How long a vendor asks to be left alone, in each form, and what is not believed."""
+"""How long a vendor asks to be left alone, in each form, and what is not without_zero_counts."""
 
 import time
 from email.utils import formatdate

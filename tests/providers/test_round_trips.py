@@ -15,8 +15,13 @@ from breakwater.langchain.answers import message_of
 from breakwater.langchain.messages import prompt_of
 from tasks.providers.adapter import Adapter, Answer, prepared
 from tasks.providers.base import Completion, Request
-from tasks.providers.round_trip import name_of, plain, well_formed, with_unique_ids
-from tasks.providers.streams.relay import Hearing
+from tasks.providers.round_trip import (
+    portable_json,
+    valid_tool_name,
+    well_formed,
+    with_unique_call_ids,
+)
+from tasks.providers.streams.relay import StreamRelay
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendor_rules import faults
@@ -205,7 +210,7 @@ def test_odd_calls_of_models_are_repaired(
 )  # fmt: skip
 def test_a_name_is_repaired_character_by_character(given: str, expected: str) -> None:
     """One that every vendor takes stays as it is."""
-    assert name_of(given) == expected
+    assert valid_tool_name(given) == expected
 
 
 @pytest.mark.parametrize(
@@ -220,7 +225,7 @@ def test_a_name_is_repaired_character_by_character(given: str, expected: str) ->
 )  # fmt: skip
 def test_arguments_are_repaired_as_other_languages_write_them(given: Any, expected: Any) -> None:
     """JSON has neither NaN nor half a character."""
-    assert plain(given) == expected
+    assert portable_json(given) == expected
 
 
 def test_half_characters_of_a_text_are_repaired(
@@ -277,7 +282,7 @@ def test_ids_are_unique_over_a_conversation() -> None:
     ]
     talk = [Message("user", "hi"), *turn * 3]
 
-    sent = with_unique_ids(talk)
+    sent = with_unique_call_ids(talk)
 
     ids = [call.id for message in sent for call in message.tool_calls]
     assert ids[0] == "call_0"
@@ -285,9 +290,9 @@ def test_ids_are_unique_over_a_conversation() -> None:
     assert [m.tool_call_id for m in sent if m.role == "tool"] == [
         ids[1], ids[0], ids[3], ids[2], ids[5], ids[4],
     ]  # fmt: skip
-    assert with_unique_ids(talk) == sent
-    assert with_unique_ids([*talk, *turn])[: len(sent)] == sent
-    assert with_unique_ids(talk[:1]) == talk[:1]
+    assert with_unique_call_ids(talk) == sent
+    assert with_unique_call_ids([*talk, *turn])[: len(sent)] == sent
+    assert with_unique_call_ids(talk[:1]) == talk[:1]
 
 
 @pytest.mark.parametrize(
@@ -332,11 +337,11 @@ def test_a_signature_that_is_none_is_left_out(signature: str) -> None:
 def test_a_stream_has_the_ids_and_names_of_its_result() -> None:
     """Whoever reads along answers the same call."""
     heard: list[Any] = []
-    hearing = Hearing(heard.append, request())
+    relay = StreamRelay(heard.append, request())
     calls = [("c", "functions.w", {}), ("c", "w", {}), ("d", "my tool", {})]
     for index, (id_, name, _) in enumerate(calls):
-        hearing.call(index, id_, name)
-        hearing.call(index, arguments="{}")
+        relay.send_tool_call(index, id_, name)
+        relay.send_tool_call(index, arguments="{}")
 
     answer = Answer(said("openai-chat", "", calls))
     completion = ADAPTERS["openai-chat"]._read(answer, request())

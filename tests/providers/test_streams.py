@@ -245,14 +245,14 @@ def simulated(url: str, adapter: str, build: Build) -> bytes:
     """Return the bytes of a good stream, but for `[DONE]`: the counts before it are the last."""
     provider: Any = build(adapter, url)
     sent: list[bytes] = []
-    read = transport._Line.read
+    read = transport._PooledConnection.read
 
     def keeping(line: Any, max_bytes: int, timeout: float | None = None) -> bytes:
         sent.append(read(line, max_bytes, timeout))
         return sent[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transport._Line, "read", keeping)
+        patch.setattr(transport._PooledConnection, "read", keeping)
         provider.complete(request(on_delta=lambda _: None))
     _, _, body = b"".join(sent).partition(b"\r\n\r\n")
     return re.sub(rb"(?m)^[0-9a-f]+\r\n", b"", body).replace(b"data: [DONE]\n\n", b"")

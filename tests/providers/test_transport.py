@@ -18,7 +18,7 @@ import pytest
 from breakwater.errors import Cancelled, ConnectionFailed, ProviderError, ProviderTimeout
 from simulator.client import Simulator
 from tasks.providers.http import transport
-from tasks.providers.http.call_limits import abortable_as
+from tasks.providers.http.call_limits import abortable_as, running
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request
@@ -126,32 +126,49 @@ def test_a_call_is_ended_from_another_thread(
     wait_until(lambda: simulator.in_flight(label) == 0, "the simulator sees the connection close")
 
 
-def test_one_attempt_of_a_task_is_ended_and_the_other_goes_on(
+def test_one_attempt_of_a_task_is_aborted_and_the_other_goes_on(
     adapter: str, simulator: Simulator, label: str, build: Build
 ) -> None:
-    """Two attempts of one task may be out at once, each in its thread."""
+    """Two attempts of one task run in two threads; the number says which of them ends."""
     simulator.fault(label, "hang")
     provider = build(adapter, simulator.url(label))
 
-    def attempt(number: int) -> Any:
-        with abortable_as("task", number):
-            return provider.complete(request())
+    def attempt(number: int) -> None:
+        with abortable_as("t-1", number):
+            provider.complete(request())
 
     with ThreadPoolExecutor(2) as threads:
-        calls = {number: threads.submit(attempt, number) for number in (1, 2)}
-        wait_until(lambda: simulator.in_flight(label) == 2, "both calls arrive")
+        first, second = (threads.submit(attempt, number) for number in (1, 2))
+        wait_until(lambda: simulator.in_flight(label) == 2, "the calls arrive")
 
-        assert not transport.abort_attempt("task", 3)
-        assert not transport.abort_attempt("other", 1)
-        assert transport.abort_attempt("task", 2)
+        aborted = transport.abort_attempt("t-1", 1)
 
         with pytest.raises(Cancelled, match="ended from our side"):
-            calls[2].result(180)
-        wait_until(lambda: simulator.in_flight(label) == 1, "one call is left")
-        assert not calls[1].done()
-        assert transport.abort_attempt("task", 1)
+            first.result(180)
+        assert aborted
+        assert not second.done()
+        assert not transport.abort_attempt("t-1", 1), "the attempt is over"
+        assert transport.abort_attempt("t-1", 2)
         with pytest.raises(Cancelled):
-            calls[1].result(180)
+            second.result(180)
+
+
+def test_a_call_that_starts_after_its_attempt_was_aborted_sends_nothing(
+    adapter: str, simulator: Simulator, label: str, build: Build
+) -> None:
+    """An abort may come between the attempt's start and its call; the next attempt is free."""
+    provider = build(adapter, simulator.url(label))
+
+    with abortable_as("t-1", 1):
+        aborted = transport.abort_attempt("t-1", 1)
+        with pytest.raises(Cancelled, match="ended from our side"):
+            provider.complete(request())
+
+    assert not aborted, "no call was in flight"
+    assert simulator.hits(label) == []
+    assert not running
+    with abortable_as("t-1", 1):
+        assert provider.complete(request()).text
 
 
 def test_closing_a_provider_ends_its_calls_and_refuses_more(
@@ -312,13 +329,13 @@ def test_an_abort_that_comes_late_does_not_hit_the_next_call() -> None:
         with http.stream("GET", url) as response:
             seen += [call for call in transport._in_flight if call.pool is http._transport._pool]  # type: ignore[attr-defined]
             response.read()
-        line = seen[0].line
+        connection = seen[0].pooled
 
         aborted = seen[0].abort()
 
         assert not aborted
         assert http.get(url).text == "ok"
-        assert line.call is not seen[0], "the same connection served both"
+        assert connection.call is not seen[0], "the same connection served both"
 
 
 def test_connecting_has_a_shorter_time_of_its_own(adapter: str, build: Build) -> None:

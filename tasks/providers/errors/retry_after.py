@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from tasks.providers.errors.bodies import ErrorBody, read_error
 
 LONGEST_S = 86_400.0
-"""A day. More is not believed, and ignored like what is negative or no number."""
+"""A day. A longer wait is ignored, like a negative one or one that is not a number."""
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 MAX_HEADER = 64
 """Characters of a date; a longer one is not read."""

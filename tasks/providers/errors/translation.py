@@ -37,7 +37,7 @@ _RAISED: tuple[tuple[type[Exception], type[ProviderError], str], ...] = (
 )
 
 
-def translated(provider: str, error: Exception) -> ProviderError:
+def translate_error(provider: str, error: Exception) -> ProviderError:
     """
     Turn what an SDK raised into the error whose verdict fits; never raises.
 
@@ -80,15 +80,15 @@ def _ours(provider: str, error: ProviderError) -> ProviderError:
 def _answered(provider: str, cause: BaseException) -> ProviderError | None:
     """Read what the provider said, if it said anything."""
     if event := _event(cause):
-        return from_body(provider, event)
+        return error_from_body(provider, event)
     if isinstance(response := getattr(cause, "response", None), httpx2.Response):
-        return from_response(provider, response)
+        return error_from_response(provider, response)
     if isinstance(cause, json.JSONDecodeError):
         return _from_bad_json(provider, cause.doc)
     return None
 
 
-def from_body(provider: str, body: object, status: int | None = None) -> ProviderError:
+def error_from_body(provider: str, body: object, status: int | None = None) -> ProviderError:
     """
     Turn an error that came inside an answer with status 200, or inside a stream, into ours.
 
@@ -100,7 +100,7 @@ def from_body(provider: str, body: object, status: int | None = None) -> Provide
     return _from(provider, body, status, {})
 
 
-def from_response(provider: str, response: httpx2.Response) -> ProviderError:
+def error_from_response(provider: str, response: httpx2.Response) -> ProviderError:
     """Turn an HTTP answer with an error's status into ours; its body has been read, or is not."""
     if response.is_success:
         return GarbledAnswer(f"{provider}: the answer has the wrong shape", status=200)

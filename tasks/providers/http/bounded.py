@@ -33,7 +33,9 @@ def bounded(response: httpx2.Response) -> httpx2.Response:
     headers = response.headers
     at_most = MAX_BODY if response.is_success else MAX_ERROR
     # SDKs look for events in whatever a stream brings, and copy all of one at each read.
-    is_of_events = bool(current.pace) or "event-stream" in headers.get("content-type", "").lower()
+    is_of_events = (
+        bool(current.timeouts) or "event-stream" in headers.get("content-type", "").lower()
+    )
     if not (encoded := headers.get("content-encoding", "").lower()):
         raw = response.stream
         response.stream = _Body(raw, raw.close, at_most, is_of_events=is_of_events)  # type: ignore[union-attr, arg-type]

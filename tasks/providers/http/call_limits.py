@@ -1,6 +1,12 @@
-"""What a thread's calls are held to beside their total time; the transport reads it."""
+"""
+Per-thread limits of provider calls, besides their total timeout.
+
+The transport reads them when a call begins: a hook to run before the first byte is sent, the
+timeouts of a stream, and the attempt that the call belongs to.
+"""
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,83 +15,104 @@ from contextlib import contextmanager
 from breakwater.errors import ProviderTimeout
 
 
-class Pace:
+class StreamTimeouts:
     """
-    When a streamed call has to be heard of next; whoever reads the stream moves it.
+    When the next token of a streamed call is due; the reader of the stream moves the deadline.
 
     Args:
-        first_s: How long after the call's begin; None: no bound but the whole call's.
-        between_s: How long after each `heard`; None likewise.
+        first_s: Seconds from the call's start to its first token; None: only the call's total
+            timeout applies.
+        between_s: Seconds between two tokens; None: as above.
     """
 
     def __init__(self, first_s: float | None, between_s: float | None) -> None:
-        self._within_s = first_s
+        self._limit_s = first_s
         self._between_s = between_s
         self.due_at = math.inf
 
-    def begin(self) -> None:
-        """Start the clock; the transport does."""
-        self._wait()
+    def start(self) -> None:
+        """Start waiting for the first token; the transport calls this."""
+        self._set_deadline()
 
-    def heard(self) -> None:
-        """Wait for the next sign of life from now on."""
-        self._within_s = self._between_s
-        self._wait()
+    def token_received(self) -> None:
+        """Start waiting for the next token."""
+        self._limit_s = self._between_s
+        self._set_deadline()
 
-    def linger(self, seconds: float) -> None:
-        """Wait so long for what is left, and no longer."""
+    def end_within(self, seconds: float) -> None:
+        """Give the rest of the stream this many seconds, whatever it brings."""
         self.due_at = time.monotonic() + seconds
 
     def raise_if_late(self) -> None:
-        """Raise ProviderTimeout if a sign of life is overdue."""
+        """Raise ProviderTimeout if a token is overdue."""
         if time.monotonic() >= self.due_at:
-            raise ProviderTimeout(f"no token within {self._within_s} s")
+            raise ProviderTimeout(f"no token within {self._limit_s} s")
 
-    def _wait(self) -> None:
-        self.due_at = math.inf if self._within_s is None else time.monotonic() + self._within_s
+    def _set_deadline(self) -> None:
+        if self._limit_s is None:
+            self.due_at = math.inf
+        else:
+            self.due_at = time.monotonic() + self._limit_s
 
 
-class _Terms(threading.local):
-    """What this thread's next calls are held to."""
+class RunningAttempt:
+    """An attempt whose calls another thread may abort."""
+
+    __slots__ = ("aborted",)
+
+    def __init__(self) -> None:
+        self.aborted = False
+        """Calls of this attempt that start later fail as well."""
+
+
+class _CallLimits(threading.local):
+    """The limits of this thread's next calls."""
 
     before_sending: Callable[[], None] | None = None
-    pace: Pace | None = None
-    attempt: tuple[str, int] | None = None
-    """The task's id and the attempt's number, by which another thread can abort the call."""
+    timeouts: StreamTimeouts | None = None
+    attempt: RunningAttempt | None = None
 
 
-current = _Terms()
+current = _CallLimits()
+running: dict[tuple[str, int], RunningAttempt] = {}
+"""The attempts of this process that run now, by task id and attempt number."""
+os.register_at_fork(after_in_child=running.clear)
 
 
 @contextmanager
-def terms(before_sending: Callable[[], None] | None, pace: Pace | None = None) -> Iterator[None]:
+def call_limits(
+    before_sending: Callable[[], None] | None, timeouts: StreamTimeouts | None = None
+) -> Iterator[None]:
     """
-    Hold this thread's calls to terms of their own.
+    Set the limits of the calls that this thread makes inside the block.
 
     Args:
-        before_sending: Taken right before a request goes out; it may refuse.
-        pace: How fast a stream has to come; None: within the call's time.
+        before_sending: Called once, right before a request's first byte is sent; the request is
+            not sent if it raises.
+        timeouts: When a stream's tokens are due; None: only the call's total timeout applies.
     """
-    outer = current.before_sending, current.pace
-    current.before_sending, current.pace = before_sending, pace
+    outer = current.before_sending, current.timeouts
+    current.before_sending, current.timeouts = before_sending, timeouts
     try:
         yield
     finally:
-        current.before_sending, current.pace = outer
+        current.before_sending, current.timeouts = outer
 
 
-class abortable_as:  # noqa: N801 - a context manager; a generator would cost each call 1 µs more
-    """Let `transport.abort_attempt` end the calls that this thread makes within."""
+@contextmanager
+def abortable_as(task_id: str, number: int) -> Iterator[None]:
+    """
+    Let `transport.abort_attempt` end the calls that this thread makes inside the block.
 
-    __slots__ = ("_attempt", "_outer")
-
-    def __init__(self, task_id: str, number: int) -> None:
-        self._attempt = task_id, number
-
-    def __enter__(self) -> None:
-        """Name the attempt."""
-        self._outer, current.attempt = current.attempt, self._attempt
-
-    def __exit__(self, *_: object) -> None:
-        """Return to the name of before."""
-        current.attempt = self._outer
+    Args:
+        task_id: The task's id.
+        number: The attempt's number within its task.
+    """
+    key = task_id, number
+    outer = current.attempt
+    running[key] = current.attempt = RunningAttempt()
+    try:
+        yield
+    finally:
+        current.attempt = outer
+        running.pop(key, None)

@@ -8,7 +8,7 @@ from breakwater.errors import HostFault
 _SETTINGS = {"all_proxy", "http_proxy", "https_proxy", "ssl_cert_file", "ssl_cert_dir"}
 
 
-def not_built(error: Exception) -> HostFault:
+def build_fault(error: Exception) -> HostFault:
     """Return why a provider cannot be built on this host."""
     shown = f": {why(error)}" if isinstance(error, ImportError | OSError) else ""
     named = [name for name in os.environ if name.lower() in _SETTINGS and os.environ[name]]

@@ -19,7 +19,7 @@ import httpcore2
 T = TypeVar("T")
 
 
-class Waiting:
+class NonBlockingSocket:
     """
     Reads and writes of one socket, which becomes one that does not block.
 

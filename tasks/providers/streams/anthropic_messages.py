@@ -14,8 +14,8 @@ from typing import Any
 from breakwater.errors import GarbledAnswer, ProviderError
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.round_trip import new_call_id
-from tasks.providers.streams.relay import Hearing, Said
-from tasks.providers.token_counts import whole
+from tasks.providers.streams.relay import StreamObject, StreamRelay
+from tasks.providers.token_counts import whole_number
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
@@ -41,12 +41,12 @@ class MessageStream:
     One message, as its events make it.
 
     Args:
-        hearing: Takes its pieces.
+        relay: Takes its pieces.
         failed: Reads an error among the events.
     """
 
-    def __init__(self, hearing: Hearing, failed: Failed) -> None:
-        self._hearing = hearing
+    def __init__(self, relay: StreamRelay, failed: Failed) -> None:
+        self._relay = relay
         self._failed = failed
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
@@ -54,7 +54,7 @@ class MessageStream:
         self._reason: object = None
         self._has_ended = False
 
-    def read(self, said: Iterable[Said]) -> dict[str, Any]:
+    def read(self, said: Iterable[StreamObject]) -> dict[str, Any]:
         """Read the events until the stream ends, and return the message."""
         for name, event in said:
             self._take(event.get("type") or name, event)
@@ -76,7 +76,7 @@ class MessageStream:
         elif kind == "message_delta":
             self._reason = _object(event.get("delta")).get("stop_reason") or self._reason
             self._count(event.get("usage"))
-            self._hearing.sign()
+            self._relay.keep_alive()
         elif kind == "message_stop":
             self._end()
         elif "stop_reason" in event and "content" in event:  # a message: `stream` was ignored
@@ -87,12 +87,12 @@ class MessageStream:
         self._message = {name: message.get(name) for name in ("id", "model")}
         self._reason = message.get("stop_reason") or self._reason
         self._count(message.get("usage"))
-        for block in blocks_of(message.get("content") or []):
+        for block in content_blocks(message.get("content") or []):
             self._start(None, block)
 
     def _end(self) -> None:
         self._has_ended = True
-        self._hearing.complete()
+        self._relay.mark_complete()
 
     def _start(self, index: object, body: Mapping[str, Any]) -> _Block:
         at = index if type(index) is int else 1 + max((b.index for b in self._blocks), default=-1)
@@ -107,13 +107,13 @@ class MessageStream:
             block.is_held = bool(given)
             if isinstance(given, str):
                 block.pieces.append(given)
-            self._hearing.call(block.call, block.body["id"], body.get("name"))
+            self._relay.send_tool_call(block.call, block.body["id"], body.get("name"))
         return block
 
     def _extend(self, index: object, delta: Mapping[str, Any]) -> None:
         kind = delta.get("type") or ("text_delta" if "text" in delta else None)
         if kind not in _NESTED:  # thinking, its signature, citations
-            self._hearing.sign()
+            self._relay.keep_alive()
             return
         block = self._of(index, _NESTED[kind])
         if kind == "text_delta":
@@ -123,7 +123,7 @@ class MessageStream:
         piece = piece if isinstance(piece, str) else json.dumps(piece)
         block.pieces.append(piece)
         if block.call is not None and not block.is_held:
-            self._hearing.call(block.call, arguments=piece)
+            self._relay.send_tool_call(block.call, arguments=piece)
 
     def _of(self, index: object, kind: str) -> _Block:
         """Return the block that a delta goes on; a text that was never started is started now."""
@@ -137,12 +137,12 @@ class MessageStream:
 
     def _add_text(self, block: _Block, text: str) -> None:
         block.pieces.append(text)
-        self._hearing.text(text)
+        self._relay.send_text(text)
 
     def _count(self, usage: object) -> None:
         """Take over the later counts: each is cumulative, most are left out, and none shrinks."""
         for name, value in _object(usage).items():
-            before, after = whole(self._usage.get(name)), whole(value)
+            before, after = whole_number(self._usage.get(name)), whole_number(value)
             if before is None or after is None or after >= before:
                 self._usage[name] = self._usage.get(name) if value is None else value
 
@@ -155,11 +155,13 @@ class MessageStream:
         if text and isinstance(given, dict) and given:
             told = _joined(given, text)
         if block.is_held:
-            self._hearing.call(block.call, arguments=told if isinstance(told, str) else _text(told))
+            self._relay.send_tool_call(
+                block.call, arguments=told if isinstance(told, str) else _text(told)
+            )
         return {**block.body, "input": told}
 
 
-def blocks_of(content: object) -> list[dict[str, Any]]:
+def content_blocks(content: object) -> list[dict[str, Any]]:
     """
     Return the blocks of a message; some that imitate the API send its text alone.
 

@@ -12,8 +12,8 @@ from typing import Any
 from breakwater.errors import ProviderError
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.errors.bodies import is_error
-from tasks.providers.streams.relay import Hearing, Said
-from tasks.providers.streams.tool_calls import ToolCalls, pieces_of
+from tasks.providers.streams.relay import StreamObject, StreamRelay
+from tasks.providers.streams.tool_calls import ToolCalls, tool_call_pieces
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
@@ -26,16 +26,18 @@ class ChatStream:
     One answer, as its chunks make it.
 
     Args:
-        hearing: Takes its pieces.
+        relay: Takes its pieces.
         failed: Reads an error among the chunks.
         is_good: Tells a finish reason that says the answer is whole.
     """
 
-    def __init__(self, hearing: Hearing, failed: Failed, is_good: Callable[[object], bool]) -> None:
-        self._hearing = hearing
+    def __init__(
+        self, relay: StreamRelay, failed: Failed, is_good: Callable[[object], bool]
+    ) -> None:
+        self._relay = relay
         self._failed = failed
         self._is_good = is_good
-        self._calls = ToolCalls(hearing.call, hearing.tools)
+        self._calls = ToolCalls(relay.send_tool_call, relay.tool_names)
         self._envelope: dict[str, Any] = {}
         self._text = self._refusal = ""
         self._alternatives = Alternatives()
@@ -43,7 +45,7 @@ class ChatStream:
         self._has_choices = False
         self._last: dict[str, Any] = {}
 
-    def read(self, said: Iterable[Said]) -> dict[str, Any]:
+    def read(self, said: Iterable[StreamObject]) -> dict[str, Any]:
         """Read the chunks until the stream ends, and return the answer."""
         for name, chunk in said:
             if error := error_in(name, chunk):
@@ -67,7 +69,7 @@ class ChatStream:
         for choice in self._alternatives.ours(chunk.get("choices")):
             self._add(choice)
         if usage and not chunk.get("choices") and self._choice:
-            self._hearing.complete()
+            self._relay.mark_complete()
 
     def _add(self, choice: Mapping[str, Any]) -> None:
         if is_error(error := choice.get("error")):
@@ -79,7 +81,7 @@ class ChatStream:
             text = text_of(message.get("content"))
             known = {"tool_calls": None, "function_call": None} if self._calls else {}
             self._extend({**message, "content": text.removeprefix(self._text), **known})
-        reason = reason_of(choice)
+        reason = finish_reason_of(choice)
         # An early reason may be followed by the true one; that an answer was cut is not taken back.
         before = self._choice.get("finish_reason")
         if reason is not None and (
@@ -88,20 +90,20 @@ class ChatStream:
             self._choice = {
                 "finish_reason": reason, "native_finish_reason": choice.get("native_finish_reason"),
             }  # fmt: skip
-            self._hearing.sign()
+            self._relay.keep_alive()
 
     def _extend(self, delta: Mapping[str, Any]) -> None:
         text = text_of(delta.get("content"))
         self._text += text
-        self._hearing.text(text)
+        self._relay.send_text(text)
         refusal = delta.get("refusal")
         self._refusal += refusal if isinstance(refusal, str) else ""
-        for piece in pieces_of(delta):
+        for piece in tool_call_pieces(delta):
             self._calls.take(piece)
-            self._hearing.sign()
+            self._relay.keep_alive()
         # vLLM, DeepSeek and OpenRouter put their reasoning beside the text, each under its name.
         if any(value for name, value in delta.items() if name not in _NO_SIGN):
-            self._hearing.sign()
+            self._relay.keep_alive()
 
 
 def error_in(name: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -119,7 +121,7 @@ def usage_of(chunk: Mapping[str, Any]) -> object:
     return chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
 
 
-def reason_of(choice: Mapping[str, Any]) -> object:
+def finish_reason_of(choice: Mapping[str, Any]) -> object:
     """
     Return why an answer ended, None while it goes on.
 

@@ -1,146 +1,156 @@
-"""What a streamed answer passes through on its way: told on piece by piece, and paced."""
+"""Forward a streamed answer to its listener, piece by piece, and watch its timeouts."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from breakwater.content import Delta, TextDelta, ToolCallDelta
-from breakwater.errors import GarbledAnswer, TruncatedAnswer
+from breakwater.errors import GarbledAnswer, ProviderError, TruncatedAnswer
 from tasks.providers.base import Request
-from tasks.providers.http.call_limits import Pace
-from tasks.providers.round_trip import Naming, name_of
+from tasks.providers.http.call_limits import StreamTimeouts
+from tasks.providers.json_values import JsonObject
+from tasks.providers.round_trip import UniqueCallIds, valid_tool_name
 from tasks.providers.streams.sse import NotAStreamError, events
 
 LINGER_S = 2.0
-"""How long a stream that has said all may take to end; only then can its connection be reused."""
+"""How long a complete stream may take to end; only then can its connection be reused."""
 DONE = "[DONE]"
-"""How OpenAI, and most who speak its wire format, end a stream."""
+"""How OpenAI, and most servers with its wire format, end a stream."""
 
 E = TypeVar("E")
 
-
-class Said(NamedTuple):
-    """A JSON object that a stream brought."""
-
-    name: str
-    """Of its event; empty if it has none."""
-    body: dict[str, Any]
+ReadError = Callable[[Mapping[str, object]], ProviderError]
+"""Builds the error that an error body describes."""
 
 
-class Hearing:
+class StreamObject(NamedTuple):
+    """A JSON object read from a stream."""
+
+    event_name: str
+    """The name of its event; empty if the event has none."""
+    body: JsonObject
+
+
+class StreamRelay:
     """
-    Who listens to one stream.
+    Forwards one stream to one listener.
 
     Args:
-        tell: The request's `on_delta`.
-        request: Whose pace holds.
+        on_delta: The listener: the request's `on_delta`.
+        request: The request; its timeouts between tokens apply, and its tools are known by name.
     """
 
-    def __init__(self, tell: Callable[[Delta], None], request: Request) -> None:
-        self._tell = tell
-        self.tools = frozenset(tool.name for tool in request.tools)
-        """Names of the tools that were offered."""
-        self.pace = Pace(request.first_token_s, request.between_tokens_s)
-        self._is_whole = False
+    def __init__(self, on_delta: Callable[[Delta], None], request: Request) -> None:
+        self._on_delta = on_delta
+        self.tool_names = frozenset(tool.name for tool in request.tools)
+        """Names of the tools that the request offers."""
+        self.timeouts = StreamTimeouts(request.first_token_s, request.between_tokens_s)
+        self._is_complete = False
         self._is_done = False
-        self._told = 0
-        self._naming = Naming()
-        self._opened: set[int] = set()
-        self.broke: Exception | None = None
-        """What the listener raised: none of the provider's business."""
+        self._sent_chars = 0
+        self._call_ids = UniqueCallIds()
+        self._opened_calls: set[int] = set()
+        self.listener_error: Exception | None = None
+        """The error that the listener raised; not the provider's failure."""
 
-    def objects(self, chunks: Iterable[bytes]) -> Iterator[Said]:
+    def objects(self, chunks: Iterable[bytes]) -> Iterator[StreamObject]:
         """
         Read a stream's JSON objects until it ends.
 
-        What follows `[DONE]` is not read, and data that is no JSON at all (a keep-alive written as
-        an event) is passed over.
+        Whatever follows `[DONE]` is ignored, and so is data that is not JSON at all (a keep-alive
+        written as an event).
 
         Args:
-            chunks: The body, as it comes.
+            chunks: The body, as it arrives.
 
         Raises:
-            TruncatedAnswer: It ended before anything came.
-            GarbledAnswer: It is no stream.
+            TruncatedAnswer: The body ended before its first object.
+            GarbledAnswer: The body is not a stream.
             json.JSONDecodeError: An object is broken, or cut off.
         """
         has_begun = False
         try:
-            for event in events(self.events(chunks)):
+            for event in events(self._until_end(chunks)):
                 data = event.data.removeprefix("data:").strip()  # gateways that prefix it twice
                 if data[: len(DONE)].upper() == DONE:
                     self._is_done = True
-                    self.complete()
+                    self.mark_complete()
                 if self._is_done or data[:1] not in {"{", "["}:
                     continue
                 value = json.loads(data)
-                for each in value if isinstance(value, list) else [value]:
+                if isinstance(value, dict):
+                    has_begun = True
+                    yield StreamObject(event.name, value)
+                    continue
+                for each in value:
                     if isinstance(each, dict):
                         has_begun = True
-                        yield Said(event.name, each)
+                        yield StreamObject(event.name, each)
         except NotAStreamError as error:
             raise GarbledAnswer(str(error)) from None
         if not has_begun:
             raise TruncatedAnswer("the stream ended before it began")
 
-    def events(self, stream: Iterable[E]) -> Iterator[E]:
+    def _until_end(self, stream: Iterable[E]) -> Iterator[E]:
         """
-        Pass on what a stream brings until it ends.
+        Yield what a stream brings until it ends.
 
-        Once `complete` was called the answer is there and has to be paid: nothing that happens to
-        the connection after that makes it fail.
+        After `mark_complete` the answer is whole and must be paid for: an error of the connection
+        then ends the stream without a failure.
         """
-        events = iter(stream)
+        pieces = iter(stream)
         while True:
             try:
-                event = next(events)
+                piece = next(pieces)
             except StopIteration:
                 return
             except Exception:
-                if self._is_whole:
+                if self._is_complete:
                     return
                 raise
-            yield event
+            yield piece
 
-    def complete(self) -> None:
-        """Note that all has been said: the stream's own end came, not only a finish reason."""
-        self._is_whole = True
-        self.pace.linger(LINGER_S)
+    def mark_complete(self) -> None:
+        """Note the stream's own end, which is more than a finish reason: the answer is whole."""
+        self._is_complete = True
+        self.timeouts.end_within(LINGER_S)
 
-    def text(self, piece: str | None) -> None:
-        """Tell the next piece of text on."""
+    def send_text(self, piece: str | None) -> None:
+        """Forward the next piece of text."""
         if piece:
-            self._told += len(piece)
-            self._hand(TextDelta(piece))
+            self._sent_chars += len(piece)
+            self._send(TextDelta(piece))
 
-    def rest(self, text: str) -> None:
-        """Tell what is left of the whole text, where pieces of it were missing."""
-        self.text(text[self._told :])
+    def send_missing_text(self, text: str) -> None:
+        """Forward the end of the whole text, if not all of it came in pieces."""
+        self.send_text(text[self._sent_chars :])
 
-    def call(
+    def send_tool_call(
         self, index: int, id_: str | None = None, name: str | None = None, arguments: str = ""
     ) -> None:
-        """Tell the next piece of a tool call on; its id and name are those of the result."""
-        if index not in self._opened and (id_ or name):
-            self._opened.add(index)
-            id_ = self._naming.id(id_) if id_ else id_
-            name = name_of(name.strip()) if name and name.strip() else name
+        """Forward the next piece of a tool call, with the id and name that the result will have."""
+        if index not in self._opened_calls and (id_ or name):
+            self._opened_calls.add(index)
+            if id_:
+                id_ = self._call_ids.unique(id_)
+            if name and name.strip():
+                name = valid_tool_name(name.strip())
         if id_ or name or arguments:
-            self._hand(ToolCallDelta(index, id_, name, arguments))
+            self._send(ToolCallDelta(index, id_, name, arguments))
 
-    def sign(self) -> None:
-        """Note a sign of life that is no text: reasoning, a refusal, a finish reason."""
-        self.pace.heard()
+    def keep_alive(self) -> None:
+        """Restart the timeout between tokens: reasoning, a refusal or a finish reason came."""
+        self.timeouts.token_received()
 
-    def _hand(self, delta: Delta) -> None:
-        self._is_whole = self._is_done  # an end that was no end
+    def _send(self, delta: Delta) -> None:
+        self._is_complete = self._is_done  # more text came: the end was not the end
         try:
-            self._tell(delta)
+            self._on_delta(delta)
         except SoftTimeLimitExceeded:
-            raise  # the task's time is over wherever it strikes; not the listener's
+            raise  # the task's time limit may strike anywhere; it is not the listener's error
         except Exception as error:
-            self.broke = error
+            self.listener_error = error
             raise
-        self.pace.heard()  # afterwards, so that a slow listener is not the provider's fault
+        self.timeouts.token_received()  # afterwards: a slow listener is not the provider's fault

@@ -13,7 +13,7 @@ from typing import Any
 
 from breakwater.errors import ProviderError
 from tasks.providers.round_trip import new_call_id
-from tasks.providers.streams.relay import Hearing, Said
+from tasks.providers.streams.relay import StreamObject, StreamRelay
 
 Failed = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
@@ -55,19 +55,19 @@ class ResponseStream:
     One response, as its events make it.
 
     Args:
-        hearing: Takes its pieces.
+        relay: Takes its pieces.
         failed: Reads an error among the events.
     """
 
-    def __init__(self, hearing: Hearing, failed: Failed) -> None:
-        self._hearing = hearing
+    def __init__(self, relay: StreamRelay, failed: Failed) -> None:
+        self._relay = relay
         self._failed = failed
         self._items: dict[object, _Item] = {}
         self._response: dict[str, Any] = {}
         self._status: str | None = None
         self._call_ids: list[str] = []
 
-    def read(self, said: Iterable[Said]) -> dict[str, Any]:
+    def read(self, said: Iterable[StreamObject]) -> dict[str, Any]:
         """Read the events until the stream ends, and return the response."""
         for name, event in said:
             self._take(str(event.get("type") or name), event)
@@ -95,7 +95,7 @@ class ResponseStream:
         elif kind in {"response.created", "response.in_progress"}:
             self._response = {**_object(event.get("response")), "status": None, "error": None}
         elif kind.endswith(".delta"):  # reasoning
-            self._hearing.sign()
+            self._relay.keep_alive()
 
     def _take_plain(self, body: Mapping[str, Any]) -> None:
         """Take what is no event: an answer of a server that ignored `stream`, or an error."""
@@ -120,13 +120,13 @@ class ResponseStream:
             texts[part] = text or texts.get(part, "")
         else:  # annotations
             return
-        self._hearing.text(piece)
+        self._relay.send_text(piece)
 
     def _add_refusal(self, kind: str, event: Mapping[str, Any]) -> None:
         refusals, part = self._item(event).refusals, str(event.get("content_index") or 0)
         piece = _string(event.get("delta")) or _string(event.get("refusal"))
         refusals[part] = refusals.get(part, "") + piece if kind.endswith(".delta") else piece
-        self._hearing.sign()
+        self._relay.keep_alive()
 
     def _add_item(self, event: Mapping[str, Any]) -> None:
         body, item = _object(event.get("item")), self._item(event)
@@ -149,12 +149,12 @@ class ResponseStream:
         if item.call is None:
             item.call = len(self._call_ids)
             self._call_ids.append(_id_of(item.body))
-            self._hearing.call(item.call, self._call_ids[-1], item.body.get("name"))
+            self._relay.send_tool_call(item.call, self._call_ids[-1], item.body.get("name"))
 
     def _extend_call(self, item: _Item, piece: str) -> None:
         item.arguments += piece
         if item.call is not None:
-            self._hearing.call(item.call, arguments=piece)
+            self._relay.send_tool_call(item.call, arguments=piece)
 
     def _end(self, response: object, status: str) -> None:
         if self._status == "failed":  # no later event takes that back
@@ -162,19 +162,21 @@ class ResponseStream:
         known = {name: value for name, value in self._response.items() if value is not None}
         self._response = {**known, **_object(response)}
         self._status = self._response.get("status") or status or None
-        self._hearing.complete()
+        self._relay.mark_complete()
 
     def _told(self, output: object) -> Iterator[Mapping[str, Any]]:
         """Yield the items of an output, after what only the last event brought was told."""
         text, calls = "", 0
         for item in output if isinstance(output, list) else ():
             body = _object(item)
-            text += "".join(_string(part.get("text")) for part in parts_of(body.get("content")))
+            text += "".join(
+                _string(part.get("text")) for part in content_parts(body.get("content"))
+            )
             if body.get("type") == "function_call":
                 body = {**body, "call_id": self._id_of_call(calls, body)}
                 calls += 1
             yield body
-        self._hearing.rest(text)
+        self._relay.send_missing_text(text)
 
     def _id_of_call(self, number: int, body: Mapping[str, Any]) -> str:
         """Return the id that was told of a call; one that was not told yet is told now."""
@@ -183,11 +185,11 @@ class ResponseStream:
         self._call_ids.append(_id_of(body))
         arguments = body.get("arguments") or ""
         said = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        self._hearing.call(number, self._call_ids[-1], body.get("name"), said)
+        self._relay.send_tool_call(number, self._call_ids[-1], body.get("name"), said)
         return self._call_ids[-1]
 
 
-def parts_of(content: object) -> list[Mapping[str, Any]]:
+def content_parts(content: object) -> list[Mapping[str, Any]]:
     """Return the parts of a message; some that imitate the API send its text alone."""
     if isinstance(content, str):
         return [{"type": "output_text", "text": content}]

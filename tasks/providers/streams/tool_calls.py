@@ -157,7 +157,7 @@ class ToolCalls:
         call.sent = (call.sent or 0) + len(arguments)
 
 
-def pieces_of(delta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def tool_call_pieces(delta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the pieces of calls in a delta or a message, the legacy `function_call` among them."""
     given = delta.get("tool_calls")
     if isinstance(given, Mapping):
