@@ -35,8 +35,8 @@ from breaker.storage import RedisStorage
 from breakwater.attempt import Attempt, Usage
 from breakwater.celery_app import RESULT_EXPIRES_S
 from tasks.delivery import envelope
+from tasks.delivery.delivery_store import Store
 from tasks.delivery.lease_keeper import BATCH_S
-from tasks.delivery.store import Store
 from tasks.ledger.database import Database
 from tasks.ledger.drain import Drain
 from tasks.ledger.redis_queue import send

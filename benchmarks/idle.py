@@ -20,8 +20,8 @@ import redis.asyncio
 
 from benchmarks.delivery import CELERY, cpu_s
 from benchmarks.meter import QUEUES, Meter, about
+from tasks.delivery.delivery_store import LEASE_MS, Store
 from tasks.delivery.lease_keeper import SAY_EVERY, TEND_EVERY_S
-from tasks.delivery.store import LEASE_MS, Store
 from tasks.ledger.drain import OTHERS_EVERY_S
 
 CROWDS = (100, 300)

@@ -143,7 +143,7 @@ app = App(
     backend="breakwater.messaging.backend:Backend+redis://",
 )
 app.conf.update(
-    broker_transport="breakwater.messaging.transport:Transport",
+    broker_transport="breakwater.messaging.kombu_transport:Transport",
     task_default_queue=COMMON_QUEUE,
     accept_content=["json"],
     task_serializer="json",

@@ -5,7 +5,7 @@ from breakwater.completion import app
 __all__ = ["app"]
 
 app.conf.update(
-    broker_transport="tasks.delivery.transport:Transport",
+    broker_transport="tasks.delivery.worker_transport:Transport",
     worker_consumer="tasks.delivery.consumer:Consumer",
     include=["tasks.answering.task", "tasks.workflows.advance"],
 )

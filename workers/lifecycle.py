@@ -24,7 +24,7 @@ from breakwater.redis.connection import address, client
 from tasks.answering import runtime
 from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
-from tasks.delivery.transport import use_keeper
+from tasks.delivery.worker_transport import use_keeper
 from tasks.ledger.drain import Drain
 from tasks.providers.registry import preload
 from workers.log import set_up_logging

@@ -2,7 +2,7 @@
 The steps in Redis that a client takes too: each one script, one round trip.
 
 The keys are explained at the head of `scripts/delivery.lua`. Time is Redis' own. Every `RedisError`
-comes out as it is. What only a worker does is in `tasks/delivery/store.py`.
+comes out as it is. What only a worker does is in `tasks/delivery/delivery_store.py`.
 """
 
 import functools

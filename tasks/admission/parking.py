@@ -16,7 +16,7 @@ import structlog
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from tasks.admission.gate import Gate, closed_for
 from tasks.config import Role, Settings, Target
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 
 RECHECK_S = 10.0
 """An operator's override of a breaker adds no event; a parked queue is checked this often."""

@@ -35,7 +35,7 @@ from tasks.answering import runtime
 from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.config import Role
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
-from tasks.delivery.transport import TAKEN_FROM
+from tasks.delivery.worker_transport import TAKEN_FROM
 from tasks.ledger import redis_queue
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.streaming.writer import Writer

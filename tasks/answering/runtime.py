@@ -24,7 +24,7 @@ from tasks.answering.settings_loader import check_roles_file, load_settings
 from tasks.answering.walk import ChainWalker
 from tasks.config import Settings, set_served_roles
 from tasks.delivery.lease_keeper import Keeper
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tasks.ledger.prices import PriceList
 from tasks.providers.registry import Registry
 from tasks.streaming.writer import StreamSender

@@ -18,10 +18,10 @@ from redis.exceptions import RedisError
 
 from breakwater.errors import BadTask, InvalidMessage, UnknownTask
 from breakwater.messaging import times
-from tasks.delivery import envelope, strangers
+from tasks.delivery import envelope, foreign_tasks
 from tasks.delivery.faults import HOST, ODD_AT, Odd
-from tasks.delivery.strangers import INSIDE
-from tasks.delivery.transport import keeper
+from tasks.delivery.foreign_tasks import INSIDE
+from tasks.delivery.worker_transport import keeper
 
 SERVED_INSIDE = {"celery.accumulate"}
 """Of those; the others run tasks where nothing settles them, or for ever."""
@@ -82,7 +82,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 return
             try:
                 if name := self._stranger(message):
-                    strangers.leave(keeper().store, message.delivery_tag, name)
+                    foreign_tasks.leave(keeper().store, message.delivery_tag, name)
                     message.ack()
                     return
                 self._check(message)
@@ -160,7 +160,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         if not isinstance(name, str) or envelope.deeper_than(envelope.MAX_DEPTH, body):
             return ""
         is_celerys = name.startswith(INSIDE) and name not in SERVED_INSIDE
-        if name not in self.strategies or (is_celerys and strangers.runs_none_of_ours(body)):
+        if name not in self.strategies or (is_celerys and foreign_tasks.runs_none_of_ours(body)):
             return name
         return ""
 

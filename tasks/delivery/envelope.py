@@ -27,7 +27,7 @@ from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError, ConfigError, InvalidMessage
 from breakwater.messaging import times
 from breakwater.redis import encryption
-from tasks.delivery.store import MAX_MESSAGE_BYTES, Store
+from tasks.delivery.delivery_store import MAX_MESSAGE_BYTES, Store
 
 MAX_DEPTH = 100
 """How deep a message may nest; what is deeper cannot be pickled for a child, or shown."""

@@ -20,8 +20,8 @@ from breakwater.redis.connection import explain, is_transient
 from breakwater.redis.encryption import opened
 from breakwater.redis.retry import FOREVER, patiently
 from tasks.delivery import spool
+from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Begun, Store
 from tasks.delivery.lease_keeper import Keeper
-from tasks.delivery.store import MAX_ALONE, MAX_LOST, Begun, Store
 from tasks.ledger import spool as rows
 
 REFUSED_S = 1.0

@@ -23,9 +23,9 @@ from redis.exceptions import RedisError
 from breakwater.errors import WorkerLost
 from breakwater.redis.connection import explain, is_transient
 from tasks.delivery import spool
-from tasks.delivery.blocked import Blocked
+from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Delivery, Store
 from tasks.delivery.faults import Rest
-from tasks.delivery.store import MAX_ALONE, MAX_LOST, Delivery, Store
+from tasks.delivery.foreign_key_check import Blocked
 
 TEND_EVERY_S = 2.0
 SAY_EVERY = 2

@@ -8,7 +8,7 @@ from celery.worker.state import revoked as revoked_ids
 
 from breakwater.messaging.names import role_in, shadow_name
 from breakwater.messaging.times import EXPIRES_AT
-from tasks.delivery.transport import keeper
+from tasks.delivery.worker_transport import keeper
 
 
 class QuietRequest(Request):  # type: ignore[misc]

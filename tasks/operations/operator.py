@@ -21,7 +21,7 @@ from breakwater.config import role_names
 from breakwater.messaging.journal import Operations, journal_entry, new_command
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.text import to_text
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tasks.operations.dead_letters import DeadLetter
 from tasks.operations.fleet import Worker
 

@@ -19,7 +19,7 @@ from breakwater.calls.call import MAX_BYTES
 from breakwater.content import Delta, TextDelta
 from breakwater.messaging.names import RESULT
 from breakwater.redis.encryption import seal
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 
 BATCH_INTERVAL_S = 0.02
 """Deltas that come within this go out together."""

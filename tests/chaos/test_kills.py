@@ -11,8 +11,8 @@ import pytest
 from celery.backends.redis import CHORD_PART_RETURN_LUA
 
 from simulator.client import Simulator
+from tasks.delivery.delivery_store import LEASE_MS, Store
 from tasks.delivery.lease_keeper import TEND_EVERY_S
-from tasks.delivery.store import LEASE_MS, Store
 from tests.support.chaos import (
     Killer,
     TakeWindow,

@@ -14,7 +14,7 @@ from celery.backends.redis import (
 from breakwater.messaging.outbox import put_script
 from breakwater.workflows.run_store import Store as RunStore
 from simulator.client import Simulator
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import Fleet, fleet, wait_for
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simulator.client import Simulator
-from tasks.delivery.store import MAX_LOST
+from tasks.delivery.delivery_store import MAX_LOST
 from tests.support.fleet import Fleet, wait_for
 from tests.support.spawner import Child
 

@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 import redis
 
-from tasks.delivery.store import LEASE_MS, Begun, Store, Tended, packaged
+from tasks.delivery.delivery_store import LEASE_MS, Begun, Store, Tended, packaged
 
 CLOCK = "test:ms"
 TIME = f"(function() local ms = tonumber(redis.call('GET', '{CLOCK}')); return {{math.floor(ms / 1000), ms % 1000 * 1000}} end)()"

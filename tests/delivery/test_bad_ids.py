@@ -9,7 +9,7 @@ import redis
 from breakwater.errors import InvalidMessage
 from tasks import app
 from tasks.delivery import envelope
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tests.support.hostile import old, sound
 
 BAD = {

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
+from tasks.delivery.delivery_store import LEASE_MS, Delivery
 from tasks.delivery.lease import DeliverySuperseded, Lease
 from tasks.delivery.lease_keeper import Keeper
-from tasks.delivery.store import LEASE_MS, Delivery
 from tests.delivery.conftest import QUEUE, Bench
 
 RESULT = "celery-task-meta-t"

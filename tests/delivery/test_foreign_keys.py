@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from breakwater.redis.connection import client as connect
 from breakwater.redis.foreign_keys import STEP, foreign, named, types
-from tasks.delivery.blocked import SAY_EVERY_S, Blocked
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
+from tasks.delivery.foreign_key_check import SAY_EVERY_S, Blocked
 
 KEYS = {
     "taken", "taken:until", "begun", "flights", "delayed", "delayed:messages", "delayed:queues",

@@ -9,7 +9,7 @@ import redis
 
 from breakwater.messaging.journal import Operations, journal_entry
 from breakwater.messaging.whereabouts import OperatorHold
-from tasks.delivery.store import FEW_MS, LEASE_MS
+from tasks.delivery.delivery_store import FEW_MS, LEASE_MS
 from tasks.operations.fleet import Fleet, FleetSnapshot
 
 QUEUE, OTHER = "role.coder", "role.planner"

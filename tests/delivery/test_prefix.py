@@ -14,8 +14,8 @@ from breakwater.messaging.outbox import Letter, put, put_script
 from breakwater.redis.address import Address
 from breakwater.redis.connection import async_client, client
 from breakwater.redis.prefix import Prefixer, prefix
-from tasks.delivery.store import Store
-from tasks.delivery.transport import Channel
+from tasks.delivery.delivery_store import Store
+from tasks.delivery.worker_transport import Channel
 from tasks.operations.fleet import Fleet
 
 COMMANDS = """

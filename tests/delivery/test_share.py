@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.delivery.store import LEASE_MS, Begun
+from tasks.delivery.delivery_store import LEASE_MS, Begun
 from tests.delivery.conftest import QUEUE, Bench
 
 ASIDE_MS, LONGEST_ASIDE_MS = 15_000, 300_000

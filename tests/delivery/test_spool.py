@@ -12,9 +12,9 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import ResponseError
 
 from tasks.delivery import spool
+from tasks.delivery.delivery_store import LEASE_MS
 from tasks.delivery.lease import Lease
 from tasks.delivery.lease_keeper import Keeper
-from tasks.delivery.store import LEASE_MS
 from tests.delivery.conftest import QUEUE, Bench
 
 RESULT = "celery-task-meta-"

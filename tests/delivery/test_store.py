@@ -5,7 +5,7 @@ import json
 import pytest
 
 from breakwater.messaging.names import PRIORITY_MARK, list_of
-from tasks.delivery.store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES
+from tasks.delivery.delivery_store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 

@@ -6,9 +6,9 @@ from importlib.resources import files
 
 import pytest
 
-from tasks.delivery import store
+from tasks.delivery import delivery_store
+from tasks.delivery.delivery_store import LEASE_MS, MAX_ALONE, MAX_LOST
 from tasks.delivery.lease_keeper import Keeper
-from tasks.delivery.store import LEASE_MS, MAX_ALONE, MAX_LOST
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 CALL = '{"provider": "x", "model": "m"}'
@@ -397,4 +397,6 @@ def test_both_sides_count_alike() -> None:
     """The numbers stand in the script and in Python."""
     lua = (files("breakwater.messaging") / "scripts" / "delivery.lua").read_text()
 
-    assert f"local MAX_LOST, MAX_ALONE = {store.MAX_LOST}, {store.MAX_ALONE}" in lua
+    assert (
+        f"local MAX_LOST, MAX_ALONE = {delivery_store.MAX_LOST}, {delivery_store.MAX_ALONE}" in lua
+    )

@@ -13,7 +13,7 @@ from breakwater.errors import BreakwaterError
 from breakwater.messaging.names import RESULT
 from breakwater.redis.connection import client
 from tasks import app
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tasks.streaming.writer import StreamSender, Writer
 
 QUEUE = "role.coder"

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from simulator.client import Simulator
-from tasks.delivery.store import MAX_LOST
+from tasks.delivery.delivery_store import MAX_LOST
 from tests.support.fleet import Fleet, wait_for
 
 ENQUEUE = """

@@ -7,7 +7,7 @@ import pytest
 
 from breakwater.calls.call import MAX_BYTES, CompletionCall, bind_arguments
 from breakwater.errors import BadTask, InvalidOption, InvalidPrompt, UnknownRole
-from tasks.delivery.store import MAX_MESSAGE_BYTES
+from tasks.delivery.delivery_store import MAX_MESSAGE_BYTES
 
 RESULT = {"task_id": "1", "role": "planner", "text": "a plan", "attempts": []}
 

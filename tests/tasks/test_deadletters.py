@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from breakwater.messaging.names import RESULT
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 from tasks.operations.operator import Operator
 

@@ -12,7 +12,7 @@ from breakwater.errors import BadCalls, InvalidOption, UnknownRole
 from tasks import complete
 from tasks.answering.settings_loader import check_roles_file
 from tasks.config.published_roles import to_publish
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tests.tasks.conftest import Use
 
 FILE = """

@@ -11,7 +11,7 @@ from breakwater.messaging import whereabouts
 from breakwater.messaging.names import list_of
 from breakwater.messaging.whereabouts import Whereabouts, as_dict, find
 from tasks import app, complete
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 from tests.support.spawner import run
 
 
@@ -129,7 +129,7 @@ def test_one_that_has_a_result_is_settled(server: redis.Redis) -> None:
 STATES = """
 import sys
 from tasks import app, complete
-from tasks.delivery.store import Store, list_of
+from tasks.delivery.delivery_store import Store, list_of
 import redis, os
 plain = complete.apply_async(("coder", "hi"))
 own = complete.apply_async(("coder", "hi"), priority=9, countdown=600)

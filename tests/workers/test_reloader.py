@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 from tasks.answering import runtime
 from tasks.answering.execution import TaskExecution
 from tasks.answering.settings_loader import load_settings
-from tasks.delivery.transport import TAKEN_FROM
+from tasks.delivery.worker_transport import TAKEN_FROM
 from workers import reload
 from workers.reload import Reloader
 

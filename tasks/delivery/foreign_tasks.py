@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
 from breakwater.celery_app import app
-from tasks.delivery.store import Store
+from tasks.delivery.delivery_store import Store
 
 PASSED_OVER_MS = 30_000
 """How long workers with the same tasks pass over a message that they do not have the task of."""

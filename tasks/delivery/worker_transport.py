@@ -19,11 +19,11 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import NoScriptError, RedisError
 
 from breakwater.errors import InvalidMessage
-from breakwater.messaging import times, transport
+from breakwater.messaging import kombu_transport, times
+from breakwater.messaging.kombu_transport import REPLIES
 from breakwater.messaging.names import PRIORITY_MARK
-from breakwater.messaging.transport import REPLIES
 from breakwater.redis.connection import is_transient
-from tasks.delivery.store import ALONE
+from tasks.delivery.delivery_store import ALONE
 
 if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
     from tasks.delivery.lease_keeper import Keeper
@@ -110,7 +110,7 @@ class QoS(stock.QoS):  # type: ignore[misc]
             keeper().drop(tag)
 
 
-class Channel(transport.Channel):
+class Channel(kombu_transport.Channel):
     """The client's channel, with an atomic take."""
 
     QoS = QoS
@@ -131,14 +131,16 @@ class Channel(transport.Channel):
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
         if self._look:
-            from tasks.delivery import strangers  # noqa: PLC0415 - a worker's
+            from tasks.delivery import foreign_tasks  # noqa: PLC0415 - a worker's
 
             store, self._tag = keeper().store, keeper().new_tag()
             self._asked = "EVALSHA"
             connection.send_command(
                 "EVALSHA",
                 store.script("take").sha,
-                *store.take_command(queues, most, self._tag, keeper().count, strangers.digest()),
+                *store.take_command(
+                    queues, most, self._tag, keeper().count, foreign_tasks.digest()
+                ),
             )
         else:
             self._asked = "BRPOP"
@@ -180,15 +182,15 @@ class Channel(transport.Channel):
         return True
 
     def _receive_message(self, now_ms: int, tag: bytes, list_: bytes, raw: bytes) -> None:
-        from tasks.delivery import envelope, strangers  # noqa: PLC0415 - a worker's
+        from tasks.delivery import envelope, foreign_tasks  # noqa: PLC0415 - a worker's
 
         delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
         self._queue_cycle.rotate(queue)
         payload: dict[str, Any] = {}
         try:
             payload = envelope.read(raw)
-            if name := strangers.stranger(payload.get("headers")):
-                strangers.leave(keeper().store, delivery_tag, name)
+            if name := foreign_tasks.stranger(payload.get("headers")):
+                foreign_tasks.leave(keeper().store, delivery_tag, name)
                 return
             envelope.check(payload)
         except InvalidMessage as fault:
@@ -259,7 +261,7 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
         return super().get(callback, timeout)
 
 
-class Transport(transport.Transport):
+class Transport(kombu_transport.Transport):
     """The client's transport over a channel that takes."""
 
     Channel = Channel

@@ -1,7 +1,7 @@
 """
 What Celery publishes through: kombu's Redis transport, with the message and its bell in one step.
 
-A worker consumes through `tasks/delivery/transport.py`, which adds an atomic take.
+A worker consumes through `tasks/delivery/worker_transport.py`, which adds an atomic take.
 """
 
 from collections.abc import Iterable
