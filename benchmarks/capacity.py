@@ -30,7 +30,7 @@ STEPS = {
     "await": "the producer's `get()`",
 }
 OF_BREAKERS = ("admit", "record")
-TEND_EVERY_S, SURE_S, PING_EVERY_S, SEEN_S = 2.0, 0.8, 5.0, 5.0
+RENEWAL_INTERVAL_S, SURE_S, PING_EVERY_S, SEEN_S = 2.0, 0.8, 5.0, 5.0
 """How often leases are renewed, how long a closed breaker is taken for closed, how often those that
 listen for changes are asked whether they do, how long one look does for all scrapes."""
 SAFE = 0.6
@@ -111,7 +111,7 @@ class Costs:
             "completions": plan.rate * self.alive_us / 1e6,
             "breakers": (admits * self.us("admit") + plan.fleet / PING_EVERY_S * self.us("ping"))
             / 1e6,
-            "leases": plan.in_flight / TEND_EVERY_S * self.us("tend_each") / 1e6,
+            "leases": plan.in_flight / RENEWAL_INTERVAL_S * self.us("tend_each") / 1e6,
             "workers": plan.fleet * self.idle_us / 1e6,
             "scrapes": (
                 plan.fleet * self.us("scrape") / plan.scrape

@@ -35,7 +35,7 @@ from breaker.storage import RedisStorage
 from breakwater.attempt import Attempt, Usage
 from breakwater.celery_app import RESULT_EXPIRES_S
 from tasks.delivery import envelope
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tasks.delivery.lease_keeper import BATCH_S
 from tasks.ledger.database import Database
 from tasks.ledger.drain import Drain
@@ -81,7 +81,7 @@ class Life:
     """One task's way through Redis, step by step; many at once."""
 
     def __init__(self, client: redis.Redis, environ: dict[str, str]) -> None:
-        self.client, self.store, self.environ = client, Store(client), environ
+        self.client, self.store, self.environ = client, DeliveryStore(client), environ
         self.breakers, self.rules = RedisStorage(client), Rules()
         self.tags: list[tuple[str, str]] = []  # and task ids
         self.fences: dict[str, str] = {}

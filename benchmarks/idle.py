@@ -20,8 +20,8 @@ import redis.asyncio
 
 from benchmarks.delivery import CELERY, cpu_s
 from benchmarks.meter import QUEUES, Meter, about
-from tasks.delivery.delivery_store import LEASE_MS, Store
-from tasks.delivery.lease_keeper import SAY_EVERY, TEND_EVERY_S
+from tasks.delivery.delivery_store import LEASE_MS, DeliveryStore
+from tasks.delivery.lease_keeper import HEARTBEAT_CYCLES, RENEWAL_INTERVAL_S
 from tasks.ledger.drain import OTHERS_EVERY_S
 
 CROWDS = (100, 300)
@@ -48,7 +48,7 @@ def crowds(client: redis.Redis, environ: dict[str, str]) -> dict[str, dict[str, 
 
 
 async def _crowd(number: int, client: redis.Redis, url: str) -> dict[str, float]:
-    store = Store(client)
+    store = DeliveryStore(client)
     for name in ("take", "tend", "heartbeat"):
         script = store.script(name)
         script.sha = client.script_load(script.script)
@@ -63,7 +63,7 @@ async def _crowd(number: int, client: redis.Redis, url: str) -> dict[str, float]
     return found
 
 
-async def _work(name: str, store: Store, url: str) -> None:
+async def _work(name: str, store: DeliveryStore, url: str) -> None:
     """Do what an idle worker's consumer, keeper and ledger thread do."""
     mine, say = redis.asyncio.Redis.from_url(url), json.dumps(about(int(name)))
     bells = [f"bell:{queue}" for queue in QUEUES]
@@ -75,9 +75,9 @@ async def _work(name: str, store: Store, url: str) -> None:
 
     await asyncio.gather(
         _every(0, look),
-        _every(TEND_EVERY_S, lambda _: mine.evalsha(store.script("tend").sha, 0, LEASE_MS)),
+        _every(RENEWAL_INTERVAL_S, lambda _: mine.evalsha(store.script("tend").sha, 0, LEASE_MS)),
         _every(
-            TEND_EVERY_S * SAY_EVERY,
+            RENEWAL_INTERVAL_S * HEARTBEAT_CYCLES,
             lambda _: mine.evalsha(store.script("heartbeat").sha, 0, name, say, LEASE_MS, *QUEUES),
         ),
         _every(OTHERS_EVERY_S, lambda _: mine.get("ledger:drainer")),

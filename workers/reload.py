@@ -135,7 +135,7 @@ class Reloader:
             self._consumer.add_task_queue(queue)
         for queue in cease:
             self._consumer.cancel_task_queue(queue)
-        runtime.runtime().keeper.say_again()
+        runtime.runtime().keeper.publish_now()
 
     def _wrong(self) -> tuple[set[str], set[str]]:
         """Name the queues that ought to be consumed and are not, and the other way round."""

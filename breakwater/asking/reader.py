@@ -23,7 +23,7 @@ from breakwater.redis.encryption import opened
 
 LOOK_MS = 1_000
 """How often a reader looks for a result when the stream says nothing."""
-PATIENCE_S = 60.0
+MAX_DOWN_S = 60.0
 """How long a reader waits for Redis when it is away."""
 PAUSE_S = 0.2
 AT_ONCE = 500
@@ -152,7 +152,7 @@ class _Reader:
         return {**look, "block": max(1, round(left_s * 1000))}
 
     def _ask(self, name: str, how: dict[str, Any]) -> Generator[Any, Any, Any]:
-        gives_up_at = time.monotonic() + PATIENCE_S
+        gives_up_at = time.monotonic() + MAX_DOWN_S
         while isinstance(reply := (yield name, how), RedisError):
             if not is_transient(reply) or time.monotonic() > gives_up_at:
                 raise unavailable(

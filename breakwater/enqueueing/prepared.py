@@ -15,7 +15,7 @@ from breakwater.errors import UnknownRole
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.messaging.times import HEADER
 from breakwater.redis.encryption import fingerprints
-from breakwater.redis.retry import FOREVER, persistently
+from breakwater.redis.retry import FOREVER, retry_celery_step
 
 T = TypeVar("T")
 
@@ -120,4 +120,4 @@ def enqueue_persistently(enqueue: Callable[[], T]) -> T:
     """
     if app.current_worker_task is None:
         return enqueue()
-    return persistently(enqueue, FOREVER)
+    return retry_celery_step(enqueue, FOREVER)

@@ -26,11 +26,11 @@ from breakwater.messaging.names import STEP
 from breakwater.messaging.task_store import TaskStore
 from breakwater.redis import encryption
 from breakwater.redis.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
-from breakwater.redis.retry import FOREVER, patiently
+from breakwater.redis.retry import FOREVER, retry_while_redis_is_down
 
 ERRORS = "tasks.errors"
 """The module that a written error names, whatever part of this package has it now."""
-PATIENCE_S = 60.0
+MAX_DOWN_S = 60.0
 LOOK_S = 1.0
 """How often who waits for a result looks for it, whatever was heard."""
 LOOK_SHARE = 20
@@ -156,7 +156,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
             result=result, state=state, traceback=traceback, request=request
         )
         encoded = self.encode({**meta, "task_id": task_id})
-        patiently(lambda: self.settle(task_id, encoded), PATIENCE_S)
+        retry_while_redis_is_down(lambda: self.settle(task_id, encoded), MAX_DOWN_S)
         return result
 
     def settle(self, task_id: str, meta: str) -> str:
@@ -170,7 +170,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
         A worker goes on asking Redis until it knows: the part was paid for, and nobody else will.
         """
         if request.group and request.id:
-            within_s = FOREVER if self.app.current_worker_task else PATIENCE_S
+            within_s = FOREVER if self.app.current_worker_task else MAX_DOWN_S
             Part(self, request, state, result, within_s).end()
 
     def mark_as_revoked(
@@ -193,7 +193,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
                 self.mark_as_revoked(request.id, "cancelled", request, store_result=False)
 
         with suppress(RedisError):  # an error here would be taken for the task's own
-            patiently(tell, PATIENCE_S)
+            retry_while_redis_is_down(tell, MAX_DOWN_S)
 
     def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
         """

@@ -21,7 +21,7 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from breakwater.redis.retry import persistently
+from breakwater.redis.retry import retry_celery_step
 
 LOOK_S = 1.0
 """How often a part that finds the body claimed by another one looks what has become of it."""
@@ -76,7 +76,7 @@ class Part:
         return None
 
     def _repeat(self, step: Callable[[], T]) -> T:
-        return persistently(step, self._within_s)
+        return retry_celery_step(step, self._within_s)
 
     def _claimed(self) -> int:
         """Count the part; return how many there are if it is to queue the body, else 0."""

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from breakwater.redis.connection import is_transient
 
-PATIENCE_S = 60.0
+MAX_DOWN_S = 60.0
 """How long a task that has not called yet waits for Redis with a worker's slot in its hands."""
 FOREVER = float("inf")
 PAUSE_S = 0.05
@@ -19,7 +19,7 @@ LONGEST_PAUSE_S = 1.0
 T = TypeVar("T")
 
 
-def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
+def retry_while_redis_is_down(step: Callable[[], T], within_s: float = MAX_DOWN_S) -> T:
     """
     Do a step that can be repeated, for as long as Redis is away.
 
@@ -37,7 +37,7 @@ def patiently(step: Callable[[], T], within_s: float = PATIENCE_S) -> T:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
-def persistently(step: Callable[[], T], within_s: float) -> T:
+def retry_celery_step(step: Callable[[], T], within_s: float) -> T:
     """
     Do a step of Celery's that can be repeated, for as long as Redis is away.
 
@@ -54,7 +54,7 @@ def persistently(step: Callable[[], T], within_s: float) -> T:
             cause = error if isinstance(error, RedisError) else error.__cause__
             says_no = isinstance(cause, RedisError) and not is_transient(cause)
             passed_s = time.monotonic() - began_at + pause_s
-            longest_s = min(within_s, PATIENCE_S) if isinstance(error, NotThere) else within_s
+            longest_s = min(within_s, MAX_DOWN_S) if isinstance(error, NotThere) else within_s
             if says_no or passed_s > longest_s:
                 raise
             time.sleep(pause_s)

@@ -16,7 +16,7 @@ import structlog
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from tasks.admission.gate import Gate, closed_for
 from tasks.config import Role, Settings, Target
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 
 RECHECK_S = 10.0
 """An operator's override of a breaker adds no event; a parked queue is checked this often."""
@@ -29,7 +29,7 @@ _log = structlog.get_logger("breakwater")
 class Parking:
     """Opens the parked queues of one roles file when their targets may be called again."""
 
-    def __init__(self, settings: Settings, gate: Gate, store: Store) -> None:
+    def __init__(self, settings: Settings, gate: Gate, store: DeliveryStore) -> None:
         self._settings = settings
         self._roles = {queue_of(name): role for name, role in settings.roles.items()}
         if settings.serves_any_role:

@@ -94,13 +94,13 @@ class TaskExecution:
     def __enter__(self) -> "TaskExecution":
         """Let the keeper end this thread's call, should the task be settled without it."""
         if self._lease:
-            self._now.keeper.running(self._tag, self._lease)
+            self._now.keeper.task_started(self._tag, self._lease)
         return self
 
     def __exit__(self, *_: object) -> None:
         """From here on the thread is somebody else's."""
         if self._lease:
-            self._now.keeper.ran(self._tag)
+            self._now.keeper.task_finished(self._tag)
 
     def answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """
@@ -335,7 +335,7 @@ class TaskExecution:
                 call,
                 park_ms=round(closed_s * 1000),
                 reason=why,
-                few=self._now.parking.trial_count(role),
+                trial_count=self._now.parking.trial_count(role),
             )
         else:
             tries = len(self._attempts) // max(1, len(role.chain))

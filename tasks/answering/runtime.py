@@ -23,8 +23,8 @@ from tasks.admission.parking import Parking
 from tasks.answering.settings_loader import check_roles_file, load_settings
 from tasks.answering.walk import ChainWalker
 from tasks.config import Settings, set_served_roles
-from tasks.delivery.lease_keeper import Keeper
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
+from tasks.delivery.lease_keeper import DeliveryKeeper
 from tasks.ledger.prices import PriceList
 from tasks.providers.registry import Registry
 from tasks.streaming.writer import StreamSender
@@ -53,8 +53,8 @@ class Runtime:
         self,
         registry: Registry,
         breakers: Breakers,
-        store: Store,
-        keeper: Keeper,
+        store: DeliveryStore,
+        keeper: DeliveryKeeper,
         stream_sender: StreamSender,
     ) -> None:
         self.settings = registry.settings
@@ -77,9 +77,9 @@ class Runtime:
     @classmethod
     def over(cls, settings: Settings, breakers: Breakers) -> "Runtime":
         """Build the first runtime of a process."""
-        store = Store(client())
+        store = DeliveryStore(client())
         # The keeper has its own connections: it renews leases while tasks wait for theirs.
-        keeper = Keeper(Store(client()), _abort, _watch)
+        keeper = DeliveryKeeper(DeliveryStore(client()), _abort, _watch)
         return cls(Registry(settings), breakers, store, keeper, StreamSender(store))
 
     def renewed(self, settings: Settings) -> "Runtime":

@@ -19,14 +19,14 @@ from redis.exceptions import RedisError
 from breakwater.errors import BadTask, InvalidMessage, UnknownTask
 from breakwater.messaging import times
 from tasks.delivery import envelope, foreign_tasks
-from tasks.delivery.faults import HOST, ODD_AT, Odd
-from tasks.delivery.foreign_tasks import INSIDE
+from tasks.delivery.faults import HOST_ERRORS, MAX_FAULTS, FailedMessages
+from tasks.delivery.foreign_tasks import CELERY_PREFIX
 from tasks.delivery.worker_transport import keeper
 
-SERVED_INSIDE = {"celery.accumulate"}
+SERVED_CELERY_TASKS = {"celery.accumulate"}
 """Of those; the others run tasks where nothing settles them, or for ever."""
 
-ODD_WAITS_MS = 5_000
+FAULTY_DELAY_MS = 5_000
 """How long a message that has failed here waits, while others show whether they pass."""
 
 _log = structlog.get_logger("breakwater")
@@ -56,7 +56,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
     def __init__(self, on_task_request: Any, *args: Any, app: Any, **kwargs: Any) -> None:
         app.control.mailbox.node_cls = Commands
         super().__init__(on_task_request, *args, app=app, **kwargs)
-        self._odd = Odd()
+        self._failed_messages = FailedMessages()
         # Also what waits for a free child is handed over by the worker, so it is wrapped there.
         self._to_pool = self.controller._process_task
         self._waits_for_children: bool = on_task_request == self.controller._process_task_sem
@@ -81,15 +81,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 message.channel.qos.refuse(message.delivery_tag)
                 return
             try:
-                if name := self._stranger(message):
-                    foreign_tasks.leave(keeper().store, message.delivery_tag, name)
+                if name := self._foreign_task(message):
+                    foreign_tasks.leave_in_queue(keeper().store, message.delivery_tag, name)
                     message.ack()
                     return
                 self._check(message)
                 handle(message)
-                self._odd.passed()
+                self._failed_messages.passed()
             except BadTask as fault:
-                self._bury(message, fault)
+                self._dead_letter(message, fault)
             except (ConnectionError, TimeoutError, RedisError):  # Redis is away
                 raise
             except Exception as fault:
@@ -111,15 +111,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
     def _cannot_run(self, message: Any, fault: Exception) -> None:
         """Give a message back; after some faults of it alone, bury it."""
         task_id = envelope.task_id_of({"headers": message.headers})
-        if isinstance(fault, HOST) or not task_id:
+        if isinstance(fault, HOST_ERRORS) or not task_id:
             return self._give_back(message, fault)
-        is_again = self._odd.has_failed(task_id)
-        if self._odd.failed(task_id) >= ODD_AT:
+        is_again = self._failed_messages.has_failed(task_id)
+        if self._failed_messages.failed(task_id) >= MAX_FAULTS:
             return self.on_invalid_task(None, message, fault)
         if not is_again:
             return self._give_back(message, fault)
         _log.warning("message.waits", task_id=task_id, error=type(fault).__name__)
-        due_ms = times.Clock.of(message.properties).now_ms() + ODD_WAITS_MS
+        due_ms = times.Clock.of(message.properties).now_ms() + FAULTY_DELAY_MS
         keeper().store.schedule(message.delivery_tag, due_ms)
         message.ack()  # so that those behind it show whether it is the message
         return None
@@ -135,22 +135,22 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
         """Bury a message that names no task."""
-        self._bury(message, InvalidMessage("it names no task"))
+        self._dead_letter(message, InvalidMessage("it names no task"))
 
     def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
         """Bury a message that Celery takes for an unknown task; such were left to others before."""
-        self._bury(message, UnknownTask("its task is not known here"))
+        self._dead_letter(message, UnknownTask("its task is not known here"))
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
         """Bury a message that Celery could not make a task of; what it says may quote the body."""
         where = [f" in {at.name}, line {at.lineno}" for at in extract_tb(exc.__traceback__)[-1:]]
         told = type(exc).__name__ + "".join(where)
-        self._bury(message, InvalidMessage(f"Celery cannot make a task of it: {told}"))
+        self._dead_letter(message, InvalidMessage(f"Celery cannot make a task of it: {told}"))
 
-    def _stranger(self, message: Any) -> str:
+    def _foreign_task(self, message: Any) -> str:
         """Return the name of a task that is not ours, which only the body can tell; else empty."""
         name = message.headers.get("task")
-        if name and not str(name).startswith(INSIDE):
+        if name and not str(name).startswith(CELERY_PREFIX):
             return ""
         try:
             body = _body(message)
@@ -159,8 +159,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         name = name or (body.get("task") if isinstance(body, dict) else None)
         if not isinstance(name, str) or envelope.deeper_than(envelope.MAX_DEPTH, body):
             return ""
-        is_celerys = name.startswith(INSIDE) and name not in SERVED_INSIDE
-        if name not in self.strategies or (is_celerys and foreign_tasks.runs_none_of_ours(body)):
+        is_celerys = name.startswith(CELERY_PREFIX) and name not in SERVED_CELERY_TASKS
+        if name not in self.strategies or (is_celerys and foreign_tasks.names_none_of_ours(body)):
             return name
         return ""
 
@@ -170,18 +170,18 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         if message.headers.get("task") is None:  # protocol 1 has its times in the body
             now_ms = times.Clock.of(properties).now_ms()
             properties[times.EXPIRES_AT] = times.restate(body, now_ms)
-        if name.startswith(INSIDE) and name not in SERVED_INSIDE:
+        if name.startswith(CELERY_PREFIX) and name not in SERVED_CELERY_TASKS:
             raise UnknownTask(
                 f"task {name[:80]!r} is not served: it would run others of which none is settled "
                 f"by itself; enqueue each, such as in a group"
             )
 
-    def _bury(self, message: Any, fault: BadTask) -> None:
+    def _dead_letter(self, message: Any, fault: BadTask) -> None:
         body = None
         with suppress(InvalidMessage):
             body = _body(message)
         task_id = envelope.task_id_of({"headers": message.headers}, body)
-        envelope.bury(keeper().store, message.delivery_tag, fault, task_id)
+        envelope.dead_letter(keeper().store, message.delivery_tag, fault, task_id)
         message.ack()
 
 

@@ -30,7 +30,7 @@ from breakwater.messaging.task_store import TaskStore
 
 LEASE_MS = 12_000
 """How long a silent worker is believed to live; its messages go back after this."""
-FEW_MS = 5_000
+TRIAL_WINDOW_MS = 5_000
 """How long the first few of a queue that was parked may take to show whether it is over."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """A larger message is a dead letter; a prompt of a million tokens has 4 MB."""
@@ -102,7 +102,7 @@ def packaged() -> Mapping[str, str]:
     return {**task_store.packaged(), **task_store.read_scripts("tasks.delivery", SCRIPTS)}
 
 
-class Store(TaskStore):
+class DeliveryStore(TaskStore):
     """
     Run the scripts.
 
@@ -128,8 +128,8 @@ class Store(TaskStore):
         """
         lists = [list_of(queue, step) for step in PRIORITIES for queue in queues]
         return (
-            len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues), FEW_MS, held,
-            has,
+            len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues),
+            TRIAL_WINDOW_MS, held, has,
         )  # fmt: skip
 
     def leave_to_others(self, tag: str, has: str, for_ms: int, name: str) -> bool:
@@ -286,7 +286,7 @@ class Store(TaskStore):
         delay_ms: int = 0,
         park_ms: int = 0,
         reason: str = "",
-        few: int = 1,
+        trial_count: int = 1,
         numbered: int = 0,
         enqueued_ms: int = 0,
         rows: Sequence[str] = (),
@@ -300,7 +300,7 @@ class Store(TaskStore):
             delay_ms: How long it waits outside the queue; 0: not at all, it goes to the head.
             park_ms: How long the whole queue is left alone; 0: it is not.
             reason: Why, in words.
-            few: How many may pass after that, to find out whether it is over.
+            trial_count: How many may pass after that, to find out whether it is over.
             numbered: How many attempts have a number.
             enqueued_ms: When it was enqueued; its message may not say.
             rows: Of attempts, for the ledger.
@@ -312,8 +312,8 @@ class Store(TaskStore):
         return int(
             self._run(
                 "requeue", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, few, numbered,
-                enqueued_ms, *rows,
+                fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, trial_count,
+                numbered, enqueued_ms, *rows,
             )
         )  # fmt: skip
 

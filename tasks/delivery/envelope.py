@@ -27,7 +27,7 @@ from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError, ConfigError, InvalidMessage
 from breakwater.messaging import times
 from breakwater.redis import encryption
-from tasks.delivery.delivery_store import MAX_MESSAGE_BYTES, Store
+from tasks.delivery.delivery_store import MAX_MESSAGE_BYTES, DeliveryStore
 
 MAX_DEPTH = 100
 """How deep a message may nest; what is deeper cannot be pickled for a child, or shown."""
@@ -239,7 +239,7 @@ def task_id_of(payload: Mapping[str, Any], body: Any = None) -> str:
     return ""
 
 
-def bury(store: Store, tag: str, error: BreakwaterError, task_id: str) -> None:
+def dead_letter(store: DeliveryStore, tag: str, error: BreakwaterError, task_id: str) -> None:
     """
     Make a taken message a dead letter, and the error its task's result if it has a task.
 

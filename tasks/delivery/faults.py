@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 import structlog
 
-FIRST_REST_S, LONGEST_REST_S = 1.0, 30.0
+FIRST_REST_S, MAX_REST_S = 1.0, 30.0
 CALM_S = 60.0
 """After so long without a fault the next rest is a short one again."""
-ODD_AT = 5
+MAX_FAULTS = 5
 """Faults of one message, with others passing in between, after which it is at fault itself."""
-REMEMBERED = 100
-HOST = (MemoryError, OSError, RuntimeError)
+MAX_REMEMBERED = 100
+HOST_ERRORS = (MemoryError, OSError, RuntimeError)
 """What a host without threads, files or memory raises; never a message's fault."""
 
 _log = structlog.get_logger("breakwater")
@@ -50,7 +50,7 @@ class Rest:
             return
         if now - self._last > CALM_S:
             self._for_s = 0.0
-        self._for_s = min(max(self._for_s * 2, FIRST_REST_S), LONGEST_REST_S)
+        self._for_s = min(max(self._for_s * 2, FIRST_REST_S), MAX_REST_S)
         rest_s = self._for_s * random.uniform(0.8, 1.2)  # or all of a host come back at once
         self._until = self._last = now + rest_s
         _log.error(
@@ -62,7 +62,7 @@ class Rest:
         )
 
 
-class Odd:
+class FailedMessages:
     """Messages that fail although others pass: what is wrong is in them after all."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Odd:
         if self._passed > passed:
             count += 1
         self._faults[task_id] = count, self._passed
-        if len(self._faults) > REMEMBERED:
+        if len(self._faults) > MAX_REMEMBERED:
             self._faults.popitem(last=False)
         return count
 
@@ -90,4 +90,4 @@ class Odd:
 
 def _why(fault: BaseException) -> str:
     """Return the words of an error of the host's; others may quote the message."""
-    return str(fault)[:200] if isinstance(fault, HOST) else ""
+    return str(fault)[:200] if isinstance(fault, HOST_ERRORS) else ""

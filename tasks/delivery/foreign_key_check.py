@@ -15,13 +15,13 @@ from redis.exceptions import RedisError
 from breakwater.redis.connection import explain
 from breakwater.redis.foreign_keys import STEP, foreign
 
-LOOK_EVERY_S, LOOK_AGAIN_S = 30.0, 2.0
-SAY_EVERY_S = 60.0
+CHECK_INTERVAL_S, RECHECK_INTERVAL_S = 30.0, 2.0
+LOG_INTERVAL_S = 60.0
 
 _log = structlog.get_logger("breakwater")
 
 
-class Blocked:
+class ForeignKeyCheck:
     """
     Whether this worker takes nothing because of foreign keys.
 
@@ -55,7 +55,7 @@ class Blocked:
         """
         found = foreign(client, queues)
         self.is_on = any(each.stops for each in found)
-        self._due = self._clock() + (LOOK_AGAIN_S if found else LOOK_EVERY_S)
+        self._due = self._clock() + (RECHECK_INTERVAL_S if found else CHECK_INTERVAL_S)
         if found:
             what = "; ".join(map(str, found))
             does = "this worker takes no prompts" if self.is_on else "prompts are served"
@@ -65,7 +65,7 @@ class Blocked:
 
     def _say(self, what: str, say: Callable[[], object]) -> None:
         now = self._clock()
-        if what == self._said and now - self._said_at < SAY_EVERY_S:
+        if what == self._said and now - self._said_at < LOG_INTERVAL_S:
             return
         self._said, self._said_at = what, now
         say()

@@ -15,15 +15,15 @@ from redis.exceptions import ConnectionError as Away
 from redis.exceptions import RedisError
 
 from breakwater.celery_app import app
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 
 PASSED_OVER_MS = 30_000
 """How long workers with the same tasks pass over a message that they do not have the task of."""
-INSIDE = "celery."
+CELERY_PREFIX = "celery."
 """How the names of Celery's own tasks begin."""
-NAME = re.compile(r"[\w.:/@-]{1,200}")
+LOGGABLE_NAME = re.compile(r"[\w.:/@-]{1,200}")
 """Names that are shown; what a message calls its task may be anything."""
-NAMED = 100
+MAX_LOGGED = 100
 """Names of which the log speaks, once each."""
 
 _log = structlog.get_logger("breakwater")
@@ -31,7 +31,7 @@ _named: set[str] = set()
 _digests: dict[int, str] = {}
 
 
-def digest() -> str:
+def task_digest() -> str:
     """Return what differs between workers with different tasks."""
     number = len(app.tasks)
     if number not in _digests:
@@ -40,7 +40,7 @@ def digest() -> str:
     return _digests[number]
 
 
-def stranger(headers: Any, body: Any = None) -> str:
+def foreign_task(headers: Any, body: Any = None) -> str:
     """
     Return the name of the task if this app does not have it; empty if it has, or there is none.
 
@@ -55,24 +55,24 @@ def stranger(headers: Any, body: Any = None) -> str:
     return ""
 
 
-def runs_none_of_ours(body: Any) -> bool:
+def names_none_of_ours(body: Any) -> bool:
     """Tell whether the arguments of one of Celery's own tasks name no task of this app."""
     return not _mentions(body)
 
 
-def leave(store: Store, tag: str, name: str) -> None:
+def leave_in_queue(store: DeliveryStore, tag: str, name: str) -> None:
     """
     Put a taken message back for others, and say so once for each task.
 
     Raises:
         redis.ConnectionError: Redis did not take it; the message goes back when its take lapses.
     """
-    name = name if NAME.fullmatch(name) else "?"
+    name = name if LOGGABLE_NAME.fullmatch(name) else "?"
     try:
-        store.leave_to_others(tag, digest(), PASSED_OVER_MS, name)
+        store.leave_to_others(tag, task_digest(), PASSED_OVER_MS, name)
     except RedisError as error:
         raise Away(f"{type(error).__name__}: {error}") from error
-    if name not in _named and len(_named) < NAMED:
+    if name not in _named and len(_named) < MAX_LOGGED:
         _named.add(name)
         _log.warning(
             "task.not_ours",
@@ -89,7 +89,7 @@ def _mentions(value: Any) -> bool:
         each = level.pop()
         if isinstance(each, dict):
             name = each.get("task")
-            if isinstance(name, str) and name in app.tasks and not name.startswith(INSIDE):
+            if isinstance(name, str) and name in app.tasks and not name.startswith(CELERY_PREFIX):
                 return True
             level += each.values()
         elif isinstance(each, list | tuple):

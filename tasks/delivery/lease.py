@@ -18,10 +18,10 @@ from redis.exceptions import RedisError
 from breakwater.errors import Cancelled
 from breakwater.redis.connection import explain, is_transient
 from breakwater.redis.encryption import opened
-from breakwater.redis.retry import FOREVER, patiently
+from breakwater.redis.retry import FOREVER, retry_while_redis_is_down
 from tasks.delivery import spool
-from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Begun, Store
-from tasks.delivery.lease_keeper import Keeper
+from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Begun, DeliveryStore
+from tasks.delivery.lease_keeper import DeliveryKeeper
 from tasks.ledger import spool as rows
 
 REFUSED_S = 1.0
@@ -89,7 +89,12 @@ class Lease:
     """
 
     def __init__(
-        self, store: Store, task_id: str, tag: str, queue: str, keeper: Keeper | None = None
+        self,
+        store: DeliveryStore,
+        task_id: str,
+        tag: str,
+        queue: str,
+        keeper: DeliveryKeeper | None = None,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -159,7 +164,7 @@ class Lease:
         if self._is_put_back:  # to begin it again would restore its message, a second time
             raise Ignore("its role is paused; it waits in the role's queue")
         try:
-            begun = patiently(self._begin)
+            begun = retry_while_redis_is_down(self._begin)
         except RedisError as error:
             if not is_transient(error):
                 time.sleep(REFUSED_S)  # it would be taken, and refused, again at once
@@ -207,7 +212,7 @@ class Lease:
         """
         self.ensure_begun()
         try:
-            told, answer = patiently(
+            told, answer = retry_while_redis_is_down(
                 lambda: self._unless_lost(
                     lambda: self._store.share(
                         self.task_id,
@@ -253,7 +258,7 @@ class Lease:
 
     def _call(self, call: str, number: int) -> None:
         self.numbered = number
-        told = patiently(
+        told = retry_while_redis_is_down(
             lambda: self._store.call(
                 self.task_id, self.fence, call=call, numbered=number, rows=self._rows
             )
@@ -264,7 +269,7 @@ class Lease:
         self.duplicates = told
 
     def _begin_with(self, call: str, number: int) -> None:
-        begun = patiently(lambda: self._begin(call, number))
+        begun = retry_while_redis_is_down(lambda: self._begin(call, number))
         self._is_put_back = begun.verdict == "paused"
         if begun.verdict != "run":  # `begin` says how it is
             raise DeliverySuperseded(
@@ -294,7 +299,7 @@ class Lease:
         self.failed += [attempt] if attempt else []
         told = json.dumps(attempt) if attempt else ""
         with suppress(RedisError):
-            patiently(
+            retry_while_redis_is_down(
                 lambda: self._store.call(
                     self.task_id,
                     self.fence,
@@ -324,7 +329,7 @@ class Lease:
             meta: In Celery's format.
             opens: A queue whose role was answered.
             dead: The fields of a dead letter; empty if it is none.
-            keep_s, answer: As in `Store.settle`.
+            keep_s, answer: As in `DeliveryStore.settle`.
         """
         self.ensure_begun()
         settlement: dict[str, Any] = {
@@ -344,7 +349,7 @@ class Lease:
             if not is_transient(error):
                 raise
             path = path or spool.keep(self.task_id, settlement)
-            told = patiently(settle, FOREVER)
+            told = retry_while_redis_is_down(settle, FOREVER)
         if path:
             path.unlink(missing_ok=True)
         if told == "opened":
@@ -356,7 +361,7 @@ class Lease:
         return self._keeper is not None and self._keeper.is_away
 
     def put_back(self, queue: str, **how: Any) -> None:
-        """Put the task back with what it has come to; how, as in `Store.wait`."""
+        """Put the task back with what it has come to; how, as in `DeliveryStore.wait`."""
         self.ensure_begun()
         attempts = json.dumps(self.attempts[-MAX_CARRIED:])
         try:
@@ -375,4 +380,4 @@ class Lease:
                 rows=self._rows, queue=queue, **how,
             )  # fmt: skip
 
-        return patiently(lambda: self._unless_lost(wait, lambda told: told < 0))
+        return retry_while_redis_is_down(lambda: self._unless_lost(wait, lambda told: told < 0))

@@ -23,19 +23,19 @@ from redis.exceptions import RedisError
 from breakwater.errors import WorkerLost
 from breakwater.redis.connection import explain, is_transient
 from tasks.delivery import spool
-from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Delivery, Store
+from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Delivery, DeliveryStore
 from tasks.delivery.faults import Rest
-from tasks.delivery.foreign_key_check import Blocked
+from tasks.delivery.foreign_key_check import ForeignKeyCheck
 
-TEND_EVERY_S = 2.0
-SAY_EVERY = 2
+RENEWAL_INTERVAL_S = 2.0
+HEARTBEAT_CYCLES = 2
 """Only so many looks after deliveries apart a worker tells of itself."""
 BATCH_S = 0.02
 """Acknowledgements that come within this go out together."""
-AT_ONCE = 500
+BATCH_SIZE = 500
 """Tags a script is given at most, so that none keeps Redis busy for long."""
 
-AT_ONCE_BYTES = 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 """The same for messages that it is given."""
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 
-class Runner(Protocol):
+class RunningTask(Protocol):
     """A task that a thread of this process runs."""
 
     task_id: str
@@ -52,7 +52,7 @@ class Runner(Protocol):
 
 
 @dataclass(slots=True)
-class Held:
+class HeldMessage:
     """A message that this process holds, as Redis had it."""
 
     queue: str
@@ -67,7 +67,7 @@ class Held:
     """It is to go back, unless its task has begun."""
 
 
-class Keeper:
+class DeliveryKeeper:
     """
     The deliveries in one process' hands.
 
@@ -80,7 +80,7 @@ class Keeper:
 
     def __init__(
         self,
-        store: Store,
+        store: DeliveryStore,
         abort: Callable[[int], bool] = lambda _: False,
         watch: Callable[[list[str], float], object] | None = None,
     ) -> None:
@@ -89,9 +89,9 @@ class Keeper:
         self._watch = watch
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldMessage] = {}
         self._threads: dict[str, int] = {}  # tag -> the thread that runs its task
-        self._runners: dict[str, Runner] = {}
+        self._running: dict[str, RunningTask] = {}
         self._data = ""  # what Redis' data was called at the last look
         self._was_away = False  # since the last look
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class Keeper:
         self._refused: list[str] = []  # of one take, the oldest first
         self._is_receiving = False
         self.rest = Rest()
-        self.blocked = Blocked()
+        self.foreign_keys = ForeignKeyCheck()
         self._wake = threading.Event()
         self._room = threading.Event()
         self._about: Callable[[], tuple[dict[str, Any], Iterable[str], str]] = lambda: ({}, (), "")
@@ -123,7 +123,7 @@ class Keeper:
 
         Args:
             about: What the worker says of itself, the queues that it consumes, and the roles that
-                it serves, as `Store.present` takes them.
+                it serves, as `DeliveryStore.present` takes them.
             drain: Called once, with the name of who wants the worker to end when it has finished.
         """
         self._about, self._drain = about, drain
@@ -153,7 +153,7 @@ class Keeper:
         for tag in reversed(list(self._held)):
             self.drop(tag)
 
-    def say_again(self) -> None:
+    def publish_now(self) -> None:
         """Tell at once what the worker says of itself: it has changed."""
         self._news = True
         self._wake.set()
@@ -174,7 +174,7 @@ class Keeper:
             list_, message: As Redis had them, should it lose them.
             task_id: Empty if the message does not say.
         """
-        self._held[tag] = Held(queue, list_, message, task_id, self._data)
+        self._held[tag] = HeldMessage(queue, list_, message, task_id, self._data)
 
     def accepted(self, tag: str) -> None:
         """Note that the pool runs this delivery's task."""
@@ -242,17 +242,17 @@ class Keeper:
         self._room.set()
         self._try(self.store.return_lost, [tag])
 
-    def running(self, tag: str, runner: Runner) -> None:
+    def task_started(self, tag: str, runner: RunningTask) -> None:
         """Note that the calling thread runs this delivery's task."""
         with self._lock:
             self._threads[tag] = threading.get_ident()
-            self._runners[tag] = runner
+            self._running[tag] = runner
 
-    def ran(self, tag: str) -> None:
+    def task_finished(self, tag: str) -> None:
         """Note that it does not any more."""
         with self._lock:
             self._threads.pop(tag, None)
-            self._runners.pop(tag, None)
+            self._running.pop(tag, None)
 
     def stop(self) -> None:
         """Give back all that is held and end; tasks that run are cut off, and run elsewhere."""
@@ -271,11 +271,11 @@ class Keeper:
         for turn in itertools.count():
             if self.stopped:
                 return
-            ends_at = time.monotonic() + TEND_EVERY_S
+            ends_at = time.monotonic() + RENEWAL_INTERVAL_S
             parked = self._tend()
-            if self.blocked.is_due:
+            if self.foreign_keys.is_due:
                 self._try(self._look_for_foreign_keys)
-            if turn % SAY_EVERY == 0:
+            if turn % HEARTBEAT_CYCLES == 0:
                 self._try(self._say)
             if not self.is_ready:
                 self._replay()
@@ -329,7 +329,7 @@ class Keeper:
         """
         kept: set[str] = set()
         if self._was_away and not is_other:  # of an older replica's data some may be there
-            lost = [*lost, *(tag for tag in tags if tag in self._runners and tag not in lost)]
+            lost = [*lost, *(tag for tag in tags if tag in self._running and tag not in lost)]
         deliveries = [
             self._delivery(tag, held)
             for tag in lost
@@ -344,16 +344,16 @@ class Keeper:
 
     def _give_up(self, tag: str, task_id: str) -> None:
         """Bury what costs each worker its life before it begins; no worker reads it again."""
-        from tasks.delivery.envelope import bury  # noqa: PLC0415 - it needs Celery's app
+        from tasks.delivery.envelope import dead_letter  # noqa: PLC0415 - it needs Celery's app
 
         why = (
             f"{MAX_LOST} workers or more were lost with this task before they could begin it, "
             f"{MAX_ALONE} of them with nothing else in hand; look at its message before a retry"
         )
-        bury(self.store, tag, WorkerLost(why), task_id)
+        dead_letter(self.store, tag, WorkerLost(why), task_id)
 
-    def _delivery(self, tag: str, held: Held) -> Delivery:
-        runner, fence = self._runners.get(tag), self._fence(tag)
+    def _delivery(self, tag: str, held: HeldMessage) -> Delivery:
+        runner, fence = self._running.get(tag), self._fence(tag)
         return Delivery(
             tag,
             runner.task_id if runner else held.task_id,
@@ -364,11 +364,11 @@ class Keeper:
         )
 
     def _fence(self, tag: str) -> str:
-        runner = self._runners.get(tag)
+        runner = self._running.get(tag)
         return runner.fence if runner else ""
 
     def _look_for_foreign_keys(self) -> None:
-        self.blocked.look(self.store.client, self._about()[1])
+        self.foreign_keys.look(self.store.client, self._about()[1])
 
     def _say(self) -> None:
         """Say that this worker is there, and hear whether it is to drain."""
@@ -388,7 +388,7 @@ class Keeper:
 
     def _lost(self, tag: str) -> None:
         """End a call whose task was settled without it: cancelled, or taken for lost."""
-        if (runner := self._runners.get(tag)) and not runner.fence:
+        if (runner := self._running.get(tag)) and not runner.fence:
             return  # it finds out when it begins
         held = self._held.pop(tag, None)
         with self._lock:
@@ -420,7 +420,7 @@ class Keeper:
             return result
         except RedisError as error:
             if not is_transient(error):
-                self.blocked.refused(error)
+                self.foreign_keys.refused(error)
             elif not self._away:
                 _log.warning("delivery.redis_away", why=explain(error)[0])
             self._away = True
@@ -435,7 +435,7 @@ def _by_bytes(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
     some: list[Delivery] = []
     size = 0
     for one in deliveries:
-        if some and (size + len(one.message) > AT_ONCE_BYTES or len(some) >= AT_ONCE):
+        if some and (size + len(one.message) > BATCH_BYTES or len(some) >= BATCH_SIZE):
             yield some
             some, size = [], 0
         some.append(one)
@@ -445,4 +445,4 @@ def _by_bytes(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
 
 
 def _batches(tags: list[str]) -> list[list[str]]:
-    return [tags[i : i + AT_ONCE] for i in range(0, len(tags), AT_ONCE)]
+    return [tags[i : i + BATCH_SIZE] for i in range(0, len(tags), BATCH_SIZE)]

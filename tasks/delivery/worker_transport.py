@@ -26,32 +26,32 @@ from breakwater.redis.connection import is_transient
 from tasks.delivery.delivery_store import ALONE
 
 if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
-    from tasks.delivery.lease_keeper import Keeper
+    from tasks.delivery.lease_keeper import DeliveryKeeper
 
-MOST = 8
+MAX_PER_TAKE = 8
 """Messages a take brings at most; several workers share a burst."""
 WAIT_FOR_ROOM_S = 0.5
 TAKEN_FROM = "taken_from"
 """A message's property: the queue it was found in, which need not be the one it was sent to."""
 AS_TAKEN = "as_taken"
 """The same: its list and itself, as Redis had them; for the keeper alone."""
-LAST_REPLY_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
 """How long a channel that closes waits for the reply to its take."""
-REST_S = 1.0
+REFUSED_PAUSE_S = 1.0
 """How long nothing is taken after Redis has refused a take: it would refuse the next one, too."""
 DUE_SOON_MS = 1_000
 """A message that is due within this is not put away again."""
 
-_keeper: "Callable[[], Keeper] | None" = None
+_keeper: "Callable[[], DeliveryKeeper] | None" = None
 
 
-def use_keeper(factory: "Callable[[], Keeper]") -> None:
+def use_keeper(factory: "Callable[[], DeliveryKeeper]") -> None:
     """Say where this process' keeper comes from; asked when the first message is taken."""
     global _keeper  # noqa: PLW0603 - kombu builds its channels itself, and passes nothing in
     _keeper = factory
 
 
-def keeper() -> "Keeper":
+def keeper() -> "DeliveryKeeper":
     """Return this process' keeper."""
     assert _keeper is not None, "the worker has not said how it keeps its messages"  # noqa: S101
     return _keeper()
@@ -70,9 +70,9 @@ class QoS(stock.QoS):  # type: ignore[misc]
     def can_consume_max_estimate(self) -> int:
         """Return how many more messages the worker can hold, whatever connection they came by."""
         if not self.prefetch_count:  # not a worker's: it waits for replies, and has no keeper
-            return MOST
+            return MAX_PER_TAKE
         mine = keeper()
-        rests = mine.rest.is_on or mine.blocked.is_on
+        rests = mine.rest.is_on or mine.foreign_keys.is_on
         is_shut = mine.closing or rests or not mine.is_ready
         return 0 if is_shut else max(self.prefetch_count - mine.count, 0)
 
@@ -124,7 +124,7 @@ class Channel(kombu_transport.Channel):
             super()._brpop_start(timeout)
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
-        most = min(self.qos.can_consume_max_estimate(), MOST)
+        most = min(self.qos.can_consume_max_estimate(), MAX_PER_TAKE)
         if not queues or not most or time.monotonic() < self._rests_until:
             return
         self._drop_asked()  # the last connection was given up before it replied
@@ -139,7 +139,7 @@ class Channel(kombu_transport.Channel):
                 "EVALSHA",
                 store.script("take").sha,
                 *store.take_command(
-                    queues, most, self._tag, keeper().count, foreign_tasks.digest()
+                    queues, most, self._tag, keeper().count, foreign_tasks.task_digest()
                 ),
             )
         else:
@@ -160,8 +160,8 @@ class Channel(kombu_transport.Channel):
             raise Empty from None
         except RedisError as error:
             if not is_transient(error):
-                self._rests_until, self._look = time.monotonic() + REST_S, True
-                keeper().blocked.refused(error)
+                self._rests_until, self._look = time.monotonic() + REFUSED_PAUSE_S, True
+                keeper().foreign_keys.refused(error)
                 raise Empty from None
             # A refusal (a replica that was the master, a full server) is an outage as well.
             connection.disconnect()
@@ -189,12 +189,12 @@ class Channel(kombu_transport.Channel):
         payload: dict[str, Any] = {}
         try:
             payload = envelope.read(raw)
-            if name := foreign_tasks.stranger(payload.get("headers")):
-                foreign_tasks.leave(keeper().store, delivery_tag, name)
+            if name := foreign_tasks.foreign_task(payload.get("headers")):
+                foreign_tasks.leave_in_queue(keeper().store, delivery_tag, name)
                 return
             envelope.check(payload)
         except InvalidMessage as fault:
-            envelope.bury(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
+            envelope.dead_letter(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
             return
         if (wait_ms := times.due_in_ms(payload["headers"], now_ms)) > DUE_SOON_MS:
             later = times.undelayed(envelope.read(raw))
@@ -237,8 +237,8 @@ class Channel(kombu_transport.Channel):
             return
         if self._in_poll and self._in_poll.is_connected:
             with suppress(OSError, RedisError):  # the take comes first, then what undoes it
-                self._in_poll.can_read(LAST_REPLY_S)
-        for number in range(MOST, 0, -1):
+                self._in_poll.can_read(CLOSE_TIMEOUT_S)
+        for number in range(MAX_PER_TAKE, 0, -1):
             keeper().drop(f"{self._tag}:{number}")
         keeper().drop(f"{self._tag}:1{ALONE}")
         self._tag = ""

@@ -17,7 +17,7 @@ import redis
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.messaging.whereabouts import OperatorHold, Parked, parse_hold, parse_parked
 from breakwater.redis.text import to_text
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 
 RUNNING, QUEUES = "running", "queues"
 """What a worker says of itself, and is looked at here: held by queue, and what it consumes."""
@@ -102,7 +102,7 @@ class Fleet:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._store = Store(client)
+        self._store = DeliveryStore(client)
 
     def snapshot(self, roles: Iterable[str] = ()) -> FleetSnapshot:
         """

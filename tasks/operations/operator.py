@@ -21,7 +21,7 @@ from breakwater.config import role_names
 from breakwater.messaging.journal import Operations, journal_entry, new_command
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.text import to_text
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tasks.operations.dead_letters import DeadLetter
 from tasks.operations.fleet import Worker
 
@@ -54,7 +54,7 @@ class Operator:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._store = Store(client)
+        self._store = DeliveryStore(client)
         self._retry_id, self._drop_id = new_command(), new_command()
 
     def pause(self, queues: Iterable[str], why: str = "") -> list[str]:

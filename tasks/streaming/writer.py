@@ -19,7 +19,7 @@ from breakwater.calls.call import MAX_BYTES
 from breakwater.content import Delta, TextDelta
 from breakwater.messaging.names import RESULT
 from breakwater.redis.encryption import seal
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 
 BATCH_INTERVAL_S = 0.02
 """Deltas that come within this go out together."""
@@ -133,7 +133,7 @@ class StreamSender:
         store: Has the script, and the client.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: DeliveryStore) -> None:
         self._store = store
         self._script = store.script("stream")
         self._dirty: set[Writer] = set()

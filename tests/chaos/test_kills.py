@@ -11,8 +11,8 @@ import pytest
 from celery.backends.redis import CHORD_PART_RETURN_LUA
 
 from simulator.client import Simulator
-from tasks.delivery.delivery_store import LEASE_MS, Store
-from tasks.delivery.lease_keeper import TEND_EVERY_S
+from tasks.delivery.delivery_store import LEASE_MS, DeliveryStore
+from tasks.delivery.lease_keeper import RENEWAL_INTERVAL_S
 from tests.support.chaos import (
     Killer,
     TakeWindow,
@@ -69,7 +69,9 @@ def test_no_kill_in_the_take_window_loses_a_task(
     """Redis has given the messages away, and whoever asked for them is dead."""
     port = client.connection_pool.connection_kwargs["port"]
     victims: list[int] = []
-    window = TakeWindow(port, Store(client).script("take").sha, lambda: kill(exposed, victims[-1]))
+    window = TakeWindow(
+        port, DeliveryStore(client).script("take").sha, lambda: kill(exposed, victims[-1])
+    )
     relayed = redis_url.replace(f":{port}", f":{window.port}")
     with fleet(relayed, workers.roles_file.read_text()) as exposed:
         ids = []
@@ -100,7 +102,7 @@ def test_a_take_whose_reply_is_lost_is_given_back_at_once(
         if ends == "worker":
             exposed.workers[0].send_signal(signal.SIGTERM)
 
-    window = TakeWindow(port, Store(client).script("take").sha, strike)
+    window = TakeWindow(port, DeliveryStore(client).script("take").sha, strike)
     relayed = redis_url.replace(f":{port}", f":{window.port}")
     with fleet(relayed, workers.roles_file.read_text()) as exposed:
         exposed.start(1, "threads", 4)
@@ -123,7 +125,7 @@ def test_a_connection_that_has_gone_silent_is_given_up(
 ) -> None:
     """As behind a firewall that forgets it: nobody closes it, and no reply comes."""
     port = client.connection_pool.connection_kwargs["port"]
-    window = TakeWindow(port, Store(client).script("take").sha, lambda: None, silently=True)
+    window = TakeWindow(port, DeliveryStore(client).script("take").sha, lambda: None, silently=True)
     relayed = redis_url.replace(f":{port}", f":{window.port}")
     with fleet(relayed, workers.roles_file.read_text()) as exposed:
         exposed.start(1, "threads", 4)
@@ -145,7 +147,7 @@ def test_what_follows_a_task_survives_a_kill_right_after_its_settlement(
     """The next stage is queued after the answer is settled; whoever finds it settled does that."""
     simulator.settings("claude", answer="echo")
     port = client.connection_pool.connection_kwargs["port"]
-    window = TakeWindow(port, Store(client).script("settle").sha, lambda: kill(exposed, 0))
+    window = TakeWindow(port, DeliveryStore(client).script("settle").sha, lambda: kill(exposed, 0))
     relayed = redis_url.replace(f":{port}", f":{window.port}")
     first = 'complete.s("coder", "<first>")'
     header = first if then == "chain" else f'group({first}, complete.s("other", "<other>"))'
@@ -202,7 +204,7 @@ def test_a_killed_workers_task_starts_elsewhere_within_15_s(
     workers: Fleet, simulator: Simulator, client: Any, pool: str
 ) -> None:
     """By default: so long are its lease and the pause between two looks, if nothing is slow."""
-    assert LEASE_MS / 1000 + TEND_EVERY_S < 15
+    assert LEASE_MS / 1000 + RENEWAL_INTERVAL_S < 15
     simulator.settings("claude", latency="held")
     workers.start(1, pool, 1)
     enqueue(workers, 1)
@@ -307,7 +309,7 @@ def test_a_worker_that_slept_before_its_call_does_not_pay(
         os.killpg(sleeper.workers[0].pid, signal.SIGSTOP)
         stopped.set()
 
-    window = TakeWindow(port, Store(client).script("begin").sha, freeze)
+    window = TakeWindow(port, DeliveryStore(client).script("begin").sha, freeze)
     relayed = redis_url.replace(f":{port}", f":{window.port}")
     with fleet(relayed, workers.roles_file.read_text()) as sleeper:
         sleeper.start(1, "threads", 1)

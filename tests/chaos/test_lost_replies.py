@@ -14,7 +14,7 @@ from celery.backends.redis import (
 from breakwater.messaging.outbox import put_script
 from breakwater.workflows.run_store import Store as RunStore
 from simulator.client import Simulator
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import Fleet, fleet, wait_for
 
@@ -48,7 +48,7 @@ def proxied(redis_url: str, workers: Fleet, client: Any) -> Iterator[tuple[Fault
 
 def targets(client: Any, then: str) -> dict[str, dict[str, Any]]:
     """Return which commands to hurt, by a name for each."""
-    store = Store(client)
+    store = DeliveryStore(client)
     found: dict[str, dict[str, Any]] = {
         name: {"match": store.script(name).sha.encode()} for name in OF_DELIVERY
     }

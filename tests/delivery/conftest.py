@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 import redis
 
-from tasks.delivery.delivery_store import LEASE_MS, Begun, Store, Tended, packaged
+from tasks.delivery.delivery_store import LEASE_MS, Begun, DeliveryStore, Tended, packaged
 
 CLOCK = "test:ms"
 TIME = f"(function() local ms = tonumber(redis.call('GET', '{CLOCK}')); return {{math.floor(ms / 1000), ms % 1000 * 1000}} end)()"
@@ -23,7 +23,7 @@ class Bench:
         self.redis: Any = client
         sources = packaged()
         assert all(source.count("redis.call('TIME')") == 1 for source in sources.values())
-        self.store = Store(
+        self.store = DeliveryStore(
             client, {name: s.replace("redis.call('TIME')", TIME) for name, s in sources.items()}
         )
         self.ms = 1_800_000_000_000

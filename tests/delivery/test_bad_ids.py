@@ -9,7 +9,7 @@ import redis
 from breakwater.errors import InvalidMessage
 from tasks import app
 from tasks.delivery import envelope
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tests.support.hostile import old, sound
 
 BAD = {
@@ -61,10 +61,10 @@ def test_its_caller_has_the_refusal_as_result(
     client = redis.Redis.from_url(redis_url)
     task_id, said = BAD[bad]
     client.lpush("celery", b"message")
-    store = Store(client)
+    store = DeliveryStore(client)
     ((tag, _, _),) = store.take(["celery"], 1, "w.1")
 
-    envelope.bury(store, tag, InvalidMessage(said), envelope.task_id_of(sound(task_id)))
+    envelope.dead_letter(store, tag, InvalidMessage(said), envelope.task_id_of(sound(task_id)))
 
     meta = json.loads(client.get(app.backend.task_keyprefix + task_id.encode()))  # type: ignore[operator]
     assert (meta["status"], meta["task_id"]) == ("FAILURE", task_id)

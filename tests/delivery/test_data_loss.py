@@ -9,7 +9,7 @@ from celery.exceptions import Ignore
 
 from tasks.delivery.delivery_store import LEASE_MS, Delivery
 from tasks.delivery.lease import DeliverySuperseded, Lease
-from tasks.delivery.lease_keeper import Keeper
+from tasks.delivery.lease_keeper import DeliveryKeeper
 from tests.delivery.conftest import QUEUE, Bench
 
 RESULT = "celery-task-meta-t"
@@ -61,9 +61,9 @@ def taken(bench: Bench) -> str:
 
 
 @pytest.fixture
-def keeper(bench: Bench) -> Keeper:
+def keeper(bench: Bench) -> DeliveryKeeper:
     """The keeper of a worker; its thread does not run."""
-    return Keeper(bench.store)
+    return DeliveryKeeper(bench.store)
 
 
 @pytest.mark.parametrize("lose", LOSSES)
@@ -128,7 +128,7 @@ def test_a_loss_does_not_undo_a_cancellation(bench: Bench) -> None:
 
 @pytest.mark.parametrize("lose", LOSSES)
 def test_a_lost_message_is_taken_again_by_who_runs_it(
-    bench: Bench, keeper: Keeper, lose: Loss
+    bench: Bench, keeper: DeliveryKeeper, lose: Loss
 ) -> None:
     """Its call is not cut; and if its worker dies then, the message goes back to its list."""
     cut: list[int] = []
@@ -136,7 +136,7 @@ def test_a_lost_message_is_taken_again_by_who_runs_it(
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     keeper._tend()
-    keeper.running(tag, Runner(fence=bench.begin(tag).fence))
+    keeper.task_started(tag, Runner(fence=bench.begin(tag).fence))
     lose(bench)
     keeper._was_away = True
 
@@ -152,7 +152,9 @@ def test_a_lost_message_is_taken_again_by_who_runs_it(
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_all_that_a_worker_holds_is_restored(bench: Bench, keeper: Keeper, pool: str) -> None:
+def test_all_that_a_worker_holds_is_restored(
+    bench: Bench, keeper: DeliveryKeeper, pool: str
+) -> None:
     """Also what has not begun, and what a child runs, of which the parent knows no fence."""
     bench.push("a", "b")
     running, waiting = (tag for tag, _ in bench.take(2))
@@ -162,7 +164,7 @@ def test_all_that_a_worker_holds_is_restored(bench: Bench, keeper: Keeper, pool:
     begun = bench.begin(running, "a")
     keeper.accepted(running)
     if pool == "threads":
-        keeper.running(running, Runner("a", begun.fence))
+        keeper.task_started(running, Runner("a", begun.fence))
     flushed(bench)
 
     keeper._tend()
@@ -181,14 +183,14 @@ def test_all_that_a_worker_holds_is_restored(bench: Bench, keeper: Keeper, pool:
 
 @pytest.mark.parametrize("ends", ["waits", "settles", "is put back", "is cancelled"])
 def test_what_has_left_a_worker_by_its_own_doing_is_not_restored(
-    bench: Bench, keeper: Keeper, ends: str
+    bench: Bench, keeper: DeliveryKeeper, ends: str
 ) -> None:
     """The keeper looks between that and the acknowledgement."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     keeper._tend()
     begun = bench.begin(tag)
-    keeper.running(tag, Runner(fence=begun.fence))
+    keeper.task_started(tag, Runner(fence=begun.fence))
     match ends:
         case "waits":
             bench.wait(begun, tag, delay_ms=5000)
@@ -208,12 +210,12 @@ def test_what_has_left_a_worker_by_its_own_doing_is_not_restored(
 
 
 def test_a_worker_that_slept_keeps_its_call_while_nobody_else_has_begun(
-    bench: Bench, keeper: Keeper
+    bench: Bench, keeper: DeliveryKeeper
 ) -> None:
     """Its message went back to the list; whoever takes it from there finds an owner."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
-    keeper.running(tag, Runner(fence=bench.begin(tag).fence))
+    keeper.task_started(tag, Runner(fence=bench.begin(tag).fence))
     bench.pass_tended(LEASE_MS + 2000)
 
     keeper._tend()
@@ -225,13 +227,13 @@ def test_a_worker_that_slept_keeps_its_call_while_nobody_else_has_begun(
 @pytest.mark.parametrize("lose", LOSSES)
 @pytest.mark.parametrize("how", [{}, {"delay_ms": 5000}, {"park_ms": 5000}])
 def test_a_task_that_has_to_wait_takes_its_lost_message_along(
-    bench: Bench, keeper: Keeper, lose: Loss, how: dict[str, int]
+    bench: Bench, keeper: DeliveryKeeper, lose: Loss, how: dict[str, int]
 ) -> None:
     """Or else it would wait nowhere, and its caller for ever."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     lease = Lease(bench.store, "t", tag, QUEUE, keeper)
-    keeper.running(tag, lease)
+    keeper.task_started(tag, lease)
     lease.ensure_begun()
     lease.attempts = [{"provider": "x"}]
     lose(bench)
@@ -245,13 +247,13 @@ def test_a_task_that_has_to_wait_takes_its_lost_message_along(
 
 @pytest.mark.parametrize("begins", ["with its call", "by itself"])
 def test_a_task_begins_though_its_message_was_lost(
-    bench: Bench, keeper: Keeper, begins: str
+    bench: Bench, keeper: DeliveryKeeper, begins: str
 ) -> None:
     """It was taken, and Redis lost the take, and the message too."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     lease = Lease(bench.store, "t", tag, QUEUE, keeper)
-    keeper.running(tag, lease)
+    keeper.task_started(tag, lease)
     flushed(bench)
 
     if begins == "by itself":
@@ -263,12 +265,14 @@ def test_a_task_begins_though_its_message_was_lost(
     assert bench.redis.hget("taken", tag) == b"role.coder\na"
 
 
-def test_a_share_is_asked_again_with_the_message_restored(bench: Bench, keeper: Keeper) -> None:
+def test_a_share_is_asked_again_with_the_message_restored(
+    bench: Bench, keeper: DeliveryKeeper
+) -> None:
     """It makes the call, and those that ask afterwards wait for it."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     lease = Lease(bench.store, "t", tag, QUEUE, keeper)
-    keeper.running(tag, lease)
+    keeper.task_started(tag, lease)
     lease.ensure_begun()
     flushed(bench)
 
@@ -278,7 +282,7 @@ def test_a_share_is_asked_again_with_the_message_restored(bench: Bench, keeper: 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_what_a_lost_connection_gave_back_is_not_begun_twice(
-    bench: Bench, keeper: Keeper, known: bool
+    bench: Bench, keeper: DeliveryKeeper, known: bool
 ) -> None:
     """The pool still has it. If Redis has lost the message since, it is begun here after all."""
     tag = taken(bench)
@@ -299,12 +303,14 @@ def test_what_a_lost_connection_gave_back_is_not_begun_twice(
         assert (lease.has_begun, bench.waiting()) == (True, [])
 
 
-def test_a_worker_that_stops_gives_back_what_redis_has_lost(bench: Bench, keeper: Keeper) -> None:
+def test_a_worker_that_stops_gives_back_what_redis_has_lost(
+    bench: Bench, keeper: DeliveryKeeper
+) -> None:
     """Nobody else has it."""
     tag = taken(bench)
     keeper._tend()
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
-    keeper.running(tag, Runner(fence=bench.begin(tag).fence))
+    keeper.task_started(tag, Runner(fence=bench.begin(tag).fence))
     flushed(bench)
 
     keeper.stop()
@@ -332,7 +338,7 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
     """The child has the task, and its parent the message; who does not come is not waited for."""
     monkeypatch.setattr("tasks.delivery.lease.PARENT_S", 0.1)
     tag = taken(bench)
-    child = Keeper(bench.store)
+    child = DeliveryKeeper(bench.store)
     lease = Lease(bench.store, "t", tag, QUEUE, child)
     lease.ensure_begun()
     flushed(bench)

@@ -13,8 +13,8 @@ from redis.exceptions import ConnectionError as Away
 
 from tasks.delivery import consumer as module
 from tasks.delivery.consumer import Consumer
-from tasks.delivery.faults import FIRST_REST_S, LONGEST_REST_S, ODD_AT, Odd, Rest
-from tasks.delivery.lease_keeper import Keeper
+from tasks.delivery.faults import FIRST_REST_S, MAX_FAULTS, MAX_REST_S, FailedMessages, Rest
+from tasks.delivery.lease_keeper import DeliveryKeeper
 from tests.delivery.conftest import QUEUE, Bench
 
 HOST_FAULTS = [
@@ -47,13 +47,13 @@ def test_each_rest_is_longer_until_there_was_none_for_a_while() -> None:
     rest.begin(MemoryError())
 
     assert all(a < b for a, b in pairwise(lengths[:5]))
-    assert lengths[-1] <= LONGEST_REST_S * 1.2
+    assert lengths[-1] <= MAX_REST_S * 1.2
     assert rest._until - now[0] <= FIRST_REST_S * 1.2
 
 
 def test_a_message_is_odd_only_if_others_pass_meanwhile() -> None:
     """What fails for all is not counted against one; and what is remembered has a bound."""
-    odd = Odd()
+    odd = FailedMessages()
     alone = [odd.failed("a") for _ in range(9)]
     beside = []
     for _ in range(4):
@@ -73,16 +73,16 @@ class Worker:
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bench = bench
-        self.keeper = Keeper(bench.store)
+        self.keeper = DeliveryKeeper(bench.store)
         self.faults: dict[str, BaseException] = {}
         self.handled: list[str] = []
         self.buried: list[str] = []
         monkeypatch.setattr(module, "keeper", lambda: self.keeper)
         monkeypatch.setattr(CeleryConsumer, "create_task_handler", lambda _: self._handle)
         consumer: Any = object.__new__(Consumer)
-        consumer._odd = Odd()
+        consumer._failed_messages = FailedMessages()
         monkeypatch.setattr(consumer, "_check", lambda _: None, raising=False)
-        monkeypatch.setattr(consumer, "_stranger", lambda _: "", raising=False)
+        monkeypatch.setattr(consumer, "_foreign_task", lambda _: "", raising=False)
         monkeypatch.setattr(
             consumer, "on_invalid_task", lambda _, m, __: self._bury(m), raising=False
         )
@@ -131,7 +131,7 @@ def test_a_fault_gives_back_the_message_and_those_behind_it(
     """In their order, and however often it happens."""
     worker.bench.push(*"abcd")
     worker.faults = dict.fromkeys("bcd", fault)
-    for _ in range(2 * ODD_AT):
+    for _ in range(2 * MAX_FAULTS):
         worker.take()
         worker.rested()
         worker.bench.tick(6000)
@@ -158,7 +158,7 @@ def test_one_message_that_fails_holds_up_nobody_and_is_buried_at_last(worker: Wo
     """Whatever is wrong with it; those behind it pass."""
     worker.bench.push("odd")
     worker.faults = {"odd": TypeError()}
-    for number in range(2 * ODD_AT):
+    for number in range(2 * MAX_FAULTS):
         worker.bench.push(str(number))
         worker.take()
         worker.rested()

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from breakwater.redis.connection import client as connect
 from breakwater.redis.foreign_keys import STEP, foreign, named, types
-from tasks.delivery.delivery_store import Store
-from tasks.delivery.foreign_key_check import SAY_EVERY_S, Blocked
+from tasks.delivery.delivery_store import DeliveryStore
+from tasks.delivery.foreign_key_check import LOG_INTERVAL_S, ForeignKeyCheck
 
 KEYS = {
     "taken", "taken:until", "begun", "flights", "delayed", "delayed:messages", "delayed:queues",
@@ -59,7 +59,7 @@ def test_each_key_of_another_type_is_found(server: Any, key: str) -> None:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_database_of_ours_has_none(server: Any, kind: str) -> None:
     """What we write has the types that we expect; queues have theirs."""
-    store = Store(server)
+    store = DeliveryStore(server)
     server.lpush("role.a", b"message")
     ((tag, _, _, *_),) = [store.take(["role.a"], 1, "w.1")[0]]
     store.begin("t", tag, "role.a")
@@ -79,7 +79,7 @@ def test_prompts_are_taken_all_the_same(server: Any, key: str, kind: str) -> Non
     """A lever that cannot be read is not set; a foreign list has no prompts."""
     put(server, key, kind)
     server.lpush("role.a", b"message")
-    store = Store(server)
+    store = DeliveryStore(server)
 
     ((tag, queue, message, *_),) = store.take(["role.b", "celery", "role.a"], 8, "w.1")
 
@@ -95,7 +95,7 @@ def test_no_message_is_lost_where_none_can_be_held(server: Any, key: str) -> Non
     server.lpush("role.a", b"message")
 
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        Store(server).take(["role.a"], 8, "w.1")
+        DeliveryStore(server).take(["role.a"], 8, "w.1")
 
     assert server.lrange("role.a", 0, -1) == [b"message"]
 
@@ -144,7 +144,7 @@ def test_with_a_prefix_the_same_names_are_another_programs(
 def test_a_worker_takes_nothing_while_a_key_that_it_needs_is_foreign(server: Any) -> None:
     """It says so once a minute, and goes on when the key is gone."""
     now = [0.0]
-    blocked = Blocked(lambda: now[0])
+    blocked = ForeignKeyCheck(lambda: now[0])
     put(server, "delayed", "string")
 
     with capture_logs() as log:
@@ -156,7 +156,7 @@ def test_a_worker_takes_nothing_while_a_key_that_it_needs_is_foreign(server: Any
     assert [each["event"] for each in log] == ["redis.foreign_key"]
     assert log[0]["keys"] == "key 'delayed' is a string, and ours is a zset"
 
-    now[0] += SAY_EVERY_S
+    now[0] += LOG_INTERVAL_S
     with capture_logs() as log:
         blocked.look(server, [])
     assert len(log) == 1
@@ -168,7 +168,7 @@ def test_a_worker_takes_nothing_while_a_key_that_it_needs_is_foreign(server: Any
 
 def test_a_foreign_lever_is_named_and_stops_nothing(server: Any) -> None:
     """Prompts are served without it."""
-    blocked = Blocked()
+    blocked = ForeignKeyCheck()
     put(server, "workers", "string")
 
     with capture_logs() as log:
@@ -180,7 +180,7 @@ def test_a_foreign_lever_is_named_and_stops_nothing(server: Any) -> None:
 
 def test_a_refusal_is_logged_in_redis_own_words_once(server: Any) -> None:
     """And makes the worker look at its keys."""
-    blocked = Blocked(lambda: 0.0)
+    blocked = ForeignKeyCheck(lambda: 0.0)
     blocked.look(server, [])
     assert not blocked.is_due
 

@@ -9,7 +9,7 @@ import redis
 
 from breakwater.messaging.journal import Operations, journal_entry
 from breakwater.messaging.whereabouts import OperatorHold
-from tasks.delivery.delivery_store import FEW_MS, LEASE_MS
+from tasks.delivery.delivery_store import LEASE_MS, TRIAL_WINDOW_MS
 from tasks.operations.fleet import Fleet, FleetSnapshot
 
 QUEUE, OTHER = "role.coder", "role.planner"
@@ -110,9 +110,9 @@ def test_a_paused_queue_spends_none_of_the_few_of_a_parked_one(bench: Any, desk:
     """They are let through when they can be taken."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=1_000, reason="x", few=1)
+    bench.wait(bench.begin(tag), tag, park_ms=1_000, reason="x", trial_count=1)
     desk.pause(QUEUE)
-    bench.tick(1_000 + FEW_MS)
+    bench.tick(1_000 + TRIAL_WINDOW_MS)
 
     assert bench.take() == []
 

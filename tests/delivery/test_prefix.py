@@ -14,7 +14,7 @@ from breakwater.messaging.outbox import Letter, put, put_script
 from breakwater.redis.address import Address
 from breakwater.redis.connection import async_client, client
 from breakwater.redis.prefix import Prefixer, prefix
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tasks.delivery.worker_transport import Channel
 from tasks.operations.fleet import Fleet
 
@@ -159,7 +159,7 @@ def test_a_script_that_a_fleet_without_a_prefix_has_loaded_is_not_run(
     with redis.Redis.from_url(redis_url) as other:
         other.hset("workers", "theirs", "{}")
         loaded = other.script_load("return redis.call('HKEYS', 'workers')")
-        Store(other).script("look")(args=["celery"])
+        DeliveryStore(other).script("look")(args=["celery"])
 
         with client(kept_apart) as mine:
             script = mine.register_script("return redis.call('HKEYS', 'workers')")
@@ -176,7 +176,7 @@ def test_the_delivery_works_within_the_prefix(kept_apart: str, redis_url: str) -
     """Put, take, begin, settle: all scripts, over a user who may touch nothing else."""
     with client(kept_apart) as mine:
         put(put_script(mine), [Letter("role.x", "role.x", "message")])
-        store = Store(mine)
+        store = DeliveryStore(mine)
         ((tag, queue, message),) = store.take(["role.x"], 1, "w.1")
         fence = store.begin("t", tag, "role.x").fence
         settled = store.settle("t", "{}", fence=fence, tag=tag, expires_s=60)

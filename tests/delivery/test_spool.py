@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from tasks.delivery import spool
 from tasks.delivery.delivery_store import LEASE_MS
 from tasks.delivery.lease import Lease
-from tasks.delivery.lease_keeper import Keeper
+from tasks.delivery.lease_keeper import DeliveryKeeper
 from tests.delivery.conftest import QUEUE, Bench
 
 RESULT = "celery-task-meta-"
@@ -31,9 +31,9 @@ def settlement(fence: str = "1", meta: str = '"paid"') -> dict[str, Any]:
     return {"meta": meta, "fence": fence, "tag": "", "expires_s": 60}
 
 
-def started(bench: Bench) -> Keeper:
+def started(bench: Bench) -> DeliveryKeeper:
     """Start a worker's keeper, and stop its thread."""
-    keeper = Keeper(bench.store)
+    keeper = DeliveryKeeper(bench.store)
     keeper.start(lambda: ({}, ()), lambda _: None)
     keeper.stopped = True
     keeper._wake.set()
@@ -75,7 +75,7 @@ def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
         return settle(*args, **kwargs)
 
     monkeypatch.setattr(bench.store, "settle", away)
-    keeper = Keeper(bench.store)
+    keeper = DeliveryKeeper(bench.store)
     keeper._replay()
     before = keeper.is_ready
     keeper._replay()
@@ -211,7 +211,7 @@ def test_an_answer_is_written_down_first_where_redis_is_known_to_be_away(
 ) -> None:
     """The worker may be ended while it waits for Redis to answer."""
     bench.push("a")
-    keeper = Keeper(bench.store)
+    keeper = DeliveryKeeper(bench.store)
     lease = Lease(bench.store, "t", bench.take_one(), QUEUE, keeper)
     lease.ensure_begun()
     keeper._away = True

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from breakwater.messaging.names import PRIORITY_MARK, list_of
-from tasks.delivery.delivery_store import FEW_MS, LEASE_MS, MAX_MESSAGE_BYTES
+from tasks.delivery.delivery_store import LEASE_MS, MAX_MESSAGE_BYTES, TRIAL_WINDOW_MS
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 
@@ -332,7 +332,7 @@ def test_a_parked_queue_is_left_alone_and_others_are_not(bench: Bench) -> None:
     bench.push("a", "b")
     bench.push("x", queue=OTHER)
     tag = bench.take_one()
-    told = bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="x is open", few=2)
+    told = bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="x is open", trial_count=2)
 
     taken = bench.take(5)
 
@@ -346,12 +346,12 @@ def test_at_reopening_a_few_go_first(bench: Bench) -> None:
     """If they tell nothing, a few more later; a flood never."""
     bench.push(*"abcdefg")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=2)
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=2)
     bench.tick(10_000)
 
     first = [message for _, message in bench.take(5)]
     then = bench.take(5)
-    bench.tick(FEW_MS)
+    bench.tick(TRIAL_WINDOW_MS)
     later = [message for _, message in bench.take(5)]
 
     assert (first, then, later) == (["a", "b"], [], ["c", "d"])
@@ -361,7 +361,7 @@ def test_a_clock_that_steps_back_parks_no_queue_for_longer(bench: Bench) -> None
     """A failover to a server whose clock is an hour behind."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=2)
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=2)
 
     bench.tick(-3600_000)
 
@@ -372,7 +372,7 @@ def test_an_answer_opens_a_parked_queue(bench: Bench) -> None:
     """All of it, and its end is told."""
     bench.push(*"abcd")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=1)
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=1)
     bench.tick(10_000)
     tag = bench.take_one()
 
@@ -388,7 +388,7 @@ def test_a_queue_is_opened_once(bench: Bench) -> None:
     """Every worker may hear of it."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", few=1)
+    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=1)
 
     assert [bench.store.open(QUEUE, "x is closed"), bench.store.open(QUEUE, "")] == [True, False]
     assert len(bench.take()) == 1

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.delivery import delivery_store
 from tasks.delivery.delivery_store import LEASE_MS, MAX_ALONE, MAX_LOST
-from tasks.delivery.lease_keeper import Keeper
+from tasks.delivery.lease_keeper import DeliveryKeeper
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 CALL = '{"provider": "x", "model": "m"}'
@@ -18,7 +18,7 @@ def message(task_id: str) -> str:
     return json.dumps({"body": 'a body with \\"id\\": "no"', "headers": {"id": task_id}})
 
 
-def pass_kept(bench: Bench, keeper: Keeper) -> None:
+def pass_kept(bench: Bench, keeper: DeliveryKeeper) -> None:
     """Let a lease pass in which a worker looks."""
     for _ in range(LEASE_MS // 2000 + 2):
         bench.tick(2000)
@@ -45,7 +45,7 @@ class Fleet:
         self.number = 0
         self.calls: Counter[str] = Counter()
         self.deaths = 0
-        self.keeper = Keeper(bench.store)
+        self.keeper = DeliveryKeeper(bench.store)
 
     def run(self, workers: int = 1, rounds: int = 200) -> None:
         """Let workers run until nothing is left."""
@@ -349,7 +349,7 @@ def test_a_suspect_that_had_to_wait_runs_alone_again(bench: Bench, how: str) -> 
             case "delayed":
                 bench.wait(begun, tag, "p", delay_ms=500)
             case "parked":
-                bench.wait(begun, tag, "p", park_ms=500, few=3)
+                bench.wait(begun, tag, "p", park_ms=500, trial_count=3)
             case "head":
                 bench.wait(begun, tag, "p")
             case "given back":
@@ -381,7 +381,7 @@ def test_a_loss_after_the_result_is_held_against_nobody(bench: Bench) -> None:
 def test_a_message_without_an_id_is_counted_too(bench: Bench, raw: str) -> None:
     """It kills whoever reads it, and ends as a dead letter."""
     bench.push(raw)
-    keeper = Keeper(bench.store)
+    keeper = DeliveryKeeper(bench.store)
     for number in range(MAX_LOST):
         bench.store.heartbeat(f"w{number}", "{}", [])
         taken = bench.store.take([QUEUE], 8, f"w{number}.1")

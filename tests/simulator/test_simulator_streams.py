@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 SILENCE_S = 3.0
 """What a test takes for the end of all sending, where that is what it waits for."""
-PATIENCE_S = 180.0
+MAX_DOWN_S = 180.0
 """For what does come, however busy the machine is."""
 PING = ("event: ping", 'data: {"type":"ping"}')
 TIMEOUTS = (anthropic.APITimeoutError, openai.APITimeoutError, httpx2.TimeoutException)
@@ -58,7 +58,7 @@ def _lines(sim: Simulator, wire: str, timeout_s: float) -> Iterator[tuple[float,
 
 
 def _read(
-    sim: Simulator, wire: str, timeout_s: float = PATIENCE_S, at_most: int = 1_000
+    sim: Simulator, wire: str, timeout_s: float = MAX_DOWN_S, at_most: int = 1_000
 ) -> list[tuple[float, str]]:
     lines: list[tuple[float, str]] = []
     try:
@@ -107,7 +107,7 @@ def test_a_stalled_stream_stays_open_after_its_half(sim: Simulator, wire: str, k
     sim.settings("it", answer="echo")
     sim.fault("it", kind)
 
-    lines = [line for _, line in _read(sim, wire, SILENCE_S if kind == "stall" else PATIENCE_S, 40)]
+    lines = [line for _, line in _read(sim, wire, SILENCE_S if kind == "stall" else MAX_DOWN_S, 40)]
 
     data = [line for line in lines if line.startswith("data:") and '"ping"' not in line]
     whole = "".join(data)

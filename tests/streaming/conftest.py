@@ -13,7 +13,7 @@ from breakwater.errors import BreakwaterError
 from breakwater.messaging.names import RESULT
 from breakwater.redis.connection import client
 from tasks import app
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tasks.streaming.writer import StreamSender, Writer
 
 QUEUE = "role.coder"
@@ -26,7 +26,7 @@ class Told:
         self.task_id = "t"
         self.redis: Any = redis.Redis.from_url(url)
         self.client = client(through or url)
-        self.store = Store(self.client)
+        self.store = DeliveryStore(self.client)
         self.sender = StreamSender(self.store)
         self.takes = 0
 

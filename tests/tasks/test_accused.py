@@ -8,8 +8,8 @@ import pytest
 from breaker import Breakers
 from tasks.admission.health import HealthGate
 from tasks.answering.execution import TaskExecution
-from tasks.delivery.lease import Lease
 from tasks.delivery.delivery_store import Begun
+from tasks.delivery.lease import Lease
 from tests.support.scripted import settings_over
 
 SETTINGS = settings_over("claude")

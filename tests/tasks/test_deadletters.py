@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from breakwater.messaging.names import RESULT
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 from tasks.operations.operator import Operator
 
@@ -41,7 +41,7 @@ def operator(server: redis.Redis) -> Operator:
 @pytest.fixture
 def fail(server: redis.Redis, letters: DeadLetters) -> Fail:
     """Take a task, begin it, and let it fail: what its worker does."""
-    store = Store(server)
+    store = DeliveryStore(server)
 
     def fail(
         task_id: str, role: str = "coder", error: str = "InvalidRequest", *, priority: str = ""
@@ -65,7 +65,7 @@ def message(role: str, prompt: str) -> str:
 
 
 def take(server: redis.Redis, role: str) -> list[str]:
-    store = Store(server)
+    store = DeliveryStore(server)
     number, *words = store.take_command([f"role.{role}"], 1, f"tag{server.incr('tags')}")
     taken = store.script("take")(keys=words[:number], args=words[number:])
     return [word.decode() for word in taken]
@@ -163,7 +163,7 @@ def test_a_task_that_fails_again_has_both_lives_in_its_letter(
     """What `begin` hands to the worker is what the letter had."""
     operator.retry(fail("a"))
 
-    begun = Store(server).begin("a", take(server, "coder")[0])
+    begun = DeliveryStore(server).begin("a", take(server, "coder")[0])
 
     assert begun.verdict == "run"
     assert [a["error"] for a in json.loads(begun.task["attempts"])] == ["InvalidRequest", "Retried"]
@@ -267,7 +267,9 @@ def test_a_message_that_is_no_task_is_put_back_as_it_is(
 ) -> None:
     """It has no task id; it is known by the letter's own."""
     server.lpush("role.coder", b"\x80garbage")
-    Store(server).dead_letter(take_raw(server), {"error": "InvalidMessage", "message": "not JSON"})
+    DeliveryStore(server).dead_letter(
+        take_raw(server), {"error": "InvalidMessage", "message": "not JSON"}
+    )
     (letter,) = letters.find()
 
     assert (letter.task_id, letter.name, letter.queue) == ("", letter.id, "role.coder")
@@ -278,7 +280,7 @@ def test_a_message_that_is_no_task_is_put_back_as_it_is(
 
 
 def take_raw(server: redis.Redis) -> str:
-    store = Store(server)
+    store = DeliveryStore(server)
     number, *words = store.take_command(["role.coder"], 1, "raw")
     return store.script("take")(keys=words[:number], args=words[number:])[0].decode()
 
@@ -287,7 +289,7 @@ def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
     server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
     """A message that cannot be read says nothing about a sound one of the same id."""
-    store = Store(server)
+    store = DeliveryStore(server)
     for id_, fields in (("new", {}), ("begun", {"fence": "1"}), ("retried", {"enqueued_ms": "1"})):
         if fields:
             server.hset(f"task:{id_}", mapping=fields)
@@ -321,7 +323,7 @@ def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
     server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
     """A result that comes late, after the message had gone back: why it failed is not lost."""
-    store = Store(server)
+    store = DeliveryStore(server)
     server.lpush("role.coder", message("coder", "x"))
     tag = take_raw(server)
     begun = store.begin("a", tag)
@@ -345,7 +347,7 @@ def test_letters_older_than_thirty_days_go_with_their_messages(
         server.hset("dead:messages", id_, "role.coder\nx")
     young = fail("young")
 
-    Store(server).tend([])
+    DeliveryStore(server).tend([])
 
     ids = [letter.id for letter in letters.find()]
     assert ids == [young.id, f"{now_ms - 30 * DAY_MS + 60_000}-0"]

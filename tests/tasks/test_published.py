@@ -12,7 +12,7 @@ from breakwater.errors import BadCalls, InvalidOption, UnknownRole
 from tasks import complete
 from tasks.answering.settings_loader import check_roles_file
 from tasks.config.published_roles import to_publish
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tests.tasks.conftest import Use
 
 FILE = """
@@ -26,10 +26,10 @@ roles:
 
 def present(
     shared: redis.Redis, text: str = FILE, *, worker: str = "w1", version: str = "v1"
-) -> Store:
+) -> DeliveryStore:
     """Publish as a worker with this file does."""
     settings = check_roles_file(text.encode(), Path("roles.yaml"), {})
-    store = Store(shared)
+    store = DeliveryStore(shared)
     store.heartbeat(worker, "{}", [], version=version, roles=to_publish(settings))
     return store
 

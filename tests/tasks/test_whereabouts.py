@@ -11,7 +11,7 @@ from breakwater.messaging import whereabouts
 from breakwater.messaging.names import list_of
 from breakwater.messaging.whereabouts import Whereabouts, as_dict, find
 from tasks import app, complete
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tests.support.spawner import run
 
 
@@ -32,7 +32,7 @@ def queued(server: redis.Redis, *ids: str, queue: str = "role.coder") -> None:
 
 
 def taken(server: redis.Redis, number: int = 1, queue: str = "role.coder") -> list[str]:
-    store = Store(server)
+    store = DeliveryStore(server)
     return [tag for tag, _, _ in store.take([queue], number, "w0.1")]
 
 
@@ -79,7 +79,7 @@ def test_one_in_a_workers_hands_that_has_not_begun_waits(server: redis.Redis) ->
     (tag,) = taken(server)
     seen = [find(server, "a")]
 
-    Store(server).begin("a", tag, "role.coder")
+    DeliveryStore(server).begin("a", tag, "role.coder")
     seen.append(find(server, "a"))
     server.hdel("taken", tag)
     seen.append(find(server, "a"))
@@ -94,7 +94,7 @@ def test_one_that_is_put_aside_knows_until_when(server: redis.Redis) -> None:
     queued(server, "a")
     (tag,) = taken(server)
     due_ms = 4_000_000_000_000
-    Store(server).schedule(tag, due_ms)
+    DeliveryStore(server).schedule(tag, due_ms)
 
     assert find(server, "a") == Whereabouts("waiting", "delayed", "role.coder", due_ms=due_ms)
 
@@ -129,7 +129,7 @@ def test_one_that_has_a_result_is_settled(server: redis.Redis) -> None:
 STATES = """
 import sys
 from tasks import app, complete
-from tasks.delivery.delivery_store import Store, list_of
+from tasks.delivery.delivery_store import DeliveryStore, list_of
 import redis, os
 plain = complete.apply_async(("coder", "hi"))
 own = complete.apply_async(("coder", "hi"), priority=9, countdown=600)
@@ -154,7 +154,7 @@ def test_a_task_that_runs_is_started(
     """And has its result's state afterwards."""
     queued(server, "a")
     (tag,) = taken(server)
-    store = Store(server)
+    store = DeliveryStore(server)
     begun = store.begin("a", tag, "role.coder")
     result: Any = app.AsyncResult("a")
     monkeypatch.setattr(type(result.backend), "client", server)

@@ -3,7 +3,7 @@
 -- celery, role.NAME      list    Celery's own queues: pushed on the left, taken from the right; each
 --                                of the priorities 0, 3, 6 and 9 has its own list, marked with "\6\22"
 --                                and the number; what has no priority comes after 3 and before 6
--- bell:QUEUE             list    one entry wakes one idle worker; at most RINGS are kept
+-- bell:QUEUE             list    one entry wakes one idle worker; at most MAX_WAKEUPS are kept
 -- taken                  hash    delivery tag -> the list it came from, "\n", the message
 -- taken:until            zset    delivery tag -> ms at which it goes back unless renewed
 -- begun                  hash    delivery tag -> task id, of those whose task runs
@@ -54,7 +54,7 @@
 -- roles:until            zset    version -> ms at which it is forgotten unless a worker says it again
 -- draining               hash    worker -> JSON: who, at_ms; it takes nothing more, and ends
 -- queues                 set     names of the queues that any worker has ever consumed
--- operations             stream  about OPERATIONS: what operators did; the fields of each:
+-- operations             stream  about MAX_OPERATIONS: what operators did; the fields of each:
 --     at_ms, who, what   such as 1763700000000, ann@host, pause
 --     targets, number    what it was done to, by name, a line each; how many (20 are named)
 --     details            JSON
@@ -74,19 +74,19 @@
 -- delivery               hash    counts since ever: recovered, restored, duplicates, superseded, dead
 -- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before), data (a
 --                                name for the data in this Redis; another name: the old data is lost)
-local RINGS, TASK_LIVES_MS, EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
-local FOREIGN_LIVES_MS, ROTATED = 24 * 3600 * 1000, 200
-local OPERATIONS, NAMED = 10000, 20
-local LETTERS_LIVE_MS = 30 * 24 * 3600 * 1000
+local MAX_WAKEUPS, TASK_TTL_MS, MAX_EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
+local FOREIGN_TTL_MS, MAX_ROTATED = 24 * 3600 * 1000, 200
+local MAX_OPERATIONS, MAX_TARGETS = 10000, 20
+local LETTER_TTL_MS = 30 * 24 * 3600 * 1000
 local RESULT = 'celery-task-meta-'
 -- A task that waits for another's answer looks for itself this often; of thousands, 50 a second do.
-local ASIDE_MS, APART_MS, LONGEST_ASIDE_MS = 15000, 20, 300000
+local RECHECK_MS, RECHECK_SPACING_MS, MAX_RECHECK_MS = 15000, 20, 300000
 -- A task is given up when so many workers were lost with it, and so many of them had nothing else.
 local MAX_LOST, MAX_ALONE = 5, 3
 -- A task that was lost with few others runs alone, of a larger company a part of this size together.
-local PARTS = 16
-local LOOKED_AT = 100 -- suspects in one step
-local FEW, MANY = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
+local GROUP_DIVISOR = 16
+local MAX_ISOLATED_SCANNED = 100 -- suspects in one step
+local WAKE_FOR_CALL, WAKE_FOR_ANSWER = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
 
 -- A full server refuses a script whose first write may take memory, and lets one through whose first
@@ -103,21 +103,21 @@ local function queue_of(list)
   return string.match(list, '^(.-)\6\22%d+$') or list
 end
 
-local function ring(queue, times)
+local function wake_workers(queue, times)
   local bell = 'bell:' .. queue
   -- Another program's key of this name costs a second of waiting, not the step.
   for _ = 1, times do redis.pcall('LPUSH', bell, 1) end
-  redis.pcall('LTRIM', bell, 0, RINGS - 1)
+  redis.pcall('LTRIM', bell, 0, MAX_WAKEUPS - 1)
 end
 
 -- Read an operator's lever. If its key is another program's, nobody has set it.
-local function lever(...)
+local function call_or_nil(...)
   local found = redis.pcall(...)
   return not (type(found) == 'table' and found.err) and found or nil
 end
 
 -- A message's list and body, from its entry in a hash.
-local function parts(entry)
+local function split_entry(entry)
   local stop = string.find(entry, '\n', 1, true)
   return string.sub(entry, 1, stop - 1), string.sub(entry, stop + 1)
 end
@@ -147,7 +147,7 @@ local function id_in(entry)
 end
 
 -- By what the lives are counted that a message costs: its task's id; of one that names none a checksum.
-local function counted_by(entry)
+local function loss_key(entry)
   local id, sum = id_in(entry), 0
   if id then return id end
   for i = 1, math.min(#entry, 4096) do sum = (sum * 33 + string.byte(entry, i)) % 4294967296 end
@@ -155,37 +155,37 @@ local function counted_by(entry)
 end
 
 -- Where a worker takes it when it has nothing else in hand.
-local function set_apart(tag, entry)
+local function isolate(tag, entry)
   redis.call('HSET', 'apart', tag, entry)
   redis.call('ZADD', 'apart:order', now_ms(), tag)
-  redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+  redis.call('HINCRBY', 'delayed:queues', queue_of((split_entry(entry))), 1)
 end
 
 -- To the head of a list, where it is the next to be taken; a suspect has no neighbours there either.
 local function to_head(task, tag, list, message)
   if redis.call('HEXISTS', task, 'suspect') == 1 then
-    set_apart(tag, list .. '\n' .. message)
+    isolate(tag, list .. '\n' .. message)
   else
     redis.call('RPUSH', list, message)
   end
 end
 
 -- To the list that it came from.
-local function put_back(tag, entry)
-  local list, message = parts(entry)
-  to_head('task:' .. counted_by(entry), tag, list, message)
-  ring(queue_of(list), 1)
+local function requeue(tag, entry)
+  local list, message = split_entry(entry)
+  to_head('task:' .. loss_key(entry), tag, list, message)
+  wake_workers(queue_of(list), 1)
 end
 
 -- To its role's queue, whichever queue it came from, in the list of its priority.
 local function to_queue(queue, task, tag, entry)
-  local list, message = parts(entry)
+  local list, message = split_entry(entry)
   to_head(task, tag, queue .. string.sub(list, #queue_of(list) + 1), message)
 end
 
 -- Rows of attempts, on their way to the ledger. Of a delivery whose task another one runs only its
 -- calls are taken; what it passed over has numbers that are the other's.
-local function book(from, to, owned)
+local function append_rows(from, to, owned)
   for i = from, to do
     if owned or string.sub(ARGV[i], 1, 1) == 'c' then
       redis.call('XADD', 'ledger', '*', 'row', string.sub(ARGV[i], 2))
@@ -194,14 +194,14 @@ local function book(from, to, owned)
 end
 
 -- Out of its list until it is due.
-local function put_away(tag, entry, due)
+local function delay_until(tag, entry, due)
   redis.call('HSET', MESSAGES, tag, entry)
   redis.call('ZADD', DELAYED, due, tag)
-  redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), 1)
+  redis.call('HINCRBY', 'delayed:queues', queue_of((split_entry(entry))), 1)
 end
 
 -- A delivery ends without an answer. If its call was out, nobody knows whether it was paid.
-local function let_go(task)
+local function release(task)
   local calling = redis.call('HGET', task, 'calling')
   if calling then
     redis.call('XADD', 'ledger', '*', 'row', calling)
@@ -213,7 +213,7 @@ local function let_go(task)
 end
 
 -- The task that makes this call now, in a living worker's hands; nil if none does.
-local function flyer_of(digest)
+local function owner_of(digest)
   local id = redis.call('GET', 'flight:' .. digest)
   local task = id and redis.call('HMGET', 'task:' .. id, 'flight', 'tag')
   if task and task[1] == digest and task[2] and redis.call('HEXISTS', TAKEN, task[2]) == 1 then return id end
@@ -221,13 +221,13 @@ end
 
 -- Let tasks that wait for this call's answer be taken, so many; of those that are no more, some are
 -- forgotten. Each that then has the answer wakes as many again (`share`), so that no step is long.
-local function wake(digest, most)
+local function wake_waiting_tasks(digest, most)
   local waiting, rings = 'flight:' .. digest .. ':waiting', {}
-  for _, id in ipairs(redis.call('ZRANGE', waiting, 0, MANY - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', waiting, 0, WAKE_FOR_ANSWER - 1)) do
     if most == 0 then break end
     redis.call('ZREM', waiting, id)
     local aside = redis.call('HGET', 'task:' .. id, 'aside')
-    local queue, tag = parts(aside or '\n')
+    local queue, tag = split_entry(aside or '\n')
     if redis.call('HEXISTS', MESSAGES, tag) == 1 then
       redis.call('ZADD', DELAYED, 0, tag)
       redis.call('ZREM', 'flights', tag)
@@ -235,19 +235,19 @@ local function wake(digest, most)
       most = most - 1
     end
   end
-  for queue, times in pairs(rings) do ring(queue, math.min(times, RINGS)) end
+  for queue, times in pairs(rings) do wake_workers(queue, math.min(times, MAX_WAKEUPS)) end
 end
 
 -- A task has no more to do with this call. Those that wait for it wake: if it left an answer to have
 -- that, if it did not and nobody makes the call, to make it.
-local function land(digest, id, answered)
+local function leave_shared_call(digest, id, answered)
   local flight = 'flight:' .. digest
   if redis.call('GET', flight) == id then redis.call('DEL', flight) end
   redis.call('ZREM', flight .. ':waiting', id)
   if answered then
-    wake(digest, MANY)
-  elseif not flyer_of(digest) then
-    wake(digest, FEW)
+    wake_waiting_tasks(digest, WAKE_FOR_ANSWER)
+  elseif not owner_of(digest) then
+    wake_waiting_tasks(digest, WAKE_FOR_CALL)
   end
 end
 
@@ -259,13 +259,13 @@ end
 -- after the second time the task runs apart, and only what it costs alone is held against it.
 -- company: how many deliveries that worker had. is_child: it was a child of a prefork, which has one.
 -- Returns: the id of a task that is given up and never comes to begin; its delivery is taken still.
-local function died(tag, entry, company, is_child, until_ms)
+local function handle_lost_delivery(tag, entry, company, is_child, until_ms)
   local begun = redis.call('HGET', BEGUN, tag)
-  local id = begun or counted_by(entry)
+  local id = begun or loss_key(entry)
   local task, is_alone = 'task:' .. id, is_child or string.sub(tag, -1) == '!'
   if redis.call('EXISTS', RESULT .. id) == 1 then
     forget(tag)
-    put_back(tag, entry)
+    requeue(tag, entry)
     return
   end
   local lost = redis.call('HINCRBY', task, 'lost', 1)
@@ -275,7 +275,7 @@ local function died(tag, entry, company, is_child, until_ms)
     and redis.call('HEXISTS', task, 'calling') == 1 and redis.call('HSETNX', task, 'blamed', 1) == 1 then
     redis.call('HSET', task, 'accused', 1)
   end
-  redis.call('PEXPIRE', task, TASK_LIVES_MS)
+  redis.call('PEXPIRE', task, TASK_TTL_MS)
   local is_given_up = lost >= MAX_LOST and alone >= MAX_ALONE
   if is_given_up and not begun then
     redis.call('ZADD', UNTIL, until_ms, tag)
@@ -287,19 +287,19 @@ local function died(tag, entry, company, is_child, until_ms)
   elseif lost > 1 and not is_child then
     redis.call('HSET', task, 'suspect', 1)
   end
-  put_back(tag, entry)
+  requeue(tag, entry)
 end
 
-local function tell(queue, to, until_ms, reason, now)
-  redis.call('XADD', 'parked:events', 'MAXLEN', '~', EVENTS, '*', 'queue', queue, 'to', to,
+local function log_parking(queue, to, until_ms, reason, now)
+  redis.call('XADD', 'parked:events', 'MAXLEN', '~', MAX_EVENTS, '*', 'queue', queue, 'to', to,
     'until_ms', until_ms, 'reason', reason, 'at_ms', now)
 end
 
 -- Keep a message that is past help, and why; only why, if the message is not in hand any more.
-local function bury(id, entry, fields, now, meta)
+local function dead_letter(id, entry, fields, now, meta)
   count('dead')
   local letter = redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now,
-    'queue', entry and queue_of((parts(entry))) or '',
+    'queue', entry and queue_of((split_entry(entry))) or '',
     'result', meta, unpack(fields))
   if entry then redis.call('HSET', 'dead:messages', letter, entry) end
 end
@@ -315,9 +315,9 @@ local function record(act, target, now)
     if fields.command == deed.command then
       redis.call('XDEL', 'operations', entry[1])
       number = fields.number + 1
-      targets = number > NAMED and fields.targets or fields.targets .. '\n' .. target
+      targets = number > MAX_TARGETS and fields.targets or fields.targets .. '\n' .. target
     end
   end
-  redis.call('XADD', 'operations', 'MAXLEN', '~', OPERATIONS, '*', 'at_ms', now, 'who', deed.who,
+  redis.call('XADD', 'operations', 'MAXLEN', '~', MAX_OPERATIONS, '*', 'at_ms', now, 'who', deed.who,
     'what', deed.what, 'targets', targets, 'number', number, 'details', deed.details, 'command', deed.command)
 end

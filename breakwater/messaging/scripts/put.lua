@@ -8,14 +8,14 @@
 -- have chosen: an id, and digests of what is asked; then for each list the number of its messages, and
 -- these: one of ours ends before the time at which it is stored, which is added here
 -- Returns: an id under which something else was asked before, and nothing is put; or nil.
-local ASKED_LIVES_MS, DIGEST = 30 * 24 * 3600 * 1000, 32
+local ASKED_TTL_MS, DIGEST = 30 * 24 * 3600 * 1000, 32
 local rings, at = tonumber(ARGV[1]), 3 + ARGV[2]
 for i = 3, at - 1, 2 do
   local known = redis.call('GET', 'asked:' .. ARGV[i])
   if known and not string.find(ARGV[i + 1], known, 1, true) then return ARGV[i] end
 end
 for i = 3, at - 1, 2 do
-  redis.call('SET', 'asked:' .. ARGV[i], string.sub(ARGV[i + 1], 1, DIGEST), 'PX', ASKED_LIVES_MS)
+  redis.call('SET', 'asked:' .. ARGV[i], string.sub(ARGV[i + 1], 1, DIGEST), 'PX', ASKED_TTL_MS)
 end
 local OPEN = '"enqueued_ms":'
 local t = redis.call('TIME')

@@ -9,14 +9,14 @@ local last, keep_s = 10 + ARGV[8], tonumber(ARGV[9])
 local there = redis.call('GET', result)
 if there == ARGV[4] then return 'settled' end -- our answer was lost
 local owned = not there and (fence == '' or (owns(task, result, fence)))
-book(11, last, owned)
+append_rows(11, last, owned)
 if there then return 'already' end
 if not owned then
   count('superseded')
   return 'superseded'
 end
 local now = now_ms()
-if ARGV[8] == '0' then let_go(task) end -- with a row its call has come to an end
+if ARGV[8] == '0' then release(task) end -- with a row its call has come to an end
 redis.call('SET', result, ARGV[4], 'EX', ARGV[5])
 redis.call('PUBLISH', result, ARGV[4])
 redis.call('EXPIRE', 'asked:' .. id, ARGV[5])
@@ -25,14 +25,14 @@ redis.call('DEL', task)
 if redis.call('EXISTS', 'stream:' .. id) == 1 then redis.call('XADD', 'stream:' .. id, '*', 'event', 'end', 'data', '') end
 if digest then
   if keep_s > 0 then redis.call('SET', 'cache:' .. digest, ARGV[10], 'EX', keep_s) end
-  land(digest, id, keep_s > 0)
+  leave_shared_call(digest, id, keep_s > 0)
 end
 if #ARGV > last then
-  bury(id, redis.call('HGET', TAKEN, tag), {'numbered', ARGV[7], unpack(ARGV, last + 1)}, now, ARGV[4])
+  dead_letter(id, redis.call('HGET', TAKEN, tag), {'numbered', ARGV[7], unpack(ARGV, last + 1)}, now, ARGV[4])
 end
 if ARGV[6] ~= '' and redis.call('HDEL', 'parked', ARGV[6]) == 1 then
-  tell(ARGV[6], 'open', 0, 'answered', now)
-  ring(ARGV[6], RINGS)
+  log_parking(ARGV[6], 'open', 0, 'answered', now)
+  wake_workers(ARGV[6], MAX_WAKEUPS)
   return 'opened'
 end
 return 'settled'

@@ -21,7 +21,7 @@ end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'settled'} end
 local tag, aside = unpack(redis.call('HMGET', task, 'tag', 'aside'))
 local entry = tag and redis.call('HGET', TAKEN, tag)
-if entry then return {'running', queue_of((parts(entry)))} end
+if entry then return {'running', queue_of((split_entry(entry)))} end
 if aside then
   local stop = string.find(aside, '\n', 1, true)
   local due = redis.call('ZSCORE', 'flights', string.sub(aside, stop + 1))
@@ -43,13 +43,13 @@ local tags = redis.call('ZRANGE', UNTIL, 0, -1)
 local from, to = page(#tags)
 for i = from or 1, to or 0 do
   local held = redis.call('HGET', TAKEN, tags[i])
-  if is_its_own(held) then return waiting('taken', (parts(held)), -1) end
+  if is_its_own(held) then return waiting('taken', (split_entry(held)), -1) end
 end
 from, to = page(redis.call('ZCARD', DELAYED))
 local later = from and redis.call('ZRANGE', DELAYED, from - 1, to - 1, 'WITHSCORES') or {}
 for i = 1, #later, 2 do
   local put = redis.call('HGET', MESSAGES, later[i])
-  if is_its_own(put) then return waiting('delayed', (parts(put)), -1, later[i + 1]) end
+  if is_its_own(put) then return waiting('delayed', (split_entry(put)), -1, later[i + 1]) end
 end
 for i = 4, #ARGV do
   from, to = page(redis.call('LLEN', ARGV[i]))

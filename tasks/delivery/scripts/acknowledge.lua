@@ -9,7 +9,7 @@ for _, tag in ipairs(ARGV) do
   if entry and id and redis.call('HGET', 'task:' .. id, 'tag') == tag then
     redis.call('HINCRBY', 'task:' .. id, 'lost', 1) -- by nobody's doing but its own
     redis.call('HINCRBY', 'task:' .. id, 'lost_alone', 1)
-    put_back(tag, entry)
+    requeue(tag, entry)
     number = number + 1
   end
 end

@@ -15,7 +15,7 @@ if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   forget(tag)
   return {'owned'}
 end
-if lever('HEXISTS', 'paused', queue) == 1 then
+if call_or_nil('HEXISTS', 'paused', queue) == 1 then
   local entry = redis.call('HGET', TAKEN, tag)
   forget(tag)
   to_queue(queue, task, tag, entry)
@@ -24,13 +24,13 @@ end
 if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out
   redis.call('HDEL', task, 'calling')
 elseif held then
-  let_go(task)
+  release(task)
 end
 -- Not a plain count: after a loss of Redis' data two deliveries would have the same number.
 local fence = math.max(tonumber(redis.call('HGET', task, 'fence') or 0) + 1, now_ms())
 redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
 if ARGV[4] ~= '' then redis.call('HSET', task, 'calling', ARGV[4], 'numbered', ARGV[5]) end
-redis.call('PEXPIRE', task, TASK_LIVES_MS)
+redis.call('PEXPIRE', task, TASK_TTL_MS)
 redis.call('HSET', BEGUN, tag, id)
 local fields = redis.call('HGETALL', task)
 redis.call('HDEL', task, 'accused')

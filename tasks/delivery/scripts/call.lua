@@ -6,7 +6,7 @@
 -- delivery has begun, do not call.
 local task, fence, call = KEYS[1], ARGV[1], ARGV[2]
 local owned, is_lost = owns(task, KEYS[2], fence)
-book(6, #ARGV, owned)
+append_rows(6, #ARGV, owned)
 if not owned then
   count('superseded')
   return -1
@@ -28,5 +28,5 @@ else
   end
   redis.call('HSET', task, 'calling', call)
 end
-if is_lost then redis.call('PEXPIRE', task, TASK_LIVES_MS) end
+if is_lost then redis.call('PEXPIRE', task, TASK_TTL_MS) end
 return tonumber(redis.call('HGET', task, 'duplicates') or 0)

@@ -16,5 +16,5 @@ if meta ~= '' and redis.call('EXISTS', result) == 0 and (redis.call('HEXISTS', t
 else
   meta = ''
 end
-bury(id, entry, {unpack(ARGV, 5)}, now_ms(), meta)
+dead_letter(id, entry, {unpack(ARGV, 5)}, now_ms(), meta)
 return 1

@@ -32,4 +32,4 @@ for _, one in ipairs(silent) do
   redis.pcall('HDEL', 'apart:workers', one)
   redis.call('ZREM', 'workers:until', one)
 end
-return lever('HGET', 'draining', worker)
+return call_or_nil('HGET', 'draining', worker)

@@ -7,7 +7,7 @@
 local tag, digest, ms, name = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local entry = redis.call('HGET', TAKEN, tag)
 if not entry then return 0 end
-local list, message = parts(entry)
+local list, message = split_entry(entry)
 local now, key = now_ms(), 'foreign:' .. digest
 redis.call('LPUSH', list, message)
 forget(tag)
@@ -15,5 +15,5 @@ redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
 redis.call('ZADD', key, now + ms, redis.sha1hex(message))
 redis.call('PEXPIRE', key, ms)
 redis.call('HSET', 'foreign', name, queue_of(list))
-redis.call('PEXPIRE', 'foreign', FOREIGN_LIVES_MS)
+redis.call('PEXPIRE', 'foreign', FOREIGN_TTL_MS)
 return 1

@@ -1,6 +1,6 @@
 -- Let a parked queue be consumed again.
 -- ARGV: queue, reason. Returns: 1 if it was parked.
 if redis.call('HDEL', 'parked', ARGV[1]) == 0 then return 0 end
-tell(ARGV[1], 'open', 0, ARGV[2], now_ms())
-ring(ARGV[1], RINGS)
+log_parking(ARGV[1], 'open', 0, ARGV[2], now_ms())
+wake_workers(ARGV[1], MAX_WAKEUPS)
 return 1

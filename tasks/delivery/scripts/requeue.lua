@@ -10,17 +10,17 @@ local queue, delay, park = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local owned, is_lost = owns(task, KEYS[2], fence)
 local entry = redis.call('HGET', TAKEN, tag)
 if is_lost and not entry then return -1 end
-book(12, #ARGV, owned)
+append_rows(12, #ARGV, owned)
 if not owned then return 0 end
 local now = now_ms()
 redis.call('HSET', task, 'attempts', ARGV[3], 'repeats', ARGV[4], 'numbered', ARGV[10])
 if ARGV[11] ~= '0' then redis.call('HSETNX', task, 'enqueued_ms', ARGV[11]) end
 redis.call('HDEL', task, 'lost_calls', 'failed') -- they are among the attempts
-let_go(task)
+release(task)
 if not entry then return 1 end -- taken for lost meanwhile, and in its list already
 forget(tag)
 if delay > 0 then
-  put_away(tag, entry, now + delay)
+  delay_until(tag, entry, now + delay)
   return 1
 end
 to_queue(queue, task, tag, entry)
@@ -30,10 +30,10 @@ if park > 0 then
   redis.call('HSET', 'parked', queue, cjson.encode({
     until_ms = now + park, for_ms = park, since_ms = since, reason = ARGV[8], few = tonumber(ARGV[9]), passed = 0}))
   if not old then
-    tell(queue, 'parked', now + park, ARGV[8], now)
+    log_parking(queue, 'parked', now + park, ARGV[8], now)
     return 2
   end
 else
-  ring(queue, 1)
+  wake_workers(queue, 1)
 end
 return 1

@@ -23,7 +23,7 @@ for i = 2, #ARGV, 6 do
     if has_begun and id ~= '' then
       redis.call('HSET', task, 'tag', tag)
       if fence ~= '' then redis.call('HSET', task, 'fence', fence) end
-      redis.call('PEXPIRE', task, TASK_LIVES_MS)
+      redis.call('PEXPIRE', task, TASK_TTL_MS)
       redis.call('HSET', BEGUN, tag, id)
     end
   end

@@ -4,7 +4,7 @@ local act, now, done = ARGV[1], now_ms(), {}
 for i = 2, #ARGV do
   if redis.call('HDEL', 'paused', ARGV[i]) == 1 then
     record(act, ARGV[i], now)
-    ring(ARGV[i], RINGS)
+    wake_workers(ARGV[i], MAX_WAKEUPS)
     done[#done + 1] = ARGV[i]
   end
 end

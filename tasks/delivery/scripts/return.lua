@@ -8,12 +8,12 @@ for i = 2, #ARGV do
   local entry = redis.call('HGET', TAKEN, tag)
   local id = redis.call('HGET', BEGUN, tag)
   if entry and (which ~= 'waiting' or not id) then
-    if which == 'all' and id and redis.call('HGET', 'task:' .. id, 'tag') == tag then let_go('task:' .. id) end
+    if which == 'all' and id and redis.call('HGET', 'task:' .. id, 'tag') == tag then release('task:' .. id) end
     if which == 'dead' then
-      died(tag, entry, 1, true, now_ms()) -- one that is given up is found by the next look
+      handle_lost_delivery(tag, entry, 1, true, now_ms()) -- one that is given up is found by the next look
     else
       forget(tag)
-      put_back(tag, entry)
+      requeue(tag, entry)
     end
     number = number + 1
   end

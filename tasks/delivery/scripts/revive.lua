@@ -19,13 +19,13 @@ if fields.task_id ~= '' then
   redis.call('DEL', result)
   if redis.call('EXISTS', task) == 0 then -- else its id was queued again, and has a life already
     redis.call('HSET', task, 'attempts', attempts, 'enqueued_ms', now_ms(), 'numbered', fields.numbered or 0)
-    redis.call('PEXPIRE', task, TASK_LIVES_MS)
+    redis.call('PEXPIRE', task, TASK_TTL_MS)
   end
 end
-local list, message = parts(entry)
+local list, message = split_entry(entry)
 if queue ~= '' then list = queue .. string.sub(list, #queue_of(list) + 1) end
 redis.call('LPUSH', list, message)
-ring(queue_of(list), 1)
+wake_workers(queue_of(list), 1)
 redis.call('XDEL', 'dead', letter)
 redis.call('HDEL', 'dead:messages', letter)
 record(ARGV[4], fields.task_id ~= '' and fields.task_id or letter, now_ms())

@@ -4,6 +4,6 @@
 local entry = redis.call('HGET', TAKEN, ARGV[1])
 if not entry then return 0 end
 forget(ARGV[1])
-if ARGV[3] ~= '' then entry = (parts(entry)) .. '\n' .. ARGV[3] end
-put_away(ARGV[1], entry, ARGV[2])
+if ARGV[3] ~= '' then entry = (split_entry(entry)) .. '\n' .. ARGV[3] end
+delay_until(ARGV[1], entry, ARGV[2])
 return 1

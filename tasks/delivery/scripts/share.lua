@@ -13,31 +13,31 @@ local mine = redis.call('HMGET', task, 'tag', 'flight')
 if not owned or mine[1] ~= tag or redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 redis.call('HSET', task, 'flight', digest)
 -- The roles file has changed since it waited for that, or made it.
-if mine[2] and mine[2] ~= digest then land(mine[2], id) end
+if mine[2] and mine[2] ~= digest then leave_shared_call(mine[2], id) end
 
 local answer = redis.call('GET', KEYS[2])
 if answer then
   -- The clock was set back: no answer is kept for longer than one that comes now.
   if redis.call('TTL', KEYS[2]) > tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[2], ARGV[6]) end
-  land(digest, id, true)
+  leave_shared_call(digest, id, true)
   return answer == '' and {'alone'} or {'cached', answer}
 end
-local flyer = flyer_of(digest)
-if not flyer or flyer == id then
-  redis.call('SET', flight, id, 'PX', TASK_LIVES_MS)
+local owner = owner_of(digest)
+if not owner or owner == id then
+  redis.call('SET', flight, id, 'PX', TASK_TTL_MS)
   redis.call('ZREM', flight .. ':waiting', id)
   return {'own'}
 end
 
 local now, entry = now_ms(), redis.call('HGET', TAKEN, tag)
 local others = redis.call('ZCOUNT', flight .. ':waiting', '-inf', '+inf')
-local aside_ms = math.min(math.max(ASIDE_MS, others * APART_MS), LONGEST_ASIDE_MS)
-local due = now + math.min(aside_ms, tonumber(ARGV[5]))
-redis.call('HSET', task, 'aside', queue_of((parts(entry))) .. '\n' .. tag)
+local recheck_ms = math.min(math.max(RECHECK_MS, others * RECHECK_SPACING_MS), MAX_RECHECK_MS)
+local due = now + math.min(recheck_ms, tonumber(ARGV[5]))
+redis.call('HSET', task, 'aside', queue_of((split_entry(entry))) .. '\n' .. tag)
 redis.call('ZADD', flight .. ':waiting', now, id)
-redis.call('PEXPIRE', flight .. ':waiting', TASK_LIVES_MS)
+redis.call('PEXPIRE', flight .. ':waiting', TASK_TTL_MS)
 redis.call('ZADD', 'flights', due, tag)
-let_go(task)
+release(task)
 forget(tag)
-put_away(tag, entry, due)
+delay_until(tag, entry, due)
 return {'waits'}

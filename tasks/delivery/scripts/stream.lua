@@ -11,6 +11,6 @@ for i = 4, #ARGV, 2 do
   redis.call('XADD', stream, '*', 'event', ARGV[i], 'data', ARGV[i + 1])
 end
 redis.call('HSET', task, 'told', ARGV[2], 'telling', ARGV[#ARGV - 1] == 'restart' and 0 or 1)
-if is_lost then redis.call('PEXPIRE', task, TASK_LIVES_MS) end
+if is_lost then redis.call('PEXPIRE', task, TASK_TTL_MS) end
 redis.call('PEXPIRE', stream, ARGV[3])
 return 1

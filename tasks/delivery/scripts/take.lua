@@ -7,7 +7,7 @@
 -- tasks that it has (empty: nothing is passed over).
 -- Returns: tag, list, message of each, and at the end, if there are some, now (ms).
 local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local queues, few_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local queues, trial_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
 -- If these are another program's keys, it fails here: before a message is out of its list.
 redis.call('HLEN', TAKEN)
@@ -18,17 +18,17 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 
   redis.call('ZREM', DELAYED, tag)
   redis.call('HDEL', MESSAGES, tag)
   if entry then
-    redis.call('HINCRBY', 'delayed:queues', queue_of((parts(entry))), -1)
-    put_back(tag, entry)
+    redis.call('HINCRBY', 'delayed:queues', queue_of((split_entry(entry))), -1)
+    requeue(tag, entry)
   end
 end
-if lever('HEXISTS', 'draining', string.match(prefix, '^[^.]*')) == 1 then return {} end
+if call_or_nil('HEXISTS', 'draining', string.match(prefix, '^[^.]*')) == 1 then return {} end
 
 local parked, flat = {}, redis.call('HGETALL', 'parked')
 for i = 1, #flat, 2 do parked[flat[i]] = cjson.decode(flat[i + 1]) end
 
 local paused = {}
-for _, queue in ipairs(lever('HKEYS', 'paused') or {}) do paused[queue] = true end
+for _, queue in ipairs(call_or_nil('HKEYS', 'paused') or {}) do paused[queue] = true end
 
 -- A paused queue is closed until an operator resumes it. A parked one is closed until its time; then
 -- a few may pass, to find out whether it is over.
@@ -44,7 +44,7 @@ local function passed(queue)
   if not state then return end
   state.passed = state.passed + 1
   if state.passed >= state.few then
-    state.passed, state.until_ms, state.for_ms = 0, now + few_ms, few_ms
+    state.passed, state.until_ms, state.for_ms = 0, now + trial_ms, trial_ms
   end
   redis.call('HSET', 'parked', queue, cjson.encode(state))
 end
@@ -52,14 +52,14 @@ end
 -- The next message of a list. Those that workers like this one have left to others go to its other end,
 -- so many in one step.
 local foreign = ARGV[8] ~= '' and 'foreign:' .. ARGV[8]
-local rotates = foreign and redis.call('EXISTS', foreign) == 1 and ROTATED or 0
+local rotates = foreign and redis.call('EXISTS', foreign) == 1 and MAX_ROTATED or 0
 local function next_of(list)
   local first
   while true do
-    local message = lever('RPOP', list)
+    local message = call_or_nil('RPOP', list)
     if not message or rotates == 0 then return message end
     local until_ms = tonumber(redis.call('ZSCORE', foreign, redis.sha1hex(message)) or 0)
-    if until_ms <= now or until_ms > now + FOREIGN_LIVES_MS then return message end
+    if until_ms <= now or until_ms > now + FOREIGN_TTL_MS then return message end
     redis.call('LPUSH', list, message)
     rotates = rotates - 1
     if message == first or rotates == 0 then return nil end
@@ -77,24 +77,24 @@ end
 
 -- Messages of these queues that run apart and may run now, the oldest first: tag, entry, company. A queue
 -- that is tried out after it was parked is tried with its other messages first, if it has some.
-local function suspects()
+local function isolated()
   local mine, found = {}, {}
   for _, list in ipairs(KEYS) do
     local queue = queue_of(list)
     local state = parked[queue]
-    local is_tried = state and now - state.until_ms < few_ms and (lever('LLEN', list) or 0) > 0
+    local is_tried = state and now - state.until_ms < trial_ms and (call_or_nil('LLEN', list) or 0) > 0
     mine[queue] = mine[queue] ~= false and not is_tried
   end
-  local oldest = redis.call('ZRANGE', 'apart:order', 0, LOOKED_AT - 1)
+  local oldest = redis.call('ZRANGE', 'apart:order', 0, MAX_ISOLATED_SCANNED - 1)
   for _, tag in ipairs(oldest) do
     local entry = redis.call('HGET', 'apart', tag)
-    local queue = queue_of((parts(entry)))
+    local queue = queue_of((split_entry(entry)))
     if mine[queue] and may_pass(queue) then
-      local company = tonumber(redis.call('HGET', 'task:' .. counted_by(entry), 'company') or 1)
-      found[#found + 1] = {tag, entry, math.max(1, math.floor(company / PARTS))}
+      local company = tonumber(redis.call('HGET', 'task:' .. loss_key(entry), 'company') or 1)
+      found[#found + 1] = {tag, entry, math.max(1, math.floor(company / GROUP_DIVISOR))}
     end
   end
-  if #found == 0 and #oldest == LOOKED_AT then -- those behind are looked at next time
+  if #found == 0 and #oldest == MAX_ISOLATED_SCANNED then -- those behind are looked at next time
     for _, tag in ipairs(oldest) do redis.call('ZADD', 'apart:order', now, tag) end
   end
   return found
@@ -103,15 +103,15 @@ end
 -- Whether this worker takes nothing else now. Half of the workers, at least one, empty their hands for
 -- those that run apart; then one of these has a worker of its own, or few together have.
 local function stands_apart(worker, held)
-  local state = lever('HGET', 'apart:workers', worker)
+  local state = call_or_nil('HGET', 'apart:workers', worker)
   if not state and redis.call('EXISTS', 'apart') == 0 then return false end
   if state == 'runs' and held > 0 then return true end
-  local found = suspects()
+  local found = isolated()
   if #found == 0 then
     redis.call('HDEL', 'apart:workers', worker)
     return false
   end
-  if not state and redis.call('HLEN', 'apart:workers') >= math.max(1, math.ceil((lever('HLEN', 'workers') or 1) / 2)) then
+  if not state and redis.call('HLEN', 'apart:workers') >= math.max(1, math.ceil((call_or_nil('HLEN', 'workers') or 1) / 2)) then
     return false
   end
   redis.call('HSET', 'apart:workers', worker, held > 0 and 'drains' or 'runs')
@@ -124,7 +124,7 @@ local function stands_apart(worker, held)
     end
   end
   for i, one in ipairs(few) do
-    local list, message = parts(one[2])
+    local list, message = split_entry(one[2])
     redis.call('HDEL', 'apart', one[1])
     redis.call('ZREM', 'apart:order', one[1])
     redis.call('HINCRBY', 'delayed:queues', queue_of(list), -1)
@@ -149,7 +149,7 @@ for first = 1, #KEYS, queues do
         found, number = true, number + 1
         local tag = prefix .. ':' .. number
         if #message > max_bytes then
-          bury('', list .. '\n' .. message, {'error', 'MessageTooLarge', 'message',
+          dead_letter('', list .. '\n' .. message, {'error', 'MessageTooLarge', 'message',
             'a message of ' .. #message .. ' bytes; at most ' .. max_bytes .. ' are taken'}, now, '')
         else
           take(tag, list, message)

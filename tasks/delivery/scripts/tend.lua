@@ -56,7 +56,7 @@ if now >= calm then
   for _, tag in ipairs(silent) do
     local entry = redis.call('HGET', TAKEN, tag)
     if entry then
-      local id = died(tag, entry, companies[string.match(tag, '^[^.]*')], false, now + lease_ms)
+      local id = handle_lost_delivery(tag, entry, companies[string.match(tag, '^[^.]*')], false, now + lease_ms)
       if id then given_up[#given_up + 1], given_up[#given_up + 2] = tag, id end
       count('recovered')
     else
@@ -65,7 +65,7 @@ if now >= calm then
   end
 end
 
-for _, letter in ipairs(redis.call('XRANGE', 'dead', '-', now - LETTERS_LIVE_MS, 'COUNT', 20)) do
+for _, letter in ipairs(redis.call('XRANGE', 'dead', '-', now - LETTER_TTL_MS, 'COUNT', 20)) do
   redis.call('XDEL', 'dead', letter[1])
   redis.call('HDEL', 'dead:messages', letter[1])
 end

@@ -10,7 +10,7 @@ from breakwater.errors import ConfigError
 from breakwater.redis.connection import client as connect
 from tasks import app
 from tasks.delivery import foreign_tasks
-from tasks.delivery.delivery_store import Store
+from tasks.delivery.delivery_store import DeliveryStore
 from tests.support.hostile import old, raw, sound
 
 
@@ -26,7 +26,7 @@ class Bench:
 
     def __init__(self, url: str) -> None:
         self.client: Any = redis.Redis.from_url(url)
-        self.store = Store(self.client)
+        self.store = DeliveryStore(self.client)
         self.tags: list[str] = []
         self._takes = 0
 
@@ -143,8 +143,8 @@ def test_one_that_is_gone_is_not_left(bench: Bench) -> None:
 )
 def test_a_task_that_the_app_does_not_have_is_a_stranger(name: str) -> None:
     """Whatever else the message says: it is not ours to check."""
-    assert foreign_tasks.stranger({"task": name, "id": 7, "eta": []}) == name
-    assert foreign_tasks.stranger({}, old("x")["body"] | {"task": name}) == name
+    assert foreign_tasks.foreign_task({"task": name, "id": 7, "eta": []}) == name
+    assert foreign_tasks.foreign_task({}, old("x")["body"] | {"task": name}) == name
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_others_are_not(headers: Any) -> None:
     """Ours, and what names no task; that is invalid."""
     app.loader.import_default_modules()
 
-    assert foreign_tasks.stranger(headers) == ""
+    assert foreign_tasks.foreign_task(headers) == ""
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_others_are_not(headers: Any) -> None:
 )
 def test_celerys_own_tasks_are_ours_if_they_run_ours(body: Any, ours: bool) -> None:
     """Another program's chord_unlock and backend_cleanup are not."""
-    assert foreign_tasks.runs_none_of_ours(body) is not ours
+    assert foreign_tasks.names_none_of_ours(body) is not ours
 
 
 def test_it_is_named_once_in_the_log(bench: Bench) -> None:
@@ -179,7 +179,7 @@ def test_it_is_named_once_in_the_log(bench: Bench) -> None:
             bench.client.lpush("celery", of(name))
             bench.take(name)
             for tag in bench.tags:
-                foreign_tasks.leave(bench.store, tag, name)
+                foreign_tasks.leave_in_queue(bench.store, tag, name)
 
     assert [(each["event"], each["task"]) for each in log] == [
         ("task.not_ours", "shop.once"), ("task.not_ours", "shop.twice"),
