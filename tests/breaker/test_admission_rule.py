@@ -51,7 +51,7 @@ def test_python_admits_what_the_script_admits(
 
     granted = shared.admit("new")
 
-    assert view.admits(rules) == bool(granted.verdict)
+    assert view.admits(rules) == bool(granted.accepted)
 
 
 @settings(
@@ -72,7 +72,7 @@ def test_a_breaker_in_memory_admits_what_the_script_admits(
 
     granted = shared_fakeredis.admit("new")
 
-    assert bool(local.admit("x", rules, "new").verdict) == bool(granted.verdict)
+    assert bool(local.admit("x", rules, "new").accepted) == bool(granted.verdict)
 
 
 def test_every_call_is_admitted_only_by_a_closed_breaker(bench: Bench) -> None:
