@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from breakwater import errors
 from breakwater.messaging.chord import Part
-from breakwater.messaging.names import STEP
+from breakwater.messaging.names import WORKFLOW_TASK
 from breakwater.messaging.task_store import TaskStore
 from breakwater.redis import encryption
 from breakwater.redis.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
@@ -223,4 +223,6 @@ class Backend(RedisBackend):  # type: ignore[misc]
 
 def _steps(request: Any) -> list[Any]:
     """Return what stands behind a stage of a workflow, should it fail; empty for other tasks."""
-    return [each for each in getattr(request, "errbacks", None) or [] if each["task"] == STEP]
+    return [
+        each for each in getattr(request, "errbacks", None) or [] if each["task"] == WORKFLOW_TASK
+    ]

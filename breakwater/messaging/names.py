@@ -14,7 +14,7 @@ from breakwater.calls.value_types import NAME
 
 QUEUE = "BREAKWATER_QUEUE"
 COMMON_QUEUE = os.environ.get(QUEUE) or "celery"
-STEP = "workflow"
+WORKFLOW_TASK = "workflow"
 """The name of the task that stands behind each stage of a workflow."""
 PRIORITY_MARK = "\x06\x16"
 PRIORITIES = (0, 3, None, 6, 9)

@@ -15,9 +15,9 @@ from breakwater.errors import InvalidOption, InvalidPrompt, UnknownWorkflow, nea
 from breakwater.messaging.journal import whoami
 from breakwater.redis.connection import unavailable
 from breakwater.workflows.definition import Definition, Loop, Stage
-from breakwater.workflows.progress import first_turns
+from breakwater.workflows.progress import initial_stage_runs
 from breakwater.workflows.run import Run
-from breakwater.workflows.run_store import Store
+from breakwater.workflows.run_store import RunStore
 from breakwater.workflows.step import step
 
 
@@ -53,9 +53,9 @@ class Workflow:
         run = Run(run_id or str(uuid4()))
         if not NAME.fullmatch(run.id):
             raise InvalidOption(f"{run.id[:80]!r} cannot be a run_id; allowed is {NAME.pattern}")
-        turns = first_turns(self.definition)
+        stage_runs = initial_stage_runs(self.definition)
         try:
-            Store(app.backend.client).start(run.id, self.definition, given, turns, whoami())
+            RunStore(app.backend.client).start(run.id, self.definition, given, stage_runs, whoami())
             step.apply_async(kwargs={"run": run.id})
         except (OperationalError, RedisError) as error:
             raise unavailable(

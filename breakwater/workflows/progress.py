@@ -15,7 +15,7 @@ SATISFIED, UNSATISFIED, EXHAUSTED = "satisfied", "unsatisfied", "exhausted"
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StageRun:
     """One time that a stage is run: in this round of its loop, the so-manieth try."""
 
     stage: str
@@ -34,20 +34,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StageRecord:
     """What is known of a turn."""
 
-    turn: Turn
+    stage_run: StageRun
     state: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where a run stands: at this turn of this stage; `state` is none if it was never prepared."""
 
     stage: Stage
-    turn: Turn
+    stage_run: StageRun
     loop: Loop | None
     state: str = "none"
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -55,37 +55,37 @@ class Place:
     @property
     def is_last_round(self) -> bool:
         """Tell whether its loop may have no round after this."""
-        return self.loop is not None and self.turn.round == self.loop.at_most
+        return self.loop is not None and self.stage_run.round == self.loop.at_most
 
 
-class Entries:
+class StageHistory:
     """The turns of a run, of each stage and round the latest try."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._latest: dict[tuple[str, int], Entry] = {}
-        for entry in sorted(entries, key=lambda each: each.turn.attempt):
-            self._latest[entry.turn.stage, entry.turn.round] = entry
+    def __init__(self, entries: Iterable[StageRecord]) -> None:
+        self._latest: dict[tuple[str, int], StageRecord] = {}
+        for entry in sorted(entries, key=lambda each: each.stage_run.attempt):
+            self._latest[entry.stage_run.stage, entry.stage_run.round] = entry
 
-    def place(self, stage: Stage, round_: int, loop: Loop | None) -> Place | None:
+    def position(self, stage: Stage, round_: int, loop: Loop | None) -> Position | None:
         """Return where a stage stands in a round; None if it is behind us."""
         entry = self._latest.get((stage.name, round_))
         if entry is None:
-            return Place(stage, Turn(stage.name, round_), loop)
+            return Position(stage, StageRun(stage.name, round_), loop)
         if entry.state == "succeeded":
             return None
-        return Place(stage, entry.turn, loop, entry.state, entry.facts)
+        return Position(stage, entry.stage_run, loop, entry.state, entry.facts)
 
     def until(self, loop: Loop, round_: int) -> str:
         """Return what a loop's condition said of a round that is behind us."""
         return str(self._latest[loop.until.stage, round_].facts["until"])
 
 
-def first_turns(definition: Definition) -> list[tuple[Stage, Turn]]:
+def initial_stage_runs(definition: Definition) -> list[tuple[Stage, StageRun]]:
     """Return the turns that a run has from its beginning: each stage's first."""
-    return [(stage, Turn(stage.name)) for stage in definition.each()]
+    return [(stage, StageRun(stage.name)) for stage in definition.each()]
 
 
-def current(definition: Definition, entries: Entries) -> Place | Loop | None:
+def current_position(definition: Definition, history: StageHistory) -> Position | Loop | None:
     """
     Return where a run stands.
 
@@ -95,30 +95,30 @@ def current(definition: Definition, entries: Entries) -> Place | Loop | None:
     """
     for node in definition.stages:
         if isinstance(node, Stage):
-            if place := entries.place(node, 1, None):
-                return place
-        elif (found := _in_loop(node, entries)) is not None:
+            if position := history.position(node, 1, None):
+                return position
+        elif (found := _in_loop(node, history)) is not None:
             return found
     return None
 
 
-def _in_loop(loop: Loop, entries: Entries) -> Place | Loop | None:
+def _in_loop(loop: Loop, history: StageHistory) -> Position | Loop | None:
     for round_ in range(1, loop.at_most + 1):
         for stage in loop.stages:
-            if place := entries.place(stage, round_, loop):
-                return place
-        if entries.until(loop, round_) == SATISFIED:
+            if position := history.position(stage, round_, loop):
+                return position
+        if history.until(loop, round_) == SATISFIED:
             return None
     return loop if loop.or_fail else None
 
 
-def judged(place: Place, answer: Mapping[str, Any]) -> str | None:
+def until_outcome(position: Position, answer: Mapping[str, Any]) -> str | None:
     """Say what the loop's condition makes of an answer; None if it does not ask this stage."""
-    if place.loop is None or place.loop.until.stage != place.stage.name:
+    if position.loop is None or position.loop.until.stage != position.stage.name:
         return None
-    if _holds(place.loop.until, answer):
+    if _holds(position.loop.until, answer):
         return SATISFIED
-    return EXHAUSTED if place.is_last_round else UNSATISFIED
+    return EXHAUSTED if position.is_last_round else UNSATISFIED
 
 
 def _holds(until: Until, answer: Mapping[str, Any]) -> bool:

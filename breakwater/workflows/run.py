@@ -12,8 +12,8 @@ from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError
 from breakwater.messaging.journal import whoami
 from breakwater.workflows import summary
-from breakwater.workflows.progress import Turn
-from breakwater.workflows.run_store import OVER, RUN, Move, Snapshot, Store
+from breakwater.workflows.progress import StageRun
+from breakwater.workflows.run_store import FINISHED_STATES, RUN, RunSnapshot, RunStore, Transition
 from breakwater.workflows.step import outcome_of, step
 
 LOOK_MS = 1000
@@ -49,9 +49,9 @@ class Run:
             UnknownRun: There is none of this id, or it was too long ago.
         """
         store = self._store()
-        seen = store.look(self.id)
-        error = store.said(self.id, "error") if "error" in seen.fields else None
-        return {**overview(seen), "error": error and _shown(error), "stages": stages(seen),
+        snapshot = store.snapshot(self.id)
+        error = store.read(self.id, "error") if "error" in snapshot.fields else None
+        return {**overview(snapshot), "error": error and _shown(error), "stages": stages(snapshot),
                 "events": store.events(self.id)}  # fmt: skip
 
     def get(self, timeout: float | None = None) -> dict[str, Any]:
@@ -72,11 +72,13 @@ class Run:
         store = self._store()
         ends_at = float("inf") if timeout is None else time.monotonic() + timeout
         newest = "0"
-        while (seen := store.look(self.id)).state not in OVER:
+        while (snapshot := store.snapshot(self.id)).state not in FINISHED_STATES:
             if (left_s := ends_at - time.monotonic()) <= 0:
                 raise NoAnswer("The operation timed out.")
-            newest = store.changed(self.id, newest, max(1, min(LOOK_MS, int(left_s * 1000))))
-        return self._result(store, seen)
+            newest = store.wait_for_change(
+                self.id, newest, max(1, min(LOOK_MS, int(left_s * 1000)))
+            )
+        return self._result(store, snapshot)
 
     def cancel(self) -> bool:
         """
@@ -86,14 +88,16 @@ class Run:
             Whether the run was cancelled, now or before; not if it was over.
         """
         store = self._store()
-        while (seen := store.look(self.id)).state in {"pending", "running"}:
-            moves = [Move(key, "running", "cancelled") for key in seen.running()]
-            store.move(self.id, [*moves, Move(RUN, seen.state, "cancelled")], whoami())
+        while (snapshot := store.snapshot(self.id)).state in {"pending", "running"}:
+            moves = [Transition(key, "running", "cancelled") for key in snapshot.running()]
+            store.move(self.id, [*moves, Transition(RUN, snapshot.state, "cancelled")], whoami())
         # Also again: whoever cancelled before may have died before this.
-        out = [each["task_id"] for each in seen.turns.values() if each["state"] == "cancelled"]
-        if seen.state == "cancelled" and out:
+        out = [
+            each["task_id"] for each in snapshot.stage_runs.values() if each["state"] == "cancelled"
+        ]
+        if snapshot.state == "cancelled" and out:
             app.control.revoke(out)
-        return seen.state == "cancelled"
+        return snapshot.state == "cancelled"
 
     def resume(self) -> bool:
         """
@@ -106,72 +110,79 @@ class Run:
             Whether there is anything to be done; not if the run succeeded.
         """
         store = self._store()
-        while (seen := store.look(self.id)).state in {"failed", "cancelled"}:
-            again = [move for key, known in _stopped(seen) for move in _retry(key, known)]
-            store.move(self.id, [Move(RUN, seen.state, "running"), *again], whoami())
-        if seen.state == "succeeded":
+        while (snapshot := store.snapshot(self.id)).state in {"failed", "cancelled"}:
+            again = [move for key, known in _stopped(snapshot) for move in _retry(key, known)]
+            store.move(self.id, [Transition(RUN, snapshot.state, "running"), *again], whoami())
+        if snapshot.state == "succeeded":
             return False
         step.apply_async(kwargs={"run": self.id, "again": True})
         return True
 
-    def _result(self, store: Store, seen: Snapshot) -> dict[str, Any]:
-        if seen.state == "cancelled":
+    def _result(self, store: RunStore, snapshot: RunSnapshot) -> dict[str, Any]:
+        if snapshot.state == "cancelled":
             raise TaskRevokedError("cancelled")
-        if seen.state == "failed":
-            raise app.backend.exception_to_python(store.said(self.id, "error"))
-        last = [key for key, known in seen.turns.items() if known["state"] == "succeeded"][-1]
-        known = overview(seen)
+        if snapshot.state == "failed":
+            raise app.backend.exception_to_python(store.read(self.id, "error"))
+        last = [key for key, known in snapshot.stage_runs.items() if known["state"] == "succeeded"][
+            -1
+        ]
+        known = overview(snapshot)
         return {
-            **store.said(self.id, last),
+            **store.read(self.id, last),
             **{name: known[name] for name in ("workflow", "run", "cost_usd")},
-            "stages": stages(seen),
+            "stages": stages(snapshot),
         }
 
-    def _store(self) -> Store:
-        return Store(app.backend.client)
+    def _store(self) -> RunStore:
+        return RunStore(app.backend.client)
 
 
-def overview(seen: Snapshot) -> dict[str, Any]:
+def overview(snapshot: RunSnapshot) -> dict[str, Any]:
     """Return what a list of runs shows of one."""
     return {
-        "workflow": seen.name,
-        "run": seen.run,
-        "state": seen.state,
-        "created_ms": int(seen.fields["created_ms"]),
-        "ended_ms": int(seen.fields["ended_ms"]) if "ended_ms" in seen.fields else None,
-        "cost_usd": summary.cost_usd(seen.turns.values()),
+        "workflow": snapshot.name,
+        "run": snapshot.run,
+        "state": snapshot.state,
+        "created_ms": int(snapshot.fields["created_ms"]),
+        "ended_ms": int(snapshot.fields["ended_ms"]) if "ended_ms" in snapshot.fields else None,
+        "cost_usd": summary.cost_usd(snapshot.stage_runs.values()),
     }
 
 
-def stages(seen: Snapshot) -> list[dict[str, Any]]:
+def stages(snapshot: RunSnapshot) -> list[dict[str, Any]]:
     """Return each turn: those that have begun in their order, then those to come."""
     kept = ("stage", "round", "try", "role", "state", "task_id", "provider", "model", "cost_usd",
             "latency_ms", "finish_reason", "until", "error",
             "began_ms", "ended_ms", "who")  # fmt: skip
-    return [{name: known.get(name) for name in kept} for known in seen.turns.values()]
+    return [{name: known.get(name) for name in kept} for known in snapshot.stage_runs.values()]
 
 
-def _stopped(seen: Snapshot) -> list[tuple[Turn, Mapping[str, Any]]]:
+def _stopped(snapshot: RunSnapshot) -> list[tuple[StageRun, Mapping[str, Any]]]:
     """Return the turn at which a run was stopped, if it was stopped in one."""
     latest: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for known in seen.turns.values():
+    for known in snapshot.stage_runs.values():
         at = (known["stage"], known["round"])
         if at not in latest or known["try"] > latest[at]["try"]:
             latest[at] = known
     return [
-        (Turn(known["stage"], known["round"], known["try"] + 1), known)
+        (StageRun(known["stage"], known["round"], known["try"] + 1), known)
         for known in latest.values()
         if known["state"] in {"failed", "cancelled"}
     ]
 
 
-def _retry(turn: Turn, known: Mapping[str, Any]) -> list[Move]:
+def _retry(stage_run: StageRun, known: Mapping[str, Any]) -> list[Transition]:
     """Prepare another try; under the old id if that was answered after all, or may be yet."""
-    about = {"stage": turn.stage, "round": turn.round, "try": turn.attempt, "role": known["role"]}
+    about = {
+        "stage": stage_run.stage,
+        "round": stage_run.round,
+        "try": stage_run.attempt,
+        "role": known["role"],
+    }
     task_id = known["task_id"]
     if outcome_of(task_id)[0] in {states.SUCCESS, states.PENDING}:
         about["task_id"] = task_id
-    return [Move(turn.key, "none", "pending", about)]
+    return [Transition(stage_run.key, "none", "pending", about)]
 
 
 def _shown(error: Mapping[str, Any]) -> dict[str, str]:

@@ -19,18 +19,18 @@ from breakwater.calls.value_types import NAME
 from breakwater.errors import UnknownRun
 from breakwater.redis.encryption import opened, seal
 from breakwater.workflows.definition import Definition, Stage
-from breakwater.workflows.progress import Entries, Entry, Turn
+from breakwater.workflows.progress import StageHistory, StageRecord, StageRun
 
 INDEX = "workflows"
 RUN = "run"
 """How a move names the run itself."""
-OVER = ("succeeded", "failed", "cancelled")
-TURN, TOLD = "turn:", "told:"
+FINISHED_STATES = ("succeeded", "failed", "cancelled")
+TURN, LOGGED = "turn:", "told:"
 PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Transition:
     """One transition that is wanted of a run, or of the turn of this key."""
 
     what: str
@@ -44,7 +44,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class RunSnapshot:
     """What was in Redis of a run at one moment, without what it says."""
 
     run: str
@@ -61,7 +61,7 @@ class Snapshot:
         return self.fields["name"]
 
     @cached_property
-    def turns(self) -> dict[str, dict[str, Any]]:
+    def stage_runs(self) -> dict[str, dict[str, Any]]:
         """By key: those that have begun in their order, then the others as they were prepared."""
         found = {
             name.removeprefix(TURN): cast("dict[str, Any]", json.loads(told))
@@ -71,25 +71,27 @@ class Snapshot:
         return dict(sorted(found.items(), key=lambda item: item[1].get("number", float("inf"))))
 
     @property
-    def entries(self) -> Entries:
+    def history(self) -> StageHistory:
         """The turns, as the course is found by."""
-        return Entries(
-            Entry(Turn(facts["stage"], facts["round"], facts["try"]), facts["state"], facts)
-            for facts in self.turns.values()
+        return StageHistory(
+            StageRecord(
+                StageRun(facts["stage"], facts["round"], facts["try"]), facts["state"], facts
+            )
+            for facts in self.stage_runs.values()
         )
 
     @property
-    def untold(self) -> list[str]:
+    def unlogged(self) -> list[str]:
         """The turns that have ended, and whose end is not in the log yet."""
         return [
             key
-            for key, facts in self.turns.items()
-            if facts["state"] in OVER and TOLD + key not in self.fields
+            for key, facts in self.stage_runs.items()
+            if facts["state"] in FINISHED_STATES and LOGGED + key not in self.fields
         ]
 
     def running(self) -> dict[str, dict[str, Any]]:
         """Return the turns whose tasks are out."""
-        return {key: facts for key, facts in self.turns.items() if facts["state"] == "running"}
+        return {key: facts for key, facts in self.stage_runs.items() if facts["state"] == "running"}
 
 
 @cache
@@ -102,7 +104,7 @@ def packaged() -> tuple[str, str]:
     return shared + start, shared + move
 
 
-class Store:
+class RunStore:
     """
     Runs in Redis.
 
@@ -119,14 +121,17 @@ class Store:
         run: str,
         definition: Definition,
         given: str,
-        turns: Iterable[tuple[Stage, Turn]],
+        stage_runs: Iterable[tuple[Stage, StageRun]],
         who: str,
     ) -> bool:
         """Begin a run; tell whether there was none of this id."""
         prepared = [
             word
-            for stage, turn in turns
-            for word in (turn.key, json.dumps({**facts_of(stage, turn), "state": "pending"}))
+            for stage, stage_run in stage_runs
+            for word in (
+                stage_run.key,
+                json.dumps({**initial_facts(stage, stage_run), "state": "pending"}),
+            )
         ]
         told = self._start(
             keys=keys_of(run),
@@ -138,10 +143,10 @@ class Store:
         return bool(told)
 
     def move(
-        self, run: str, moves: Sequence[Move], who: str, says: Mapping[str, Any] | None = None
+        self, run: str, moves: Sequence[Transition], who: str, says: Mapping[str, Any] | None = None
     ) -> str:
         """
-        Move a run, turns of it, or both: all of it, or nothing.
+        Transition a run, turns of it, or both: all of it, or nothing.
 
         Args:
             says: What is kept with it, by field of `workflow:ID:answers`; JSON.
@@ -155,7 +160,7 @@ class Store:
         wanted = json.dumps([move.as_dict() for move in moves])
         return _text(self._move(keys=keys_of(run), args=[who, wanted, *words]))
 
-    def look(self, run: str) -> Snapshot:
+    def snapshot(self, run: str) -> RunSnapshot:
         """
         Read a run.
 
@@ -169,17 +174,17 @@ class Store:
             raise UnknownRun(
                 f"no run {run[:80]!r}; `breakwater workflows` lists those of the last 60 days"
             )
-        return Snapshot(run, {_text(name): _text(value) for name, value in fields.items()})
+        return RunSnapshot(run, {_text(name): _text(value) for name, value in fields.items()})
 
     def definition(self, run: str) -> Definition:
         """Read what a run goes by."""
-        return Definition.from_dict(self.said(run, "definition"))
+        return Definition.from_dict(self.read(run, "definition"))
 
     def input(self, run: str) -> str:
         """Read what a run was given."""
         return opened(_text(self.client.hget(keys_of(run)[1], "input")))
 
-    def said(self, run: str, name: str) -> Any:
+    def read(self, run: str, name: str) -> Any:
         """Read one of the things a run has said; None if it has not."""
         told = self.client.hget(keys_of(run)[1], name)
         return None if told is None else json.loads(opened(_text(told)))
@@ -195,13 +200,13 @@ class Store:
             if each is not None
         }
 
-    def sent(self, run: str, task_id: str) -> None:
+    def mark_sent(self, run: str, task_id: str) -> None:
         """Note that a stage's task is in its queue."""
         self.client.hset(keys_of(run)[0], "sent", task_id)
 
-    def tells(self, run: str, key: str) -> bool:
+    def claim_log_line(self, run: str, key: str) -> bool:
         """Tell whether a turn's end is the caller's to log: of all who ask, the first one's."""
-        return bool(self.client.hsetnx(keys_of(run)[0], TOLD + key, 1))
+        return bool(self.client.hsetnx(keys_of(run)[0], LOGGED + key, 1))
 
     def events(self, run: str) -> list[dict[str, Any]]:
         """Read the transitions of a run, the oldest first."""
@@ -209,21 +214,21 @@ class Store:
         found = [{_text(k): _text(v) for k, v in fields.items()} for _, fields in told]
         return [{**each, "at_ms": int(each["at_ms"])} for each in found]
 
-    def changed(self, run: str, since: str, within_ms: int) -> str:
+    def wait_for_change(self, run: str, since: str, within_ms: int) -> str:
         """Wait for a transition after this entry, so long; return the newest entry."""
         told: Any = self.client.xread({keys_of(run)[2]: since}, block=within_ms)
         return _text(told[0][1][-1][0]) if told else since
 
-    def runs(self, count: int) -> list[Snapshot]:
+    def runs(self, count: int) -> list[RunSnapshot]:
         """Return the newest runs."""
-        found: list[Snapshot] = []
+        found: list[RunSnapshot] = []
         first = 0
         while len(found) < count:
             page = cast("list[Any]", self.client.zrange(INDEX, first, first + PAGE - 1, desc=True))
             for run in map(_text, page):
                 fields = cast("dict[Any, Any]", self.client.hgetall(keys_of(run)[0]))
                 if fields:  # else its time is over
-                    found.append(Snapshot(run, {_text(k): _text(v) for k, v in fields.items()}))
+                    found.append(RunSnapshot(run, {_text(k): _text(v) for k, v in fields.items()}))
             if len(page) < PAGE:
                 break
             first += PAGE
@@ -235,9 +240,14 @@ def keys_of(run: str) -> list[str]:
     return [f"workflow:{run}", f"workflow:{run}:answers", f"workflow:{run}:events"]
 
 
-def facts_of(stage: Stage, turn: Turn) -> dict[str, Any]:
+def initial_facts(stage: Stage, stage_run: StageRun) -> dict[str, Any]:
     """Return what a turn is from its beginning."""
-    return {"stage": turn.stage, "round": turn.round, "try": turn.attempt, "role": stage.role}
+    return {
+        "stage": stage_run.stage,
+        "round": stage_run.round,
+        "try": stage_run.attempt,
+        "role": stage.role,
+    }
 
 
 def _text(value: Any) -> str:

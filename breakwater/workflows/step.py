@@ -10,7 +10,7 @@ from breakwater.enqueueing.prepared import enqueue_persistently
 from breakwater.errors import BreakwaterError
 from breakwater.executors import executor_of
 from breakwater.messaging import tracing
-from breakwater.messaging.names import COMMON_QUEUE, STEP
+from breakwater.messaging.names import COMMON_QUEUE, WORKFLOW_TASK
 
 
 class Step(Task):  # type: ignore[misc]
@@ -23,7 +23,7 @@ class Step(Task):  # type: ignore[misc]
         """Queue it for any worker; options are Celery's."""
         options.update(queue=COMMON_QUEUE, argsrepr="(…)", kwargsrepr="{…}")
         options["task_id"] = options.get("task_id") or uuid()
-        options.setdefault("shadow", STEP)
+        options.setdefault("shadow", WORKFLOW_TASK)
         headers = dict(options.pop("headers", None) or {})
         with tracing.publishing("", COMMON_QUEUE, options["task_id"], headers):
             return enqueue_persistently(
@@ -31,7 +31,7 @@ class Step(Task):  # type: ignore[misc]
             )
 
 
-@app.task(bind=True, base=Step, name=STEP, typing=False, ignore_result=True)
+@app.task(bind=True, base=Step, name=WORKFLOW_TASK, typing=False, ignore_result=True)
 def step(self: Task, answer: Any = None, *, run: str, turn: str = "", again: bool = False) -> None:
     """
     Do what comes next in a run.
@@ -42,7 +42,7 @@ def step(self: Task, answer: Any = None, *, run: str, turn: str = "", again: boo
         turn: The key of the turn that has come to an end, or is to be looked at.
         again: Enqueue what runs once more: its message may be lost.
     """
-    executor_of(STEP)(answer, run, turn, again)
+    executor_of(WORKFLOW_TASK)(answer, run, turn, again)
 
 
 def outcome_of(task_id: str) -> tuple[str, Any]:

@@ -35,10 +35,10 @@ def of_error(error: BaseException) -> dict[str, Any]:
     }
 
 
-def cost_usd(turns: Iterable[Mapping[str, Any]]) -> str | None:
-    """Add up what the turns cost that have ended; None if an answer's price is not known."""
+def cost_usd(stage_runs: Iterable[Mapping[str, Any]]) -> str | None:
+    """Add up what the stage runs cost that have ended; None if an answer's price is not known."""
     total = Decimal(0)
-    for facts in turns:
+    for facts in stage_runs:
         if (cost := facts.get("cost_usd")) is not None:
             total += Decimal(cost)
         elif facts["state"] == "succeeded":

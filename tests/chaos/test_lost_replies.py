@@ -12,7 +12,7 @@ from celery.backends.redis import (
 )
 
 from breakwater.messaging.outbox import put_script
-from breakwater.workflows.run_store import Store as RunStore
+from breakwater.workflows.run_store import RunStore
 from simulator.client import Simulator
 from tasks.delivery.delivery_store import DeliveryStore
 from tests.support.fault_proxy import FaultProxy

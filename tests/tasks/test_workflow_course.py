@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from breakwater.workflows import Definition, Loop, Stage, Until
-from breakwater.workflows.progress import Entries, Entry, Place, Turn, current, judged
+from breakwater.workflows.progress import (
+    Position,
+    StageHistory,
+    StageRecord,
+    StageRun,
+    current_position,
+    until_outcome,
+)
 
 PLAN, CODE, REVIEW, SUM = (Stage(name, "r", "x") for name in ("plan", "code", "review", "sum"))
 UNTIL = Until("review", contains="APPROVED")
@@ -14,13 +21,13 @@ UNTIL = Until("review", contains="APPROVED")
 
 def walk(definition: Definition, verdicts: list[str]) -> Iterator[str]:
     """Run through it; the reviewer says one verdict after the other."""
-    entries: list[Entry] = []
-    while isinstance(place := current(definition, Entries(entries)), Place):
-        yield place.turn.key
-        said = verdicts.pop(0) if place.stage is REVIEW else "x"
-        until = judged(place, {"text": said, "data": None})
-        entries.append(Entry(place.turn, "succeeded", {"until": until}))
-    yield "done" if place is None else "used up"
+    entries: list[StageRecord] = []
+    while isinstance(position := current_position(definition, StageHistory(entries)), Position):
+        yield position.stage_run.key
+        said = verdicts.pop(0) if position.stage is REVIEW else "x"
+        until = until_outcome(position, {"text": said, "data": None})
+        entries.append(StageRecord(position.stage_run, "succeeded", {"until": until}))
+    yield "done" if position is None else "used up"
 
 
 @pytest.mark.parametrize(
@@ -47,26 +54,28 @@ def test_a_loop_goes_on_until_it_is_so_or_used_up(
 def test_a_stage_that_stopped_is_where_the_run_stands_and_its_next_try_after_it() -> None:
     """The newest try counts."""
     definition = Definition("w", (PLAN, SUM))
-    entries = [Entry(Turn("plan"), "failed")]
+    entries = [StageRecord(StageRun("plan"), "failed")]
 
-    stopped = current(definition, Entries(entries))
-    again = current(definition, Entries([Entry(Turn("plan", attempt=2), "pending"), *entries]))
+    stopped = current_position(definition, StageHistory(entries))
+    again = current_position(
+        definition, StageHistory([StageRecord(StageRun("plan", attempt=2), "pending"), *entries])
+    )
 
-    assert isinstance(stopped, Place)
-    assert (stopped.turn.key, stopped.state) == ("plan:1:1", "failed")
-    assert isinstance(again, Place)
-    assert (again.turn.key, again.state) == ("plan:1:2", "pending")
+    assert isinstance(stopped, Position)
+    assert (stopped.stage_run.key, stopped.state) == ("plan:1:1", "failed")
+    assert isinstance(again, Position)
+    assert (again.stage_run.key, again.state) == ("plan:1:2", "pending")
 
 
 def test_a_turn_has_one_task_id_whoever_asks_and_no_other_turn_has_it() -> None:
     """So a repeated enqueue is paid once."""
     ids = {
-        Turn(stage, round_, attempt).task_id(run)
+        StageRun(stage, round_, attempt).task_id(run)
         for stage in ("a", "a:1") for round_ in (1, 2) for attempt in (1, 2) for run in ("r", "s")
     }  # fmt: skip
 
     assert len(ids) == 16
-    assert Turn("a").task_id("r") in ids
+    assert StageRun("a").task_id("r") in ids
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,7 @@ def test_data_is_compared_as_json_field_by_field(
     """All must be there and fit; true is not 1."""
     loop = Loop((REVIEW,), Until("review", equals=equals), at_most=2)
 
-    told = judged(Place(REVIEW, Turn("review"), loop), {"text": "", "data": data})
+    told = until_outcome(Position(REVIEW, StageRun("review"), loop), {"text": "", "data": data})
 
     assert told == verdict
 
@@ -98,5 +107,5 @@ def test_the_last_round_is_told_as_exhausted() -> None:
     loop = Loop((CODE, REVIEW), UNTIL, at_most=2)
     answer = {"text": "no", "data": None}
 
-    assert judged(Place(REVIEW, Turn("review", 2), loop), answer) == "exhausted"
-    assert judged(Place(CODE, Turn("code", 2), loop), answer) is None
+    assert until_outcome(Position(REVIEW, StageRun("review", 2), loop), answer) == "exhausted"
+    assert until_outcome(Position(CODE, StageRun("code", 2), loop), answer) is None

@@ -249,9 +249,9 @@ def test_a_worker_is_killed_while_a_stage_runs(
 
 DIES = """
 import os, signal
-from breakwater.workflows.run_store import Store
+from breakwater.workflows.run_store import RunStore
 name, number, when = os.environ["DIES_AT"].split()
-real, calls = getattr(Store, name), []
+real, calls = getattr(RunStore, name), []
 def dying(*args, **kwargs):
     calls.append(1)
     if when == "before" and len(calls) == int(number):
@@ -260,7 +260,7 @@ def dying(*args, **kwargs):
     if when == "after" and len(calls) == int(number):
         os.kill(os.getpid(), signal.SIGKILL)
     return told
-setattr(Store, name, dying)
+setattr(RunStore, name, dying)
 """
 POINTS = (
     "look 1 before",  # it has the message
@@ -375,7 +375,7 @@ def test_a_dead_letter_that_is_answered_on_its_second_life_is_not_paid_for_again
 def test_a_cancelled_run_stops_there_and_goes_on_when_it_is_resumed(
     echo: Fleet, simulator: Simulator, server: Any, when: str
 ) -> None:
-    """Before any worker has seen it, while its stage waits in a queue, while the call is out."""
+    """Before any worker has snapshot it, while its stage waits in a queue, while the call is out."""
     simulator.settings("gpt", answer="echo", latency="held")
     if when == "waiting":
         echo.start(1, "threads", 4, "-Q", "celery,role.clarifier")
@@ -393,14 +393,14 @@ def test_a_cancelled_run_stops_there_and_goes_on_when_it_is_resumed(
     echo.stop()
     echo.start()
     wait_for(lambda: idle(server), 40)
-    at_the_end, seen = hits(simulator), turns(server, run)
+    at_the_end, snapshot = hits(simulator), turns(server, run)
     simulator.settings("gpt", latency=0)
     assert do(echo, run, "cancel()") is True  # again, and nothing changes
     assert do(echo, run, "resume()") is True
     wait_until(server, echo, run, "succeeded")
 
     begun = when != "begun"
-    assert seen["plan:1:1"] == ("cancelled" if begun else "pending")
+    assert snapshot["plan:1:1"] == ("cancelled" if begun else "pending")
     assert at_the_end == {"clarify": int(begun), "plan": int(when == "out"), "code": 0, "review": 0}
     assert hits(simulator) == {**dict.fromkeys(SERVED, 1), "plan": 1 + (when == "out")}
     assert do(echo, run, "cancel()") is False
@@ -459,9 +459,9 @@ def test_a_cancellation_that_races_with_a_step_has_the_last_word_or_comes_too_la
     ended = [state for state, _ in at_once.values()]
     assert set(ended) <= {"cancelled", "succeeded"}
     assert "cancelled" in ended
-    for run, (state, seen) in at_once.items():
-        assert "running" not in seen.values()
-        assert (state_of(server, run), turns(server, run)) == (state, seen)
+    for run, (state, snapshot) in at_once.items():
+        assert "running" not in snapshot.values()
+        assert (state_of(server, run), turns(server, run)) == (state, snapshot)
 
 
 @pytest.mark.slow
@@ -517,24 +517,24 @@ def test_with_keys_nothing_of_a_run_is_in_the_clear(
         return b"".join(key + (shared.dump(key) or b"") for key in shared.scan_iter())
 
     (run,) = begin(echo, given="CANARY-INPUT")
-    seen = everything()
+    snapshot = everything()
     echo.start()
     wait_for(lambda: simulator.in_flight("gpt") == 1)
-    seen += everything()
+    snapshot += everything()
     simulator.settings("gpt", latency=0)
     simulator.release("gpt")
     result = do(echo, run, "get(timeout=180)")
     simulator.fault("gpt", "invalid")
     (failing,) = begin(echo, given="CANARY-INPUT")
     error = do(echo, failing, "get(timeout=180)")
-    seen += everything()
+    snapshot += everything()
     shared.config_set("rdbcompression", "yes")
 
     assert "CANARY-INPUT" in result["text"]
     assert error[0] == "InvalidRequest"
     assert shared.hget(f"workflow:{run}", "state") == b"succeeded"
     for canary in (b"CANARY", b"Q0FOQVJZ"):  # in the clear, and in base64
-        assert canary not in seen, canary
+        assert canary not in snapshot, canary
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from breakwater.errors import BreakwaterError, ConfigError, UnknownWorkflow
 from breakwater.redis.connection import client
 from breakwater.workflows import Run, section, workflow
 from breakwater.workflows.run import overview
-from breakwater.workflows.run_store import Store
+from breakwater.workflows.run_store import RunStore
 from workers.terminal.console import (
     AsJson,
     Watched,
@@ -59,7 +59,7 @@ def group_(context: typer.Context, count: Count = 20, as_json: AsJson = False) -
 
 def workflows(count: Count = 20, as_json: AsJson = False) -> None:
     """Show the runs of workflows, newest first."""
-    found = [overview(seen) for seen in Store(client(usable_redis_url())).runs(count)]
+    found = [overview(snapshot) for snapshot in RunStore(client(usable_redis_url())).runs(count)]
     if as_json:
         print_json(found)
         return
