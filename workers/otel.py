@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from breakwater.errors import ConfigError
 from breakwater.messaging.tracing import has_provider
-from tasks.telemetry import tracing
+from tasks.telemetry import sinks, tracing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -46,7 +46,9 @@ class Otel:
 
         if self._exporters:
             self._set_up()
-        tracing.use(Telemetry())
+        telemetry = Telemetry()
+        tracing.use(telemetry)
+        sinks.installed.append(telemetry)
 
     def stop(self) -> None:
         """Send what waits; not for long, since the collector may be away."""

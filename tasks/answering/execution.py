@@ -40,6 +40,7 @@ from tasks.ledger import redis_queue
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.streaming.writer import Writer
 from tasks.telemetry import observers
+from tasks.telemetry.sinks import TaskFields
 
 log = structlog.get_logger("breakwater")
 
@@ -236,7 +237,7 @@ class TaskExecution:
             if recorder.rows:
                 redis_queue.write(self._now.store.client, recorder.rows)
 
-    def _ledger_fields(self, call: CompletionCall) -> dict[str, Any]:
+    def _ledger_fields(self, call: CompletionCall) -> TaskFields:
         """Return what the task's rows in the ledger have in common."""
         return {
             "task_id": self._task.request.id,

@@ -20,7 +20,6 @@ from tasks.config import Role, Settings, Target
 from tasks.delivery.lease import Lease
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion
-from tasks.telemetry import tracing
 
 VERSION = 1
 """Of what is kept; answers of another one are not found."""
@@ -61,8 +60,7 @@ def shared(
         answer, number=recorder.number(), started_ms=recorder.now_ms(), waited=lease.waited
     )
     (attempt,) = routed.attempts
-    recorder.add(attempt)
-    tracing.now().tell(settings.providers[attempt.provider], attempt.model, attempt, None)
+    recorder.record(attempt, settings.providers[attempt.provider], attempt.model)
     return routed
 
 

@@ -19,7 +19,7 @@ Complete.Request = "tasks.delivery.request:QuietRequest"
 def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Answer a prompt, as `complete` has it."""
     name_linked(task.request)
-    with tracing.now().processing(task.request), TaskExecution.of(task) as hand:
+    with tracing.current().processing(task.request), TaskExecution.of(task) as hand:
         try:
             return hand.answer(args, kwargs)
         except AlreadySettled:

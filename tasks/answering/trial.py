@@ -55,8 +55,14 @@ class Recorder(Protocol):
     def calling(self, attempt: Attempt) -> None:
         """Record that a call goes out, before its first byte does; if this raises, none does."""
 
-    def add(self, attempt: Attempt) -> None:
-        """Record an attempt that is over."""
+    def record(
+        self,
+        attempt: Attempt,
+        provider: ProviderSettings,
+        model: str,
+        completion: Completion | None = None,
+    ) -> None:
+        """Record an attempt that is over, and the model that was requested."""
 
 
 class Listener(Protocol):
@@ -117,8 +123,7 @@ class TrialContext:
     ) -> None:
         """Record an attempt that is over."""
         self.attempts.append(attempt)
-        self.recorder.add(attempt)
-        tracing.now().tell(self.provider(target), target.model, attempt, completion)
+        self.recorder.record(attempt, self.provider(target), target.model, completion)
 
     def cost(self, attempt: Attempt, usage: Usage, *answered_by: str) -> Cost:
         """Price a call by the model that answered, else by the model that was asked."""
@@ -197,7 +202,7 @@ class Trial:
             why += ", probing whether it has recovered"
         begun = context.attempt(self._place, self.target, "WorkerLost", why)
         self._begun = begun
-        with tracing.now().calling(context.provider(self.target), begun):
+        with tracing.current().calling(context.provider(self.target), begun):
             return self._complete(permit)
 
     def _estimate(self) -> Estimate:

@@ -1,18 +1,51 @@
 """
-Number the attempts of one task, and send their rows to the ledger.
+Number the attempts of one task, and send them to the sinks.
 
-Rows travel with what the delivery tells Redis anyway: the call that goes out, its failure, the
-result. The stream `ledger` takes them there, and a worker drains it into the database.
+A row of the ledger is sent to Redis with a step of the delivery that is sent anyway: the call that
+goes out, its failure, or the result. It arrives in the stream `ledger`, and a worker drains that
+stream into the database.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from breakwater.attempt import NOT_CALLED, Attempt
 from breakwater.messaging.times import Clock
 from breakwater.redis.encryption import seal
 from tasks.delivery.lease import Lease
-from tasks.telemetry import attempt_log, observers
+from tasks.telemetry import sinks
+from tasks.telemetry.sinks import FinishedAttempt, TaskFields
+
+if TYPE_CHECKING:
+    from tasks.config import ProviderSettings
+    from tasks.providers.base import Completion
+
+
+class LedgerSink:
+    """
+    Builds the rows of one task for the ledger.
+
+    Args:
+        lease: Sends the rows; without one they stay in `rows`.
+    """
+
+    def __init__(self, lease: Lease | None) -> None:
+        self._lease = lease
+        self.rows: list[str] = []
+
+    def record(self, finished: FinishedAttempt) -> None:
+        """Hand the attempt's row to the lease."""
+        attempt = finished.attempt
+        row = seal(attempt.row(finished.task))
+        if not self._lease:
+            self.rows.append(row)
+        elif attempt.outcome in NOT_CALLED:
+            self._lease.rejected(row, attempt.number)
+        elif attempt.outcome == "succeeded":
+            self._lease.answered(row)  # sent with the result
+        elif attempt.is_abandoned:
+            self._lease.fail(row, None)
+        else:
+            self._lease.fail(row, attempt.as_dict())
 
 
 class AttemptRecorder:
@@ -20,21 +53,26 @@ class AttemptRecorder:
     The attempts of one task while this worker runs it.
 
     Args:
-        task: What their rows have in common: task_id, role, queued_ms, worker, roles_version,
-            metadata.
-        lease: Takes the rows along; without one they stay in `rows`.
+        task: The fields that their rows share.
+        lease: Sends the rows; without one they stay in `rows`.
         clock: Redis' time; without one the host's.
     """
 
     def __init__(
-        self, task: Mapping[str, Any], lease: Lease | None = None, clock: Clock | None = None
+        self, task: TaskFields, lease: Lease | None = None, clock: Clock | None = None
     ) -> None:
         self._task = task
         self._lease = lease
         self._clock = clock or Clock.host()
         self._number = lease.numbered if lease else 0
-        self._is_out = False
-        self.rows: list[str] = []
+        self._calls: set[int] = set()  # numbers of the attempts whose call went out
+        self._ledger = LedgerSink(lease)
+        self._sinks = [*sinks.installed, self._ledger]
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows that no lease has sent."""
+        return self._ledger.rows
 
     def number(self) -> int:
         """Return the number of the next attempt; a task's count from 1, whoever runs it."""
@@ -47,39 +85,41 @@ class AttemptRecorder:
 
     def calling(self, attempt: Attempt) -> None:
         """
-        Note that a call goes out now; if the worker is lost, its row stays as it is here.
+        Record that a call goes out now; if the worker is lost, its row stays as it is here.
 
         Raises:
             DeliverySuperseded: It must not: another delivery has begun, or the task was settled.
-            Cancelled: Redis is away, so nobody knows.
+            Cancelled: Redis is away, so it is not known whether it may.
         """
         if self._lease:
-            self._lease.calling(self._row(attempt), attempt.number)
-        self._is_out = True
+            self._lease.calling(seal(attempt.row(self._task)), attempt.number)
+        self._calls.add(attempt.number)
 
-    def add(self, attempt: Attempt) -> None:
+    def record(
+        self,
+        attempt: Attempt,
+        provider: "ProviderSettings",
+        model: str,
+        completion: "Completion | None" = None,
+    ) -> None:
         """
-        Note an attempt that is over.
+        Record an attempt that is over.
+
+        An abandoned call that never went out is not recorded: it was no attempt.
+
+        Args:
+            provider: The settings of the target's provider.
+            model: The model that was requested.
+            completion: The answer, if there is one.
 
         Raises:
             HasHistory: The task is not new, and this was not its next attempt.
         """
-        went_out, self._is_out = self._is_out, False
+        went_out = attempt.number in self._calls
+        self._calls.discard(attempt.number)
         if attempt.is_abandoned and not went_out:
             return
         if self._lease:
             self._lease.ensure_begun()
-        attempt_log.write(attempt, self._task["task_id"], self._task["role"])
-        observers.attempted(self._task["role"], attempt)
-        row = self._row(attempt)
-        if not self._lease:
-            self.rows.append(row)
-        elif attempt.outcome in NOT_CALLED:
-            self._lease.rejected(row, attempt.number)
-        elif attempt.outcome == "succeeded":
-            self._lease.answered(row)  # which is told with the result
-        else:
-            self._lease.fail(row, None if attempt.is_abandoned else attempt.as_dict())
-
-    def _row(self, attempt: Attempt) -> str:
-        return seal(attempt.row(self._task))
+        finished = FinishedAttempt(self._task, attempt, provider, model, completion)
+        sinks.record(finished, self._sinks)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # producers import this too
     from breakwater.attempt import Attempt, Usage
     from tasks.config import ProviderSettings
     from tasks.providers.base import Completion
+    from tasks.telemetry.sinks import FinishedAttempt
 
 OPT_IN, DUPLICATE = "OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai/dup"
 
@@ -158,23 +159,20 @@ class Telemetry(Tracing):
         ):
             yield
 
-    def tell(
-        self,
-        provider: "ProviderSettings",
-        model: str,
-        attempt: "Attempt",
-        completion: "Completion | None",
-    ) -> None:
-        """Describe the call in its span, and measure it; a target passed over is an event."""
+    def record(self, finished: "FinishedAttempt") -> None:
+        """Describe a call in its span and measure it; an attempt without a call is an event."""
+        attempt, completion = finished.attempt, finished.completion
         span = trace.get_current_span()
         if attempt.outcome in EVENTS:
-            told = {TARGET: attempt.provider, ERROR_TYPE: attempt.error or "", WHY: attempt.why}
-            span.add_event(EVENTS[attempt.outcome], told)
+            attributes = {
+                TARGET: attempt.provider, ERROR_TYPE: attempt.error or "", WHY: attempt.why,
+            }  # fmt: skip
+            span.add_event(EVENTS[attempt.outcome], attributes)
             return
         span.set_attributes(self._of_end(attempt, completion))
         if attempt.error:
             fail(span, attempt.error)
-        self._measure(self._of_call(provider, model), attempt, completion)
+        self._measure(self._of_call(finished.provider, finished.model), attempt, completion)
 
     def _of_call(self, provider: "ProviderSettings", model: str) -> dict[str, Any]:
         vendor, address, port = _server(provider.name, provider.adapter, provider.base_url or "")

@@ -10,12 +10,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from tasks.config import Settings
 from breakwater.attempt import Attempt
+from tasks.telemetry.sinks import FinishedAttempt
 from workers.metrics.counters import MAX_ROLES, Counters
 
 folder = Path(sys.argv[1])
 counters = Counters(Settings({}, {}, serves_any_role=True), folder, lambda: "0")
 for number in range(MAX_ROLES + 50):
-    counters.attempt(f"role{number}", Attempt("claude", "m", "succeeded"))
+    task, attempt = {"task_id": "t", "role": f"role{number}"}, Attempt("claude", "m", "succeeded")
+    counters.record(FinishedAttempt(task, attempt, None, "m"))
 registry = CollectorRegistry()
 MultiProcessCollector(registry, str(folder))
 print(generate_latest(registry).decode())

@@ -14,7 +14,7 @@ import structlog
 
 from breakwater.errors import ConfigError
 from tasks.config import Settings
-from tasks.telemetry import observers
+from tasks.telemetry import observers, sinks
 from workers.metrics.slot import Slot, claim, folder_for
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Exporter:
 
         self._host, self._port, self._slot = host, port, slot
         counters = Counters(settings, slot.folder, slot.name)
-        observers.of_attempts.append(counters.attempt)
+        sinks.installed.append(counters)
         observers.of_results.append(counters.result)
         observers.of_transitions.append(counters.transition)
 
