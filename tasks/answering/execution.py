@@ -37,6 +37,7 @@ from tasks.config import Role
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tasks.delivery.worker_transport import TAKEN_FROM
 from tasks.ledger import redis_queue
+from tasks.ledger import spool as row_spool
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.streaming.writer import Writer
 from tasks.telemetry import observers
@@ -90,7 +91,8 @@ class TaskExecution:
         role = role_in(task.request.args, task.request.kwargs)
         queue = queue_of(role) if isinstance(role, str) and NAME.fullmatch(role) else ""
         now = runtime.runtime()
-        return cls(task, Lease(now.store, task.request.id, tag, queue, now.keeper), tag)
+        lease = Lease(now.store, task.request.id, tag, queue, now.keeper, keep_rows=row_spool.keep)
+        return cls(task, lease, tag)
 
     def __enter__(self) -> "TaskExecution":
         """Let the keeper end this thread's call, should the task be settled without it."""

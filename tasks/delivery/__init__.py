@@ -12,7 +12,7 @@ without which no call goes out and no result is written.
     consumer.py    Celery's consumer: what is no task of ours becomes a dead letter
     keeper.py      a worker's thread that renews, recovers, and wakes parked queues
     lease.py       one task in hand: begin, call, settle, or wait
-    spool.py       paid answers on disk, while Redis does not take them
+    result_spool.py  paid answers on disk, while Redis does not take them
     faults.py      a worker that cannot run what it took gives it back, and rests
     chord.py       the end of a chord's part; the last one queues the body
     backend.py     where results are written: once

@@ -7,7 +7,7 @@ its call does not go out, its result is not written.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -19,10 +19,9 @@ from breakwater.errors import Cancelled
 from breakwater.redis.connection import explain, is_transient
 from breakwater.redis.encryption import opened
 from breakwater.redis.retry import FOREVER, retry_while_redis_is_down
-from tasks.delivery import spool
+from tasks.delivery import result_spool
 from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Begun, DeliveryStore
 from tasks.delivery.lease_keeper import DeliveryKeeper
-from tasks.ledger import spool as rows
 
 REFUSED_S = 1.0
 """How long a slot is held when Redis refuses to begin its task."""
@@ -69,6 +68,7 @@ class Lease:
     Args:
         queue: Its role's own; empty if it is not known.
         keeper: Has the message, should Redis lose it.
+        keep_rows: Stores rows of attempts that Redis does not take when the task is put back.
 
     Attributes:
         attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
@@ -95,9 +95,12 @@ class Lease:
         tag: str,
         queue: str,
         keeper: DeliveryKeeper | None = None,
+        *,
+        keep_rows: Callable[[Iterable[str]], object],
     ) -> None:
         self._store = store
         self._keeper = keeper
+        self._keep_rows = keep_rows
         self.task_id = task_id
         self._tag = tag
         self._queue = queue
@@ -342,13 +345,13 @@ class Lease:
             return self._store.settle(self.task_id, **settlement)
 
         # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
-        path = spool.keep(self.task_id, settlement) if self._is_away else None
+        path = result_spool.keep(self.task_id, settlement) if self._is_away else None
         try:
             told = settle()
         except RedisError as error:
             if not is_transient(error):
                 raise
-            path = path or spool.keep(self.task_id, settlement)
+            path = path or result_spool.keep(self.task_id, settlement)
             told = retry_while_redis_is_down(settle, FOREVER)
         if path:
             path.unlink(missing_ok=True)
@@ -367,7 +370,7 @@ class Lease:
         try:
             told = self._wait(attempts, queue, how)
         except RedisError:
-            rows.keep(row[1:] for row in self._rows)
+            self._keep_rows(row[1:] for row in self._rows)
             raise
         if told > 1:
             _log.warning("queue.parked", queue=queue, for_ms=how["park_ms"], why=how["reason"])

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from breakwater.errors import WorkerLost
 from breakwater.redis.connection import explain, is_transient
-from tasks.delivery import spool
+from tasks.delivery import result_spool
 from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Delivery, DeliveryStore
 from tasks.delivery.faults import Rest
 from tasks.delivery.foreign_key_check import ForeignKeyCheck
@@ -292,7 +292,7 @@ class DeliveryKeeper:
 
     def _replay(self) -> None:
         """Settle what is in the spool; nothing is taken before, since it may be a task of these."""
-        number = self._try(spool.replay, self._settle)
+        number = self._try(result_spool.replay, self._settle)
         if number is None and self._away:
             return
         self.is_ready = True

@@ -12,23 +12,19 @@ from pathlib import Path
 
 import structlog
 
-from tasks.delivery.spool import folder
+from tasks.spool_file import folder, write
 
 _log = structlog.get_logger("breakwater")
 
 
 def keep(rows: Iterable[str]) -> None:
-    """Write rows down, in a file of their own: it is whole, or it is not there."""
+    """Write rows to a file of their own; log how many are lost if the disk does not take them."""
     lines = "".join(f"{row}\n" for row in rows)
     if not lines:
         return
     path = folder() / f"ledger-{os.getpid()}-{time.monotonic_ns()}.jsonl"
-    unfinished = path.with_suffix(".part")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(unfinished, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
-            file.write(lines)
-        unfinished.rename(path)
+        write(path, lines)
     except OSError as error:
         _log.error("ledger.rows_lost", rows=lines.count("\n"), error=str(error.strerror))
 

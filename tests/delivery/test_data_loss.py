@@ -232,7 +232,7 @@ def test_a_task_that_has_to_wait_takes_its_lost_message_along(
     """Or else it would wait nowhere, and its caller for ever."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
-    lease = Lease(bench.store, "t", tag, QUEUE, keeper)
+    lease = Lease(bench.store, "t", tag, QUEUE, keeper, keep_rows=list)
     keeper.task_started(tag, lease)
     lease.ensure_begun()
     lease.attempts = [{"provider": "x"}]
@@ -252,7 +252,7 @@ def test_a_task_begins_though_its_message_was_lost(
     """It was taken, and Redis lost the take, and the message too."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
-    lease = Lease(bench.store, "t", tag, QUEUE, keeper)
+    lease = Lease(bench.store, "t", tag, QUEUE, keeper, keep_rows=list)
     keeper.task_started(tag, lease)
     flushed(bench)
 
@@ -271,7 +271,7 @@ def test_a_share_is_asked_again_with_the_message_restored(
     """It makes the call, and those that ask afterwards wait for it."""
     tag = taken(bench)
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
-    lease = Lease(bench.store, "t", tag, QUEUE, keeper)
+    lease = Lease(bench.store, "t", tag, QUEUE, keeper, keep_rows=list)
     keeper.task_started(tag, lease)
     lease.ensure_begun()
     flushed(bench)
@@ -288,7 +288,7 @@ def test_what_a_lost_connection_gave_back_is_not_begun_twice(
     tag = taken(bench)
     keeper._tend()
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
-    lease = Lease(bench.store, "t", tag, QUEUE, keeper)
+    lease = Lease(bench.store, "t", tag, QUEUE, keeper, keep_rows=list)
     keeper.drop(tag)
     if not known:
         flushed(bench)
@@ -339,7 +339,7 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
     monkeypatch.setattr("tasks.delivery.lease.PARENT_S", 0.1)
     tag = taken(bench)
     child = DeliveryKeeper(bench.store)
-    lease = Lease(bench.store, "t", tag, QUEUE, child)
+    lease = Lease(bench.store, "t", tag, QUEUE, child, keep_rows=list)
     lease.ensure_begun()
     flushed(bench)
 
@@ -351,4 +351,4 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
 
     assert bench.waiting() == ["a"]
     with pytest.raises(DeliverySuperseded):
-        Lease(bench.store, "u", "other.1:1", QUEUE, child).calling(CALL, 1)
+        Lease(bench.store, "u", "other.1:1", QUEUE, child, keep_rows=list).calling(CALL, 1)

@@ -2,6 +2,7 @@
 
 import pytest
 from celery.exceptions import Ignore
+from redis.exceptions import ResponseError
 
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tests.delivery.conftest import QUEUE, Bench
@@ -11,7 +12,7 @@ CALL = '{"provider": "x", "model": "m"}'
 
 def lease(bench: Bench) -> Lease:
     """Take the next message's task, id t."""
-    return Lease(bench.store, "t", bench.take_one(), QUEUE)
+    return Lease(bench.store, "t", bench.take_one(), QUEUE, keep_rows=list)
 
 
 def put_back(bench: Bench) -> None:
@@ -69,3 +70,22 @@ def test_what_is_not_ours_is_told_when_it_is_to_be_known(bench: Bench) -> None:
     bench.settle(first)
     with pytest.raises(AlreadySettled):
         lease(bench).ensure_begun()
+
+
+def test_rows_that_redis_does_not_take_are_handed_to_the_sink(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their attempts are over, and the lease is the last that has them."""
+    bench.push("a")
+    kept: list[str] = []
+    held = Lease(bench.store, "t", bench.take_one(), QUEUE, keep_rows=kept.extend)
+    held.rejected("a row", 1)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise ResponseError("OOM command not allowed")
+
+    monkeypatch.setattr(bench.store, "requeue", refuse)
+    with pytest.raises(ResponseError):
+        held.put_back(QUEUE, delay_ms=1, reason="")
+
+    assert kept == ["a row"]

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import ResponseError
 
-from tasks.delivery import spool
+from tasks.delivery import result_spool
 from tasks.delivery.delivery_store import LEASE_MS
 from tasks.delivery.lease import Lease
 from tasks.delivery.lease_keeper import DeliveryKeeper
@@ -48,7 +48,7 @@ def test_what_is_in_the_spool_is_settled_before_anything_is_taken(
     bench.push("a")
     tag = bench.take_one()
     begun = bench.begin(tag)
-    spool.keep("t", settlement(begun.fence))
+    result_spool.keep("t", settlement(begun.fence))
     if lapsed:
         bench.pass_tended(LEASE_MS + 2000)
 
@@ -65,7 +65,7 @@ def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis is away when it starts; then the keeper's thread settles it."""
-    spool.keep("t", settlement())
+    result_spool.keep("t", settlement())
     settle, calls = bench.store.settle, []
 
     def away(*args: Any, **kwargs: Any) -> str:
@@ -88,11 +88,11 @@ def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
 def test_workers_that_start_at_once_share_the_spool(bench: Bench, folder: Path, times: int) -> None:
     """Each answer is settled once, and none of them stumbles over the others."""
     for number in range(50):
-        spool.keep(f"t{number}", settlement())
+        result_spool.keep(f"t{number}", settlement())
     numbers: list[int] = []
 
     def replay() -> None:
-        numbers.append(spool.replay(lambda one: bench.store.settle(**one)))
+        numbers.append(result_spool.replay(lambda one: bench.store.settle(**one)))
 
     threads = [threading.Thread(target=replay) for _ in range(times)]
     for each in threads:
@@ -126,9 +126,9 @@ def test_a_file_that_cannot_be_read_holds_up_none_behind_it(
     (folder / f"0{suffix}").write_bytes(BAD[name])
     fresh = folder / "1.part"
     fresh.write_bytes(b'{"task')
-    old = time.time() - 2 * spool.WRITTEN_S
+    old = time.time() - 2 * result_spool.MAX_WRITING_S
     os.utime(folder / f"0{suffix}", (old, old))
-    spool.keep("t", settlement())
+    result_spool.keep("t", settlement())
 
     assert started(bench).is_ready
     assert bench.redis.exists(RESULT + "t")
@@ -148,7 +148,7 @@ def test_what_is_no_file_of_ours_is_not_read(bench: Bench, folder: Path, kind: s
             path.symlink_to(elsewhere)
         case _:
             path.mkdir()
-    spool.keep("t", settlement())
+    result_spool.keep("t", settlement())
 
     assert started(bench).is_ready
     assert bench.redis.exists(RESULT + "t")
@@ -168,12 +168,12 @@ def test_a_whole_answer_whose_file_had_no_name_yet_counts(bench: Bench, folder: 
 
 def test_a_settlement_that_redis_refuses_for_good_is_put_aside(folder: Path) -> None:
     """It would be refused for ever, and no worker of this host would take anything."""
-    spool.keep("t", settlement())
+    result_spool.keep("t", settlement())
 
     def refuse(_: Any) -> None:
         raise ResponseError("WRONGTYPE")
 
-    assert spool.replay(refuse) == 0
+    assert result_spool.replay(refuse) == 0
     assert [path.suffix for path in folder.iterdir()] == [".bad"]
 
 
@@ -186,10 +186,10 @@ def test_a_disk_that_takes_nothing_costs_no_answer_while_its_worker_lives(
     def refuse(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(spool.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     bench.push("a")
     tag = bench.take_one()
-    lease = Lease(bench.store, "t", tag, QUEUE)
+    lease = Lease(bench.store, "t", tag, QUEUE, keep_rows=list)
     lease.ensure_begun()
     settle, calls = bench.store.settle, []
 
@@ -212,7 +212,7 @@ def test_an_answer_is_written_down_first_where_redis_is_known_to_be_away(
     """The worker may be ended while it waits for Redis to answer."""
     bench.push("a")
     keeper = DeliveryKeeper(bench.store)
-    lease = Lease(bench.store, "t", bench.take_one(), QUEUE, keeper)
+    lease = Lease(bench.store, "t", bench.take_one(), QUEUE, keeper, keep_rows=list)
     lease.ensure_begun()
     keeper._away = True
     settle, seen = bench.store.settle, []

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from breakwater.redis.connection import SHARED_CONNECTIONS
+from tasks import spool_file
 from tasks.config import Settings
-from tasks.delivery import spool
 from tasks.operations.fleet import Worker
 from workers.doctor.finding import Finding
 from workers.shutdown import GRACE
@@ -136,7 +136,7 @@ def of_host(settings: Settings | None) -> Iterator[Finding]:
     with suppress(ValueError):
         for what, step in _grace(float(given) if given else None, _longest_s(settings)):
             yield Finding("warning", "environment", what, step)
-    folder = spool.folder()
+    folder = spool_file.folder()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         what = f"{folder} cannot be written: answers that Redis does not take end with their worker"
