@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import structlog
 
+from tasks import catalogue
 from workers.terminal.plain import plain, plain_lines
 
 OF_SEVERAL_LINES = {"event", "exception", "stack"}
@@ -49,8 +50,7 @@ def set_up_logging(level: int, stream: TextIO | None = None, logfile: str | None
     root.setLevel(level)
     for name in OURS:
         logging.getLogger(name).setLevel(logging.INFO if level == logging.WARNING else level)
-    # A vendor's HTTP library logs addresses at INFO and headers, keys among them, at DEBUG.
-    for name in ("httpx2", "httpcore2", "anthropic", "openai", "google_genai"):
+    for name in catalogue.loggers():
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.configure(
         processors=[*_STAMP, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

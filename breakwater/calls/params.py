@@ -30,23 +30,6 @@ PARAMS: Mapping[str, ValueType] = {
     "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
 }
 
-NOT_TAKEN: Mapping[str, Mapping[str, str]] = {
-    "anthropic": dict.fromkeys(
-        ("temperature", "top_p", "seed"), "Anthropic's API of 2026-10-21 does not take it"
-    ),
-    "openai": dict.fromkeys(
-        ("stop", "seed"), "OpenAI's Responses API does not take it (adapter openai-chat does)"
-    ),
-}
-"""
-Why an adapter's vendor refuses a parameter. A fault where it is set for that provider alone;
-inherited from a role or from all, it is dropped by the adapter with one warning.
-
-Source: the signatures of `messages.create` in anthropic 2.11 and `responses.create` in
-openai 3.52.
-"""
-
-
 MAX_TOLD = 10
 """Faults that are named."""
 

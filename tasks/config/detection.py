@@ -4,46 +4,24 @@ Settings without a roles file: one chain over every vendor whose key is in the e
 The variables are those the vendors' SDKs read; an empty one counts as not set.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from breakwater.errors import ConfigError, nearest
+from tasks import catalogue
+from tasks.catalogue import AdapterSpec
 from tasks.config.endpoint import API_KEY, BASE_URL
 from tasks.config.settings import ProviderSettings, Settings
 
 
-@dataclass(frozen=True, slots=True)
-class _Vendor:
-    adapter: str
-    keys: tuple[str, ...]
-    base_url: str
-    model: str
-    default_model: str
+def _key_variables(specs: Iterable[AdapterSpec]) -> tuple[str, ...]:
+    return tuple(key for spec in specs if spec.detection for key in spec.detection.key_variables)
 
 
-# In the order of the chain. The models are each vendor's good and cheap one as genai-prices 0.2.3
-# lists them (US dollars a million tokens in/out): claude-haiku-5-5 0.50/2.50,
-# gpt-6-luna 0.20/0.75, gemini-3.8-flash 0.75/3.75; read 2026-11-20.
-_VENDORS = (
-    _Vendor(
-        "anthropic", ("ANTHROPIC_API_KEY",),
-        "ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL", "claude-haiku-5-5",
-    ),
-    _Vendor(
-        "openai", ("OPENAI_API_KEY",),
-        "OPENAI_BASE_URL", "OPENAI_MODEL", "gpt-6-luna",
-    ),
-    _Vendor(
-        "google", ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-        "GOOGLE_GEMINI_BASE_URL", "GEMINI_MODEL", "gemini-3.8-flash",
-    ),
-)  # fmt: skip
-
-KEYS = tuple(key for vendor in _VENDORS for key in vendor.keys)
-"""The variables that make a vendor known."""
+KEYS = _key_variables(catalogue.ADAPTERS.values())
+"""The variables that configure the vendors of this package's adapters."""
 
 
 def detect(environ: Mapping[str, str]) -> Settings:
@@ -54,46 +32,62 @@ def detect(environ: Mapping[str, str]) -> Settings:
         ConfigError: No key is set, or a variable cannot be used; lists every fault.
     """
     faults: list[str] = []
-    found = [p for vendor in _VENDORS if (p := _provider(vendor, environ, faults))]
-    if not found and not faults:
-        faults.append(
-            f"no provider: set one of {' / '.join(KEYS)}, or write a roles.yaml (or set ROLES_FILE)"
-        )
-    if found and (primary := environ.get("PRIMARY_PROVIDER")):
-        known = {word for p in found for word in (p.name, p.adapter)}
-        if primary in known:
-            found.sort(key=lambda p: primary not in {p.name, p.adapter})
+    specs = _specs(faults)
+    providers = [p for spec in specs if (p := _provider(spec, environ, faults))]
+    if not providers and not faults:
+        keys = " / ".join(_key_variables(specs))
+        faults.append(f"no provider: set one of {keys}, or write a roles.yaml (or set ROLES_FILE)")
+    primary = environ.get("PRIMARY_PROVIDER")
+    if providers and primary:
+        words = {word for p in providers for word in (p.name, p.adapter)}
+        if primary in words:
+            providers.sort(key=lambda p: primary not in {p.name, p.adapter})
         else:
             faults.append(
                 f"PRIMARY_PROVIDER: {primary[:60]!r} has no key set; "
-                f"found are {', '.join(p.name for p in found)}{nearest(primary, known)}"
+                f"found are {', '.join(p.name for p in providers)}{nearest(primary, words)}"
             )
     if faults:
         raise ConfigError("environment: " + "; ".join(faults), {"faults": faults})
-    return Settings(providers={p.name: p for p in found}, roles={}, serves_any_role=True)
+    return Settings(providers={p.name: p for p in providers}, roles={}, serves_any_role=True)
+
+
+def _specs(faults: list[str]) -> list[AdapterSpec]:
+    """Return the adapters that can be detected, those of installed packages last."""
+    specs = []
+    for name in catalogue.names():
+        try:
+            spec = catalogue.find(name)
+        except catalogue.AdapterSpecError as error:
+            faults.append(f"adapter {name!r} {error}")
+            continue
+        if spec and spec.detection:
+            specs.append(spec)
+    return specs
 
 
 def _provider(
-    vendor: _Vendor, environ: Mapping[str, str], faults: list[str]
+    spec: AdapterSpec, environ: Mapping[str, str], faults: list[str]
 ) -> ProviderSettings | None:
-    variable = next((name for name in vendor.keys if environ.get(name)), None)
-    if variable is None:
+    """Return the provider whose key is set; None without a key, or after a fault."""
+    variables = spec.detection
+    if variables is None:
         return None
-    base_url = environ.get(vendor.base_url) or None
-    for name, kind in ((variable, API_KEY), (vendor.base_url, BASE_URL)):
+    key = next((name for name in variables.key_variables if environ.get(name)), None)
+    if key is None:
+        return None
+    for name, kind in ((key, API_KEY), (variables.base_url_variable, BASE_URL)):
         if environ.get(name) and not kind.accepts(environ[name]):
             faults.append(f"{name} is not {kind.allowed}")
             return None
-    # A server of one's own speaks Chat Completions; only OpenAI is sure to speak Responses.
-    compatible = (
-        vendor.adapter == "openai"
-        and base_url is not None
-        and urlsplit(base_url).hostname != "api.openai.com"
-    )
+    base_url = environ.get(variables.base_url_variable) or None
+    adapter = spec.name
+    if variables.elsewhere and base_url and urlsplit(base_url).hostname != spec.host:
+        adapter = variables.elsewhere
     return ProviderSettings(
-        name=vendor.adapter,
-        adapter="openai-chat" if compatible else vendor.adapter,
-        model=environ.get(vendor.model) or vendor.default_model,
-        api_key=SecretStr(environ[variable]),
+        name=spec.name,
+        adapter=adapter,
+        model=environ.get(variables.model_variable) or variables.default_model,
+        api_key=SecretStr(environ[key]),
         base_url=base_url,
     )

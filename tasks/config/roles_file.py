@@ -7,7 +7,6 @@ raised together.
 """
 
 import importlib
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -17,10 +16,11 @@ from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
-from breakwater.calls.params import NOT_TAKEN, PARAMS
+from breakwater.calls.params import PARAMS
 from breakwater.calls.value_types import FLAG, NAME, number, seconds, some_of, whole
 from breakwater.config.document import BROKEN, Faults, Node, Unset, parse
 from breakwater.config.reader import TEXT, NodeReader, at, nearest_to
+from tasks import catalogue
 from tasks.config import unsupported_params
 from tasks.config.endpoint import API_KEY, BASE_URL
 from tasks.config.settings import (
@@ -33,9 +33,6 @@ from tasks.config.settings import (
     Timeout,
 )
 from tasks.config.shared_page import version_of
-
-ADAPTERS = ("anthropic", "openai", "openai-chat", "google")
-_CUSTOM_ADAPTER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 _DAY_S = 86_400
 _MAX_DEPTH = 50  # roles that continue with one another
@@ -245,7 +242,7 @@ class _RolesFile(NodeReader):
             api_key=self._api_key(entries, values, adapter, node.line, where),
             base_url=values.get("base_url"),
             timeout=Timeout(**self.section(entries, where, "timeout", _TIMEOUT)),
-            params=self._params(entries, where, NOT_TAKEN.get(adapter, {})),
+            params=self._params(entries, where, catalogue.spec_of(adapter).params_not_taken),
             prompt_cache=values.get("prompt_cache", False),
             inputs=values.get("inputs"),
             breaker=BreakerSettings(**self.section(entries, where, "breaker", _BREAKER)),
@@ -255,20 +252,12 @@ class _RolesFile(NodeReader):
     def _adapter(self, entries: Mapping[str, Node], where: str, key: str) -> str:
         """Return the adapter's name; empty if it is missing or cannot be used."""
         adapter: str = self.values(entries, where, {key: TEXT}).get(key, "")
-        if adapter in ADAPTERS or not adapter:
-            return adapter
+        if not adapter:
+            return ""
         node = entries[key]
-        match = _CUSTOM_ADAPTER.fullmatch(adapter)
-        if match is None:
-            problem = f"is no adapter; there are {', '.join(ADAPTERS)}, or package.module:Class"
-            problem += nearest_to(node, ADAPTERS)
-        else:
-            try:
-                if callable(getattr(importlib.import_module(match[1]), match[2])):
-                    return adapter
-                problem = "is no class"
-            except Exception as error:  # noqa: BLE001 - the user's own module may raise anything
-                problem = f"cannot be imported ({type(error).__name__})"
+        problem = _adapter_problem(adapter, node)
+        if not problem:
+            return adapter
         self.faults.add(node.line, at(where, key), f"{node.shown} {problem}")
         return ""
 
@@ -280,8 +269,8 @@ class _RolesFile(NodeReader):
         line: int,
         where: str,
     ) -> SecretStr | None:
-        own_server = adapter == "openai-chat" and "base_url" in entries
-        needed = adapter in ADAPTERS and not own_server
+        rule = catalogue.spec_of(adapter).key_needed
+        needed = rule == "always" or (rule == "without_base_url" and "base_url" not in entries)
         if "api_key" not in entries and needed:
             hint = "only openai-chat with a base_url can do without"
             self.faults.add(line, where, f"api_key is missing; {hint}")
@@ -441,3 +430,27 @@ class _RolesFile(NodeReader):
                 line, f"{at(where, 'params')}.{name}", f"{not_taken[name]}; remove it here"
             )
         return params
+
+
+def _adapter_problem(adapter: str, node: Node) -> str:
+    """Return why an adapter cannot be used; empty if it can."""
+    if adapter in catalogue.ADAPTERS:
+        return ""  # its SDK is imported when the first provider is built
+    try:
+        spec = catalogue.find(adapter)
+    except catalogue.AdapterSpecError as error:
+        return str(error)
+    path = adapter
+    if spec:
+        path = spec.path
+    elif not catalogue.CLASS_PATH.fullmatch(adapter):
+        names = catalogue.names()
+        there_are = f"there are {', '.join(names)}, or package.module:Class"
+        return f"is not a valid adapter; {there_are}{nearest_to(node, names)}"
+    module, _, attribute = path.partition(":")
+    try:
+        if callable(getattr(importlib.import_module(module), attribute)):
+            return ""
+    except Exception as error:  # noqa: BLE001 - the user's own module may raise anything
+        return f"cannot be imported ({type(error).__name__})"
+    return "is not a class"

@@ -9,24 +9,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from breakwater.calls.params import NOT_TAKEN
 from breakwater.calls.value_types import NAME
 from breakwater.errors import InvalidOption, UnknownRole
+from tasks.catalogue import spec_of
 
 if TYPE_CHECKING:  # producers import this module too, and pydantic costs 50 ms
     from pydantic import SecretStr
 
-"""What a role or a provider may be called: it ends up in queue names and Redis keys."""
-
 DEADLINE_S = 24 * 3600.0
-
-INPUTS: Mapping[str, frozenset[str]] = {
-    "anthropic": frozenset({"image", "document"}),
-    "openai": frozenset({"image", "document"}),
-    "google": frozenset({"image", "document"}),
-    "openai-chat": frozenset({"image"}),
-}
-"""What media each adapter's vendor takes; of somebody's own adapter nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +79,9 @@ class ProviderSettings:
     @property
     def media(self) -> frozenset[str]:
         """The kinds of media that a prompt for it may have."""
-        return INPUTS.get(self.adapter, frozenset()) if self.inputs is None else self.inputs
+        if self.inputs is not None:
+            return self.inputs
+        return frozenset(spec_of(self.adapter).media)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +164,7 @@ class Settings:
         """Say of parameters which target of the role does not take them, and why."""
         found: dict[str, str] = {}
         for target in role.chain:
-            refused = NOT_TAKEN.get(self.providers[target.provider].adapter, {})
+            refused = spec_of(self.providers[target.provider].adapter).params_not_taken
             for name in refused.keys() & set(params):
                 found.setdefault(name, f"provider {target.provider!r}: {refused[name]}")
         return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from breakwater.attempt import UNCOUNTED, Cost, Usage
+from tasks.catalogue import spec_of
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from tasks.config import ProviderSettings, Settings
 
 MILLION = Decimal(1_000_000)
-VENDORS = {"anthropic": "anthropic", "google": "google", "openai": "openai"}
-"""Whose prices an adapter's calls have if the address says nothing else: a gateway's, say."""
 ANY_MODEL = "*"
 MAX_KNOWN = 1_000
 """Models whose prices are kept."""
@@ -190,7 +189,7 @@ def _listed(entry: "ProviderSettings", model: str, at: datetime) -> Prices | Non
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - 28 MB; not in producers
 
     snapshot = get_snapshot()
-    for vendor, address in ((None, entry.base_url), (VENDORS.get(entry.adapter), None)):
+    for vendor, address in ((None, entry.base_url), (spec_of(entry.adapter).price_vendor, None)):
         if vendor or address:
             try:
                 _, found = snapshot.find_provider_model(model, None, vendor, address)

@@ -6,7 +6,6 @@ four stay comparable side by side.
 """
 
 import json
-import logging
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -35,6 +34,7 @@ from breakwater.errors import (
     UnknownError,
     UnsupportedInput,
 )
+from tasks import catalogue
 from tasks.config import ProviderSettings
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import read_error
@@ -69,9 +69,7 @@ _ANSWERS = frozenset({"choices", "output", "candidates", "content", "metadata", 
 """Parts of an answer around an error: the model's and the caller's words choose no verdict."""
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
-# At DEBUG the SDKs log whole requests, prompts included; at INFO a line per request.
-for _sdk in ("anthropic", "openai", "google_genai", "httpx2", "httpcore2"):
-    logging.getLogger(_sdk).setLevel(logging.WARNING)
+catalogue.hold_loggers(catalogue.loggers())
 
 _log = structlog.get_logger()
 

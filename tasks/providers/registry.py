@@ -13,22 +13,17 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 
 import structlog
 
 from breakwater.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout, nearest
+from tasks import catalogue
 from tasks.config import ProviderSettings, Settings
 from tasks.providers.base import Provider
 from tasks.providers.http.host_faults import build_fault
 from tasks.providers.models import unlisted
 
-ADAPTERS = {
-    "anthropic": "tasks.providers.anthropic:AnthropicProvider",
-    "openai": "tasks.providers.openai:OpenAIProvider",
-    "openai-chat": "tasks.providers.openai_chat:OpenAIChatProvider",
-    "google": "tasks.providers.google:GoogleProvider",
-}
+ADAPTERS = {name: spec.path for name, spec in catalogue.ADAPTERS.items()}
 
 REBUILD_S = 10.0
 """A provider that could not be built on this host is tried again after this, and logged again."""
@@ -215,6 +210,5 @@ def preload(settings: Settings) -> None:
 
 
 def _adapter(name: str) -> Callable[[ProviderSettings], Provider]:
-    module, _, attribute = ADAPTERS.get(name, name).partition(":")
-    adapter: Callable[[ProviderSettings], Provider] = getattr(import_module(module), attribute)
+    adapter: Callable[[ProviderSettings], Provider] = catalogue.load_class(name)
     return adapter

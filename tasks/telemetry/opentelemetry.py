@@ -27,6 +27,7 @@ from breakwater.messaging.producer_span import (
     failures,
     of_message,
 )
+from tasks.catalogue import spec_of
 from tasks.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:  # producers import this too
@@ -72,21 +73,6 @@ REQUEST_ID = "breakwater.request_id"
 EVENTS = {"rejected": "breakwater.rejected", "cached": "breakwater.cached"}
 """Of attempts for which nothing went out, by outcome."""
 
-HOSTS = {
-    "anthropic": ("anthropic", "api.anthropic.com"),
-    "openai": ("openai", "api.openai.com"),
-    "openai-chat": ("openai", "api.openai.com"),
-    "google": ("gcp.gemini", "generativelanguage.googleapis.com"),
-}
-"""By adapter: the vendor as the conventions call it, and where it is if the roles file says
-nothing else."""
-VENDORS = {
-    "api.deepseek.com": "deepseek", "api.groq.com": "groq", "api.mistral.ai": "mistral_ai",
-    "api.moonshot.ai": "moonshot_ai", "api.openai.com": "openai", "api.perplexity.ai": "perplexity",
-    "api.x.ai": "x_ai", ".openai.azure.com": "azure.ai.openai",
-}  # fmt: skip
-"""Who is behind `openai-chat`, by the end of the host's name; else it is called as in the roles
-file."""
 PORTS = {"http": 80, "https": 443}
 
 
@@ -232,11 +218,13 @@ def _counts(usage: "Usage") -> Mapping[str, int]:
 @cache
 def _server(name: str, adapter: str, base_url: str) -> tuple[str, str, int]:
     """Return the vendor as the conventions call it, host and port; these empty if not known."""
-    vendor, host = HOSTS.get(adapter, (name, ""))
+    spec = spec_of(adapter)
+    vendor = spec.otel_provider or name
     if not base_url:
-        return vendor, host, 443 if host else 0
+        return vendor, spec.host, PORTS["https"] if spec.host else 0
     url = urlsplit(base_url)
     host = url.hostname or ""
-    if adapter == "openai-chat":
-        vendor = next((known for end, known in VENDORS.items() if host.endswith(end)), name)
+    by_host = spec.otel_provider_by_host
+    if by_host:
+        vendor = next((by_host[end] for end in by_host if host.endswith(end)), name)
     return vendor, host, url.port or PORTS.get(url.scheme, 0)

@@ -7,8 +7,9 @@ import pytest
 from google.genai import types
 from structlog.testing import capture_logs
 
-from breakwater.calls.params import NOT_TAKEN, PARAMS
+from breakwater.calls.params import PARAMS
 from breakwater.content import Message, Tool
+from tasks.catalogue import spec_of
 from tasks.providers.adapter import Adapter
 from tasks.providers.base import Request
 from tests.providers.conftest import Build
@@ -112,7 +113,7 @@ def test_a_parameter_the_vendor_does_not_take_is_dropped_with_one_warning(
             provider.complete(Request(TALK, "m-1", params=ALL))
 
     dropped = [entry["param"] for entry in logs if entry["event"] == "provider.param_dropped"]
-    assert sorted(dropped) == sorted(NOT_TAKEN.get(adapter, {}))
+    assert sorted(dropped) == sorted(spec_of(adapter).params_not_taken)
     assert all(entry["provider"] == f"my-{adapter}" for entry in logs)
 
 
@@ -123,7 +124,7 @@ def test_the_roles_file_and_the_adapters_know_the_same_parameters(
     provider = build(adapter, server.url)
 
     assert isinstance(provider, Adapter)
-    assert provider.TAKES.keys() | NOT_TAKEN.get(adapter, {}).keys() == PARAMS.keys()
+    assert provider.TAKES.keys() | spec_of(adapter).params_not_taken.keys() == PARAMS.keys()
 
 
 @pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])

@@ -1,15 +1,14 @@
 """The four adapters, each over a server of ours, and the answers their vendors would give."""
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 from pydantic import SecretStr
 
 from breakwater.content import Message
+from tasks.catalogue import load_class
 from tasks.config import ProviderSettings, Timeout
 from tasks.providers.base import Provider, Request
-from tasks.providers.registry import ADAPTERS
 
 KEY = "sk-test-0123456789"
 
@@ -29,8 +28,7 @@ def settings_for(adapter: str, url: str, **fields: Any) -> ProviderSettings:
 
 def provider_for(adapter: str, url: str, **fields: Any) -> Provider:
     """Build an adapter over a server."""
-    module, _, name = ADAPTERS[adapter].partition(":")
-    provider: Provider = getattr(import_module(module), name)(settings_for(adapter, url, **fields))
+    provider: Provider = load_class(adapter)(settings_for(adapter, url, **fields))
     return provider
 
 

@@ -257,7 +257,7 @@ FAULTS = {
         "1: providers.claude: adapter is missing"
     ),
     f"providers: {{claude: {{adapter: antropic, model: m}}}}\n{CODER}": (
-        f"1: providers.claude.adapter: 'antropic' is no adapter; there are {ADAPTERS} "
+        f"1: providers.claude.adapter: 'antropic' is not a valid adapter; there are {ADAPTERS} "
         "(did you mean 'anthropic'?)"
     ),
     f"providers: {{claude: {{adapter: 'no.such:Thing', model: m}}}}\n{CODER}": (
@@ -267,7 +267,7 @@ FAULTS = {
         "1: providers.claude.adapter: 'os:Thing' cannot be imported (AttributeError)"
     ),
     f"providers: {{claude: {{adapter: 'os:sep', model: m}}}}\n{CODER}": (
-        "1: providers.claude.adapter: 'os:sep' is no class"
+        "1: providers.claude.adapter: 'os:sep' is not a class"
     ),
     f"providers: {{claude: {{adapter: google, model: m}}}}\n{CODER}": (
         "1: providers.claude: api_key is missing; only openai-chat with a base_url can do without"
