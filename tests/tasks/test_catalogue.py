@@ -10,7 +10,7 @@ import pytest
 from breakwater.attempt import Usage
 from breakwater.errors import ConfigError
 from tasks import catalogue
-from tasks.config import load_settings
+from tasks.answering.settings_loader import load_settings
 from tasks.ledger.prices import PriceList
 from tasks.providers.registry import _adapter
 
