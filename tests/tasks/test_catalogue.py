@@ -70,7 +70,7 @@ def test_an_installed_package_adds_an_adapter_by_name(install: Install, environ:
 
     provider = settings.providers["acme"]
     assert provider.media == {"image"}
-    assert settings.untaken(settings.role("any"), ["seed", "temperature"]) == {
+    assert settings.unsupported_params(settings.role("any"), ["seed", "temperature"]) == {
         "seed": "provider 'acme': Acme does not take it"
     }
     cost = PriceList(settings).cost("acme", ("gpt-6-luna",), Usage(1000, 100, 0, 0, 0), 1)
