@@ -19,14 +19,14 @@ from celery.result import AsyncResult
 
 from breakwater.calls.execution_options import check_follower_ids, check_task_id
 from breakwater.errors import QueueUnavailable
-from breakwater.messaging.journal import Operations, new_command
+from breakwater.messaging.journal import Command, Operations, new_id, whoami
 from breakwater.messaging.names import COMMON_QUEUE
 
 __all__ = ["QueueUnavailable", "app"]
 
 RESULT_EXPIRES_S = 24 * 3600
 ANSWER_S = 2.0
-_PROCESS = new_command()
+_PROCESS = new_id()
 STATES = {"running": states.STARTED, "waiting": "WAITING", "unknown": states.PENDING}
 """Celery's name for where a task is that has no result; it has none for one that waits."""
 
@@ -40,6 +40,7 @@ class Control(CeleryControl):  # type: ignore[misc]
         destination: Any = None,
         terminate: bool = False,
         signal: str = "SIGTERM",
+        command: Command | None = None,
         **options: Any,
     ) -> Any:
         """
@@ -48,13 +49,15 @@ class Control(CeleryControl):  # type: ignore[misc]
         Args:
             task_id: One id, or several.
             terminate: Celery's; not needed, a running task's slot is freed in any case.
+            command: The operator's; None: this process cancels in its own name, and what it cancels
+                within a minute shares a journal entry.
 
         Raises:
             RedisError: Redis is away; nothing was cancelled.
         """
         backend = self.app.backend
         task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
-        Operations(backend.client).record("cancel", task_ids, command=_this_minutes())
+        Operations(backend.client).record("cancel", task_ids, command=command or _this_minutes())
         for each in task_ids:
             meta = backend.meta(each, TaskRevokedError("cancelled"), states.REVOKED)
             backend.settle(each, meta)
@@ -131,9 +134,9 @@ class App(Celery):  # type: ignore[misc]
         return made
 
 
-def _this_minutes() -> str:
-    """Name what this process cancels in a minute; an application may cancel a thousand."""
-    return f"{_PROCESS}.{time.time() // 60:.0f}"
+def _this_minutes() -> Command:
+    """Return this process's command of this minute; an application may cancel a thousand tasks."""
+    return Command(whoami(), f"{_PROCESS}.{time.time() // 60:.0f}")
 
 
 app = App(

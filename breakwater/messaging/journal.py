@@ -48,25 +48,44 @@ def whoami() -> str:
         except (KeyError, OSError):  # a container's user need not have a name
             user = str(os.getuid())
         name = f"{user}@{socket.gethostname()}"
+    return _printable(name)
+
+
+def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)[:LONGEST_NAME]
 
 
-def new_command() -> str:
-    """Make a word of a command's own, under which all that it does is one entry."""
+def new_id() -> str:
+    """Return a random id for a command or a process."""
     return secrets.token_hex(8)
 
 
-def journal_entry(what: str, details: Mapping[str, Any] | None = None, command: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class Command:
     """
-    Write an act as the scripts take it.
+    One command of an operator, or one request to a page that several operators use.
+
+    All changes of one kind that a command makes share a journal entry, which grows.
+    """
+
+    who: str = field(default_factory=whoami)
+    id: str = field(default_factory=new_id)
+
+
+def journal_entry(
+    what: str, details: Mapping[str, object] | None = None, command: Command | None = None
+) -> str:
+    """
+    Build a journal entry as the scripts take it.
 
     Args:
-        command: Of `new_command`; its own if empty.
+        command: The command that makes the change; None for one of its own.
     """
+    command = command or Command()
     return json.dumps(
         {
-            "command": command or new_command(),
-            "who": whoami(),
+            "command": f"{command.id} {what}",
+            "who": _printable(command.who),
             "what": what,
             "details": json.dumps(details or {}),
         }
@@ -88,10 +107,10 @@ class Operations:
         self,
         what: str,
         targets: Sequence[str],
-        details: Mapping[str, Any] | None = None,
-        command: str = "",
+        details: Mapping[str, object] | None = None,
+        command: Command | None = None,
     ) -> None:
-        """Write down what is done next, by a step of which no script of ours is a part."""
+        """Write the entry of a change that no script of ours makes, before it is made."""
         write, entry = (
             TaskStore(self._client).script("record"),
             journal_entry(what, details, command),

@@ -18,7 +18,7 @@ from breaker.state import Forced
 from breakwater.attempt import RETRIED, Attempt
 from breakwater.celery_app import app
 from breakwater.config import role_names
-from breakwater.messaging.journal import Operations, journal_entry, new_command
+from breakwater.messaging.journal import Command, Operations, journal_entry
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.text import to_text
 from tasks.delivery.delivery_store import DeliveryStore
@@ -43,10 +43,11 @@ class ReloadReply(TypedDict, total=False):
 
 class Operator:
     """
-    Change a running fleet. Use one object for one command or one request.
+    Change a running fleet.
 
-    The letters that one object retries share a journal entry, and so do those that it drops: a
-    thousand letters leave room for the entries before them.
+    One object serves a whole process. Each change names its command: what one command does to a
+    thousand letters is one journal entry, and a page names the user of each request. Without a
+    command a change is one of its own, by `breakwater.messaging.journal.whoami`.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
@@ -55,9 +56,10 @@ class Operator:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._store = DeliveryStore(client)
-        self._retry_id, self._drop_id = new_command(), new_command()
 
-    def pause(self, queues: Iterable[str], why: str = "") -> list[str]:
+    def pause(
+        self, queues: Iterable[str], why: str = "", command: Command | None = None
+    ) -> list[str]:
         """
         Stop all workers from taking tasks of these queues until `resume`; running tasks finish.
 
@@ -65,13 +67,13 @@ class Operator:
             The queues that were not paused before.
         """
         details = {"why": why} if why else {}
-        return self._run("pause", journal_entry("pause", details), why, *queues)
+        return self._run("pause", journal_entry("pause", details, command), why, *queues)
 
-    def resume(self, queues: Iterable[str]) -> list[str]:
+    def resume(self, queues: Iterable[str], command: Command | None = None) -> list[str]:
         """Let workers take tasks of these queues again, at once; return those that were paused."""
-        return self._run("resume", journal_entry("resume"), *queues)
+        return self._run("resume", journal_entry("resume", command=command), *queues)
 
-    def drain(self, workers: Iterable[Worker]) -> list[str]:
+    def drain(self, workers: Iterable[Worker], command: Command | None = None) -> list[str]:
         """
         Stop these workers from taking tasks; each exits when its running tasks have finished.
 
@@ -79,9 +81,11 @@ class Operator:
             The names of the workers that are alive and were not draining before.
         """
         ids_and_names = [word for worker in workers for word in (worker.id, worker.name)]
-        return self._run("drain", journal_entry("drain"), *ids_and_names)
+        return self._run("drain", journal_entry("drain", command=command), *ids_and_names)
 
-    def reload(self, names: Collection[str], reply_s: float = REPLY_S) -> Mapping[str, ReloadReply]:
+    def reload(
+        self, names: Collection[str], reply_s: float = REPLY_S, command: Command | None = None
+    ) -> Mapping[str, ReloadReply]:
         """
         Make every worker read its roles file now.
 
@@ -91,7 +95,7 @@ class Operator:
         Returns:
             The reply of each worker by its name; `{"error": "no answer"}` if none came in time.
         """
-        Operations(self._client).record("reload", [*names])
+        Operations(self._client).record("reload", [*names], command=command)
         replies: dict[str, ReloadReply] = {name: {"error": "no answer"} for name in names}
         limit = len(set(names))
         for reply in (
@@ -100,18 +104,24 @@ class Operator:
             replies.update(reply)
         return replies
 
-    def force_breaker(self, breakers: Breakers, name: str, forced: Forced | None) -> BreakerState:
+    def force_breaker(
+        self,
+        breakers: Breakers,
+        name: str,
+        forced: Forced | None,
+        command: Command | None = None,
+    ) -> BreakerState:
         """
-        Keep a breaker open or closed whatever its calls say; None returns it to its own rules.
+        Keep a breaker open or closed whatever its calls return; None returns it to its own rules.
 
         Raises:
             ValueError: `name` cannot be a breaker's name, or its key belongs to another program.
         """
         breaker = breakers.get(name)
-        Operations(self._client).record(f"breaker {forced or 'auto'}", [name])
+        Operations(self._client).record(f"breaker {forced or 'auto'}", [name], command=command)
         return breaker.force(forced)
 
-    def retry(self, letter: DeadLetter) -> RetryOutcome:
+    def retry(self, letter: DeadLetter, command: Command | None = None) -> RetryOutcome:
         """
         Queue a dead letter's message again with a new deadline; its attempts are kept.
 
@@ -128,22 +138,22 @@ class Operator:
         retried = Attempt("", "", "rejected", error=RETRIED, why=why).as_dict()
         attempts = json.dumps([*letter.attempts, retried])
         queue = COMMON_QUEUE if _is_of_removed_role(letter.queue) else ""
-        entry = journal_entry("dead retry", command=self._retry_id)
+        entry = journal_entry("dead retry", command=command)
         reply = self._store.script("revive")(args=[letter.id, queue, attempts, entry])
         return cast("RetryOutcome", to_text(reply))
 
-    def drop(self, letters: Iterable[DeadLetter]) -> int:
+    def drop(self, letters: Iterable[DeadLetter], command: Command | None = None) -> int:
         """Delete letters and their messages for good; return how many still existed."""
-        entry = journal_entry("dead drop", command=self._drop_id)
+        entry = journal_entry("dead drop", command=command)
         script = self._store.script("drop")
         return sum(
             cast("int", script(args=[entry, *ids]))
             for ids in _batches(letter.id for letter in letters)
         )
 
-    def cancel(self, task_ids: Collection[str]) -> None:
+    def cancel(self, task_ids: Collection[str], command: Command | None = None) -> None:
         """Cancel the tasks that have no result yet; see `breakwater.celery_app.Control.revoke`."""
-        app.control.revoke([*task_ids])
+        app.control.revoke([*task_ids], command=command)
 
     def _run(self, script: str, *args: str) -> list[str]:
         return [to_text(name) for name in self._store.script(script)(args=args)]

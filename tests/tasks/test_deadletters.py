@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from breakwater.messaging.journal import Command, Operations
 from breakwater.messaging.names import RESULT
 from tasks.delivery.delivery_store import DeliveryStore
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
@@ -317,6 +318,24 @@ def test_dropped_letters_leave_nothing_behind(
     assert not server.exists("dead:messages")
     assert not server.xlen("dead")
     assert server.exists(RESULT + "b")
+
+
+def test_one_command_is_one_entry_that_names_its_user(
+    server: redis.Redis, fail: Fail, operator: Operator
+) -> None:
+    """One operator object serves several users; each kind of change has its own entry."""
+    ann, bob = Command("ann"), Command("bob\n")
+
+    operator.retry(fail("a"), ann)
+    operator.retry(fail("b"), bob)
+    operator.retry(fail("c"), ann)
+    operator.drop([fail("d")], ann)
+
+    assert [(each.who, each.what, each.number) for each in Operations(server).find()] == [
+        ("ann", "dead drop", 1),
+        ("ann", "dead retry", 2),
+        ("bob?", "dead retry", 1),
+    ]
 
 
 def test_a_letter_is_written_also_when_its_message_is_not_in_hand(

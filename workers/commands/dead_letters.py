@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from breakwater.messaging.journal import Command
 from breakwater.redis.connection import client
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 from tasks.operations.operator import Operator
@@ -136,9 +137,9 @@ def retry(
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
     if not names:
         _ask_first("retry", [*_chosen(letters, wanted)], yes)
-    operator, told = _operator(), Counter[str]()
+    operator, command, told = _operator(), Command(), Counter[str]()
     for letter in _chosen(letters, wanted):
-        outcome = operator.retry(letter)
+        outcome = operator.retry(letter, command)
         told[outcome] += 1
         if outcome != "retried":
             err.print(f"{letter.name} {NOT_RETRIED[outcome]}", style="yellow")
