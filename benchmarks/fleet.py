@@ -34,6 +34,7 @@ from breaker.state import Report, Rules
 from breaker.storage import RedisStorage
 from breakwater.attempt import Attempt, Usage
 from breakwater.celery_app import RESULT_EXPIRES_S
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery import envelope
 from tasks.delivery.delivery_store import DeliveryStore
 from tasks.delivery.lease_keeper import BATCH_S
@@ -130,10 +131,11 @@ class Life:
         result = {"role": "role0", "text": ANSWER, "provider": "p", "model": "m", "attempts": []}
         for tag, id_ in self.tags:
             meta = json.dumps({"status": "SUCCESS", "task_id": id_, "result": result})
-            self.store.settle(
-                id_, meta, fence=self.fences[id_], tag=tag, expires_s=RESULT_EXPIRES_S,
+            settlement = Settlement(
+                id_, meta, RESULT_EXPIRES_S, fence=self.fences[id_], tag=tag,
                 numbered=1, rows=["c" + _row(id_)],
             )  # fmt: skip
+            self.store.settle(settlement)
 
     def release(self) -> None:
         """Two at once: so many come within a batch's time at 100 a second."""

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from breakwater import errors
 from breakwater.messaging.chord import Part
 from breakwater.messaging.names import WORKFLOW_TASK
+from breakwater.messaging.settlement import Settlement
 from breakwater.messaging.task_store import TaskStore
 from breakwater.redis import encryption
 from breakwater.redis.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
@@ -161,7 +162,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
 
     def settle(self, task_id: str, meta: str) -> str:
         """Write a result unless there is one; see `TaskStore.settle`."""
-        return TaskStore(self.client).settle(task_id, meta, expires_s=self.expires)
+        return TaskStore(self.client).settle(Settlement(task_id, meta, self.expires))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **how: Any) -> None:
         """

@@ -14,6 +14,7 @@ import redis
 from redis.commands.core import Script
 
 from breakwater.messaging.names import RESULT
+from breakwater.messaging.settlement import Settlement
 
 SCRIPTS = ("settle", "record", "where")
 
@@ -50,44 +51,21 @@ class TaskStore:
         """Return a script, to run it on a connection of one's own."""
         return self._scripts[name]
 
-    def settle(  # noqa: PLR0913 - a result and all that ends with it
-        self,
-        task_id: str,
-        meta: str | bytes,
-        *,
-        fence: str = "",
-        tag: str = "",
-        expires_s: int,
-        opens: str = "",
-        numbered: int = 0,
-        rows: Sequence[str] = (),
-        dead: Mapping[str, str] | None = None,
-        keep_s: int = 0,
-        answer: str = "",
-    ) -> str:
+    def settle(self, settlement: Settlement) -> str:
         """
         Write a task's result, once.
 
-        Args:
-            meta: The result in Celery's format.
-            fence: Of the one who settles; empty for anybody, such as a revocation.
-            opens: A queue whose role was answered; it is parked no more.
-            numbered: How many attempts have a number.
-            rows: Of attempts, for the ledger.
-            dead: The fields of a dead letter, if it is one.
-            keep_s: How long the answer is kept for the same call, if the task owns it; 0: not.
-            answer: It; empty: answers to this call are not worth keeping, nobody waits for one.
-
         Returns:
-            settled, opened (settled, and that queue was parked), already (there is a result), or
+            settled, opened (settled, and that queue was parked), already (it has a result), or
             superseded (another delivery has begun).
         """
-        fields = [word for pair in (dead or {}).items() for word in pair]
+        one = settlement
+        fields = [word for pair in one.dead.items() for word in pair]
         return _text(
             self._run(
-                "settle", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, task_id, meta, expires_s, opens, numbered, len(rows), keep_s, answer,
-                *rows, *fields,
+                "settle", [f"task:{one.task_id}", RESULT + one.task_id],
+                one.fence, one.tag, one.task_id, one.meta, one.expires_s, one.opens, one.numbered,
+                len(one.rows), one.keep_s, one.answer, *one.rows, *fields,
             )
         )  # fmt: skip
 

@@ -28,6 +28,7 @@ from breakwater.errors import (
     WorkerLost,
 )
 from breakwater.messaging.names import COMMON_QUEUE, queue_of, role_in
+from breakwater.messaging.settlement import Settlement
 from breakwater.messaging.times import Clock, enqueued_ms
 from breakwater.redis.encryption import seal
 from tasks.answering import response_cache as responses
@@ -35,6 +36,7 @@ from tasks.answering import runtime
 from tasks.answering.walk import ChainAnswer, NothingAvailable
 from tasks.config import Role
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
+from tasks.delivery.waits import Delay, Park
 from tasks.delivery.worker_transport import TAKEN_FROM
 from tasks.ledger import redis_queue
 from tasks.ledger import spool as row_spool
@@ -45,6 +47,7 @@ from tasks.telemetry.sinks import TaskFields
 
 log = structlog.get_logger("breakwater")
 
+NOT_CACHED = responses.CacheEntry()
 MAX_WAIT_S = 60.0
 """A waiting task looks again at least this often."""
 MAX_REPEATS = 3
@@ -124,7 +127,7 @@ class TaskExecution:
     def _answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
         call, role = self._asked(args, kwargs)
         if role is None:
-            self._put_back(call, delay_ms=REMOVED_MS)
+            self._requeue(call, Delay(REMOVED_MS))
             raise Ignore("its role was removed; it waits in the role's queue")
         try:
             routed = self._shared(call, role) or self._route(call, role)
@@ -272,9 +275,9 @@ class TaskExecution:
             result["duplicates"] = self._lease.duplicates
         opens = self._queue(call.role) if routed.admits_all else ""
         keep_s = self._lease.keep_s if self._lease else 0
-        keep = responses.kept(self._task.request.id, routed, keep_s) if keep_s else {}
+        cached = responses.kept(self._task.request.id, routed, keep_s) if keep_s else NOT_CACHED
         try:
-            self._settle(result, states.SUCCESS, opens=opens, **keep)
+            self._settle(result, states.SUCCESS, opens=opens, cached=cached)
         except ResultTooLarge as error:
             self._fail(error)
             raise
@@ -301,7 +304,7 @@ class TaskExecution:
         *,
         opens: str = "",
         dead: Mapping[str, str] | None = None,
-        **keep: Any,
+        cached: responses.CacheEntry = NOT_CACHED,
     ) -> None:
         if not self._lease:
             return
@@ -315,7 +318,11 @@ class TaskExecution:
             )
         if self._stream:
             self._stream.finish()
-        if not self._lease.settle(meta, backend.expires, opens=opens, dead=dead or {}, **keep):
+        settlement = Settlement(
+            request.id, meta, backend.expires,
+            opens=opens, dead=dead or {}, keep_s=cached.keep_s, answer=cached.answer,
+        )  # fmt: skip
+        if not self._lease.settle(settlement):
             raise Ignore("another delivery of this task has begun")
         request.settled = True  # Celery's tracer has nothing left to store
         role = dead["role"] if dead else result["role"]
@@ -334,16 +341,12 @@ class TaskExecution:
             self._fail(error)
             raise error
         if closed_s:
-            self._put_back(
-                call,
-                park_ms=round(closed_s * 1000),
-                reason=why,
-                trial_count=self._now.parking.trial_count(role),
-            )
+            trial_count = self._now.parking.trial_count(role)
+            self._requeue(call, Park(round(closed_s * 1000), why, trial_count))
         else:
             tries = len(self._attempts) // max(1, len(role.chain))
             wait_s = nothing.wait_s + _jitter_s(tries, left_s - nothing.wait_s)
-            self._put_back(call, delay_ms=round(wait_s * 1000) + 1)
+            self._requeue(call, Delay(round(wait_s * 1000) + 1))
 
     def _repeat(self, call: CompletionCall, role: Role, fault: Exception) -> bool:
         """Put the task back after a fault that is not its own; not for ever."""
@@ -353,17 +356,17 @@ class TaskExecution:
         self._attempts += self._lease.failed
         log.warning("repeat", task_id=self._task.request.id, error=type(fault).__name__)
         delay_s = _jitter_s(self._lease.repeats, self._left_s(call, role))
-        self._put_back(call, delay_ms=round(delay_s * 1000) + 1)
+        self._requeue(call, Delay(round(delay_s * 1000) + 1))
         return True
 
-    def _put_back(self, call: CompletionCall, **how: Any) -> None:
+    def _requeue(self, call: CompletionCall, wait: Delay | Park) -> None:
         if not self._lease:
             raise ChainExhausted(
                 f"no target of role {call.role!r} can serve now, and only a queued task can wait",
                 {"attempts": self._attempts},
             )
         self._lease.attempts = self._attempts
-        self._lease.put_back(self._queue(call.role), enqueued_ms=self._enqueued_ms, **how)
+        self._lease.requeue(self._queue(call.role), wait, self._enqueued_ms)
 
     def _queue(self, role: str) -> str:
         settings = self._now.settings

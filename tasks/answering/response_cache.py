@@ -9,7 +9,7 @@ told in docs/delivery.md; the keys at the head of `delivery/scripts/delivery.lua
 import json
 from dataclasses import asdict, fields
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
 from breakwater.attempt import Attempt, Cost, Usage
 from breakwater.calls.call import CompletionCall
@@ -86,18 +86,25 @@ def _of_target(target: Target, settings: Settings) -> list[str | None]:
     return [provider.name, provider.adapter, provider.base_url, target.model]
 
 
-def kept(task_id: str, routed: ChainAnswer, ttl_s: int) -> dict[str, Any]:
+class CacheEntry(NamedTuple):
+    """The serialised answer for equal calls, and how long Redis keeps it; 0: not at all."""
+
+    keep_s: int = 0
+    answer: str = ""
+
+
+def kept(task_id: str, routed: ChainAnswer, ttl_s: int) -> CacheEntry:
     """
-    Return what is kept of an answer, as `Store.settle` takes it.
+    Return the cache entry of an answer.
 
     Args:
-        task_id: Whose call it was.
+        task_id: The task that made the call.
         routed: The answer.
-        ttl_s: How long its role keeps answers.
+        ttl_s: How long the role keeps answers.
     """
     completion = routed.completion
     if completion.finish_reason not in WORTH_KEEPING:
-        return {"keep_s": min(ttl_s, NOT_KEPT_S), "answer": ""}
+        return CacheEntry(min(ttl_s, NOT_KEPT_S))
     answer = {
         "task_id": task_id,
         "provider": routed.target.provider,
@@ -108,7 +115,7 @@ def kept(task_id: str, routed: ChainAnswer, ttl_s: int) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "usage": completion.usage.as_dict(),
     }
-    return {"keep_s": ttl_s, "answer": seal(json.dumps(answer))}
+    return CacheEntry(ttl_s, seal(json.dumps(answer)))
 
 
 def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> ChainAnswer:

@@ -27,6 +27,7 @@ import redis
 from breakwater.messaging import task_store
 from breakwater.messaging.names import PRIORITIES, RESULT, list_of
 from breakwater.messaging.task_store import TaskStore
+from tasks.delivery.waits import Delay, Park
 
 LEASE_MS = 12_000
 """How long a silent worker is believed to live; its messages go back after this."""
@@ -274,19 +275,16 @@ class DeliveryStore(TaskStore):
         verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms, keep_s)
         return _text(verdict), _text(answer[0]) if answer else ""
 
-    def requeue(  # noqa: PLR0913 - what a task has come to, and how it waits
+    def requeue(  # noqa: PLR0913 - how the task waits, and what it keeps
         self,
         task_id: str,
+        wait: Delay | Park,
         *,
         fence: str,
         tag: str,
-        attempts: str,
-        repeats: int,
         queue: str,
-        delay_ms: int = 0,
-        park_ms: int = 0,
-        reason: str = "",
-        trial_count: int = 1,
+        attempts: str = "[]",
+        repeats: int = 0,
         numbered: int = 0,
         enqueued_ms: int = 0,
         rows: Sequence[str] = (),
@@ -295,25 +293,24 @@ class DeliveryStore(TaskStore):
         Put a task back.
 
         Args:
-            attempts: A JSON list, shape as in the result.
+            wait: How it waits.
             queue: Its role's own.
-            delay_ms: How long it waits outside the queue; 0: not at all, it goes to the head.
-            park_ms: How long the whole queue is left alone; 0: it is not.
-            reason: Why, in words.
-            trial_count: How many may pass after that, to find out whether it is over.
+            attempts: A JSON list, shape as in the result.
             numbered: How many attempts have a number.
-            enqueued_ms: When it was enqueued; its message may not say.
-            rows: Of attempts, for the ledger.
+            enqueued_ms: When it was enqueued; its message may not contain that.
+            rows: Rows of attempts for the ledger.
 
         Returns:
             1; 2 if this parked the queue; 0 if another delivery has begun; -1 if Redis has lost the
-            message, and nothing was done: restore it, and ask again.
+            message and nothing was done: restore it, then repeat this step.
         """
+        delay_ms = wait.ms if isinstance(wait, Delay) else 0
+        park = wait if isinstance(wait, Park) else Park(0)
         return int(
             self._run(
                 "requeue", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, attempts, repeats, queue, delay_ms, park_ms, reason, trial_count,
-                numbered, enqueued_ms, *rows,
+                fence, tag, attempts, repeats, queue, delay_ms, park.ms, park.reason,
+                park.trial_count, numbered, enqueued_ms, *rows,
             )
         )  # fmt: skip
 

@@ -7,8 +7,9 @@ its call does not go out, its result is not written.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
@@ -16,12 +17,14 @@ from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from breakwater.errors import Cancelled
+from breakwater.messaging.settlement import Settlement
 from breakwater.redis.connection import explain, is_transient
 from breakwater.redis.encryption import opened
 from breakwater.redis.retry import FOREVER, retry_while_redis_is_down
 from tasks.delivery import result_spool
 from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Begun, DeliveryStore
 from tasks.delivery.lease_keeper import DeliveryKeeper
+from tasks.delivery.waits import Delay, Park
 
 REFUSED_S = 1.0
 """How long a slot is held when Redis refuses to begin its task."""
@@ -315,72 +318,68 @@ class Lease:
             )
             self._rows.clear()
 
-    def settle(
-        self,
-        meta: str,
-        expires_s: int,
-        *,
-        opens: str = "",
-        dead: Mapping[str, str],
-        keep_s: int = 0,
-        answer: str = "",
-    ) -> bool:
+    def settle(self, settlement: Settlement) -> bool:
         """
-        Write the result, however long Redis is away; tell whether it is the task's.
+        Write the result, however long Redis is unavailable.
 
         Args:
-            meta: In Celery's format.
-            opens: A queue whose role was answered.
-            dead: The fields of a dead letter; empty if it is none.
-            keep_s, answer: As in `DeliveryStore.settle`.
+            settlement: Without what the lease adds: fence, tag, numbers and rows of attempts.
+
+        Returns:
+            Whether this is the task's result; False if the task has another one, or another
+            delivery has begun.
         """
         self.ensure_begun()
-        settlement: dict[str, Any] = {
-            "meta": meta, "fence": self.fence, "tag": self._tag,
-            "expires_s": expires_s, "opens": opens, "numbered": self.numbered,
-            "rows": self._rows, "dead": dict(dead), "keep_s": keep_s, "answer": answer,
-        }  # fmt: skip
-
-        def settle() -> str:
-            return self._store.settle(self.task_id, **settlement)
-
-        # Paid for, and nobody to give it to: written down, in case this worker dies waiting.
-        path = result_spool.keep(self.task_id, settlement) if self._is_away else None
+        whole = replace(
+            settlement, fence=self.fence, tag=self._tag, numbered=self.numbered,
+            rows=tuple(self._rows),
+        )  # fmt: skip
+        # The answer is paid for. It is also written to disk, in case this worker dies waiting.
+        path = result_spool.keep(whole) if self._is_away else None
         try:
-            told = settle()
+            verdict = self._store.settle(whole)
         except RedisError as error:
             if not is_transient(error):
                 raise
-            path = path or result_spool.keep(self.task_id, settlement)
-            told = retry_while_redis_is_down(settle, FOREVER)
+            path = path or result_spool.keep(whole)
+            verdict = retry_while_redis_is_down(lambda: self._store.settle(whole), FOREVER)
         if path:
             path.unlink(missing_ok=True)
-        if told == "opened":
-            _log.info("queue.opened", queue=opens, why="a task was answered")
-        return told in {"settled", "opened"}
+        if verdict == "opened":
+            _log.info("queue.opened", queue=whole.opens, why="a task was answered")
+        return verdict in {"settled", "opened"}
 
     @property
     def _is_away(self) -> bool:
         return self._keeper is not None and self._keeper.is_away
 
-    def put_back(self, queue: str, **how: Any) -> None:
-        """Put the task back with what it has come to; how, as in `DeliveryStore.wait`."""
+    def requeue(self, queue: str, wait: Delay | Park, enqueued_ms: int = 0) -> None:
+        """
+        Put the task back into its role's queue, with the attempts so far.
+
+        Args:
+            wait: How it waits.
+            enqueued_ms: When it was enqueued; its message may not contain that.
+
+        Raises:
+            RedisError: Redis did not take it; the rows of its attempts are in the sink.
+        """
         self.ensure_begun()
         attempts = json.dumps(self.attempts[-MAX_CARRIED:])
+
+        def step() -> int:
+            return self._store.requeue(
+                self.task_id, wait, fence=self.fence, tag=self._tag, queue=queue,
+                attempts=attempts, repeats=self.repeats, numbered=self.numbered,
+                enqueued_ms=enqueued_ms, rows=self._rows,
+            )  # fmt: skip
+
         try:
-            told = self._wait(attempts, queue, how)
+            verdict = retry_while_redis_is_down(
+                lambda: self._unless_lost(step, lambda verdict: verdict < 0)
+            )
         except RedisError:
             self._keep_rows(row[1:] for row in self._rows)
             raise
-        if told > 1:
-            _log.warning("queue.parked", queue=queue, for_ms=how["park_ms"], why=how["reason"])
-
-    def _wait(self, attempts: str, queue: str, how: Mapping[str, Any]) -> int:
-        def wait() -> int:
-            return self._store.requeue(
-                self.task_id, fence=self.fence, tag=self._tag,
-                attempts=attempts, repeats=self.repeats, numbered=self.numbered,
-                rows=self._rows, queue=queue, **how,
-            )  # fmt: skip
-
-        return retry_while_redis_is_down(lambda: self._unless_lost(wait, lambda told: told < 0))
+        if isinstance(wait, Park) and verdict > 1:
+            _log.warning("queue.parked", queue=queue, for_ms=wait.ms, why=wait.reason)

@@ -292,7 +292,7 @@ class DeliveryKeeper:
 
     def _replay(self) -> None:
         """Settle what is in the spool; nothing is taken before, since it may be a task of these."""
-        number = self._try(result_spool.replay, self._settle)
+        number = self._try(result_spool.replay, self.store.settle)
         if number is None and self._away:
             return
         self.is_ready = True
@@ -382,9 +382,6 @@ class DeliveryKeeper:
         if told and not self.drained_by:
             self.drained_by = json.loads(told)["who"]
             self._drain(self.drained_by)
-
-    def _settle(self, settlement: dict[str, Any]) -> str:
-        return self.store.settle(**settlement)
 
     def _lost(self, tag: str) -> None:
         """End a call whose task was settled without it: cancelled, or taken for lost."""

@@ -13,12 +13,13 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
+from breakwater.messaging.settlement import Settlement
 from breakwater.redis.connection import is_transient
 from tasks.spool_file import folder, write
 
@@ -29,18 +30,18 @@ MAX_WRITING_S = 60.0
 _log = structlog.get_logger("breakwater")
 
 
-def keep(task_id: str, settlement: dict[str, Any]) -> Path | None:
+def keep(settlement: Settlement) -> Path | None:
     """Write a settlement to disk; return its file, None if the disk does not take it either."""
     path = folder() / f"{os.getpid()}-{time.monotonic_ns()}.json"
     try:
-        write(path, json.dumps({"task_id": task_id, **settlement}))
+        write(path, json.dumps(asdict(settlement)))
     except OSError as error:
         _log.error("spool.refused", folder=str(path.parent), error=str(error.strerror))
         return None
     return path
 
 
-def replay(settle: Callable[[dict[str, Any]], object]) -> int:
+def replay(settle: Callable[[Settlement], object]) -> int:
     """
     Settle what earlier workers of this host could not; return how many answers there were.
 
@@ -70,7 +71,7 @@ def replay(settle: Callable[[dict[str, Any]], object]) -> int:
     return number
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Settlement:
     """
     Read a settlement.
 
@@ -83,10 +84,10 @@ def _read(path: Path) -> dict[str, Any]:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.getuid():
             raise ValueError("it is not a file of this user's")
-        settlement = json.load(file)
-    if not isinstance(settlement, dict) or not settlement.keys() >= {"task_id", "meta"}:
+        fields = json.load(file)
+    if not isinstance(fields, dict) or not fields.keys() >= {"task_id", "meta"}:
         raise ValueError("it is not a settlement")
-    return settlement
+    return Settlement(**fields)
 
 
 def _put_aside(path: Path, error: Exception) -> None:

@@ -8,7 +8,9 @@ import fakeredis
 import pytest
 import redis
 
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery.delivery_store import LEASE_MS, Begun, DeliveryStore, Tended, packaged
+from tasks.delivery.waits import Delay, Park
 
 CLOCK = "test:ms"
 TIME = f"(function() local ms = tonumber(redis.call('GET', '{CLOCK}')); return {{math.floor(ms / 1000), ms % 1000 * 1000}} end)()"
@@ -76,13 +78,19 @@ class Bench:
         return self.store.begin(task_id, tag)
 
     def settle(self, begun: Begun, tag: str = "", task_id: str = "t", **more: Any) -> str:
-        return self.store.settle(
-            task_id, more.pop("meta", '"answer"'), fence=begun.fence, tag=tag, expires_s=60, **more
-        )
+        meta = more.pop("meta", '"answer"')
+        return self.store.settle(Settlement(task_id, meta, 60, fence=begun.fence, tag=tag, **more))
 
-    def wait(self, begun: Begun, tag: str, task_id: str = "t", **how: Any) -> int:
-        how = {"attempts": "[]", "repeats": 0, "queue": QUEUE, **how}
-        return self.store.requeue(task_id, fence=begun.fence, tag=tag, **how)
+    def wait(
+        self,
+        begun: Begun,
+        tag: str,
+        task_id: str = "t",
+        wait: Delay | Park | None = None,
+        **how: Any,
+    ) -> int:
+        how = {"queue": QUEUE, **how}
+        return self.store.requeue(task_id, wait or Delay(), fence=begun.fence, tag=tag, **how)
 
     def parked(self, queue: str = QUEUE) -> Any:
         entry = self.redis.hget("parked", queue)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery.delivery_store import LEASE_MS, Delivery
 from tasks.delivery.lease import DeliverySuperseded, Lease
 from tasks.delivery.lease_keeper import DeliveryKeeper
+from tasks.delivery.waits import Delay, Park
 from tests.delivery.conftest import QUEUE, Bench
 
 RESULT = "celery-task-meta-t"
@@ -118,7 +120,7 @@ def test_a_loss_does_not_undo_a_cancellation(bench: Bench) -> None:
     tag = taken(bench)
     begun = bench.begin(tag)
     flushed(bench)
-    bench.store.settle("t", '"revoked"', expires_s=60)
+    bench.store.settle(Settlement("t", '"revoked"', 60))
 
     assert bench.store.restore([delivery(tag, begun.fence)]) == set()
     assert bench.store.call("t", begun.fence, call=CALL, numbered=1) == -1
@@ -193,14 +195,14 @@ def test_what_has_left_a_worker_by_its_own_doing_is_not_restored(
     keeper.task_started(tag, Runner(fence=begun.fence))
     match ends:
         case "waits":
-            bench.wait(begun, tag, delay_ms=5000)
+            bench.wait(begun, tag, wait=Delay(5000))
         case "settles":
             bench.settle(begun, tag)
             bench.store.acknowledge([tag])
         case "is put back":
             bench.store.return_all([tag])
         case _:
-            bench.store.settle("t", '"revoked"', expires_s=60)
+            bench.store.settle(Settlement("t", '"revoked"', 60))
     before = bench.waiting(), bench.redis.zcard("delayed"), bench.redis.hlen("taken")
 
     keeper._tend()
@@ -225,9 +227,9 @@ def test_a_worker_that_slept_keeps_its_call_while_nobody_else_has_begun(
 
 
 @pytest.mark.parametrize("lose", LOSSES)
-@pytest.mark.parametrize("how", [{}, {"delay_ms": 5000}, {"park_ms": 5000}])
+@pytest.mark.parametrize("wait", [Delay(), Delay(5000), Park(5000)])
 def test_a_task_that_has_to_wait_takes_its_lost_message_along(
-    bench: Bench, keeper: DeliveryKeeper, lose: Loss, how: dict[str, int]
+    bench: Bench, keeper: DeliveryKeeper, lose: Loss, wait: Delay | Park
 ) -> None:
     """Or else it would wait nowhere, and its caller for ever."""
     tag = taken(bench)
@@ -239,7 +241,7 @@ def test_a_task_that_has_to_wait_takes_its_lost_message_along(
     lose(bench)
     bench.redis.delete(QUEUE)
 
-    lease.put_back(QUEUE, **{"reason": "", **how})
+    lease.requeue(QUEUE, wait)
 
     assert len(bench.waiting()) + bench.redis.zcard("delayed") == 1
     assert bench.redis.hget("task:t", "attempts") == b'[{"provider": "x"}]'
@@ -347,7 +349,7 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
     monkeypatch.setattr(
         "tasks.delivery.lease.time.sleep", lambda _: bench.store.restore([restored])
     )
-    lease.put_back(QUEUE, delay_ms=0, reason="")
+    lease.requeue(QUEUE, Delay())
 
     assert bench.waiting() == ["a"]
     with pytest.raises(DeliverySuperseded):

@@ -5,6 +5,7 @@ from celery.exceptions import Ignore
 from redis.exceptions import ResponseError
 
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
+from tasks.delivery.waits import Delay
 from tests.delivery.conftest import QUEUE, Bench
 
 CALL = '{"provider": "x", "model": "m"}'
@@ -86,6 +87,6 @@ def test_rows_that_redis_does_not_take_are_handed_to_the_sink(
 
     monkeypatch.setattr(bench.store, "requeue", refuse)
     with pytest.raises(ResponseError):
-        held.put_back(QUEUE, delay_ms=1, reason="")
+        held.requeue(QUEUE, Delay(1))
 
     assert kept == ["a row"]

@@ -10,6 +10,7 @@ import redis
 from breakwater.messaging.journal import Operations, journal_entry
 from breakwater.messaging.whereabouts import OperatorHold
 from tasks.delivery.delivery_store import LEASE_MS, TRIAL_WINDOW_MS
+from tasks.delivery.waits import Delay, Park
 from tasks.operations.fleet import Fleet, FleetSnapshot
 
 QUEUE, OTHER = "role.coder", "role.planner"
@@ -85,7 +86,7 @@ def test_only_an_operator_ends_a_pause(bench: Any, desk: Desk) -> None:
     """A provider that recovers opens a parked queue; it stays paused."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="claude is open")
+    bench.wait(bench.begin(tag), tag, wait=Park(10_000, "claude is open"))
     desk.pause(QUEUE)
 
     assert bench.store.open(QUEUE, "claude is closed")
@@ -97,7 +98,7 @@ def test_an_operator_ends_no_parking(bench: Any, desk: Desk) -> None:
     """A queue that was paused and resumed waits for its provider as before."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="claude is open")
+    bench.wait(bench.begin(tag), tag, wait=Park(10_000, "claude is open"))
 
     desk.pause(QUEUE)
     desk.resume(QUEUE)
@@ -110,7 +111,7 @@ def test_a_paused_queue_spends_none_of_the_few_of_a_parked_one(bench: Any, desk:
     """They are let through when they can be taken."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=1_000, reason="x", trial_count=1)
+    bench.wait(bench.begin(tag), tag, wait=Park(1_000, "x", 1))
     desk.pause(QUEUE)
     bench.tick(1_000 + TRIAL_WINDOW_MS)
 
@@ -251,7 +252,7 @@ def test_what_is_delayed_is_counted_until_it_is_due(bench: Any, desk: Desk) -> N
     bench.push("a", "b")
     (first, _), (second, _) = bench.take(2)
     bench.store.schedule(first, bench.ms + 5_000, "a")
-    bench.wait(bench.begin(second), second, delay_ms=9_000)
+    bench.wait(bench.begin(second), second, wait=Delay(9_000))
 
     def delayed() -> list[int]:
         return [each.delayed for each in desk.look().queues if each.name == QUEUE]
@@ -310,7 +311,7 @@ def test_a_parked_queue_is_shown_for_no_longer_than_planned(bench: Any, desk: De
     """The server's clock stepped back: the next take lets a few through."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag, "t"), tag, "t", park_ms=30_000, reason="all open")
+    bench.wait(bench.begin(tag, "t"), tag, "t", wait=Park(30_000, "all open"))
     before = desk.look()
 
     bench.tick(-3600_000)

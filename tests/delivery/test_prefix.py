@@ -11,6 +11,7 @@ from redis.exceptions import NoScriptError
 from breaker.fleet import Breakers
 from breakwater.errors import ConfigError
 from breakwater.messaging.outbox import Letter, put, put_script
+from breakwater.messaging.settlement import Settlement
 from breakwater.redis.address import Address
 from breakwater.redis.connection import async_client, client
 from breakwater.redis.prefix import Prefixer, prefix
@@ -179,7 +180,7 @@ def test_the_delivery_works_within_the_prefix(kept_apart: str, redis_url: str) -
         store = DeliveryStore(mine)
         ((tag, queue, message),) = store.take(["role.x"], 1, "w.1")
         fence = store.begin("t", tag, "role.x").fence
-        settled = store.settle("t", "{}", fence=fence, tag=tag, expires_s=60)
+        settled = store.settle(Settlement("t", "{}", fence=fence, tag=tag, expires_s=60))
 
     assert (queue, message, settled) == ("role.x", b"message", "settled")
     keys = redis.Redis.from_url(redis_url).keys("*")

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery.delivery_store import LEASE_MS, Begun
+from tasks.delivery.waits import Delay
 from tests.delivery.conftest import QUEUE, Bench
 
 ASIDE_MS, LONGEST_ASIDE_MS = 15_000, 300_000
@@ -135,7 +137,7 @@ def test_when_the_owner_is_cancelled_one_of_them_makes_the_call(bench: Bench) ->
     ask(bench, "a")
     ask(bench, "b")
 
-    bench.store.settle("a", '"cancelled"', expires_s=60)
+    bench.store.settle(Settlement("a", '"cancelled"', expires_s=60))
 
     assert again(bench, "b") == ("own", "")
 
@@ -146,7 +148,7 @@ def test_a_cancelled_task_that_waits_wakes_nobody(bench: Bench) -> None:
     for task_id in "bc":
         ask(bench, task_id)
 
-    bench.store.settle("b", '"cancelled"', expires_s=60)
+    bench.store.settle(Settlement("b", '"cancelled"', expires_s=60))
     assert bench.redis.zscore(WAITING, "b") is None
     before = woken(bench)
     bench.settle(owner, tag, "a", keep_s=60, answer="sealed")
@@ -203,7 +205,7 @@ def test_an_owner_that_waits_for_a_provider_holds_up_nobody(bench: Bench) -> Non
     """Its queue may be parked, and it far behind; the next to look makes the call."""
     _, owner, tag = ask(bench, "a")
     ask(bench, "b")
-    bench.wait(owner, tag, "a", delay_ms=600_000)
+    bench.wait(owner, tag, "a", wait=Delay(600_000))
     bench.pass_tended(ASIDE_MS)
 
     assert again(bench, "b") == ("own", "")
@@ -291,7 +293,7 @@ def test_a_clock_that_steps_back_keeps_nobody_waiting(bench: Bench) -> None:
     """Though nobody wakes them: the owner waits for a provider."""
     _, owner, tag = ask(bench, "a")
     _, _, aside = ask(bench, "b")
-    bench.wait(owner, tag, "a", delay_ms=600_000)
+    bench.wait(owner, tag, "a", wait=Delay(600_000))
     bench.tick(-3600_000)
 
     bench.store.tend([])

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from redis.exceptions import ConnectionError as Away
 from redis.exceptions import ResponseError
 
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery import result_spool
 from tasks.delivery.delivery_store import LEASE_MS
 from tasks.delivery.lease import Lease
@@ -27,8 +29,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def settlement(fence: str = "1", meta: str = '"paid"') -> dict[str, Any]:
-    return {"meta": meta, "fence": fence, "tag": "", "expires_s": 60}
+def settlement(fence: str = "1", meta: str = '"paid"', task_id: str = "t") -> Settlement:
+    return Settlement(task_id, meta, 60, fence=fence)
 
 
 def started(bench: Bench) -> DeliveryKeeper:
@@ -48,7 +50,7 @@ def test_what_is_in_the_spool_is_settled_before_anything_is_taken(
     bench.push("a")
     tag = bench.take_one()
     begun = bench.begin(tag)
-    result_spool.keep("t", settlement(begun.fence))
+    result_spool.keep(settlement(begun.fence))
     if lapsed:
         bench.pass_tended(LEASE_MS + 2000)
 
@@ -65,7 +67,7 @@ def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis is away when it starts; then the keeper's thread settles it."""
-    result_spool.keep("t", settlement())
+    result_spool.keep(settlement())
     settle, calls = bench.store.settle, []
 
     def away(*args: Any, **kwargs: Any) -> str:
@@ -88,11 +90,11 @@ def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
 def test_workers_that_start_at_once_share_the_spool(bench: Bench, folder: Path, times: int) -> None:
     """Each answer is settled once, and none of them stumbles over the others."""
     for number in range(50):
-        result_spool.keep(f"t{number}", settlement())
+        result_spool.keep(settlement(task_id=f"t{number}"))
     numbers: list[int] = []
 
     def replay() -> None:
-        numbers.append(result_spool.replay(lambda one: bench.store.settle(**one)))
+        numbers.append(result_spool.replay(bench.store.settle))
 
     threads = [threading.Thread(target=replay) for _ in range(times)]
     for each in threads:
@@ -128,7 +130,7 @@ def test_a_file_that_cannot_be_read_holds_up_none_behind_it(
     fresh.write_bytes(b'{"task')
     old = time.time() - 2 * result_spool.MAX_WRITING_S
     os.utime(folder / f"0{suffix}", (old, old))
-    result_spool.keep("t", settlement())
+    result_spool.keep(settlement())
 
     assert started(bench).is_ready
     assert bench.redis.exists(RESULT + "t")
@@ -139,7 +141,7 @@ def test_a_file_that_cannot_be_read_holds_up_none_behind_it(
 def test_what_is_no_file_of_ours_is_not_read(bench: Bench, folder: Path, kind: str) -> None:
     """A pipe would be waited for, and a link's file be somebody else's."""
     elsewhere = folder.parent / f"elsewhere-{folder.name}"
-    elsewhere.write_text(json.dumps({"task_id": "x", **settlement()}))
+    elsewhere.write_text(json.dumps(asdict(settlement(task_id="x"))))
     path = folder / "0.json"
     match kind:
         case "pipe":
@@ -148,7 +150,7 @@ def test_what_is_no_file_of_ours_is_not_read(bench: Bench, folder: Path, kind: s
             path.symlink_to(elsewhere)
         case _:
             path.mkdir()
-    result_spool.keep("t", settlement())
+    result_spool.keep(settlement())
 
     assert started(bench).is_ready
     assert bench.redis.exists(RESULT + "t")
@@ -158,7 +160,7 @@ def test_what_is_no_file_of_ours_is_not_read(bench: Bench, folder: Path, kind: s
 
 def test_a_whole_answer_whose_file_had_no_name_yet_counts(bench: Bench, folder: Path) -> None:
     """Its worker was killed between the two."""
-    (folder / "9-9.part").write_text(json.dumps({"task_id": "t", **settlement()}))
+    (folder / "9-9.part").write_text(json.dumps(asdict(settlement(task_id="t"))))
 
     started(bench)
 
@@ -168,7 +170,7 @@ def test_a_whole_answer_whose_file_had_no_name_yet_counts(bench: Bench, folder: 
 
 def test_a_settlement_that_redis_refuses_for_good_is_put_aside(folder: Path) -> None:
     """It would be refused for ever, and no worker of this host would take anything."""
-    result_spool.keep("t", settlement())
+    result_spool.keep(settlement())
 
     def refuse(_: Any) -> None:
         raise ResponseError("WRONGTYPE")
@@ -201,7 +203,7 @@ def test_a_disk_that_takes_nothing_costs_no_answer_while_its_worker_lives(
 
     monkeypatch.setattr(bench.store, "settle", away_once)
 
-    assert lease.settle('"paid"', 60, dead={})
+    assert lease.settle(Settlement("t", '"paid"', 60))
     assert bench.redis.get(RESULT + "t") == b'"paid"'
     assert list(folder.iterdir()) == []
 
@@ -223,6 +225,6 @@ def test_an_answer_is_written_down_first_where_redis_is_known_to_be_away(
 
     monkeypatch.setattr(bench.store, "settle", look)
 
-    assert lease.settle('"paid"', 60, dead={})
+    assert lease.settle(Settlement("t", '"paid"', 60))
     assert seen == [".json"]
     assert list(folder.iterdir()) == []

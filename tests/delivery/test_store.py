@@ -5,7 +5,9 @@ import json
 import pytest
 
 from breakwater.messaging.names import PRIORITY_MARK, list_of
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery.delivery_store import LEASE_MS, MAX_MESSAGE_BYTES, TRIAL_WINDOW_MS
+from tasks.delivery.waits import Delay, Park
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 
@@ -294,7 +296,7 @@ def test_a_delayed_task_comes_back_when_it_is_due(bench: Bench) -> None:
     """Meanwhile it is in Redis, in nobody's memory."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, delay_ms=5000)
+    bench.wait(bench.begin(tag), tag, wait=Delay(5000))
 
     bench.tick(4999)
     early = bench.take()
@@ -332,7 +334,7 @@ def test_a_parked_queue_is_left_alone_and_others_are_not(bench: Bench) -> None:
     bench.push("a", "b")
     bench.push("x", queue=OTHER)
     tag = bench.take_one()
-    told = bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="x is open", trial_count=2)
+    told = bench.wait(bench.begin(tag), tag, wait=Park(10_000, "x is open", 2))
 
     taken = bench.take(5)
 
@@ -346,7 +348,7 @@ def test_at_reopening_a_few_go_first(bench: Bench) -> None:
     """If they tell nothing, a few more later; a flood never."""
     bench.push(*"abcdefg")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=2)
+    bench.wait(bench.begin(tag), tag, wait=Park(10_000, "", 2))
     bench.tick(10_000)
 
     first = [message for _, message in bench.take(5)]
@@ -361,7 +363,7 @@ def test_a_clock_that_steps_back_parks_no_queue_for_longer(bench: Bench) -> None
     """A failover to a server whose clock is an hour behind."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=2)
+    bench.wait(bench.begin(tag), tag, wait=Park(10_000, "", 2))
 
     bench.tick(-3600_000)
 
@@ -372,7 +374,7 @@ def test_an_answer_opens_a_parked_queue(bench: Bench) -> None:
     """All of it, and its end is told."""
     bench.push(*"abcd")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=1)
+    bench.wait(bench.begin(tag), tag, wait=Park(10_000, "", 1))
     bench.tick(10_000)
     tag = bench.take_one()
 
@@ -388,7 +390,7 @@ def test_a_queue_is_opened_once(bench: Bench) -> None:
     """Every worker may hear of it."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, park_ms=10_000, reason="", trial_count=1)
+    bench.wait(bench.begin(tag), tag, wait=Park(10_000, "", 1))
 
     assert [bench.store.open(QUEUE, "x is closed"), bench.store.open(QUEUE, "")] == [True, False]
     assert len(bench.take()) == 1
@@ -451,7 +453,7 @@ def test_a_cancelled_task_is_its_workers_no_more(bench: Bench) -> None:
     tag = bench.take_one()
     begun = bench.begin(tag)
 
-    told = bench.store.settle("t", '"revoked"', expires_s=60)
+    told = bench.store.settle(Settlement("t", '"revoked"', expires_s=60))
 
     assert told == "settled"
     assert bench.store.tend([tag])[0] == [tag]
@@ -476,7 +478,7 @@ def test_a_clock_that_steps_back_delays_nothing_for_longer(bench: Bench, back_ms
     """Neither a task that waits for a provider, nor a message that has a countdown."""
     bench.push("waits", "counts down")
     (waits, _), (counts_down, _) = bench.take(2)
-    bench.wait(bench.begin(waits), waits, delay_ms=2_000)
+    bench.wait(bench.begin(waits), waits, wait=Delay(2_000))
     bench.store.schedule(counts_down, bench.ms + 3_000, "counted down")
     bench.store.tend([])
 

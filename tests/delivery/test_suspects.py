@@ -6,9 +6,11 @@ from importlib.resources import files
 
 import pytest
 
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery import delivery_store
 from tasks.delivery.delivery_store import LEASE_MS, MAX_ALONE, MAX_LOST
 from tasks.delivery.lease_keeper import DeliveryKeeper
+from tasks.delivery.waits import Delay, Park
 from tests.delivery.conftest import OTHER, QUEUE, Bench
 
 CALL = '{"provider": "x", "model": "m"}'
@@ -101,7 +103,7 @@ class Fleet:
             fence = self.bench.redis.hget(f"task:{task_id}", "fence")
             if fence:
                 self.bench.store.settle(
-                    task_id, '"ok"', fence=fence.decode(), tag=tag, expires_s=3600
+                    Settlement(task_id, '"ok"', fence=fence.decode(), tag=tag, expires_s=3600)
                 )
             self.bench.store.acknowledge([tag])
         return False
@@ -347,9 +349,9 @@ def test_a_suspect_that_had_to_wait_runs_alone_again(bench: Bench, how: str) -> 
         begun = bench.begin(tag, "p")
         match how:
             case "delayed":
-                bench.wait(begun, tag, "p", delay_ms=500)
+                bench.wait(begun, tag, "p", wait=Delay(500))
             case "parked":
-                bench.wait(begun, tag, "p", park_ms=500, trial_count=3)
+                bench.wait(begun, tag, "p", wait=Park(500, trial_count=3))
             case "head":
                 bench.wait(begun, tag, "p")
             case "given back":

@@ -11,6 +11,7 @@ from celery import states
 from breakwater.asking.events import stream_key
 from breakwater.errors import BreakwaterError
 from breakwater.messaging.names import RESULT
+from breakwater.messaging.settlement import Settlement
 from breakwater.redis.connection import client
 from tasks import app
 from tasks.delivery.delivery_store import DeliveryStore
@@ -56,7 +57,9 @@ class Told:
     def _settle(self, result: Any, state: str) -> None:
         meta = app.backend.meta(self.task_id, result, state)
         assert (
-            self.store.settle(self.task_id, meta, fence=self.fence, tag=self.tag, expires_s=60)
+            self.store.settle(
+                Settlement(self.task_id, meta, fence=self.fence, tag=self.tag, expires_s=60)
+            )
             == "settled"
         )
 

@@ -121,9 +121,9 @@ def test_an_answer_is_found_as_it_was_kept_and_costs_nothing(waited: bool) -> No
     """Text, data and tool calls to the letter; no tokens, no dollars, no time."""
     kept = response_cache.kept("t1", routed("tool_calls", tool_calls=(TOOL,), data={"a": [1]}), 60)
 
-    found = response_cache.found(kept["answer"], number=3, waited=waited)
+    found = response_cache.found(kept.answer, number=3, waited=waited)
 
-    assert kept["keep_s"] == 60
+    assert kept.keep_s == 60
     whole = found.completion
     assert (whole.text, whole.data, whole.tool_calls) == ("text", {"a": [1]}, (TOOL,))
     assert (whole.model, whole.finish_reason, whole.usage) == ("m-1", "tool_calls", Usage())
@@ -140,15 +140,15 @@ def test_an_answer_is_found_as_it_was_kept_and_costs_nothing(waited: bool) -> No
 @pytest.mark.parametrize("finish", ["length", "refusal", "content_filter"])
 def test_only_whole_good_answers_are_kept(finish: FinishReason) -> None:
     """Of any other it is only kept, for a minute at most, that nobody shall wait for one."""
-    assert response_cache.kept("t1", routed(finish), 3600) == {"keep_s": 60, "answer": ""}
-    assert response_cache.kept("t1", routed(finish), 5) == {"keep_s": 5, "answer": ""}
+    assert response_cache.kept("t1", routed(finish), 3600) == (60, "")
+    assert response_cache.kept("t1", routed(finish), 5) == (5, "")
 
 
 def test_what_is_kept_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With keys, nobody reads it in Redis."""
     monkeypatch.setenv("BREAKWATER_ENCRYPTION_KEYS", Fernet.generate_key().decode())
 
-    kept = response_cache.kept("t1", routed(), 60)["answer"]
+    kept = response_cache.kept("t1", routed(), 60).answer
 
     assert "text" not in kept
     assert response_cache.found(kept, number=1, waited=False).completion.text == "text"

@@ -11,6 +11,7 @@ import redis
 
 from breakwater.messaging.journal import Command, Operations
 from breakwater.messaging.names import RESULT
+from breakwater.messaging.settlement import Settlement
 from tasks.delivery.delivery_store import DeliveryStore
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
 from tasks.operations.operator import Operator
@@ -52,7 +53,7 @@ def fail(server: redis.Redis, letters: DeadLetters) -> Fail:
         begun = store.begin(task_id, tag)
         dead = {"role": role, "error": error, "message": "no", "attempts": json.dumps([ATTEMPT])}
         meta = json.dumps({"status": "FAILURE", "n": str(server.incr("n"))})
-        store.settle(task_id, meta, fence=begun.fence, tag=tag, expires_s=60, dead=dead)
+        store.settle(Settlement(task_id, meta, fence=begun.fence, tag=tag, expires_s=60, dead=dead))
         letter = letters.get(task_id)
         assert letter
         return letter
@@ -348,7 +349,9 @@ def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
     begun = store.begin("a", tag)
     store.return_lost([tag])
 
-    store.settle("a", "{}", fence=begun.fence, tag=tag, expires_s=9, dead={"error": "WorkerLost"})
+    store.settle(
+        Settlement("a", "{}", fence=begun.fence, tag=tag, expires_s=9, dead={"error": "WorkerLost"})
+    )
 
     letter = letters.get("a")
     assert letter

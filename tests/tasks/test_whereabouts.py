@@ -9,6 +9,7 @@ import redis
 
 from breakwater.messaging import whereabouts
 from breakwater.messaging.names import list_of
+from breakwater.messaging.settlement import Settlement
 from breakwater.messaging.whereabouts import Whereabouts, as_dict, find
 from tasks import app, complete
 from tasks.delivery.delivery_store import DeliveryStore
@@ -163,7 +164,7 @@ def test_a_task_that_runs_is_started(
     meta = json.dumps(
         {"status": "SUCCESS", "result": {}, "task_id": "a", "children": [], "traceback": None}
     )
-    store.settle("a", meta, fence=begun.fence, tag=tag, expires_s=60)
+    store.settle(Settlement("a", meta, fence=begun.fence, tag=tag, expires_s=60))
     states.append(result.state)
 
     assert states == ["STARTED", "SUCCESS"]
