@@ -31,6 +31,19 @@ def test_the_distribution_has_a_name_of_its_own() -> None:
     assert PROJECT["scripts"] == {"breakwater": "workers.cli:main"}
 
 
+def test_the_image_is_built_from_every_package() -> None:
+    """A package that Docker does not see, or the Dockerfile does not copy, ends the build."""
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]
+    folders = {name.partition(".")[0] for name in packages}
+    seen = set(re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    copied = set(re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+
+    assert seen - {"LICENSE"} == folders
+    assert copied == folders
+
+
 def test_every_hint_names_our_distribution_and_an_extra_that_it_has() -> None:
     """`pip install 'breakwater[…]'` would install somebody else's package."""
     hints = [

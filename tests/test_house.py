@@ -65,8 +65,8 @@ def test_every_package_of_ours_is_in_the_wheel() -> None:
 
     there = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for floor in FLOORS
-        for path in (ROOT / floor).rglob("__init__.py")
+        for package in (*FLOORS, "simulator")
+        for path in (ROOT / package).rglob("__init__.py")
     }
 
     assert set(listed) == there

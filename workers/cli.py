@@ -148,7 +148,7 @@ def _print_finding(finding: Finding) -> None:
         out.print(f"{'':8}→ {finding.next_step}", soft_wrap=True, style="dim")
 
 
-@cli.command(hidden=True)  # `make demo`; it needs a checkout
+@cli.command(hidden=True)  # `make demo`; it needs the extra `demo`
 def demo(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Call no real provider, whatever keys are set.")
@@ -157,8 +157,8 @@ def demo(
     """
     Watch a provider fail under three workers, and recover.
 
-    About half a minute. Runs from a checkout; needs no server and no key. With keys of
-    real providers in the environment it sends them a few short prompts, and breaks nothing.
+    About half a minute; needs no server and no key. With keys of real providers in
+    the environment it sends them a few short prompts, and breaks nothing.
     """
     from workers.demo.story import run  # noqa: PLC0415 - no other command needs it
 

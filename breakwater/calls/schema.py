@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from breakwater.calls.schema_bounds import (
@@ -182,8 +183,21 @@ def as_json_object(value: object) -> dict[str, Any]:
 
 
 def schema_fault(schema: Mapping[str, Any]) -> str:
-    """Say what keeps an object from being a JSON Schema; empty if nothing does."""
-    return _compiled(json.dumps(schema))[1]
+    """
+    Return why an object is not a valid JSON Schema; empty if it is valid.
+
+    Without jsonschema-rs, which is 15 MB and an extra of the client, only its size, its draft and
+    its references are checked here. The worker, which always has it, checks the rest before it
+    calls a provider.
+    """
+    text = json.dumps(schema)
+    if find_spec("jsonschema_rs") is not None:
+        return _compiled(text)[1]
+    try:
+        _bounded(text)
+    except Unbounded as fault:
+        return str(fault)
+    return ""
 
 
 def _compiled(text: str) -> tuple[CompiledSchema | None, str]:
@@ -199,16 +213,8 @@ def _compile(text: str) -> tuple[CompiledSchema | None, str]:
     """Return a shape and no fault, or the fault."""
     from jsonschema_rs import ValidationError  # noqa: PLC0415 - as above
 
-    if len(text) > MAX_BYTES:
-        return None, f"it has {len(text)} bytes as JSON; at most {MAX_BYTES} are allowed"
-    schema = json.loads(text)
-    if not _names_known_draft(schema):
-        return None, (
-            f"at /$schema: it names no draft that is known, which are {', '.join(DRAFTS)}; leave "
-            f"it out for 2020-12"
-        )
     try:
-        expansion = expansion_of(schema)
+        schema, expansion = _bounded(text)
         validator, linear = _validator(text)
     except Unbounded as fault:
         return None, str(fault)
@@ -217,6 +223,24 @@ def _compile(text: str) -> tuple[CompiledSchema | None, str]:
     if not linear or _plain_values(schema, MAX_BYTES) is None:
         expansion = None
     return CompiledSchema(text, validator if expansion is not None else None, expansion), ""
+
+
+def _bounded(text: str) -> tuple[dict[str, Any], int | None]:
+    """
+    Return a schema and its expansion, None if it has none.
+
+    Raises:
+        Unbounded: It is too large, names an unknown draft, or has a reference that leads nowhere.
+    """
+    if len(text) > MAX_BYTES:
+        raise Unbounded(f"it has {len(text)} bytes as JSON; at most {MAX_BYTES} are allowed")
+    schema: dict[str, Any] = json.loads(text)
+    if not _names_known_draft(schema):
+        raise Unbounded(
+            f"at /$schema: it names no draft that is known, which are {', '.join(DRAFTS)}; leave "
+            f"it out for 2020-12"
+        )
+    return schema, expansion_of(schema)
 
 
 def _validator(text: str) -> "tuple[Validator, bool]":

@@ -44,7 +44,7 @@ Schema = Mapping[str, Any]
 
 
 class Unbounded(ValueError):  # noqa: N818 - the schema is at fault
-    """The schema is larger than allowed, or refers to nothing or to itself without an end."""
+    """The schema is too large, names an unknown draft, or has a reference without an end."""
 
 
 def expansion_of(schema: Schema) -> int | None:

