@@ -24,7 +24,7 @@ from tests.support.operators import OPERATORS
 from tests.support.ports import free_port
 from tests.support.queries import DEPLOY
 from tests.support.valkey import Server
-from workers.shutdown import LAST_WORDS_S
+from workers.shutdown import EXIT_TIMEOUT_S
 
 FOLDER = DEPLOY / "kubernetes"
 KUSTOMIZATION = FOLDER / "kustomization.yaml"
@@ -119,7 +119,7 @@ def test_calls_that_run_can_finish(settings: Settings) -> None:
     grace_s = float(ENVIRON["BREAKWATER_GRACE_S"])
 
     assert longest_s < grace_s
-    assert grace_s + LAST_WORDS_S <= POD["terminationGracePeriodSeconds"]
+    assert grace_s + EXIT_TIMEOUT_S <= POD["terminationGracePeriodSeconds"]
     behavior = RESOURCES["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]
     assert longest_s < behavior["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
 

@@ -22,10 +22,10 @@ def test_the_tables_are_those_of_the_measured_costs() -> None:
 def test_what_the_arithmetic_takes_for_granted_is_what_the_code_does() -> None:
     """Other intervals would make other tables."""
     from tasks.delivery.lease_keeper import RENEWAL_INTERVAL_S
-    from workers.metrics.fleet import SEEN_MS
+    from workers.metrics.fleet import SNAPSHOT_MS
 
     assert capacity.RENEWAL_INTERVAL_S == RENEWAL_INTERVAL_S
-    assert capacity.SEEN_S * 1000 == SEEN_MS
+    assert capacity.SEEN_S * 1000 == SNAPSHOT_MS
 
 
 def test_littles_law() -> None:

@@ -123,22 +123,20 @@ MAY_IMPORT = {
     ),
     "workers.reload": (
         "breakwater.celery_app", "breakwater.config", "breakwater.errors", "breakwater.messaging",
-        "tasks.answering", "tasks.config", "tasks.providers",
+        "tasks.answering", "tasks.config", "tasks.operations", "tasks.providers",
     ),
-    "workers.shutdown": (
-        "breakwater.celery_app", "tasks.answering", "tasks.providers", "workers.heartbeat",
-    ),
+    "workers.shutdown": ("tasks.answering", "tasks.providers", "workers.heartbeat"),
     "workers.lifecycle": (
         "breakwater.celery_app", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
-        "tasks.answering", "tasks.config", "tasks.delivery", "tasks.ledger", "tasks.providers",
-        "workers.log", "workers.metrics", "workers.otel", "workers.pools", "workers.reload",
-        "workers.terminal",
+        "tasks.answering", "tasks.config", "tasks.delivery", "tasks.ledger", "tasks.operations",
+        "tasks.providers", "workers.log", "workers.metrics", "workers.otel", "workers.pools",
+        "workers.reload", "workers.shutdown", "workers.terminal",
     ),
-    "workers": ("tasks", "workers.lifecycle", "workers.shutdown"),
+    "workers": ("tasks", "workers.lifecycle"),
     "workers.doctor": (
         "breaker", "breakwater", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
         "tasks", "tasks.answering", "tasks.config", "tasks.ledger", "tasks.operations",
-        "tasks.providers", "tasks.spool_file", "workers", "workers.shutdown",
+        "tasks.providers", "tasks.spool_file", "workers", "workers.shutdown", "workers.terminal",
     ),
     "workers.demo": (
         "breaker", "breakwater.messaging", "breakwater.redis", "tasks", "tasks.answering",

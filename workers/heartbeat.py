@@ -1,14 +1,13 @@
 """
-What a worker says of itself every four seconds, for `breakwater queues`, `workers` and `doctor`.
+Describe a worker every four seconds, for `breakwater queues`, `workers` and `doctor`.
 
-In Redis, not by Celery's `inspect`: an answer to that takes a second to wait for, and a worker
-that is busy (`solo`) gives none.
+The description is stored in Redis. Celery's `inspect` would take a second to wait for, and a busy
+worker (`solo`) does not answer it.
 """
 
 import resource
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from celery.worker import WorkController
 
@@ -16,54 +15,60 @@ from breakwater.celery_app import app
 from tasks.answering import runtime
 from tasks.config.published_roles import to_publish
 from tasks.operations.fleet import QUEUES, RUNNING
-from workers.pools import name_of
+from workers.pools import name_of_pool
 
-KEPT = (
+REQUIRED_SETTINGS = (
     "broker_transport", "worker_consumer", "task_acks_late", "task_reject_on_worker_lost",
     "result_backend_thread_safe", "result_expires",
 )  # fmt: skip
-OURS = {name: app.conf[name] for name in KEPT}
-"""Settings of Celery's that delivery rests on, as they are before anybody else's code is read."""
+"""Celery's settings that delivery relies on."""
+OUR_VALUES = {name: app.conf[name] for name in REQUIRED_SETTINGS}
+"""The values of those settings before another program's code is imported."""
 
 
 def describe_worker(
     worker: WorkController, grace_s: float
-) -> tuple[dict[str, Any], Iterable[str], str]:
+) -> tuple[dict[str, object], Iterable[str], str]:
     """
-    Describe this worker, and name the queues it consumes and the roles it serves.
+    Describe this worker.
 
     Args:
         grace_s: How long its tasks have when it is stopped.
+
+    Returns:
+        The description, the queues that it consumes, and the roles that it serves.
     """
-    now, queues = runtime.runtime(), sorted(app.amqp.queues.consume_from)
-    pool = name_of(worker.pool)
-    return (
-        {
-            "name": worker.hostname,
-            "pool": pool,
-            "concurrency": worker.concurrency,
-            "version": now.settings.version,
-            QUEUES: queues,
-            RUNNING: now.keeper.running_by_queue(),
-            "grace_s": grace_s,
-            "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            **({} if is_monkey_patched(pool) else {"unpatched": True}),
-            **({"altered": changed} if (changed := changed_settings(worker)) else {}),
-        },
-        queues,
-        to_publish(now.settings),
-    )
+    current = runtime.runtime()
+    queues = sorted(app.amqp.queues.consume_from)
+    pool = name_of_pool(worker.pool)
+    description: dict[str, object] = {
+        "name": worker.hostname,
+        "pool": pool,
+        "concurrency": worker.concurrency,
+        "version": current.settings.version,
+        QUEUES: queues,
+        RUNNING: current.keeper.running_by_queue(),
+        "grace_s": grace_s,
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
+    if not is_monkey_patched(pool):
+        description["unpatched"] = True
+    if changed := changed_settings(worker):
+        description["altered"] = changed
+    return description, queues, to_publish(current.settings)
 
 
 def is_monkey_patched(pool: str) -> bool:
-    """Tell whether a pool of greenlets has what it needs: sockets that let the others run."""
+    """Return whether a pool of greenlets has sockets that let other greenlets run."""
     monkey = sys.modules.get("gevent.monkey")
     return pool != "gevent" or bool(monkey and monkey.is_module_patched("socket"))
 
 
-def changed_settings(worker: WorkController) -> Mapping[str, Any]:
-    """Return those settings that are not ours any more, by somebody's code or option."""
-    found = {name: app.conf[name] for name, ours in OURS.items() if app.conf[name] != ours}
+def changed_settings(worker: WorkController) -> Mapping[str, object]:
+    """Return the required settings that other code or an option has changed, with their values."""
+    changed: dict[str, object] = {
+        name: app.conf[name] for name, ours in OUR_VALUES.items() if app.conf[name] != ours
+    }
     if worker.prefetch_multiplier != 1:
-        found["prefetch_multiplier"] = worker.prefetch_multiplier
-    return found
+        changed["prefetch_multiplier"] = worker.prefetch_multiplier
+    return changed

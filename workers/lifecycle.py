@@ -1,17 +1,20 @@
 """
-How a worker starts and stops: `celery -A workers worker`.
+Start and stop a worker: `celery -A workers worker`.
 
-The roles file is checked once, before the pool is made; a bad one ends the worker at once with
+The roles file is checked once, before the pool is made. A bad file ends the worker at once, with
 every fault on standard error. Connections are made later, in the process that uses them.
 """
 
 import gc
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import structlog
-from celery import signals
+from celery import Celery, signals
+from celery.worker import WorkController
+from celery.worker.consumer import Consumer
 from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests
 from kombu.entity import Exchange, Queue
@@ -26,139 +29,169 @@ from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
 from tasks.delivery.worker_transport import use_keeper
 from tasks.ledger.drain import Drain
+from tasks.operations.operator import ReloadReply
 from tasks.providers.registry import preload
+from workers import shutdown
 from workers.log import set_up_logging
-from workers.metrics.exporter import Exporter, exporter
-from workers.otel import Otel, otel
-from workers.pools import fit, pool_faults
+from workers.metrics.exporter import Exporter, exporter_from_environment
+from workers.otel import Otel, otel_from_environment
+from workers.pools import ControlState, fit_to_pool, pool_faults
 from workers.reload import Reloader
 from workers.terminal.plain import plain_lines
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database
 
-EX_USAGE, EXIT_BAD_CONFIG = 64, 78  # EX_USAGE and EX_CONFIG of sysexits.h
-
-_queue_filters: dict[str, list[str]] = {}  # the queues to consume, and not to
-_reloader: Reloader | None = None
-_drain: Drain | None = None
-_exporter: Exporter | None = None
-_otel: Otel | None = None
+EX_USAGE, EX_CONFIG = 64, 78
+"""Exit codes of sysexits.h."""
 
 
-@signals.celeryd_init.connect(weak=False)
-def _check_options(options: dict[str, Any], **_: Any) -> None:
+def install(celery_app: Celery) -> None:
+    """Connect the worker's start and stop to Celery; `import workers` calls this once."""
+    shutdown.add_grace_option(celery_app)
+    Lifecycle().connect()
+
+
+class Lifecycle:
+    """Start what runs beside the tasks of one worker, and stop it with the worker."""
+
+    def __init__(self) -> None:
+        self._only_queues: list[str] = []
+        self._excluded_queues: list[str] = []
+        self._reloader: Reloader | None = None
+        self._drain: Drain | None = None
+        self._exporter: Exporter | None = None
+        self._otel: Otel | None = None
+
+    def connect(self) -> None:
+        """Let Celery's signals call the methods, in this order."""
+        for signal, handler in (
+            (signals.celeryd_init, _check_options),
+            (signals.celeryd_init, self._configure),
+            (signals.celeryd_init, shutdown.prepare),
+            (signals.setup_logging, _set_up_logging),
+            (signals.worker_init, _fit_to_pool),
+            (signals.worker_init, _disable_gossip),
+            (signals.worker_ready, self._start),
+            (signals.worker_shutdown, self._stop_drainer),
+            (signals.worker_process_shutdown, self._close),
+            (signals.worker_shutdown, self._close),
+        ):
+            signal.connect(handler, weak=False)
+        control_command(name="reload")(self._reload)
+
+    def _configure(self, options: Mapping[str, object], **_: object) -> None:
+        """Read the roles file and the environment; a fault ends the worker."""
+        try:
+            address()
+            encryption.keys()
+            settings = load_settings()
+            self._exporter = exporter_from_environment(settings)
+            self._otel = otel_from_environment()
+        except ConfigError as faults:
+            print(plain_lines(faults), file=sys.stderr)  # noqa: T201 - logging is not set up yet
+            sys.exit(EX_CONFIG)
+        runtime.use_settings(settings)
+        use_keeper(lambda: runtime.runtime().keeper)
+        self._only_queues = _queue_names(options, "queues")
+        self._excluded_queues = _queue_names(options, "exclude_queues")
+        _declare_queues(settings)
+        preload(settings)  # 0.3 to 0.7 s per SDK, for which the first prompt should not wait
+        if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
+            signals.worker_process_init.connect(self._set_up_process, weak=False)
+            gc.freeze()  # the children share these pages instead of copying 40 to 66 MB per SDK
+        else:
+            signals.celeryd_after_setup.connect(self._set_up_process, weak=False)
+
+    def _set_up_process(self, **_: object) -> None:
+        """Make what must not come from before a fork, in the process that runs tasks."""
+        if self._otel:
+            self._otel.start()
+        runtime.runtime().registry.build()
+        # 200,000 long-lived objects: scanning them all held up every call in flight for 0.2 s.
+        gc.freeze()
+
+    def _start(self, sender: Consumer, **_: object) -> None:
+        """Start the threads that run beside the tasks."""
+        self._reloader = Reloader(sender, only=self._only_queues, never=self._excluded_queues)
+        self._reloader.start()
+        for name, unset in runtime.runtime().settings.left_out.items():
+            structlog.get_logger("breakwater").info("provider.left_out", provider=name, unset=unset)
+        self._drain = Drain(client(), _open_ledger)
+        self._drain.start()
+        if self._exporter:
+            self._exporter.start()
+
+    def _stop_drainer(self, **_: object) -> None:
+        if self._drain:
+            self._drain.stop()
+
+    def _close(self, **_: object) -> None:
+        if self._otel:
+            self._otel.stop()
+        runtime.close()
+
+    def _reload(self, _state: ControlState) -> ReloadReply:
+        """Read the roles file now; a bad one is refused."""
+        if self._reloader is None:
+            return {"error": "not ready yet"}
+        return self._reloader.reload()
+
+
+def _check_options(options: Mapping[str, object], **_: object) -> None:
+    """End the worker if its pool cannot honour an option."""
     if faults := pool_faults(options):
         print(*faults, sep="\n", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(EX_USAGE)
 
 
-@signals.celeryd_init.connect(weak=False)
-def _configure(options: dict[str, Any], **_: Any) -> None:
-    global _exporter, _otel  # noqa: PLW0603 - one worker a process
-    try:
-        address()
-        encryption.keys()
-        settings = load_settings()
-        _exporter = exporter(settings)
-        _otel = otel()
-    except ConfigError as faults:
-        print(plain_lines(faults), file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        sys.exit(EXIT_BAD_CONFIG)
-    runtime.use_settings(settings)
-    use_keeper(lambda: runtime.runtime().keeper)
-    _queue_filters.update(only=_names(options, "queues"), never=_names(options, "exclude_queues"))
-    _consume(settings)
-    preload(settings)  # 0.3 to 0.7 s an SDK, which the first prompt should not wait for
-    if getattr(options.get("pool"), "__module__", "") == "celery.concurrency.prefork":
-        signals.worker_process_init.connect(_set_up)
-        gc.freeze()  # the children share these pages instead of copying 40 to 66 MB an SDK
-    else:
-        signals.celeryd_after_setup.connect(_set_up)
+def _set_up_logging(loglevel: int, logfile: str | None = None, **_: object) -> None:
+    set_up_logging(loglevel, logfile=logfile)
 
 
-@signals.worker_init.connect(weak=False)
-def _fit(sender: Any, **_: Any) -> None:
-    fit(sender)
+def _fit_to_pool(sender: WorkController, **_: object) -> None:
+    fit_to_pool(sender)
 
 
-@signals.worker_init.connect(weak=False)
-def _disable_gossip(sender: Any, **_: Any) -> None:
+def _disable_gossip(sender: WorkController, **_: object) -> None:
     """
-    Leave out what workers tell each other, of which nothing here makes use.
+    Disable gossip, mingle and Celery's heartbeats; nothing here uses them.
 
-    Each hears every other's heartbeat, which grows with the square of their number; the greeting at
-    the start is waited for a second. Who watches (Flower) asks for `--task-events`, and sees them.
+    Every worker would receive every other worker's heartbeat, which grows with the square of their
+    number, and mingle delays the start by a second. A monitor (Flower) needs `--task-events`; with
+    that option workers send Celery's heartbeats.
     """
     sender.options.update(
         without_gossip=True, without_mingle=True, without_heartbeat=not sender.task_events
     )
 
 
-def _set_up(**_: Any) -> None:
-    """Make in this process, which runs tasks, what must not come from before a fork."""
-    if _otel:
-        _otel.start()
-    runtime.runtime().registry.build()
-    # 200,000 objects that stay: looking through them all held up every call in flight for 0.2 s.
-    gc.freeze()
+def _queue_names(options: Mapping[str, object], option: str) -> list[str]:
+    """Read a list of queues as Celery does: a list, or one text with commas."""
+    names = options.get(option) or ()
+    if isinstance(names, str):
+        return names.split(",")
+    return [*cast("Sequence[str]", names)]
 
 
-def _names(options: dict[str, Any], option: str) -> list[str]:
-    """Read a list of queues as Celery does: with commas, or a list already."""
-    given = options.get(option) or ()
-    return given.split(",") if isinstance(given, str) else list(given)
-
-
-def _consume(settings: Settings) -> None:
-    """Consume the common queue and one per role; `-Q` still narrows this."""
+def _declare_queues(settings: Settings) -> None:
+    """Declare the common queue and one queue per role; `-Q` still narrows what is consumed."""
     names = [COMMON_QUEUE, *(queue_of(role) for role in settings.roles)]
-    # Each its own exchange: a binding to the default one would copy the common queue's messages.
+    # Each has its own exchange: one bound to the default exchange copies the common queue's
+    # messages.
     app.conf.task_queues = [Queue(name, Exchange(name), routing_key=name) for name in names]
 
 
-@signals.setup_logging.connect(weak=False)
-def _log(loglevel: int, logfile: str | None = None, **_: Any) -> None:
-    set_up_logging(loglevel, logfile=logfile)
-
-
-@signals.worker_ready.connect(weak=False)
-def _start(sender: Any, **_: Any) -> None:
-    """Start what runs beside the tasks."""
-    global _reloader, _drain  # noqa: PLW0603 - one worker a process
-    _reloader = Reloader(sender, **_queue_filters)
-    _reloader.start()
-    for name, unset in runtime.runtime().settings.left_out.items():
-        structlog.get_logger("breakwater").info("provider.left_out", provider=name, unset=unset)
-    _drain = Drain(client(), _open_ledger)
-    _drain.start()
-    if _exporter:
-        _exporter.start()
-
-
 def _open_ledger() -> "Database":
-    from tasks.ledger.database import Database  # noqa: PLC0415 - in one worker of a fleet at a time
+    # One worker of a fleet drains at a time; the others need no database.
+    from tasks.ledger.database import Database  # noqa: PLC0415 - see above
 
     return Database()
 
 
-@signals.worker_shutdown.connect(weak=False)
-def _stop_drainer(**_: Any) -> None:
-    if _drain:
-        _drain.stop()
-
-
-@signals.worker_process_shutdown.connect(weak=False)
-@signals.worker_shutdown.connect(weak=False)
-def _close(**_: Any) -> None:
-    if _otel:
-        _otel.stop()
-    runtime.close()
-
-
 @control_command(args=[("task_ids", list)])
-def cancel(state: Any, task_ids: list[str]) -> dict[str, Any]:
-    """End a prefork child that runs a task which was cancelled; other pools end its call."""
+def cancel(state: ControlState, task_ids: list[str]) -> dict[str, str]:
+    """End a prefork child that runs a cancelled task; in other pools the keeper ends the call."""
     pool = state.consumer.pool
     if "prefork" in type(pool).__module__:
         for request in list(active_requests):
@@ -167,25 +200,19 @@ def cancel(state: Any, task_ids: list[str]) -> dict[str, Any]:
     return {"ok": f"{len(task_ids)} cancelled"}
 
 
-@control_command()
-def reload(_state: Any) -> dict[str, Any]:
-    """Read the roles file now; a bad one is refused."""
-    return _reloader.reload() if _reloader else {"error": "not ready yet"}
-
-
 @inspect_command()
-def roles(_state: Any) -> dict[str, Any]:
+def roles(_state: ControlState) -> dict[str, object]:
     """Show which roles file this worker routes by, and whether it is draining."""
-    now = runtime.runtime()
+    current = runtime.runtime()
     return {
-        "source": now.settings.source,
-        "version": now.settings.version,
-        "roles": sorted(now.settings.roles),
-        "drained_by": now.keeper.drained_by,
+        "source": current.settings.source,
+        "version": current.settings.version,
+        "roles": sorted(current.settings.roles),
+        "drained_by": current.keeper.drained_by,
     }
 
 
 @inspect_command()
-def breakers(_state: Any) -> dict[str, Any]:
+def breakers(_state: ControlState) -> dict[str, dict[str, object]]:
     """Show this worker's own view of every breaker."""
     return {view.name: asdict(view) for view in runtime.runtime().breakers.views()}

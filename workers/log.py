@@ -1,22 +1,22 @@
 """
-One log for ours and Celery's lines: JSON where a program reads it, colours where a person does.
+Format all log lines of a worker, ours and Celery's: JSON for programs, colours for a terminal.
 
 A line never holds a key, a prompt or an answer.
 """
 
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor
 
 from tasks import catalogue
 from workers.terminal.plain import plain, plain_lines
 
-OF_SEVERAL_LINES = {"event", "exception", "stack"}
+MULTILINE_FIELDS = {"event", "exception", "stack"}
 OURS = ("breakwater", "breaker", "tasks", "workers")
-_STAMP: list[Any] = [
+_STAMP: list[Processor] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -25,33 +25,31 @@ _STAMP: list[Any] = [
 
 def set_up_logging(level: int, stream: TextIO | None = None, logfile: str | None = None) -> None:
     """
-    Send every log line to one place in one form.
+    Send every log line to one place in one format.
 
     Args:
         level: For Celery and the libraries, as of `celery worker --loglevel`. Our own lines, one
-            per attempt, are shown from INFO on also under Celery's default of WARNING.
+            per attempt, are shown from INFO on, even under Celery's default of WARNING.
         stream: Where to write; standard error if None.
         logfile: A path instead of the stream, as of `celery worker --logfile`.
     """
     stream = stream or sys.stderr
-    handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler(stream)
+    handler: logging.Handler = logging.StreamHandler(stream)
+    if logfile:
+        handler = logging.FileHandler(logfile)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_STAMP,
             processors=[
                 _drop_celery_data,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(for_people=not logfile and stream.isatty()),
+                *_renderers(for_people=not logfile and stream.isatty()),
             ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.INFO if level == logging.WARNING else level)
-    for name in catalogue.loggers():
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    _set_levels(level)
     structlog.configure(
         processors=[*_STAMP, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -60,28 +58,39 @@ def set_up_logging(level: int, stream: TextIO | None = None, logfile: str | None
     )
 
 
-def _rendering(*, for_people: bool) -> list[Any]:
+def _set_levels(level: int) -> None:
+    logging.getLogger().setLevel(level)
+    our_level = level
+    if level == logging.WARNING:
+        our_level = logging.INFO
+    for name in OURS:
+        logging.getLogger(name).setLevel(our_level)
+    for name in catalogue.loggers():
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _renderers(*, for_people: bool) -> list[Processor]:
     # Not rich's traceback: it shows the values of variables, prompts among them.
     traceback = structlog.processors.format_exc_info
     if not for_people:
         return [traceback, structlog.processors.JSONRenderer()]
-    people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    return [traceback, _clean, people]
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    return [traceback, _escape, console]
 
 
-def _clean(
-    _logger: object, _method: str, line: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """Let no text of a provider or a producer steer the terminal."""
+def _escape(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Escape control characters, so that no text of a provider or producer steers the terminal."""
     for name, value in line.items():
-        if isinstance(value, str):
-            line[name] = plain_lines(value) if name in OF_SEVERAL_LINES else plain(value)
+        if not isinstance(value, str):
+            continue
+        if name in MULTILINE_FIELDS:
+            line[name] = plain_lines(value)
+        else:
+            line[name] = plain(value)
     return line
 
 
-def _drop_celery_data(
-    _logger: object, _method: str, line: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """Celery hangs its arguments on the record for custom handlers; they must not be rendered."""
+def _drop_celery_data(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Remove the arguments that Celery adds to a record for custom handlers."""
     line.pop("data", None)
     return line

@@ -1,22 +1,31 @@
 """
-What each pool can do: options of `celery worker` that it cannot honour are refused at the start.
+Refuse options of `celery worker` that the chosen pool cannot honour.
 
-Celery 5.7 takes them all. A pool that cannot do such a thing ignores it (time limits, recycling) or
-fails at each message (`--autoscale`); a solo worker holds prompts that it does not run.
+Celery 5.7 accepts them all. A pool that cannot honour an option ignores it (time limits, recycling)
+or fails at each message (`--autoscale`). A solo worker holds prompts that it does not run.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
+from celery.worker import WorkController
+from celery.worker.consumer import Consumer
 from celery.worker.control import control_command, nok, ok
 
 from breakwater.celery_app import app
 
-POOLS = {"thread": "threads"}
-"""Where Celery's module is not called as its `--pool` is."""
-MOST_AT_ONCE = 10_000
-"""A command cannot make a pool larger than this."""
+POOL_OF_MODULE = {"thread": "threads"}
+"""Names of `--pool` that differ from the names of Celery's modules."""
+POOL_OF_ALIAS = {"processes": "prefork"}
+MAX_POOL_SIZE = 10_000
+"""A control command cannot make a pool larger than this."""
+
+
+class ControlState(Protocol):
+    """The part of what Celery passes to a control command that is used here."""
+
+    consumer: Consumer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +63,23 @@ KNOWN = frozenset({"prefork", "gevent", "threads", "solo"})
 CAN_RESIZE = frozenset({"prefork", "gevent"})
 
 
-def pool_name(options: Mapping[str, Any]) -> str:
-    """Return what the pool is called on the command line; prefork if none is named."""
-    return name_of(options.get("pool") or options.get("pool_cls"))
+def pool_name(options: Mapping[str, object]) -> str:
+    """Return the name of the pool on the command line; prefork if the options name none."""
+    return name_of_pool(options.get("pool") or options.get("pool_cls"))
 
 
-def pool_faults(options: Mapping[str, Any]) -> list[str]:
+def pool_faults(options: Mapping[str, object]) -> list[str]:
     """
     Return a sentence for each option that the chosen pool cannot honour.
 
     Args:
-        options: Of `celery worker`, by their names in Python.
+        options: The options of `celery worker`, by their Python names.
     """
     pool = pool_name(options)
-    if pool not in KNOWN:  # a pool of somebody else's knows its own options
+    if pool not in KNOWN:  # another package's pool has its own options
         return []
     faults = [
-        f"{_written(option)}: --pool {pool} cannot do that "
+        f"{_flag(option)}: --pool {pool} cannot do that "
         f"({' and '.join(sorted(option.pools))} can); {option.instead}"
         for option in ABILITIES
         if pool not in option.pools and _is_set(option, options)
@@ -84,100 +93,114 @@ def pool_faults(options: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def fit(worker: Any) -> None:
+def fit_to_pool(worker: WorkController) -> None:
     """
-    Let a worker take as many messages as its pool runs.
+    Make a worker take as many messages as its pool runs.
 
-    A thread pool starts its threads as they are needed, so `--autoscale MAX,MIN` is for it what
-    `--concurrency MAX` is. A solo worker would hold a message for each core.
+    A thread pool starts its threads when they are needed, so `--autoscale MAX,MIN` means the same
+    as `--concurrency MAX`. A solo worker would hold one message per core.
     """
-    pool, scale = name_of(worker.pool_cls), worker.options.get("autoscale")
-    if pool == "threads" and scale:
-        most = scale.partition(",")[0] if isinstance(scale, str) else scale[0]
-        worker.concurrency = int(most)
+    pool, bounds = name_of_pool(worker.pool_cls), worker.options.get("autoscale")
+    if pool == "threads" and bounds:
+        if isinstance(bounds, str):
+            bounds = bounds.split(",")
+        worker.concurrency = int(bounds[0])
         worker.options["autoscale"] = None
     elif pool == "solo":
         worker.concurrency = 1
 
 
-def _is_set(option: Ability, options: Mapping[str, Any]) -> bool:
+def _is_set(option: Ability, options: Mapping[str, object]) -> bool:
     return bool(options.get(option.option) or (option.setting and app.conf[option.setting]))
 
 
-def _written(option: Ability) -> str:
+def _flag(option: Ability) -> str:
     return f"--{option.option.replace('_', '-')}"
 
 
-def name_of(pool: Any) -> str:
-    """Return what a pool, its class or its name is called on the command line."""
-    if pool is None or isinstance(pool, str):
-        return {"processes": "prefork", None: "prefork"}.get(pool, str(pool))
-    kind = pool if isinstance(pool, type) else type(pool)
-    name = kind.__module__.rpartition(".")[2]
-    return POOLS.get(name, name)
+def name_of_pool(pool: object) -> str:
+    """Return the name that `--pool` has for a pool, its class or its name; None is prefork."""
+    if pool is None:
+        return "prefork"
+    if isinstance(pool, str):
+        return POOL_OF_ALIAS.get(pool, pool)
+    if not isinstance(pool, type):
+        pool = type(pool)
+    module = pool.__module__.rpartition(".")[2]
+    return POOL_OF_MODULE.get(module, module)
 
 
 @control_command(args=[("n", int)], signature="[N=1]")
-def pool_grow(state: Any, n: Any = 1) -> dict[str, Any]:
-    """Let the pool run so many more tasks at once."""
+def pool_grow(state: ControlState, n: int = 1) -> dict[str, object]:
+    """Let the pool run N more tasks at once."""
     if fault := _resize_fault(state, n):
         return refused(fault)
     pool = state.consumer.pool
-    if pool.num_processes + n > MOST_AT_ONCE:
-        return refused(f"the pool would run {pool.num_processes + n}; at most {MOST_AT_ONCE} can")
+    if pool.num_processes + n > MAX_POOL_SIZE:
+        return refused(f"the pool would run {pool.num_processes + n}; at most {MAX_POOL_SIZE} can")
     pool.grow(n)
     state.consumer._update_prefetch_count(n)
     return dict(ok("pool will grow"))
 
 
 @control_command(args=[("n", int)], signature="[N=1]")
-def pool_shrink(state: Any, n: Any = 1) -> dict[str, Any]:
-    """Let the pool run so many fewer tasks at once; at least one stays."""
+def pool_shrink(state: ControlState, n: int = 1) -> dict[str, object]:
+    """Let the pool run N fewer tasks at once; at least one remains."""
     if fault := _resize_fault(state, n):
         return refused(fault)
     pool = state.consumer.pool
     if pool.num_processes - n < 1:
-        return refused(f"the pool runs {pool.num_processes}; one has to stay")
+        return refused(f"the pool runs {pool.num_processes}; one has to remain")
     try:
         pool.shrink(n)
-    except ValueError:  # a prefork's children are all busy
+    except ValueError:  # every child of a prefork pool is busy
         return refused("all of the pool's processes are busy; try again later")
     state.consumer._update_prefetch_count(-n)
     return dict(ok("pool will shrink"))
 
 
 @control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
-def autoscale(state: Any, max: Any = None, min: Any = None) -> dict[str, Any]:  # noqa: A002 - Celery's names
+def autoscale(
+    state: ControlState,
+    max: int | None = None,  # noqa: A002 - Celery's name
+    min: int | None = None,  # noqa: A002 - Celery's name
+) -> dict[str, object]:
     """Change the bounds between which the pool grows and shrinks."""
     scaler = state.consumer.controller.autoscaler
-    pool = name_of(state.consumer.pool)
+    pool = name_of_pool(state.consumer.pool)
     if not scaler and pool in KNOWN - CAN_RESIZE:
         return refused(f"--pool {pool} has a fixed size; start the worker with another one")
     if not scaler:
         return refused("this worker was not started with --autoscale")
-    most = scaler.max_concurrency if max is None else max
-    fewest = scaler.min_concurrency if min is None else min
-    if not (_is_count(most) and _is_count(fewest) and 1 <= fewest <= most <= MOST_AT_ONCE):
-        return refused(f"max and min must be whole numbers with 1 <= min <= max <= {MOST_AT_ONCE}")
-    most, fewest = scaler.update(most, fewest)
-    return dict(ok(f"autoscale now max={most} min={fewest}"))
+    highest, lowest = max, min
+    if highest is None:
+        highest = scaler.max_concurrency
+    if lowest is None:
+        lowest = scaler.min_concurrency
+    if not (_is_count(highest) and _is_count(lowest) and lowest <= highest):
+        return refused(f"max and min must be whole numbers with 1 <= min <= max <= {MAX_POOL_SIZE}")
+    highest, lowest = scaler.update(highest, lowest)
+    return dict(ok(f"autoscale now max={highest} min={lowest}"))
 
 
-def _resize_fault(state: Any, n: Any) -> str:
-    pool = name_of(state.consumer.pool)
+def _resize_fault(state: ControlState, n: object) -> str:
+    """Return why the pool cannot be resized by N; empty if it can."""
+    pool = name_of_pool(state.consumer.pool)
     if state.consumer.controller.autoscaler:
-        return "the worker scales itself (--autoscale); change its bounds by autoscale instead"
+        return (
+            "the worker scales itself (--autoscale); use the command autoscale to change its bounds"
+        )
     if pool in KNOWN - CAN_RESIZE:
         return f"--pool {pool} has a fixed size; start the worker with another --concurrency"
     if not _is_count(n):
-        return f"{n!r} is not a whole number from 1 to {MOST_AT_ONCE}"
+        return f"{n!r} is not a whole number from 1 to {MAX_POOL_SIZE}"
     return ""
 
 
-def _is_count(n: Any) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MOST_AT_ONCE
+def _is_count(n: object) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MAX_POOL_SIZE
 
 
-def refused(why: str) -> dict[str, Any]:
+def refused(why: str) -> dict[str, object]:
     """Return the reply to a command that was refused."""
     return dict(nok(why))

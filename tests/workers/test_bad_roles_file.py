@@ -9,7 +9,7 @@ import redis
 
 from tests.support.fleet import Fleet, wait_for
 from tests.support.loopback import Loopback
-from workers.reload import LOOK_EVERY_S
+from workers.reload import CHECK_INTERVAL_S
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def test_later_stages_are_answered(
     wait_for(lambda: client.hlen("begun") == 4, 60)
 
     SPOILT[way](workers.roles_file)
-    time.sleep(3 * LOOK_EVERY_S)  # it was looked at, more than once
+    time.sleep(3 * CHECK_INTERVAL_S)  # it was looked at, more than once
     held.gate.set()
     wait_for(lambda: client.llen("role.slow") == 0 and client.hlen("begun") == 0, 60)
     workers.roles_file.write_text(good)

@@ -7,7 +7,7 @@ import pytest
 from tasks.config import Role, Settings, Target
 from tests.support.loopback import Loopback, loopback
 from tests.support.vendors import settings_for
-from workers.doctor.checks import _keys
+from workers.doctor.checks import check_keys
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def found(server: Loopback, **chains: list[str]) -> dict[str, tuple[str, str]]:
     """Return what the doctor says of one provider, by subject."""
     provider = settings_for("openai-chat", server.url, name="gpt", model="gpt-6")
     roles = {r: Role(r, tuple(Target("gpt", m) for m in models)) for r, models in chains.items()}
-    return {f.about: (f.level, f.what) for f in _keys(Settings({"gpt": provider}, roles))}
+    return {f.about: (f.level, f.what) for f in check_keys(Settings({"gpt": provider}, roles))}
 
 
 def test_a_misspelt_model_is_a_warning_that_names_the_nearest(server: Loopback) -> None:
@@ -38,7 +38,7 @@ def test_a_misspelt_model_is_a_warning_that_names_the_nearest(server: Loopback) 
 
     assert told["model gpt/gpt-6-lunaa"] == (
         "warning",
-        "gpt does not list it; a, b would ask for it (did you mean 'gpt-6-luna'?)",
+        "gpt does not list it; a, b would call it (did you mean 'gpt-6-luna'?)",
     )
     assert told["provider gpt"][0] == "ok"
     assert len(told) == 2

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from tasks.config import Settings
-from workers.doctor.other_programs import other_fleets, others_on
+from workers.doctor.other_programs import other_fleets, other_programs
 
 
 def publish(server: Any, **versions: list[str]) -> None:
@@ -61,7 +61,7 @@ def test_an_update_is_no_other_fleet(server: Any, versions: dict[str, list[str]]
 
 def test_other_programs_are_named(server: Any) -> None:
     """By their tasks, their workers and their queues."""
-    assert list(others_on(server)) == []
+    assert list(other_programs(server)) == []
     server.hset("foreign", "shop.add", "celery")
     server.zadd("unacked_index", {"tag": 1})
     for exchange in (
@@ -75,7 +75,7 @@ def test_other_programs_are_named(server: Any) -> None:
         server.sadd(f"_kombu.binding.{exchange}", "member")
         server.sadd(f"_kombu.binding_permanent.{exchange}", "member")
 
-    found = {each.about: each.what for each in others_on(server)}
+    found = {each.about: each.what for each in other_programs(server)}
 
     assert list(found) == ["task shop.add", "other workers", "other queues"]
     assert found["other queues"].endswith(": shop")

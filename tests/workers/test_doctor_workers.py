@@ -16,8 +16,8 @@ from tasks.config import ProviderSettings, Settings, Timeout
 from tasks.operations.fleet import Worker
 from tests.support.fleet import Fleet, wait_for
 from workers.doctor.finding import Finding
-from workers.doctor.redis import of_kernel, room_for
-from workers.doctor.workers import connections, of_host, of_workers
+from workers.doctor.redis import check_connections, check_kernel
+from workers.doctor.workers import check_host, check_workers, max_connections
 from workers.heartbeat import is_monkey_patched
 
 SOUND = Worker(
@@ -27,7 +27,7 @@ SETTINGS = Settings({"slow": ProviderSettings("slow", "openai", "m", timeout=Tim
 
 
 def found(*workers: Worker) -> list[Finding]:
-    return list(of_workers(workers, SETTINGS))
+    return list(check_workers(workers, SETTINGS))
 
 
 def test_a_sound_worker_is_not_mentioned() -> None:
@@ -85,20 +85,20 @@ def test_a_worker_of_an_older_version_is_not_judged_by_what_it_does_not_say() ->
 
 def test_a_setting_that_does_no_harm_is_no_finding() -> None:
     """Longer or shorter, results expire; only never is a fault."""
-    assert found(replace(SOUND, altered={"result_expires": 3600, "unheard_of": 1})) == []
+    assert found(replace(SOUND, changed_settings={"result_expires": 3600, "unheard_of": 1})) == []
 
 
 def test_more_connections_than_the_server_takes_are_foreseen() -> None:
     """All threads are busy at once after an outage, of all times."""
     workers = [SOUND] * 59
 
-    (finding,) = room_for(workers, {"maxclients": 10_000})
+    (finding,) = check_connections(workers, {"maxclients": 10_000})
 
-    assert connections(workers) == 10_148
+    assert max_connections(workers) == 10_148
     assert "59 workers may open 10148 connections" in finding.what
     assert finding.next_step == "redis-cli config set maxclients 20296"
-    assert list(room_for(workers[:58], {"maxclients": 10_000})) == []
-    assert connections([replace(SOUND, pool="prefork", concurrency=10)]) == 38
+    assert list(check_connections(workers[:58], {"maxclients": 10_000})) == []
+    assert max_connections([replace(SOUND, pool="prefork", concurrency=10)]) == 38
 
 
 @pytest.mark.slow
@@ -119,25 +119,25 @@ print({result.get(timeout=180)["provider"] for result in asked})
 
     assert served.strip() == "{'claude'}"
     opened = server.info("clients")["connected_clients"] - before
-    assert opened <= connections([replace(SOUND, pool="prefork", concurrency=4)])
+    assert opened <= max_connections([replace(SOUND, pool="prefork", concurrency=4)])
 
 
 def test_the_kernel_under_a_redis_is_looked_at(tmp_path: Path) -> None:
     """Both settings are known to hurt Redis; where they cannot be read, nothing is said."""
     overcommit = tmp_path / "proc/sys/vm/overcommit_memory"
     huge = tmp_path / "sys/kernel/mm/transparent_hugepage/enabled"
-    nothing = list(of_kernel(tmp_path))
+    nothing = list(check_kernel(tmp_path))
     for file, text in ((overcommit, "0\n"), (huge, "[always] madvise never\n")):
         file.parent.mkdir(parents=True)
         file.write_text(text)
 
-    told = [finding.what for finding in of_kernel(tmp_path)]
+    told = [finding.what for finding in check_kernel(tmp_path)]
     overcommit.write_text("1\n")
     huge.write_text("always [madvise] never\n")
 
     assert nothing == []
     assert ["overcommit" in told[0], "huge pages" in told[1]] == [True, True]
-    assert list(of_kernel(tmp_path)) == []
+    assert list(check_kernel(tmp_path)) == []
 
 
 def test_a_host_is_looked_at_before_a_worker_runs(
@@ -147,11 +147,11 @@ def test_a_host_is_looked_at_before_a_worker_runs(
     monkeypatch.setenv("SPOOL_DIR", str(tmp_path / "spool"))
     monkeypatch.setenv("BREAKWATER_GRACE_S", "30")
 
-    (short,) = of_host(SETTINGS)
+    (short,) = check_host(SETTINGS)
     monkeypatch.setenv("BREAKWATER_GRACE_S", "130")
 
     assert (short.about, "30 s" in short.what) == ("environment", True)
-    assert list(of_host(SETTINGS)) == []
+    assert list(check_host(SETTINGS)) == []
 
 
 def test_a_spool_that_cannot_be_written_is_a_warning(
@@ -161,7 +161,7 @@ def test_a_spool_that_cannot_be_written_is_a_warning(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPOOL_DIR", str(tmp_path / "file" / "spool"))
 
-    (finding,) = of_host(None)
+    (finding,) = check_host(None)
 
     assert (finding.about, finding.level) == ("spool", "warning")
     assert "set SPOOL_DIR" in finding.next_step
@@ -172,7 +172,7 @@ def test_a_missing_hiredis_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("SPOOL_DIR", str(tmp_path))
     monkeypatch.setattr("workers.doctor.workers.find_spec", lambda _: None)
 
-    (finding,) = of_host(None)
+    (finding,) = check_host(None)
 
     assert finding.next_step == "pip install hiredis"
 

@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 from tests.support.scrape import Scrape, scrape, scrape_if_served
 from tests.support.valkey import Server
 from workers.metrics import definitions
-from workers.metrics.fleet import MANY, SEEN, SEEN_MS, FleetMetrics
+from workers.metrics.fleet import LARGE_FLEET, SNAPSHOT_KEY, SNAPSHOT_MS, FleetMetrics
 
 ASK = """
 from tasks import complete
@@ -193,16 +193,16 @@ def test_in_a_large_fleet_one_looks_for_all(
             for s in samples
         }
 
-    few = [scraped(MANY - 1) for _ in range(2)]
-    many = [scraped(MANY) for _ in range(5)]
+    few = [scraped(LARGE_FLEET - 1) for _ in range(2)]
+    many = [scraped(LARGE_FLEET) for _ in range(5)]
     runtime.close()
 
     assert looks["look"] == 2 + 1
-    assert few[0]["breakwater_queue_consumerscelery"] == MANY - 1
+    assert few[0]["breakwater_queue_consumerscelery"] == LARGE_FLEET - 1
     assert all(told == many[0] for told in many)
-    assert many[0]["breakwater_queue_runningcelery"] == 2 * MANY
-    assert many[0]["breakwater_workersno"] == MANY
-    assert 0 < client.pttl(SEEN) <= SEEN_MS
+    assert many[0]["breakwater_queue_runningcelery"] == 2 * LARGE_FLEET
+    assert many[0]["breakwater_workersno"] == LARGE_FLEET
+    assert 0 < client.pttl(SNAPSHOT_KEY) <= SNAPSHOT_MS
 
 
 def test_another_worker_takes_over_the_port_with_all_that_was_counted(
@@ -285,7 +285,7 @@ def test_a_frozen_redis_leaves_what_the_workers_know(
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"METRICS_PORT": "http"}, "METRICS_PORT: 'http' is no port; it must be a number from 1 to 65535"),
+        ({"METRICS_PORT": "http"}, "METRICS_PORT: 'http' is not a valid port; it must be a number from 1 to 65535"),
         ({"PROMETHEUS_MULTIPROC_DIR": "/dev/null/x"}, "/dev/null/x cannot be used: Not a directory"),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_change_counts_when_two_looks_find_the_same(
 
     for deadline in (2, 3, 3, 3):
         roles.write_text(ROLES.format(deadline_s=deadline))
-        reloader._look()
+        reloader.check_file()
         seen.append(deadline_s())
 
     assert seen == [1, 1, 3, 3]
@@ -91,7 +91,7 @@ def test_a_bad_file_is_told_of_once_and_again_when_it_comes_back(
 
     for text in (bad, bad, bad, good, good, bad, bad, bad):
         roles.write_text(text)
-        reloader._look()
+        reloader.check_file()
 
     assert told(log) == ["roles.refused"] * 2
     assert "deadline_s" in log.entries[0]["faults"][0]
@@ -103,16 +103,16 @@ def test_a_gap_while_an_editor_replaces_the_file_is_none(
 ) -> None:
     """Only a file that stays away is worth a word, one."""
     text = roles.read_text()
-    reloader._look()
+    reloader.check_file()
 
     roles.unlink()
-    reloader._look()
+    reloader.check_file()
     roles.write_text(text)
-    reloader._look()
+    reloader.check_file()
     gap = told(log)
     roles.unlink()
     for _ in range(4):
-        reloader._look()
+        reloader.check_file()
 
     assert gap == []
     assert told(log) == ["roles.refused"]
@@ -201,8 +201,8 @@ def test_a_file_that_is_replaced_is_seen(reloader: Reloader, roles: Path, write:
 
     for deadline in (2, 3):
         write(roles, ROLES.format(deadline_s=deadline))
-        reloader._look()
-        reloader._look()
+        reloader.check_file()
+        reloader.check_file()
         seen.append(deadline_s())
 
     assert seen == [2, 3]

@@ -65,7 +65,7 @@ def test_celery_handles_the_first_sigterm_alone(closed: list[bool]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, celerys)
-    shutdown._end_by_term(Shutdown(worker=None, grace_s=60))
+    shutdown.handle_second_sigterm(Shutdown(worker=None, grace_s=60))
 
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -84,7 +84,7 @@ def test_a_redis_that_does_not_answer_keeps_no_process(monkeypatch: pytest.Monke
 
     keeper = SimpleNamespace(close=lambda: None, count=1, stop=stop)
     monkeypatch.setattr(shutdown.runtime, "runtime", lambda: SimpleNamespace(keeper=keeper))
-    monkeypatch.setattr(shutdown, "LAST_WORDS_S", 0.05)
+    monkeypatch.setattr(shutdown, "EXIT_TIMEOUT_S", 0.05)
     monkeypatch.setattr(shutdown.os, "_exit", lambda _code: ended.set())
     killed: list[int] = []
     monkeypatch.setattr(shutdown.os, "kill", lambda pid, _signal: killed.append(pid))
@@ -104,7 +104,7 @@ def test_a_host_without_threads_keeps_no_process(monkeypatch: pytest.MonkeyPatch
     ended = threading.Event()
     keeper = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr(shutdown.runtime, "runtime", lambda: SimpleNamespace(keeper=keeper))
-    monkeypatch.setattr(shutdown, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(shutdown, "EXIT_TIMEOUT_S", 0)
     monkeypatch.setattr(shutdown.os, "_exit", lambda _code: ended.set())
     ending = Shutdown(worker=SimpleNamespace(pool=None), grace_s=60)
     ending.start()

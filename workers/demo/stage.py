@@ -23,7 +23,7 @@ from breakwater.redis.connection import client
 from tasks import app, complete
 from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
-from workers.doctor.checks import CELERYS_OWN
+from workers.doctor.checks import CELERY_VARIABLES
 
 WORKERS = 3
 ROLES = ("clarifier", "planner", "coder", "reviewer")
@@ -213,7 +213,7 @@ def stage(roles: str | None, pace_s: float) -> Iterator[Stage]:
         signals = stack.enter_context(_noted_signals())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="breakwater-")))
         stack.enter_context(chdir(folder))  # away from any roles.yaml of the user's
-        for name in ("ROLES_FILE", *CELERYS_OWN):
+        for name in ("ROLES_FILE", *CELERY_VARIABLES):
             os.environ.pop(name, None)
         if roles:
             os.environ["ROLES_FILE"] = str(folder / "roles.yaml")

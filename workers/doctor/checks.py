@@ -1,4 +1,4 @@
-"""`breakwater doctor`: all that is wrong with a set-up, each with what to do next."""
+"""`breakwater doctor`: list everything that is wrong with a set-up, each with what to do next."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError
@@ -34,19 +34,29 @@ from tasks.ledger import database
 from tasks.ledger.redis_queue import LEDGER
 from tasks.operations.fleet import Fleet, FleetSnapshot
 from tasks.providers.registry import Registry, preload
-from workers.doctor.finding import Finding
-from workers.doctor.other_programs import other_fleets, others_on
-from workers.doctor.redis import REDIS_TIMEOUT_S, of_server, rights, room_for, sentinels
-from workers.doctor.workers import of_host, of_workers
+from workers.doctor.finding import Finding, fault, ok, warning
+from workers.doctor.other_programs import other_fleets, other_programs
+from workers.doctor.redis import (
+    REDIS_TIMEOUT_S,
+    check_connections,
+    check_rights,
+    check_sentinels,
+    check_server,
+)
+from workers.doctor.workers import check_host, check_workers
+from workers.terminal.console import number_of
 
 KEY_TIMEOUT_S = 10.0
-UNDRAINED_S = 60
+MAX_DRAIN_S = 60
 """A row is drained within seconds while any worker reaches the database."""
-CELERYS_OWN = (
+CELERY_VARIABLES = (
     "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL",
     "CELERY_RESULT_BACKEND",
 )  # fmt: skip
-WHERE = """
+"""Variables that Celery itself reads, and prefers to `REDIS_URL`."""
+PRIORITY_MARK = "\x06\x16"
+"""kombu appends this and the priority to the name of a queue's list."""
+FIND_PACKAGES = """
 import importlib.util, json, sys
 found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
 print(json.dumps({name: spec and spec.origin for name, spec in found.items()}))
@@ -55,217 +65,219 @@ print(json.dumps({name: spec and spec.origin for name, spec in found.items()}))
 
 def examine(*, offline: bool = False) -> list[Finding]:
     """
-    Look at everything; never stop at the first fault.
+    Check everything; a fault does not stop the checks after it.
 
     Args:
-        offline: Look at the roles file and the environment alone: no provider, no Redis.
+        offline: Check the roles file and the environment only; call no provider and no Redis.
     """
-    try:
-        settings, found = load_settings(), []
-    except ConfigError as error:
-        settings = None
-        found = [
-            Finding("fault", "config", fault, "docs/roles-file.md explains every key")
-            for fault in error.details.get("faults", [str(error)])
-        ]
+    settings, findings = _load()
     if settings:
-        found = [*_config(settings), *_left_out(settings)]
+        findings += [*_config(settings), *_left_out(settings)]
     if offline:
-        return [*found, *_encryption(), *_environment()]
+        return [*findings, *_encryption(), *_environment()]
     if settings:
-        found += _keys(settings)
+        findings += check_keys(settings)
     return [
-        *found,
+        *findings,
         *_redis(settings),
         *_encryption(),
         *_environment(),
-        *of_host(settings),
+        *check_host(settings),
         *_packages(),
     ]
 
 
+def _load() -> tuple[Settings | None, list[Finding]]:
+    try:
+        return load_settings(), []
+    except ConfigError as error:
+        faults = error.details.get("faults", [str(error)])
+        step = "docs/roles-file.md explains every key"
+        return None, [fault("config", each, step) for each in faults]
+
+
 def _config(settings: Settings) -> Iterator[Finding]:
-    roles = "any role" if settings.serves_any_role else _number(len(settings.roles), "role")
-    providers = _number(len(settings.providers), "provider")
-    yield Finding("ok", "config", f"{settings.source}: {providers}, {roles}")
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    roles = number_of(len(settings.roles), "role")
+    if settings.serves_any_role:
+        roles = "any role"
+    providers = number_of(len(settings.providers), "provider")
+    yield ok("config", f"{settings.source}: {providers}, {roles}")
 
 
 def _left_out(settings: Settings) -> Iterator[Finding]:
-    """Name the optional providers that no chain has here, and why."""
+    """Name the optional providers that every chain leaves out, and the variables they lack."""
+    step = "to use it, set that and restart the workers; a reload does not read the environment"
     for name, unset in settings.left_out.items():
-        unset_is = f"{' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set"
-        yield Finding(
-            "ok",
-            f"provider {name}",
-            f"left out of every chain: it is optional, and {unset_is}",
-            "to use it, set that and restart the workers; a reload does not read the environment",
-        )
+        verb = "are"
+        if len(unset) == 1:
+            verb = "is"
+        what = f"left out of every chain: it is optional, and {' and '.join(unset)} {verb} not set"
+        yield ok(f"provider {name}", what, step)
 
 
-def _keys(settings: Settings) -> Iterator[Finding]:
-    """Ask every provider at once for what costs nothing."""
-    # No breaker takes part in a check, and this client connects only when it is used.
+def check_keys(settings: Settings) -> Iterator[Finding]:
+    """Send every provider, at the same time, a request that costs nothing."""
     registry = Registry(settings)
-    preload(settings)  # else the SDKs' imports, all at once, count as the providers' time
+    preload(settings)  # else the imports of the SDKs, all at once, count as the providers' time
     for name, result in registry.check_all(KEY_TIMEOUT_S).items():
         about = f"provider {name}"
-        match result:
-            case AuthenticationFailed():
-                step = f"set a valid api_key for {name}"
-            case ModelNotFound():
-                step = f"correct the model of {name}"
-            case HostFault():
-                step = "correct this host's setting; its tasks go on to their next targets"
-            case BreakwaterError():
-                step = f"is {name}'s base_url right, and can this host reach it?"
-            case _:
-                yield Finding("ok", about, result)
-                yield from _models(registry, name)
-                continue
-        yield Finding("fault", about, f"{type(result).__name__}: {result}", step)
+        if isinstance(result, BreakwaterError):
+            yield fault(about, f"{type(result).__name__}: {result}", _step_for(name, result))
+        else:
+            yield ok(about, result)
+            yield from _models(registry, name)
     registry.close()
+
+
+def _step_for(name: str, error: BreakwaterError) -> str:
+    match error:
+        case AuthenticationFailed():
+            return f"set a valid api_key for {name}"
+        case ModelNotFound():
+            return f"correct the model of {name}"
+        case HostFault():
+            return "correct this host's setting; its tasks go on to their next targets"
+    return f"is {name}'s base_url right, and can this host reach it?"
 
 
 def _models(registry: Registry, name: str) -> Iterator[Finding]:
     """Name each model of a chain that the provider does not list."""
     for model, (roles, hint) in registry.unlisted(name).items():
-        what = f"{name} does not list it; {', '.join(roles)} would ask for it{hint}"
+        what = f"{name} does not list it; {', '.join(roles)} would call it{hint}"
         step = f"correct it in {registry.settings.source}, unless it is an alias"
-        yield Finding("warning", f"model {name}/{model}", what, step)
+        yield warning(f"model {name}/{model}", what, step)
 
 
 def _redis(settings: Settings | None) -> Iterator[Finding]:
     try:
         where = address()
     except ConfigError as error:
-        for fault in error.details["faults"]:
-            yield Finding("fault", "redis", fault, "docs/redis.md shows every form")
+        for each in error.details["faults"]:
+            yield fault("redis", each, "docs/redis.md shows every form")
         return
-    yield from sentinels(where)
+    yield from check_sentinels(where)
     server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
     try:
         server.ping()
-        yield from rights(server, where.db)  # first: without them the others cannot look
-        yield from _foreign(server, settings)
+        yield from check_rights(server, where.db)  # first: the other checks need these rights
+        yield from _foreign_keys(server, settings)
         yield from other_fleets(server, settings)
-        yield from others_on(server)
+        yield from other_programs(server)
         info = server.info()
-        yield from of_server(server, info, where)
-        yield from _orphans(server, settings)
-        view = Fleet(server).snapshot()
-        yield from room_for(view.workers, info)
-        yield from _fleet(view, settings)
-        yield from of_workers(view.workers, settings)
-        yield from _ledger(server, view)
+        yield from check_server(server, info, where)
+        yield from _orphaned_queues(server, settings)
+        fleet = Fleet(server).snapshot()
+        yield from check_connections(fleet.workers, info)
+        yield from _roles_versions(fleet, settings)
+        yield from _paused_queues(fleet)
+        yield from check_workers(fleet.workers, settings)
+        yield from _ledger(server, fleet)
     except NoPermissionError:
-        what, step = "this user may not look at the server", "allow it +info, +time, +scan, +llen"
-        yield Finding("warning", "redis", what, step)
+        what = "this user may not read the server's state"
+        yield warning("redis", what, "allow it +info, +time, +scan, +llen")
     except RedisError as error:
-        yield Finding("fault", "redis", *named(error))
+        yield fault("redis", *named(error))
     finally:
         server.close()
 
 
-def _foreign(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
-    """Name each key of ours that another program has taken."""
-    queues = [COMMON_QUEUE, *map(queue_of, settings.roles if settings else ())]
-    for each in foreign(client, queues):
-        yield Finding(
-            "fault", f"key {each.key}", f"it is a {each.type}, ours is a {each.ours}", STEP
-        )
+def _foreign_keys(server: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+    """Name each key that we need and another program has taken."""
+    queues = [COMMON_QUEUE]
+    if settings:
+        queues += [queue_of(role) for role in settings.roles]
+    for key in foreign(server, queues):
+        yield fault(f"key {key.key}", f"it is a {key.type}, ours is a {key.ours}", STEP)
 
 
-def _orphans(client: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
+def _orphaned_queues(server: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
     """Name each role's queue that holds prompts although no worker with these roles consumes it."""
-    consumed = {queue_of(role) for role in settings.roles} if settings else set()
-    waiting: Counter[str] = Counter()
-    for key in client.scan_iter(queue_of("*"), count=1000, _type="list"):
-        name = key.decode(errors="replace").split("\x06\x16")[0]  # kombu marks priorities so
-        waiting[name] += client.llen(key)
-    for name, prompts in sorted(waiting.items()):
-        if settings and name not in consumed:
-            yield Finding(
-                "warning",
-                f"queue {name}",
-                f"{prompts} prompts wait, but {settings.source} has no such role",
-                f"add the role again, or drop them: redis-cli DEL {name}",
-            )
+    if settings is None:
+        return
+    consumed = {queue_of(role) for role in settings.roles}
+    prompts: Counter[str] = Counter()
+    for key in server.scan_iter(queue_of("*"), count=1000, _type="list"):
+        name = key.decode(errors="replace").split(PRIORITY_MARK)[0]
+        prompts[name] += server.llen(key)
+    for name, number in sorted(prompts.items()):
+        if name not in consumed:
+            what = f"{number} prompts wait, but {settings.source} has no such role"
+            step = f"add the role again, or drop them: redis-cli DEL {name}"
+            yield warning(f"queue {name}", what, step)
 
 
-def _fleet(view: FleetSnapshot, settings: Settings | None) -> Iterator[Finding]:
-    """Tell whether the workers route by one roles file, by this one, and what an operator holds."""
-    versions = view.versions()
-    told = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
+def _roles_versions(fleet: FleetSnapshot, settings: Settings | None) -> Iterator[Finding]:
+    """Check that all workers route by one roles file, and by the one of this host."""
+    versions = fleet.versions()
+    listed = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
     if len(versions) > 1:
-        what = f"workers route by different roles files: {told}"
-        yield Finding(
-            "warning", "workers", what, "`breakwater reload` tells which refuses, and why"
-        )
+        what = f"workers route by different roles files: {listed}"
+        yield warning("workers", what, "`breakwater reload` shows which worker refuses, and why")
     elif settings and versions and settings.version not in versions:
-        what = f"they route by {told}; {settings.source} here is {settings.version}"
-        yield Finding("warning", "workers", what, "`breakwater reload`, if it is their file")
+        what = f"they route by {listed}; {settings.source} here is {settings.version}"
+        yield warning("workers", what, "`breakwater reload`, if it is their file")
     elif versions:
-        yield Finding("ok", "workers", f"{len(view.workers)} route by one roles file, {told}")
-    for queue in view.queues:
+        yield ok("workers", f"{len(fleet.workers)} route by one roles file, {listed}")
+
+
+def _paused_queues(fleet: FleetSnapshot) -> Iterator[Finding]:
+    for queue in fleet.queues:
         if queue.paused:
             what = f"paused by {queue.paused.who}, {queue.depth} prompts wait"
             step = f"`breakwater resume {queue.role or '--all'}`, when it is time"
-            yield Finding("warning", f"queue {queue.name}", what, step)
+            yield warning(f"queue {queue.name}", what, step)
 
 
-def _ledger(server: redis.Redis, view: FleetSnapshot) -> Iterator[Finding]:
-    """Tell whether this host reaches the ledger, and all workers the same one."""
+def _ledger(server: redis.Redis, fleet: FleetSnapshot) -> Iterator[Finding]:
+    """Check that this host reaches the ledger, that all workers share it, and that rows drain."""
     try:
-        yield Finding("ok", "ledger", database.check_connection())
-    except ConfigError as fault:
-        yield Finding("fault", "ledger", str(fault), "docs/ledger.md shows the forms")
+        yield ok("ledger", database.check_connection())
+    except ConfigError as error:
+        yield fault("ledger", str(error), "docs/ledger.md shows the forms")
     except SQLAlchemyError as error:
         what = f"it cannot be reached: {type(error).__name__}"
-        yield Finding("warning", "ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
-    hosts = {worker.name.partition("@")[2] for worker in view.workers}
+        yield warning("ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
+    hosts = {worker.name.partition("@")[2] for worker in fleet.workers}
     if database.is_sqlite() and len(hosts) > 1:
         what = f"a SQLite file is one host's, and workers run on {len(hosts)}: each drains its own"
-        yield Finding("warning", "ledger", what, "give all of them one PostgreSQL as LEDGER_URL")
-    for entry, _ in cast("list[tuple[bytes, Any]]", server.xrange(LEDGER, count=1)):
-        waits_s = view.now_ms // 1000 - int(entry.split(b"-")[0]) // 1000
-        if waits_s > UNDRAINED_S:
+        yield warning("ledger", what, "give all of them one PostgreSQL as LEDGER_URL")
+    oldest = cast("list[tuple[bytes, object]]", server.xrange(LEDGER, count=1))
+    for entry_id, _ in oldest:
+        waits_s = fleet.now_ms // 1000 - int(entry_id.split(b"-")[0]) // 1000
+        if waits_s > MAX_DRAIN_S:
             what = f"{server.xlen(LEDGER)} rows wait, the oldest for {waits_s} s"
             step = "a worker that reaches the database drains them; or `breakwater ledger drain`"
-            yield Finding("warning", "ledger", what, step)
+            yield warning("ledger", what, step)
 
 
 def _encryption() -> Iterator[Finding]:
     try:
         if number := encryption.keys():
-            yield Finding("ok", "encryption", f"{number} keys; the first encrypts")
-    except ConfigError as fault:
-        yield Finding("fault", "encryption", str(fault), "docs/redis.md, `Encryption`")
+            yield ok("encryption", f"{number} keys; the first encrypts")
+    except ConfigError as error:
+        yield fault("encryption", str(error), "docs/redis.md, `Encryption`")
 
 
 def _environment() -> Iterator[Finding]:
-    """Celery reads variables of its own, and they win over `REDIS_URL`."""
-    for name in CELERYS_OWN:
+    """Name Celery's own variables that are set: Celery prefers them to `REDIS_URL`."""
+    for name in CELERY_VARIABLES:
         if os.environ.get(name):
             what = f"{name} is set, and it takes precedence over REDIS_URL"
-            yield Finding("warning", "environment", what, f"unset {name}")
+            yield warning("environment", what, f"unset {name}")
 
 
 def _packages() -> Iterator[Finding]:
-    """Name each package of ours that a fresh Python in this directory would not find."""
+    """Name each of our packages that a new Python in this directory would not import."""
     ours = {
-        m.__name__: Path(str(m.__file__)).resolve() for m in (breaker, breakwater, tasks, workers)
+        package.__name__: Path(str(package.__file__)).resolve()
+        for package in (breaker, breakwater, tasks, workers)
     }
-    fresh = subprocess.run(
-        [sys.executable, "-c", WHERE, *ours], capture_output=True, text=True, check=True
+    done = subprocess.run(
+        [sys.executable, "-c", FIND_PACKAGES, *ours], capture_output=True, text=True, check=True
     )
-    for name, origin in json.loads(fresh.stdout).items():
+    for name, origin in json.loads(done.stdout).items():
         if not origin or Path(origin).resolve() != ours[name]:
-            yield Finding(
-                "fault",
+            yield fault(
                 f"package {name}",
                 f"hidden by {origin or 'a folder of that name'} in this directory",
                 "run workers elsewhere; enqueue with app.send_task('complete', (role, prompt))",

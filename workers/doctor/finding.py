@@ -1,4 +1,4 @@
-"""What `breakwater doctor` says: one line, and what to do about it."""
+"""One line of the report of `breakwater doctor`, and what to do about it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,3 +12,18 @@ class Finding:
     about: str
     what: str
     next_step: str = ""
+
+
+def ok(about: str, what: str, next_step: str = "") -> Finding:
+    """Report something that works."""
+    return Finding("ok", about, what, next_step)
+
+
+def warning(about: str, what: str, next_step: str) -> Finding:
+    """Report something that may do harm."""
+    return Finding("warning", about, what, next_step)
+
+
+def fault(about: str, what: str, next_step: str) -> Finding:
+    """Report something that must be corrected."""
+    return Finding("fault", about, what, next_step)

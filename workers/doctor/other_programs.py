@@ -1,78 +1,82 @@
-"""What `breakwater doctor` finds of other programs on the same database and prefix."""
+"""Find other programs, and other fleets, on the same database and prefix."""
 
 import json
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, cast
+from typing import cast
 
 import redis
 from redis.exceptions import RedisError
 
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
+from breakwater.redis.text import to_text
 from tasks.config import Settings
-from workers.doctor.finding import Finding
+from workers.doctor.finding import Finding, warning
 
 STEP = "give this fleet its own BREAKWATER_PREFIX, BREAKWATER_QUEUE or database; docs/redis.md"
-KOMBUS = "unacked_index"
-"""Where Celery's own transport keeps what its workers hold; ours has no such key."""
+KOMBU_UNACKED = "unacked_index"
+"""Celery's own transport keeps the messages that its workers hold here; ours has no such key."""
 BINDING = "_kombu.binding."
-CELERYS = ("celery", "reply.celery.pidbox", "_deadlines", "_permanent")
-"""How exchanges of Celery's own begin, and of kombu's bookkeeping."""
+CELERY_EXCHANGES = ("celery", "reply.celery.pidbox", "_deadlines", "_permanent")
+"""Prefixes of Celery's own exchanges and of kombu's bookkeeping."""
+MAX_ROLES, MAX_EXCHANGES = 5, 10
+"""How many names a line lists."""
 
 
 def other_fleets(server: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
-    """Name roles files without a role in common: two fleets on one database and prefix."""
-    published = cast("dict[Any, Any]", server.hgetall("roles"))
-    served = {_text(version): _roles(text) for version, text in published.items()}
+    """Name roles files without a common role: they belong to two fleets."""
+    published = cast("dict[bytes, bytes]", server.hgetall("roles"))
+    served = {to_text(version): _roles(roles) for version, roles in published.items()}
     if settings and settings.roles:
         served[settings.version] = frozenset(settings.roles)
-    for (one, roles), (other, others) in combinations(sorted(served.items()), 2):
-        if roles and others and not roles & others:
+    for (version, roles), (other, other_roles) in combinations(sorted(served.items()), 2):
+        if roles and other_roles and not roles & other_roles:
             what = (
-                f"roles files {one} ({_some(roles)}) and {other} ({_some(others)}) have no role in "
-                f"common: two fleets on one database and prefix take each other's prompts"
+                f"roles files {version} ({_some(roles)}) and {other} ({_some(other_roles)}) have "
+                f"no role in common: two fleets on one database and prefix take each other's "
+                f"prompts"
             )
-            yield Finding("warning", "fleets", what, "one BREAKWATER_PREFIX each; docs/redis.md")
+            yield warning("fleets", what, "one BREAKWATER_PREFIX each; docs/redis.md")
 
 
-def _roles(text: Any) -> frozenset[str]:
+def _roles(published: bytes) -> frozenset[str]:
     try:
-        return frozenset(json.loads(text)["roles"])
+        return frozenset(json.loads(published)["roles"])
     except (ValueError, KeyError, TypeError):
         return frozenset()
 
 
 def _some(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+    listed = ", ".join(sorted(names)[:MAX_ROLES])
+    if len(names) > MAX_ROLES:
+        return f"{listed} …"
+    return listed
 
 
-def others_on(server: redis.Redis) -> Iterator[Finding]:
+def other_programs(server: redis.Redis) -> Iterator[Finding]:
     """Name tasks of other programs, their workers and their queues."""
-    tasks = cast("dict[Any, Any]", server.hgetall("foreign"))
-    for name, queue in sorted((_text(name), _text(queue)) for name, queue in tasks.items()):
-        what = f"queue {queue} has messages of it, and no worker of ours does; they stay there"
-        yield Finding("warning", f"task {name}", what, STEP)
-    if server.exists(KOMBUS):
+    tasks = cast("dict[bytes, bytes]", server.hgetall("foreign"))
+    for name, queue in sorted((to_text(name), to_text(queue)) for name, queue in tasks.items()):
+        what = f"queue {queue} has messages of it, and no worker of ours has it; they stay there"
+        yield warning(f"task {name}", what, STEP)
+    if server.exists(KOMBU_UNACKED):
         what = (
-            f"workers of another Celery program use this database ({KOMBUS}); they drop our "
+            f"workers of another Celery program use this database ({KOMBU_UNACKED}); they drop our "
             f"prompts if they consume queue {COMMON_QUEUE}"
         )
-        yield Finding("warning", "other workers", what, STEP)
+        yield warning("other workers", what, STEP)
     if exchanges := sorted(_exchanges(server)):
-        what = f"another Celery program has queues here: {', '.join(exchanges[:10])}"
-        yield Finding("warning", "other queues", what, STEP)
+        listed = ", ".join(exchanges[:MAX_EXCHANGES])
+        yield warning("other queues", f"another Celery program has queues here: {listed}", STEP)
 
 
 def _exchanges(server: redis.Redis) -> Iterator[str]:
-    ours = (COMMON_QUEUE, queue_of(""), *CELERYS)
+    """Return the exchanges that are not ours; none if the user may not scan."""
+    ours = (COMMON_QUEUE, queue_of(""), *CELERY_EXCHANGES)
     try:
         for key in server.scan_iter(f"{BINDING}*", count=1000, _type="set"):
-            name = _text(key).removeprefix(BINDING)
+            name = to_text(key).removeprefix(BINDING)
             if not name.startswith(ours):
                 yield name
-    except RedisError:  # it may not scan
+    except RedisError:
         return
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

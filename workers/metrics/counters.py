@@ -1,9 +1,8 @@
-"""What a worker counts for `/metrics`; only here, and if it counts, prometheus_client comes in."""
+"""Count a worker's attempts, results and transitions for `/metrics`, with prometheus_client."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 
@@ -15,9 +14,9 @@ from workers.metrics import definitions
 from workers.metrics.definitions import Metric
 
 MAX_ROLES = 100
-"""Labels for roles that the roles file does not name; whatever comes after them is `OTHER`."""
-OTHER = "other"
-_OF_TARGETS = (
+"""Labels for roles that the roles file does not name; all further roles share `OTHER_ROLE`."""
+OTHER_ROLE = "other"
+_TARGET_METRICS = (
     definitions.INPUT,
     definitions.OUTPUT,
     definitions.CACHED,
@@ -39,20 +38,24 @@ class Counters:
     Count attempts, results and transitions in files that a scrape adds up.
 
     Args:
-        settings: What they name is shown from the start, at 0: else a rate would miss the first.
+        settings: Their providers and roles are exported at 0 from the start; otherwise a rate
+            would miss the first count.
         folder: Where the files are.
-        name: Names this process's files, as no other living process's; asked at every count,
-            because a fork changes it.
+        name: Returns the name of this process's files, which no other living process has; called
+            at every count, because a fork changes it.
     """
 
     def __init__(self, settings: Settings, folder: Path, name: Callable[[], str]) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         values.ValueClass = values.MultiProcessValue(name)
         registry = CollectorRegistry()
-        self._metrics = {metric.name: _made(metric, registry) for metric in definitions.BY_PROCESS}
+        self._metrics = {metric.name: _make(metric, registry) for metric in definitions.BY_PROCESS}
         self._adds: dict[tuple[str, ...], Callable[[float], None]] = {}
         self._roles = set(settings.roles)
-        self._most_roles = len(self._roles) + MAX_ROLES
+        self._max_roles = len(self._roles) + MAX_ROLES
+        self._export_zeros(settings)
+
+    def _export_zeros(self, settings: Settings) -> None:
         for provider in settings.providers:
             for before, after in _TRANSITIONS:
                 self._adder(definitions.TRANSITIONS, provider, before, after)
@@ -61,7 +64,7 @@ class Counters:
                 self._adder(definitions.TASKS, role.name, state)
             for target in role.chain:
                 self._adder(definitions.ATTEMPTS, target.provider, role.name, "succeeded", "")
-                for metric in _OF_TARGETS:
+                for metric in _TARGET_METRICS:
                     self._adder(metric, target.provider, role.name)
 
     def record(self, finished: FinishedAttempt) -> None:
@@ -82,7 +85,7 @@ class Counters:
             float(attempt.cost.usd or 0),
             attempt.cost.source == "unpriced",
         )
-        for metric, count in zip(_OF_TARGETS, counts, strict=True):
+        for metric, count in zip(_TARGET_METRICS, counts, strict=True):
             if count:
                 self._add(count, metric, *target)
 
@@ -97,24 +100,30 @@ class Counters:
         self._add(1, definitions.TRANSITIONS, breaker, before, after)
 
     def _add(self, amount: float, metric: Metric, *labels: str) -> None:
-        (self._adds.get((metric.name, *labels)) or self._adder(metric, *labels))(amount)
+        add = self._adds.get((metric.name, *labels)) or self._adder(metric, *labels)
+        add(amount)
 
     def _adder(self, metric: Metric, *labels: str) -> Callable[[float], None]:
-        child = self._metrics[metric.name].labels(*labels)
-        add: Callable[[float], None] = child.observe if metric.kind == "histogram" else child.inc
+        add = _add_method(self._metrics[metric.name].labels(*labels))
         self._adds[metric.name, *labels] = add
         return add
 
     def _role(self, role: str) -> str:
-        """Return the role's label: where any name is a role, not every name is a label."""
+        """Return the role's label: if any name is a role, not every name gets its own label."""
         if role not in self._roles:
-            if len(self._roles) >= self._most_roles:
-                return OTHER
+            if len(self._roles) >= self._max_roles:
+                return OTHER_ROLE
             self._roles.add(role)
         return role
 
 
-def _made(metric: Metric, registry: CollectorRegistry) -> Any:
+def _add_method(child: Counter | Histogram) -> Callable[[float], None]:
+    if isinstance(child, Histogram):
+        return child.observe
+    return child.inc
+
+
+def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Histogram:
     if metric.kind == "histogram":
         return Histogram(
             metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry

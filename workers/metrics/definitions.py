@@ -1,8 +1,8 @@
 """
-Every metric of `/metrics`: its name, its labels, what it means.
+Define every metric of `/metrics`: its name, its labels and its meaning.
 
 Names follow Prometheus' conventions: base units, `_total` on counters, and labels over which a sum
-has a meaning. docs/monitoring.md has this table, and a test compares them.
+is meaningful. docs/monitoring.md contains this table, and a test compares the two.
 Source: prometheus.io/docs/practices/naming.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 CALL_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds of a call's duration; the longest that a roles file allows by default is 120 s."""
 TASK_BOUNDS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0)
-"""Of a task's, which may wait for hours."""
+"""Upper bounds of a task's duration; a task may wait for hours."""
 
 _TARGET = ("provider", "role")
 _QUEUE = ("queue", "role")
@@ -29,16 +29,16 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
-# Counted by each process; a scrape adds up the processes of its host.
+# Counted by each process; a scrape adds up the processes of one host.
 ATTEMPTS = Metric(
     "breakwater_attempts_total", "counter",
-    "Targets tried or passed over: succeeded, failed, rejected,"
-    " abandoned or cached; error is its class.",
+    "Targets called or skipped, by outcome: succeeded, failed, rejected,"
+    " abandoned or cached; error is the error's class.",
     (*_TARGET, "outcome", "error"),
 )  # fmt: skip
 ATTEMPT_S = Metric(
     "breakwater_attempt_duration_seconds", "histogram",
-    "How long providers took, for calls that went out.", (*_TARGET, "outcome"), CALL_BOUNDS_S,
+    "How long calls to providers took.", (*_TARGET, "outcome"), CALL_BOUNDS_S,
 )  # fmt: skip
 INPUT = Metric(
     "breakwater_input_tokens_total", "counter", "Input tokens, cached ones included.", _TARGET
@@ -58,41 +58,42 @@ REASONING = Metric(
 COST = Metric("breakwater_cost_usd_total", "counter", "US dollars spent.", _TARGET)
 UNPRICED = Metric(
     "breakwater_unpriced_attempts_total", "counter",
-    "Calls with usage for which no price is known; they are not in the cost.", _TARGET,
+    "Calls with usage whose price is unknown; the cost leaves them out.", _TARGET,
 )  # fmt: skip
 TASKS = Metric(
     "breakwater_tasks_total", "counter", "Tasks settled: succeeded or failed.", ("role", "state")
 )
 TASK_S = Metric(
     "breakwater_task_duration_seconds", "histogram",
-    "From delay() to the settled result, waiting included.", ("role", "state"), TASK_BOUNDS_S,
+    "Time from delay() to the settled result, waiting included.", ("role", "state"), TASK_BOUNDS_S,
 )  # fmt: skip
 TRANSITIONS = Metric(
     "breakwater_breaker_transitions_total", "counter",
-    "Transitions that workers made; an operator's commands are not among them.",
+    "Transitions that workers made; overrides by an operator are not counted.",
     ("breaker", "before", "after"),
 )  # fmt: skip
 
-# Read from Redis at a scrape: the fleet's, so every host tells the same. Take max() of them.
+# Read from Redis at each scrape. They describe the fleet, so every host returns the same values:
+# use max().
 REDIS_UP = Metric("breakwater_redis_up", "gauge", "Whether Redis answered this scrape.")
 DEPTH = Metric("breakwater_queue_depth", "gauge", "Tasks that wait in the queue.", _QUEUE)
 OLDEST_S = Metric(
     "breakwater_queue_oldest_seconds", "gauge",
     "How long the next task to be taken has waited; 0 if none waits.", _QUEUE,
 )  # fmt: skip
-RUNNING = Metric("breakwater_queue_running", "gauge", "Tasks in workers' hands.", _QUEUE)
-DELAYED = Metric("breakwater_queue_delayed", "gauge", "Tasks put aside until they are due.", _QUEUE)
+RUNNING = Metric("breakwater_queue_running", "gauge", "Tasks that workers hold.", _QUEUE)
+DELAYED = Metric("breakwater_queue_delayed", "gauge", "Tasks that wait until they are due.", _QUEUE)
 CONSUMERS = Metric("breakwater_queue_consumers", "gauge", "Workers that consume the queue.", _QUEUE)
-PAUSED = Metric("breakwater_queue_paused", "gauge", "1 while an operator has paused it.", _QUEUE)
+PAUSED = Metric(
+    "breakwater_queue_paused", "gauge", "1 while an operator has paused the queue.", _QUEUE
+)
 PARKED = Metric(
-    "breakwater_queue_parked", "gauge", "1 while no provider can serve its role.", _QUEUE
+    "breakwater_queue_parked", "gauge", "1 while no provider can serve the queue's role.", _QUEUE
 )
-WORKERS = Metric(
-    "breakwater_workers", "gauge", "Workers that told of themselves lately.", ("draining",)
-)
+WORKERS = Metric("breakwater_workers", "gauge", "Workers whose heartbeat is recent.", ("draining",))
 VERSIONS = Metric(
     "breakwater_roles_versions", "gauge",
-    "Different roles files that workers route by; more than 1 is a fleet in two minds.",
+    "Different roles files that workers route by; more than 1 means workers disagree.",
 )  # fmt: skip
 STATE = Metric(
     "breakwater_breaker_state", "gauge",
@@ -100,33 +101,40 @@ STATE = Metric(
 )  # fmt: skip
 FORCED = Metric(
     "breakwater_breaker_forced", "gauge",
-    "1 while an operator keeps it open or closed, whatever its state.", ("breaker", "state"),
+    "1 while an operator keeps the breaker open or closed, whatever its state.",
+    ("breaker", "state"),
 )  # fmt: skip
 DUE = Metric(
     "breakwater_breaker_due", "gauge",
-    "1 while it is not closed, lets a probe in, and no call is made that could be one.",
+    "1 while the breaker is not closed, would admit a probe, and no call probes it.",
     ("breaker",),
 )  # fmt: skip
-FAILURES = Metric(
-    "breakwater_breaker_failures", "gauge", "Its run of consecutive failures.", ("breaker",)
-)
+FAILURES = Metric("breakwater_breaker_failures", "gauge", "Consecutive failures.", ("breaker",))
 HELD_S = Metric(
     "breakwater_breaker_held_seconds", "gauge",
-    "How long Retry-After holds the provider back yet.", ("breaker",),
+    "Remaining time for which Retry-After holds the provider back.", ("breaker",),
 )  # fmt: skip
 DEAD = Metric("breakwater_dead_letters_total", "counter", "Tasks that became dead letters.")
-DEAD_KEPT = Metric("breakwater_dead_letters_kept", "gauge", "Dead letters that are kept now.")
+DEAD_KEPT = Metric("breakwater_dead_letters_kept", "gauge", "Dead letters that are stored now.")
 DUPLICATES = Metric(
-    "breakwater_duplicates_total", "counter", "Calls repeated that may have been paid already."
+    "breakwater_duplicates_total",
+    "counter",
+    "Calls that were repeated although they may have been paid for.",
 )
 RECOVERED = Metric(
-    "breakwater_recovered_total", "counter", "Tasks given back because their worker was silent."
+    "breakwater_recovered_total",
+    "counter",
+    "Tasks requeued because their worker's heartbeat stopped.",
 )
 SUPERSEDED = Metric(
-    "breakwater_superseded_total", "counter", "Answers too late: another delivery had begun."
+    "breakwater_superseded_total",
+    "counter",
+    "Answers that came too late: another delivery had begun.",
 )
 LEDGER_ROWS = Metric(
-    "breakwater_ledger_rows_waiting", "gauge", "Rows that no worker has brought to the database."
+    "breakwater_ledger_rows_waiting",
+    "gauge",
+    "Ledger rows in Redis that are not in the database yet.",
 )
 
 BY_PROCESS = (

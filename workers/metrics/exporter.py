@@ -1,8 +1,9 @@
 """
-`/metrics` for Prometheus, on one port a host: on where METRICS_PORT is set.
+Serve `/metrics` for Prometheus, on one port per host, if METRICS_PORT is set.
 
-Each worker of the host counts in files of its own. One of them has the port and adds them all up;
-the others try again every few seconds, so that one takes over when it dies.
+Each worker of the host counts in its own files. One of them serves the port and adds up all files.
+The others try to take the port every few seconds, so that one of them serves it when that worker
+dies.
 """
 
 import errno
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 PORT, HOST = "METRICS_PORT", "METRICS_HOST"
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - Prometheus is on another host, and nothing here is secret
-TRY_EVERY_S = 3.0
+DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - Prometheus is on another host, and nothing here is secret
+RETRY_INTERVAL_S = 3.0
 
 _log = structlog.get_logger("breakwater")
 
 
 class Exporter:
     """
-    One worker's counts, and its turn at the port.
+    Count for one worker, and serve the host's port when it is free.
 
-    Made before a prefork, so that the children count too.
+    Made before a prefork pool forks, so that the children count too.
     """
 
     def __init__(self, settings: Settings, host: str, port: int, slot: Slot) -> None:
-        from workers.metrics.counters import Counters  # noqa: PLC0415 - 8 MB, if nobody wants metrics
+        from workers.metrics.counters import Counters  # noqa: PLC0415 - costs 8 MB
 
         self._host, self._port, self._slot = host, port, slot
         counters = Counters(settings, slot.folder, slot.name)
@@ -44,21 +45,23 @@ class Exporter:
         observers.of_transitions.append(counters.transition)
 
     def start(self) -> None:
-        """Serve, now or when whoever serves has died."""
+        """Serve now, or when the worker that serves has died."""
         threading.Thread(target=self._run, name="metrics", daemon=True).start()
 
     def _run(self) -> None:
         from prometheus_client import start_http_server  # noqa: PLC0415 - as above
 
-        registry, told, wait = self._registry(), False, threading.Event()
+        registry = self._registry()
+        wait = threading.Event().wait
+        is_logged = False
         while True:
             try:
                 start_http_server(self._port, self._host, registry)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE and not told:
+                if error.errno != errno.EADDRINUSE and not is_logged:
                     _log.error("metrics.no_port", port=self._port, error=error.strerror)
-                    told = True
-                wait.wait(TRY_EVERY_S)
+                    is_logged = True
+                wait(RETRY_INTERVAL_S)
             else:
                 _log.info("metrics.serving", host=self._host, port=self._port)
                 return
@@ -75,18 +78,19 @@ class Exporter:
         return registry
 
 
-def exporter(settings: Settings) -> Exporter | None:
+def exporter_from_environment(settings: Settings) -> Exporter | None:
     """
-    Make what METRICS_PORT asks for; None if it is not set.
+    Make the exporter; None if METRICS_PORT is not set.
 
     Raises:
-        ConfigError: It is no port, or the counts can be kept nowhere.
+        ConfigError: METRICS_PORT is not a port, or the folder for the counts cannot be used.
     """
-    given = os.environ.get(PORT, "").strip()
-    if not given:
+    value = os.environ.get(PORT, "").strip()
+    if not value:
         return None
-    if not given.isdecimal() or not 0 < int(given) < 65536:
-        fault = f"{PORT}: {given!r} is no port; it must be a number from 1 to 65535"
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        fault = f"{PORT}: {value!r} is not a valid port; it must be a number from 1 to 65535"
         raise ConfigError(fault, {"faults": [fault]})
-    port = int(given)
-    return Exporter(settings, os.environ.get(HOST) or EVERYWHERE, port, claim(folder_for(port)))
+    port = int(value)
+    host = os.environ.get(HOST) or DEFAULT_HOST
+    return Exporter(settings, host, port, claim(folder_for(port)))

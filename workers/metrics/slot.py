@@ -1,16 +1,17 @@
 """
-Where the processes of one host leave their counts: files that a scrape adds up.
+Keep the counts of one host's processes in files that a scrape adds up.
 
-Every worker takes a slot, a number that no other living one has, by a lock that ends with its
-process. Its counts go on in the files of whoever had the slot before: the folder has as many files
-as workers ever ran at once, however often they start, and no sum falls. When nobody holds a slot,
-the files go.
+Every worker claims a slot, a number that no other living worker has, by a lock that ends with its
+process. It continues the counts in the files of the slot's last owner. So the folder has as many
+files as workers ever ran at once, however often they start, and no sum falls. When no slot is
+taken, the files are deleted.
 """
 
 import fcntl
 import itertools
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,54 +21,54 @@ from celery import signals
 from breakwater.errors import ConfigError
 
 KINDS = ("counter", "histogram")
-"""What prometheus_client has files for: `counter_NAME.db`."""
+"""The kinds of files that prometheus_client writes: `counter_NAME.db`."""
 RESERVED_BYTES = 512 * 1024
-"""Of each file, on the disk from the start; about 2,000 series. They are written as memory, and a
-disk that is full would end the process by SIGBUS."""
+"""Reserved on the disk for each file, enough for about 2,000 series. The files are mapped into
+memory, and writing one on a full disk would end the process by SIGBUS."""
 
 
 class Slot:
     """
-    A worker's place in the folder; take one with `claim`.
+    A worker's files in the folder; made by `claim`.
 
     Args:
-        lock: Held as long as the worker or a child of its prefork lives.
+        lock: Held as long as the worker or a child of its prefork pool lives.
     """
 
     def __init__(self, folder: Path, number: int, lock: IO[str]) -> None:
         self.folder = folder
         self._number = number
         self._lock = lock
-        self._take(str(number))
-        signals.worker_process_init.connect(self._forked)
+        self._open_files(str(number))
+        signals.worker_process_init.connect(self._use_files_of_child)
 
     def name(self) -> str:
-        """Name this process's files; a child that takes another's place goes on in its files."""
+        """Name this process's files; a child that replaces another one continues its files."""
         return self._name
 
-    def _forked(self, **_: object) -> None:
+    def _use_files_of_child(self, **_: object) -> None:
         index = getattr(current_process(), "index", None)
         if index is not None:  # `--pool solo` sends the signal too, in the worker's own process
-            self._take(f"{self._number}-{index}")
+            self._open_files(f"{self._number}-{index}")
 
-    def _take(self, name: str) -> None:
+    def _open_files(self, name: str) -> None:
         self._name = name
         for kind in KINDS:
             with (self.folder / f"{kind}_{name}.db").open("ab") as file:
-                if hasattr(os, "posix_fallocate"):  # not on a Mac
+                if hasattr(os, "posix_fallocate"):  # macOS has none
                     os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
 
 
 def folder_for(port: int) -> Path:
-    """Return PROMETHEUS_MULTIPROC_DIR; or a folder of this user's in the temporary one, by port."""
-    if given := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        return Path(given)
+    """Return PROMETHEUS_MULTIPROC_DIR; by default this user's temporary folder for the port."""
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return Path(folder)
     return Path(tempfile.gettempdir()) / f"breakwater-{os.getuid()}" / f"metrics-{port}"
 
 
 def claim(folder: Path) -> Slot:
     """
-    Take the first slot that is free.
+    Claim the first free slot.
 
     Raises:
         ConfigError: The folder cannot be used.
@@ -75,31 +76,36 @@ def claim(folder: Path) -> Slot:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
-            raise PermissionError(None, "it is another user's")
+            raise PermissionError(None, "it belongs to another user")
         with (folder / "slots.lock").open("w") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
-            return _first_free(folder)
+            return _claim_first_free(folder)
     except OSError as error:
         fault = f"PROMETHEUS_MULTIPROC_DIR: {folder} cannot be used: {error.strerror}"
         raise ConfigError(fault, {"faults": [fault]}) from None
 
 
-def _first_free(folder: Path) -> Slot:
-    there = [_try(path) for path in sorted(folder.glob("slot-*.lock"))]
-    if not any(lock is None for lock in there):
-        for path in (path for kind in KINDS for path in folder.glob(f"{kind}_*.db")):
+def _claim_first_free(folder: Path) -> Slot:
+    locks = [_try_lock(path) for path in sorted(folder.glob("slot-*.lock"))]
+    if not any(lock is None for lock in locks):
+        for path in _count_files(folder):
             path.unlink()
-    for lock in there:
+    for lock in locks:
         if lock:
             lock.close()
     for number in itertools.count():
-        if lock := _try(folder / f"slot-{number}.lock"):
+        if lock := _try_lock(folder / f"slot-{number}.lock"):
             return Slot(folder, number, lock)
-    raise AssertionError("numbers do not end")
+    raise AssertionError("itertools.count() does not end")
 
 
-def _try(path: Path) -> IO[str] | None:
-    """Lock a file; None if another process has."""
+def _count_files(folder: Path) -> Iterator[Path]:
+    for kind in KINDS:
+        yield from folder.glob(f"{kind}_*.db")
+
+
+def _try_lock(path: Path) -> IO[str] | None:
+    """Lock a file; return None if another process holds the lock."""
     lock = path.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
