@@ -74,7 +74,7 @@ catalogue.hold_loggers(catalogue.loggers())
 _log = structlog.get_logger()
 
 
-class Called(NamedTuple):
+class RawToolCall(NamedTuple):
     """A tool call as a vendor writes it."""
 
     id: str | None
@@ -84,10 +84,10 @@ class Called(NamedTuple):
     signature: str | None = None
 
 
-class Answer(NamedTuple):
+class RawAnswer(NamedTuple):
     """An answer as it came."""
 
-    told: Any
+    body: Any
     """Its JSON."""
     request_id: str | None = None
     """The vendor's, where it stands in a header."""
@@ -105,7 +105,7 @@ class Adapter(ABC):
     """Somebody's own provider may not; then routing tells, a little early."""
     BASE_URL: ClassVar[str]
     """The vendor's own; given to the SDK in any case, or else it would ask the environment."""
-    TAKES: ClassVar[Mapping[str, str]]
+    PARAM_PATHS: ClassVar[Mapping[str, str]]
     """Our parameters, and where each goes in the vendor's request; a dot goes one level down."""
     EFFORTS: ClassVar[Mapping[str, str]] = {}
     """The vendor's nearest word for a `reasoning_effort`, where it is another."""
@@ -130,18 +130,18 @@ class Adapter(ABC):
         )  # fmt: skip
         # The SDKs take an empty key for none, and then look for one in the environment.
         key = settings.api_key.get_secret_value() if settings.api_key else "none"
-        self._set_up(settings, key, http)
+        self._build_client(settings, key, http)
 
     @abstractmethod
-    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+    def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         """Build the SDK's client over the HTTP client, without retries of its own."""
 
     @abstractmethod
-    def _ask(self, request: Request) -> Answer:
+    def _call(self, request: Request) -> RawAnswer:
         """Send the request through the SDK; whatever it raises is translated."""
 
     @abstractmethod
-    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
+    def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         """
         Ask for a stream, tell its pieces on, and return the answer they make.
 
@@ -150,11 +150,11 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def _read(self, answer: Answer, request: Request) -> Completion:
+    def _parse(self, answer: RawAnswer, request: Request) -> Completion:
         """Read the answer; what is missing or of another type makes it garbled."""
 
     @abstractmethod
-    def _models(self) -> Iterable[str]:
+    def _list_models(self) -> Iterable[str]:
         """List the names of the models this key may use."""
 
     def complete(self, request: Request) -> Completion:
@@ -164,15 +164,15 @@ class Adapter(ABC):
         failure: ProviderError | None = None
         try:
             with call_limits(request.before_sending, relay.timeouts if relay else None):
-                answer = self._listen(request, relay) if relay else self._ask(request)
+                answer = self._call_streaming(request, relay) if relay else self._call(request)
         except Exception as error:
             if relay and error is relay.listener_error:
                 raise
             failure = translate_error(self.name, error)
         if failure:
-            raise _bare(failure)
+            raise _without_frames(failure)
         try:
-            return self._read(answer, request)
+            return self._parse(answer, request)
         except (
             ArithmeticError,
             AttributeError,
@@ -190,8 +190,8 @@ class Adapter(ABC):
         """Prove the key by listing the models; see `Provider.check`."""
         self.known_models = self.listed()
         listed = is_listed(self.model, self.known_models)
-        known = "is listed" if listed else "is not in the list of models"
-        return f"{self.base_url} accepts the key; {self.model} {known}"
+        listing = "is listed" if listed else "is not in the list of models"
+        return f"{self.base_url} accepts the key; {self.model} {listing}"
 
     def listed(self) -> frozenset[str]:
         """
@@ -202,10 +202,10 @@ class Adapter(ABC):
         """
         failure: ProviderError | None = None
         try:
-            return frozenset(islice(self._models(), MAX_MODELS))
+            return frozenset(islice(self._list_models(), MAX_MODELS))
         except Exception as error:  # noqa: BLE001 - as above
             failure = translate_error(self.name, error)
-        raise _bare(failure)
+        raise _without_frames(failure)
 
     def close(self) -> None:
         """Close the connections; calls in flight end as Cancelled."""
@@ -226,15 +226,15 @@ class Adapter(ABC):
         ):  # fmt: skip
             raise error_from_response(self.name, response) from None
 
-    def _failed(self, body: Mapping[str, Any]) -> ProviderError:
+    def _error_in_body(self, body: Mapping[str, Any]) -> ProviderError:
         """Read an error that came inside an answer, or as an event, with status 200."""
         return error_from_body(
             self.name, {name: body[name] for name in body if name not in _ANSWERS}
         )
 
-    def _without_answer(self, body: Mapping[str, Any]) -> ProviderError:
+    def _error_without_answer(self, body: Mapping[str, Any]) -> ProviderError:
         """Read a body that is no answer: MiniMax and others put an error at its top, with a 200."""
-        error = self._failed(body)
+        error = self._error_in_body(body)
         codes = read_error({name: body[name] for name in body if name not in _ANSWERS}).codes
         # Without an error's number it may be an answer of another shape, with words of the model.
         if isinstance(error, UnknownError) or not any(
@@ -247,10 +247,10 @@ class Adapter(ABC):
         """Give up before anything is sent; the next target may take it."""
         raise UnsupportedInput(f"{self.name}: {what}")
 
-    def _check(self, media: Media, kinds: Container[str], said: str) -> None:
+    def _check_media_type(self, media: Media, kinds: Container[str], accepted: str) -> None:
         """Refuse bytes of a type to which the vendor would answer 400."""
         if media.data is not None and media.media_type not in kinds:
-            self._refuse(f"{media.kind} of type {media.media_type}; it takes {said}")
+            self._refuse(f"{media.kind} of type {media.media_type}; it takes {accepted}")
 
     def _bytes(self, media: Media) -> bytes:
         try:
@@ -268,10 +268,10 @@ class Adapter(ABC):
         """Map our parameters; what the vendor does not take is dropped with one warning."""
         mapped: dict[str, Any] = {}
         for name, value in params.items():
-            if name not in self.TAKES:
+            if name not in self.PARAM_PATHS:
                 self._drop(name)
                 continue
-            *outer, last = self.TAKES[name].split(".")
+            *outer, last = self.PARAM_PATHS[name].split(".")
             inner = mapped
             for key in outer:
                 inner = inner.setdefault(key, {})
@@ -292,7 +292,7 @@ class Adapter(ABC):
         usage: Usage,
         request_id: str | None,
         response_id: str | None,
-        called: Iterable[Called] = (),
+        called: Iterable[RawToolCall] = (),
         native_reason: object = None,
     ) -> Completion:
         """
@@ -308,9 +308,9 @@ class Adapter(ABC):
         | nothing          | TruncatedAnswer | TruncatedAnswer |
         """
         paid: dict[str, Any] = {"request_id": request_id, "usage": usage.as_dict()}
-        finish = self._finish(reason, native_reason, paid)
+        finish = self._finish_reason(reason, native_reason, paid)
         text = well_formed(text)
-        calls = self._calls(called, cut=finish == "length", paid=paid)
+        calls = self._tool_calls(called, cut=finish == "length", paid=paid)
         if calls and finish == "stop":  # Google and Responses have no word of their own for it
             finish = "tool_calls"
         if not text.strip() and not calls:
@@ -328,9 +328,11 @@ class Adapter(ABC):
             text, model, finish, without_zero_counts(usage), request_id, response_id, calls
         )
 
-    def _finish(self, reason: object, native: object, paid: Mapping[str, Any]) -> FinishReason:
+    def _finish_reason(
+        self, reason: object, native: object, paid: Mapping[str, Any]
+    ) -> FinishReason:
         """Return what a finish reason means; one that is no whole answer raises."""
-        if not is_said(reason):
+        if not is_present(reason):
             what = f"{self.name}: the answer has no finish reason: it is cut off"
             raise TruncatedAnswer(what, **paid)
         word = reason.strip().lower() if isinstance(reason, str) else ""
@@ -340,23 +342,25 @@ class Adapter(ABC):
             finish = UnfinishedAnswer  # what stands behind the colon may say anything
         if isinstance(finish, str):
             return finish
-        words = shown(reason) + (f" ({shown(native)})" if is_said(native) else "")
+        words = describe_reason(reason) + (
+            f" ({describe_reason(native)})" if is_present(native) else ""
+        )
         is_known = word in self.FINISH or kind in self.FINISH
         why = "the answer is not whole" if is_known else "that word is unknown, so it may be cut"
-        said = f"{self.name} ended the answer with {words}: {why}"
-        raise finish(said, {FINISH_REASON: shown(reason)}, **paid)
+        message = f"{self.name} ended the answer with {words}: {why}"
+        raise finish(message, {FINISH_REASON: describe_reason(reason)}, **paid)
 
-    def _is_good(self, reason: object) -> bool:
+    def _is_whole_reason(self, reason: object) -> bool:
         """Tell a finish reason that says the answer is whole."""
         word = reason.strip().lower() if isinstance(reason, str) else ""
         return self.FINISH.get(word) in ("stop", "tool_calls")
 
-    def _calls(
-        self, called: Iterable[Called], *, cut: bool, paid: Mapping[str, Any]
+    def _tool_calls(
+        self, called: Iterable[RawToolCall], *, cut: bool, paid: Mapping[str, Any]
     ) -> tuple[ToolCall, ...]:
         calls, call_ids = [], UniqueCallIds()
         for call in called:
-            arguments, name = _object(call.arguments), (call.name or "").strip()
+            arguments, name = _arguments_object(call.arguments), (call.name or "").strip()
             if arguments is not None and name:
                 id_, signature = call_ids.unique(call.id), call.signature
                 calls.append(
@@ -373,7 +377,7 @@ class Adapter(ABC):
         return tuple(calls)
 
 
-def _bare(failure: ProviderError) -> ProviderError:
+def _without_frames(failure: ProviderError) -> ProviderError:
     """
     Take from an error the frames that it came through, and the SDK's error behind it.
 
@@ -383,9 +387,9 @@ def _bare(failure: ProviderError) -> ProviderError:
     return failure.with_traceback(None)
 
 
-def asked(
+def post_json(
     client: "anthropic.Anthropic | openai.OpenAI", path: str, body: dict[str, Any], timeout_s: float
-) -> Answer:
+) -> RawAnswer:
     """
     Ask by the SDK's way to an endpoint that it has no method for.
 
@@ -393,15 +397,17 @@ def asked(
     asked, and make models of what is answered: 30 to 50 % of its CPU (`benchmarks.adapters`).
     """
     http = client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout_s})
-    return Answer(http.json(), http.headers.get("request-id") or http.headers.get("x-request-id"))
+    return RawAnswer(
+        http.json(), http.headers.get("request-id") or http.headers.get("x-request-id")
+    )
 
 
-def is_said(reason: object) -> bool:
+def is_present(reason: object) -> bool:
     """Tell a finish reason from none; SGLang sends an empty one till the end, Qwen "null"."""
     return reason is not None and reason not in ("", "null")
 
 
-def shown(reason: object) -> str:
+def describe_reason(reason: object) -> str:
     """Return a finish reason for a message: the vendor's word, if it is no more than one."""
     if not isinstance(reason, str):
         return f"a value of type {type(reason).__name__}"
@@ -411,13 +417,13 @@ def shown(reason: object) -> str:
     return f"a word of {len(word)} characters that may be more than a word"
 
 
-def string(value: object) -> str | None:
+def non_empty(value: object) -> str | None:
     """Return a text that is not empty; None for anything else."""
     return value if isinstance(value, str) and value else None
 
 
 @contextmanager
-def streamed(
+def open_stream(
     client: "anthropic.Anthropic | openai.OpenAI", path: str, body: dict[str, Any], timeout_s: float
 ) -> Iterator[httpx2.Response]:
     """
@@ -434,7 +440,7 @@ def streamed(
         yield stream.response
 
 
-def _object(arguments: object) -> Mapping[str, Any] | None:
+def _arguments_object(arguments: object) -> Mapping[str, Any] | None:
     """Read a tool call's arguments; a tool that takes none may be called with no text at all."""
     if arguments is None:
         return {}
@@ -453,8 +459,8 @@ def prepared(request: Request) -> Request:
 
 def instructions(request: Request) -> str | None:
     """Join the request's system prompt and the system messages of its conversation."""
-    said = [request.system, *(m.text for m in request.messages if m.role == "system")]
-    return "\n\n".join(part for part in said if part and part.strip()) or None
+    texts = [request.system, *(m.text for m in request.messages if m.role == "system")]
+    return "\n\n".join(part for part in texts if part and part.strip()) or None
 
 
 def parameters(tool: Tool) -> dict[str, Any]:

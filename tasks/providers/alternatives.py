@@ -14,13 +14,13 @@ class Alternatives:
     def __init__(self) -> None:
         self._index: int | None = None
 
-    def ours(self, entries: object) -> list[dict[str, Any]]:
+    def select(self, entries: object) -> list[dict[str, Any]]:
         """Return those of a chunk's choices or candidates that belong to the answer."""
         if not isinstance(entries, list):
             return []
-        found = [each for each in entries if isinstance(each, dict)]
-        indices = [each["index"] for each in found if type(each.get("index")) is int]
+        objects = [each for each in entries if isinstance(each, dict)]
+        indices = [each["index"] for each in objects if type(each.get("index")) is int]
         if self._index is None and indices:
             self._index = min(indices)
         others = [index for index in indices if index != self._index]
-        return [each for each in found if each.get("index") not in others]
+        return [each for each in objects if each.get("index") not in others]

@@ -15,17 +15,17 @@ from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
     Adapter,
-    Answer,
-    Called,
-    asked,
+    RawAnswer,
+    RawToolCall,
     instructions,
+    non_empty,
+    open_stream,
     parameters,
-    streamed,
-    string,
+    post_json,
 )
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
-from tasks.providers.schemas import Unsayable, closed
+from tasks.providers.schemas import UnsupportedSchema, closed
 from tasks.providers.streams.anthropic_messages import MessageStream, content_blocks
 from tasks.providers.streams.relay import StreamRelay
 from tasks.providers.token_counts import object_at, read_count, read_part, sum_counts
@@ -35,7 +35,7 @@ MAX_TOKENS = 4096
 """The API insists on a bound; this is taken where nobody gave `max_output_tokens`."""
 
 
-_CHOICES = {"none": {"type": "none"}, "required": {"type": "any"}}
+_TOOL_CHOICES = {"none": {"type": "none"}, "required": {"type": "any"}}
 _DOCUMENTS = frozenset({"application/pdf"})
 
 
@@ -44,7 +44,7 @@ class AnthropicProvider(Adapter):
 
     BASE_URL = "https://api.anthropic.com"
     # Without temperature and top_p: the API of 2026-10-21, which the SDK speaks, refuses them.
-    TAKES: ClassVar = {
+    PARAM_PATHS: ClassVar = {
         "max_output_tokens": "max_tokens",
         "stop": "stop_sequences",
         "reasoning_effort": "output_config.effort",
@@ -72,7 +72,7 @@ class AnthropicProvider(Adapter):
         "abort": TruncatedAnswer,
     }
 
-    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+    def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
         self._client = anthropic.Anthropic(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
@@ -80,14 +80,15 @@ class AnthropicProvider(Adapter):
         )  # fmt: skip
         self._messages = self._client.messages  # imported here, and not under the first call
 
-    def _ask(self, request: Request) -> Answer:
-        return asked(self._client, "/v1/messages", self._body(request), request.timeout_s)
+    def _call(self, request: Request) -> RawAnswer:
+        return post_json(self._client, "/v1/messages", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
+    def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
-        with streamed(self._client, "/v1/messages", body, request.timeout_s) as response:
-            told = MessageStream(relay, self._failed).read(relay.objects(response.iter_bytes()))
-            return Answer(told, response.headers.get("request-id"))
+        with open_stream(self._client, "/v1/messages", body, request.timeout_s) as response:
+            stream = MessageStream(relay, self._error_in_body)
+            message = stream.read(relay.objects(response.iter_bytes()))
+            return RawAnswer(message, response.headers.get("request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
@@ -99,21 +100,21 @@ class AnthropicProvider(Adapter):
         if system := instructions(request):
             body["system"] = system
         if request.tools:
-            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tools"] = [_tool_definition(tool) for tool in request.tools]
             if request.tool_choice != "auto":
-                body["tool_choice"] = _CHOICES.get(
+                body["tool_choice"] = _TOOL_CHOICES.get(
                     request.tool_choice, {"type": "tool", "name": request.tool_choice}
                 )
         elif called := {call.name for each in request.messages for call in each.tool_calls}:
             # A conversation with calls must define tools; these are not to be called again.
-            body["tools"] = [_tool(Tool(name)) for name in sorted(called)]
-            body["tool_choice"] = _CHOICES["none"]
+            body["tools"] = [_tool_definition(Tool(name)) for name in sorted(called)]
+            body["tool_choice"] = _TOOL_CHOICES["none"]
         if request.schema is not None:
             body.setdefault("output_config", {})["format"] = {
                 "type": "json_schema", "schema": self._schema(request.schema),
             }  # fmt: skip
         if self._prompt_cache:
-            _cache(body)
+            _mark_for_caching(body)
         return body
 
     def _turns(self, request: Request) -> Iterator[dict[str, Any]]:
@@ -122,7 +123,7 @@ class AnthropicProvider(Adapter):
         has_begun = False
         for message in request.messages:
             if message.role == "tool":
-                results.append(self._result(message))
+                results.append(self._tool_result(message))
                 if len(results) == 1:  # all results of a turn go into one, the list filled below
                     yield {"role": "user", "content": results}
             elif message.role != "system" and (content := self._content(message)):
@@ -132,7 +133,7 @@ class AnthropicProvider(Adapter):
                 has_begun = True
                 yield {"role": message.role, "content": content}
 
-    def _result(self, message: Turn) -> dict[str, Any]:
+    def _tool_result(self, message: Turn) -> dict[str, Any]:
         content = self._content(message)
         result = {"type": "tool_result", "tool_use_id": message.tool_call_id}
         return {**result, "content": content} if content else result
@@ -162,7 +163,7 @@ class AnthropicProvider(Adapter):
             source = {"type": "text", "media_type": "text/plain", "data": text}
         else:
             kinds = IMAGES if media.kind == "image" else _DOCUMENTS
-            self._check(media, kinds, "PNG, JPEG, WebP, GIF; PDF and text")
+            self._check_media_type(media, kinds, "PNG, JPEG, WebP, GIF; PDF and text")
             source = {"type": "base64", "media_type": media.media_type, "data": media.data}
         named = {"title": media.name} if media.kind == "document" and media.name else {}
         return {"type": media.kind, "source": source, **named}
@@ -170,58 +171,69 @@ class AnthropicProvider(Adapter):
     def _schema(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return anthropic.transform_schema(closed(schema))
-        except (Unsayable, ValueError) as error:
-            why = error if isinstance(error, Unsayable) else "it allows anything somewhere"
+        except (UnsupportedSchema, ValueError) as error:
+            why = error if isinstance(error, UnsupportedSchema) else "it allows anything somewhere"
             self._refuse(f"it does not take the schema: {why}")
 
-    def _read(self, answer: Answer, request: Request) -> Completion:
-        told = answer.told
-        if is_error(told.get("error")):  # some gateways, with status 200
-            raise self._failed(told)
-        if told.get("content") is None:
-            raise self._without_answer(told)
-        blocks = content_blocks(told["content"])
+    def _parse(self, answer: RawAnswer, request: Request) -> Completion:
+        body = answer.body
+        if is_error(body.get("error")):  # some gateways, with status 200
+            raise self._error_in_body(body)
+        if body.get("content") is None:
+            raise self._error_without_answer(body)
+        blocks = content_blocks(body["content"])
         return self._completion(
             text="".join(
                 block.get("text") or "" for block in blocks if block.get("type") == "text"
             ),
-            model=string(told.get("model")) or request.model,
-            reason=told.get("stop_reason"),
-            usage=_usage(told.get("usage")),
+            model=non_empty(body.get("model")) or request.model,
+            reason=body.get("stop_reason"),
+            usage=_read_usage(body.get("usage")),
             request_id=answer.request_id,
-            response_id=string(told.get("id")),
+            response_id=non_empty(body.get("id")),
             called=[
-                Called(string(block.get("id")), string(block.get("name")), block.get("input"))
+                RawToolCall(
+                    non_empty(block.get("id")), non_empty(block.get("name")), block.get("input")
+                )
                 for block in blocks
                 if block.get("type") == "tool_use"
             ],
         )
 
-    def _models(self) -> Iterable[str]:
+    def _list_models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(limit=1000, timeout=CHECK_S))
 
 
-def _usage(used: object) -> Usage:
+def _read_usage(used: object) -> Usage:
     if not isinstance(used, Mapping):
         return UNCOUNTED
-    asked, answered = read_count(used, "input_tokens"), read_count(used, "output_tokens")
-    if asked is None and answered is None:
+    input_tokens, output_tokens = (
+        read_count(used, "input_tokens"),
+        read_count(used, "output_tokens"),
+    )
+    if input_tokens is None and output_tokens is None:
         return UNCOUNTED
     read, written = (
         read_part(used, "cache_read_input_tokens"),
         read_part(used, "cache_creation_input_tokens"),
     )
     thought = read_part(object_at(used, "output_tokens_details"), "thinking_tokens")
-    whole = sum_counts(asked, read, written)  # theirs leaves the other two out
-    return to_usage(Counts(whole, answered, read, written, thought, sum_counts(whole, answered)))
+    all_input = sum_counts(input_tokens, read, written)  # theirs leaves the other two out
+    return to_usage(
+        Counts(
+            all_input, output_tokens, read, written, thought, sum_counts(all_input, output_tokens)
+        )
+    )
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    told = {"name": tool.name, "input_schema": parameters(tool)}
-    return {**told, "description": tool.description} if tool.description else told
+def _tool_definition(tool: Tool) -> dict[str, Any]:
+    definition = {"name": tool.name, "input_schema": parameters(tool)}
+    if tool.description:
+        definition["description"] = tool.description
+    return definition
 
 
-def _cache(body: dict[str, Any]) -> None:
+def _mark_for_caching(body: dict[str, Any]) -> None:
     """
     Mark what later calls will begin with.
 

@@ -27,12 +27,12 @@ from tasks.config import ProviderSettings
 from tasks.providers.adapter import (
     CHECK_S,
     Adapter,
-    Answer,
-    Called,
+    RawAnswer,
+    RawToolCall,
     instructions,
-    is_said,
+    is_present,
+    non_empty,
     parameters,
-    string,
 )
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
@@ -69,7 +69,7 @@ _OBJECT = {"type", "properties", "required", "additionalProperties", "title", "d
 _A = TypeVar("_A")
 
 
-class _Taken(Exception):  # noqa: N818 - it is no error
+class _StreamStarted(Exception):  # noqa: N818 - it is no error
     """A stream has begun; what the SDK would make of it is not wanted."""
 
     def __init__(self, response: httpx2.Response) -> None:
@@ -77,7 +77,7 @@ class _Taken(Exception):  # noqa: N818 - it is no error
         self.response = response
 
 
-class _Http(httpx2.Client):
+class _StreamInterceptingClient(httpx2.Client):
     """
     The HTTP client under the SDK, which keeps streams from it.
 
@@ -89,11 +89,11 @@ class _Http(httpx2.Client):
         """Send a request; a stream that begins well is raised."""
         response = super().send(request, **options)
         if options.get("stream") and response.is_success:
-            raise _Taken(response)
+            raise _StreamStarted(response)
         return response
 
 
-class _Plain:
+class _FastContains:
     """
     A model of the SDK's that answers `name in model` at once, and the same: no.
 
@@ -105,11 +105,11 @@ class _Plain:
         return False
 
 
-class _Config(_Plain, types.GenerateContentConfig):
+class _Config(_FastContains, types.GenerateContentConfig):
     """What a call may set."""
 
 
-class _Part(_Plain, types.Part):
+class _Part(_FastContains, types.Part):
     """A piece of a turn."""
 
 
@@ -117,7 +117,7 @@ class GoogleProvider(Adapter):
     """Gemini."""
 
     BASE_URL = "https://generativelanguage.googleapis.com"
-    TAKES: ClassVar = {
+    PARAM_PATHS: ClassVar = {
         "max_output_tokens": "max_output_tokens",
         "temperature": "temperature",
         "top_p": "top_p",
@@ -151,35 +151,37 @@ class GoogleProvider(Adapter):
         "finish_reason_unspecified": UnfinishedAnswer,
     }  # fmt: skip
 
-    HTTP: ClassVar = _Http
+    HTTP: ClassVar = _StreamInterceptingClient
 
-    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+    def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
         self._client = genai.Client(
             api_key=key,
             vertexai=False,
             http_options=types.HttpOptions(
                 base_url=self.base_url, api_version="v1", httpx_client=http,
-                timeout=_ms(settings.timeout.total_s),
+                timeout=_milliseconds(settings.timeout.total_s),
                 retry_options=types.HttpRetryOptions(attempts=1),
             ),
         )  # fmt: skip
         self._caches = Caches(self._client)
 
-    def _ask(self, request: Request) -> Answer:
-        def ask(body: dict[str, Any]) -> Answer:
+    def _call(self, request: Request) -> RawAnswer:
+        def ask(body: dict[str, Any]) -> RawAnswer:
             http = self._client.models.generate_content(**body).sdk_http_response
-            return Answer(json.loads((http and http.body) or ""))
+            return RawAnswer(json.loads((http and http.body) or ""))
 
-        return self._cached(request, ask)
+        return self._with_cache(request, ask)
 
-    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
-        def listen(body: dict[str, Any]) -> Answer:
+    def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
+        def listen(body: dict[str, Any]) -> RawAnswer:
             with self._streamed(body) as response:
-                said = relay.objects(response.iter_bytes())
-                return Answer(_heard(said, relay, self._failed, self._is_good))
+                objects = relay.objects(response.iter_bytes())
+                return RawAnswer(
+                    _merge_chunks(objects, relay, self._error_in_body, self._is_whole_reason)
+                )
 
-        return self._cached(request, listen)
+        return self._with_cache(request, listen)
 
     @contextmanager
     def _streamed(self, body: dict[str, Any]) -> Iterator[httpx2.Response]:
@@ -187,19 +189,21 @@ class GoogleProvider(Adapter):
         try:
             for _ in self._client.models.generate_content_stream(**body):
                 raise AssertionError("the stream is taken before it brings anything")
-        except _Taken as taken:
+        except _StreamStarted as taken:
             with closing(taken.response):
                 yield taken.response
 
-    def _cached(self, request: Request, ask: Callable[[dict[str, Any]], _A]) -> _A:
+    def _with_cache(self, request: Request, ask: Callable[[dict[str, Any]], _A]) -> _A:
         """Ask with the prefix's cache, if there is one; without it, if Google forgot it."""
         if not self._prompt_cache:
             return ask(self._body(request))
         began = time.monotonic()
-        prefix = Prefix(request.model, *self._stable(request))
+        prefix = Prefix(request.model, *self._cacheable_parts(request))
         # No pace of the stream's, and little of the call's time.
         with call_limits(request.before_sending):
-            name = self._caches.name_for(prefix, _in_time(min(CREATE_S, request.timeout_s / 4)))
+            name = self._caches.name_for(
+                prefix, _http_options(min(CREATE_S, request.timeout_s / 4))
+            )
         left_s = max(0.001, request.timeout_s - (time.monotonic() - began))
         request = replace(request, timeout_s=left_s)
         if name is None:
@@ -212,7 +216,7 @@ class GoogleProvider(Adapter):
         self._caches.forget(name)
         return ask(self._body(request))
 
-    def _stable(
+    def _cacheable_parts(
         self, request: Request
     ) -> tuple[str | None, list[Any] | None, types.ToolConfig | None]:
         """Return what many requests have in common: system prompt, tools, and which to call."""
@@ -222,7 +226,7 @@ class GoogleProvider(Adapter):
         return instructions(request), tools, _tool_config(request.tool_choice)
 
     def _body(self, request: Request, cache: str | None = None) -> dict[str, Any]:
-        system, tools, tool_config = (None, None, None) if cache else self._stable(request)
+        system, tools, tool_config = (None, None, None) if cache else self._cacheable_parts(request)
         shape: dict[str, Any] = {}
         if request.schema is not None:
             shape["response_mime_type"] = "application/json"
@@ -242,7 +246,7 @@ class GoogleProvider(Adapter):
                 automatic_continuation=False,
                 # The answer as it came: a model of it is a sixth of the CPU.
                 should_return_http_response=not request.on_delta,
-                http_options=_in_time(request.timeout_s),
+                http_options=_http_options(request.timeout_s),
             ),
         }
 
@@ -251,7 +255,7 @@ class GoogleProvider(Adapter):
         results: list[types.Part] = []
         for message in request.messages:
             if message.role == "tool":
-                results.append(self._result(message))
+                results.append(self._tool_result(message))
                 continue
             if results:  # as many in one turn as there were calls in the one before
                 yield {"role": "user", "parts": results}
@@ -260,22 +264,22 @@ class GoogleProvider(Adapter):
                 continue
             # The API refuses empty turns, and empty texts.
             if message.role == "assistant":
-                role, parts = "model", self._said(message)
+                role, parts = "model", self._model_parts(message)
             else:
-                role, parts = "user", self._shown(message)
+                role, parts = "user", self._user_parts(message)
             if parts:
                 yield {"role": role, "parts": parts}
         if results:
             yield {"role": "user", "parts": results}
 
-    def _shown(self, message: Message) -> list[types.Part]:
+    def _user_parts(self, message: Message) -> list[types.Part]:
         return [
             _Part(text=part) if isinstance(part, str) else self._media(part)
             for part in message.parts
             if not isinstance(part, str) or part.strip()
         ]
 
-    def _said(self, message: Message) -> list[types.Part]:
+    def _model_parts(self, message: Message) -> list[types.Part]:
         text = self._only_text(message)
         parts: list[types.Part] = [_Part(text=text)] if text.strip() else []
         for number, call in enumerate(message.tool_calls):
@@ -290,7 +294,7 @@ class GoogleProvider(Adapter):
             )
         return parts
 
-    def _result(self, message: Message) -> types.Part:
+    def _tool_result(self, message: Message) -> types.Part:
         returned = {"output": self._only_text(message)}
         return _Part(
             function_response=types.FunctionResponse(
@@ -304,37 +308,37 @@ class GoogleProvider(Adapter):
             return _Part(file_data=types.FileData(file_uri=media.url, mime_type=kind))
         if media.kind == "image" or not (media.media_type or "").startswith("text/"):
             kinds = _IMAGES if media.kind == "image" else _DOCUMENTS
-            self._check(media, kinds, "PNG, JPEG, WebP, HEIC; PDF and text")
+            self._check_media_type(media, kinds, "PNG, JPEG, WebP, HEIC; PDF and text")
         blob = types.Blob(data=self._bytes(media), mime_type=media.media_type)
         return _Part(inline_data=blob)
 
-    def _read(self, answer: Answer, request: Request) -> Completion:
-        told = answer.told
-        if is_error(told.get("error")):
-            raise self._failed(told)
+    def _parse(self, answer: RawAnswer, request: Request) -> Completion:
+        body = answer.body
+        if is_error(body.get("error")):
+            raise self._error_in_body(body)
         reason: object = None
         parts: list[dict[str, Any]] = []
-        if candidates := Alternatives().ours(told.get("candidates")):
+        if candidates := Alternatives().select(body.get("candidates")):
             parts = _parts(candidates[0].get("content"))
             reason = candidates[0].get("finishReason")
-        elif (told.get("promptFeedback") or {}).get("blockReason"):
+        elif (body.get("promptFeedback") or {}).get("blockReason"):
             reason = "blocked"
         else:
-            raise self._without_answer(told)
+            raise self._error_without_answer(body)
         return self._completion(
             text="".join(_text_of(part) for part in parts),
-            model=string(told.get("modelVersion")) or request.model,
+            model=non_empty(body.get("modelVersion")) or request.model,
             reason=reason,
-            usage=_usage(told.get("usageMetadata")),
-            request_id=string(told.get("responseId")),
-            response_id=string(told.get("responseId")),
-            called=[_called(part) for part in parts if part.get("functionCall")],
+            usage=_read_usage(body.get("usageMetadata")),
+            request_id=non_empty(body.get("responseId")),
+            response_id=non_empty(body.get("responseId")),
+            called=[_raw_tool_call(part) for part in parts if part.get("functionCall")],
         )
 
-    def _models(self) -> Iterable[str]:
+    def _list_models(self) -> Iterable[str]:
         listed = self._client.models.list(
             config=types.ListModelsConfig(
-                page_size=1000, query_base=True, http_options=_in_time(CHECK_S)
+                page_size=1000, query_base=True, http_options=_http_options(CHECK_S)
             )
         )
         return ((model.name or "").removeprefix("models/") for model in listed)
@@ -378,27 +382,27 @@ def _parts(content: object) -> list[dict[str, Any]]:
     """Return the parts of a turn; some that imitate the API write a text for a part of text."""
     parts = content.get("parts") if isinstance(content, dict) else None
     listed = parts if isinstance(parts, list) else []
-    told = [{"text": part} if isinstance(part, str) else part for part in listed]
-    return [part for part in told if isinstance(part, dict)]
+    objects = [{"text": part} if isinstance(part, str) else part for part in listed]
+    return [part for part in objects if isinstance(part, dict)]
 
 
 def _text_of(part: Mapping[str, Any]) -> str:
     return part.get("text") or "" if not part.get("thought") else ""
 
 
-def _called(part: Mapping[str, Any]) -> Called:
+def _raw_tool_call(part: Mapping[str, Any]) -> RawToolCall:
     call = part["functionCall"]
-    return Called(
-        string(call.get("id")), string(call.get("name")), call.get("args") or {},
-        string(part.get("thoughtSignature")),
+    return RawToolCall(
+        non_empty(call.get("id")), non_empty(call.get("name")), call.get("args") or {},
+        non_empty(part.get("thoughtSignature")),
     )  # fmt: skip
 
 
-def _heard(
-    said: Iterable[StreamObject],
+def _merge_chunks(
+    objects: Iterable[StreamObject],
     relay: StreamRelay,
-    failed: Callable[[Mapping[str, Any]], ProviderError],
-    is_good: Callable[[object], bool],
+    read_error: Callable[[Mapping[str, Any]], ProviderError],
+    is_whole: Callable[[object], bool],
 ) -> dict[str, Any]:
     """
     Put the chunks together to what a plain call would have answered.
@@ -409,60 +413,62 @@ def _heard(
     parts: list[dict[str, Any]] = []
     reason: object = None
     alternatives = Alternatives()
-    for name, chunk in said:
+    for name, chunk in objects:
         if is_error(chunk.get("error")) or name == "error":
-            raise failed(chunk if chunk.get("error") else {"error": chunk})
+            raise read_error(chunk if chunk.get("error") else {"error": chunk})
         # Every chunk counts; the last has it all.
         answer |= {key: value for key, value in chunk.items() if value}
-        candidate: Mapping[str, Any] = next(iter(alternatives.ours(chunk.get("candidates"))), {})
+        candidate: Mapping[str, Any] = next(iter(alternatives.select(chunk.get("candidates"))), {})
         ended = candidate.get("finishReason")
         # That an answer was cut is not taken back by a later STOP.
-        if is_said(ended) and ended != UNSPECIFIED and (reason is None or not is_good(ended)):
+        if is_present(ended) and ended != UNSPECIFIED and (reason is None or not is_whole(ended)):
             reason = ended
             relay.keep_alive()
         for part in _parts(candidate.get("content")):
             parts.append(part)
-            _tell(part, sum(bool(p.get("functionCall")) for p in parts) - 1, relay)
+            _forward_part(part, sum(bool(p.get("functionCall")) for p in parts) - 1, relay)
     answer.pop("candidates", None)
     if parts or reason is not None:
         answer["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]
     return answer
 
 
-def _tell(part: dict[str, Any], call: int, relay: StreamRelay) -> None:
-    if (told := part.get("functionCall")) and isinstance(told, dict):
-        told["id"] = told.get("id") or new_call_id()  # the same in the stream and in the result
-        args = told.get("args") or {}
-        said = args if isinstance(args, str) else json.dumps(args)
-        relay.send_tool_call(call, told["id"], told.get("name"), said)
+def _forward_part(part: dict[str, Any], call: int, relay: StreamRelay) -> None:
+    if (function := part.get("functionCall")) and isinstance(function, dict):
+        # The same in the stream and in the result.
+        function["id"] = function.get("id") or new_call_id()
+        args = function.get("args") or {}
+        if not isinstance(args, str):
+            args = json.dumps(args)
+        relay.send_tool_call(call, function["id"], function.get("name"), args)
     elif text := _text_of(part):
         relay.send_text(text)
     else:
         relay.keep_alive()
 
 
-def _usage(used: object) -> Usage:
+def _read_usage(used: object) -> Usage:
     if not isinstance(used, Mapping) or "promptTokenCount" not in used:
         return UNCOUNTED
     thoughts = read_part(used, "thoughtsTokenCount")
-    asked = sum_counts(
+    prompt = sum_counts(
         read_count(used, "promptTokenCount"), read_part(used, "toolUsePromptTokenCount")
     )
-    said, every = read_count(used, "candidatesTokenCount"), read_count(used, "totalTokenCount")
+    answer, total = read_count(used, "candidatesTokenCount"), read_count(used, "totalTokenCount")
     # Zeros are left out of proto3's JSON; the sum tells a zero from a count that is missing.
-    if "candidatesTokenCount" not in used and every == sum_counts(asked, thoughts):
-        said = 0
+    if "candidatesTokenCount" not in used and total == sum_counts(prompt, thoughts):
+        answer = 0
     cached = read_part(used, "cachedContentTokenCount")
-    counts = Counts(asked, said, cached, 0, thoughts, every)
+    counts = Counts(prompt, answer, cached, 0, thoughts, total)
     return to_usage(counts, is_reasoning_beside=True)
 
 
-def _in_time(timeout_s: float) -> types.HttpOptions:
+def _http_options(timeout_s: float) -> types.HttpOptions:
     return types.HttpOptions(
-        timeout=_ms(timeout_s),
+        timeout=_milliseconds(timeout_s),
         headers={"X-Server-Timeout": str(max(SERVER_TIMEOUT_S, math.ceil(timeout_s)))},
     )
 
 
-def _ms(seconds: float) -> int:
+def _milliseconds(seconds: float) -> int:
     return max(1, math.ceil(seconds * 1000))

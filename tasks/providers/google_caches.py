@@ -20,9 +20,9 @@ from breakwater.errors import Cancelled
 
 MIN_CHARS = 16_384
 """4,096 tokens, the most that any Gemini asks a cache to have, at four characters each."""
-KEPT_S = 600
+TTL_S = 600
 """How long Google keeps it; storage is billed by the hour."""
-RENEWED_S = 30
+RENEW_BEFORE_S = 30
 """So long before its end a cache is no longer used, and a new one made."""
 RETRY_S = 300.0
 """How long nothing is tried for a prefix that could not be cached."""
@@ -39,13 +39,13 @@ class Prefix:
 
     def text(self) -> str:
         """Return all of it, the same for the same prefix."""
-        said = [tool.model_dump_json(exclude_none=True) for tool in self.tools or ()]
+        tools = [tool.model_dump_json(exclude_none=True) for tool in self.tools or ()]
         config = self.tool_config.model_dump_json(exclude_none=True) if self.tool_config else None
-        return json.dumps([self.model, self.system_instruction, said, config])
+        return json.dumps([self.model, self.system_instruction, tools, config])
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Entry:
     name: str | None
     """None: it is being made, or could not be."""
     until: float
@@ -64,7 +64,7 @@ class Caches:
         self._client = client
         self._now = now
         self._lock = threading.Lock()
-        self._held: dict[str, _Held] = {}
+        self._entries: dict[str, _Entry] = {}
 
     def name_for(self, prefix: Prefix, options: types.HttpOptions) -> str | None:
         """
@@ -78,27 +78,27 @@ class Caches:
         key = sha256(text.encode()).hexdigest()
         with self._lock:
             now = self._now()
-            self._held = {k: held for k, held in self._held.items() if held.until > now}
-            if key in self._held:
-                return self._held[key].name
-            self._held[key] = _Held(None, now + RETRY_S)
+            self._entries = {k: entry for k, entry in self._entries.items() if entry.until > now}
+            if key in self._entries:
+                return self._entries[key].name
+            self._entries[key] = _Entry(None, now + RETRY_S)
         name = self._make(prefix, options)
         if name:
             with self._lock:
-                self._held[key] = _Held(name, now + KEPT_S - RENEWED_S)
+                self._entries[key] = _Entry(name, now + TTL_S - RENEW_BEFORE_S)
         return name
 
     def forget(self, name: str) -> None:
         """Drop a cache that Google no longer knows; the next call makes a new one."""
         with self._lock:
-            self._held = {k: held for k, held in self._held.items() if held.name != name}
+            self._entries = {k: entry for k, entry in self._entries.items() if entry.name != name}
 
     def _make(self, prefix: Prefix, options: types.HttpOptions) -> str | None:
         config = types.CreateCachedContentConfig(
             system_instruction=prefix.system_instruction,
             tools=prefix.tools,
             tool_config=prefix.tool_config,
-            ttl=f"{KEPT_S}s",
+            ttl=f"{TTL_S}s",
             http_options=options,
         )
         try:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from tasks.config import Settings
 
 
-def unlisted(settings: Settings, provider: str, known: Collection[str]) -> dict[str, list[str]]:
+def unlisted(settings: Settings, provider: str, listed: Collection[str]) -> dict[str, list[str]]:
     """
     Find the models that roles ask of a provider and that the provider does not list.
 
@@ -17,7 +17,7 @@ def unlisted(settings: Settings, provider: str, known: Collection[str]) -> dict[
     Returns:
         By model, the roles whose chains name it.
     """
-    if not known:
+    if not listed:
         return {}
     roles = list(settings.roles.values())
     if settings.serves_any_role:
@@ -25,12 +25,12 @@ def unlisted(settings: Settings, provider: str, known: Collection[str]) -> dict[
     roles_by_model: dict[str, list[str]] = {}
     for role in roles:
         for target in role.chain:
-            if target.provider == provider and not is_listed(target.model, known):
+            if target.provider == provider and not is_listed(target.model, listed):
                 roles_by_model.setdefault(target.model, []).append(role.name)
     return roles_by_model
 
 
-def is_listed(model: str, known: Collection[str]) -> bool:
+def is_listed(model: str, listed: Collection[str]) -> bool:
     """Return whether a list has a model; Ollama adds `:latest`, OpenRouter leaves out `:free`."""
     names = (model, f"{model}:latest", model.removeprefix("models/"), model.rpartition(":")[0])
-    return any(name in known for name in names)
+    return any(name in listed for name in names)

@@ -14,23 +14,23 @@ from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
     Adapter,
-    Answer,
-    Called,
-    asked,
+    RawAnswer,
+    RawToolCall,
     data_url,
     file_name,
     instructions,
-    streamed,
-    string,
+    non_empty,
+    open_stream,
+    post_json,
 )
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
     cache_key,
-    choice,
-    counted,
-    function,
     json_schema,
+    read_usage,
+    tool_choice,
+    tool_definition,
 )
 from tasks.providers.schemas import is_object
 from tasks.providers.streams.relay import StreamRelay
@@ -41,7 +41,7 @@ class OpenAIProvider(Adapter):
     """GPT, at OpenAI itself; servers that only imitate it are better served by `openai-chat`."""
 
     BASE_URL = "https://api.openai.com/v1"
-    TAKES: ClassVar = {
+    PARAM_PATHS: ClassVar = {
         "max_output_tokens": "max_output_tokens",
         "temperature": "temperature",
         "top_p": "top_p",
@@ -60,7 +60,7 @@ class OpenAIProvider(Adapter):
         "steered": UnfinishedAnswer,  # another response goes on with it
     }
 
-    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+    def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
         self._client = openai.OpenAI(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
@@ -68,15 +68,15 @@ class OpenAIProvider(Adapter):
         )  # fmt: skip
         self._responses = self._client.responses  # imported here, and not under the first call
 
-    def _ask(self, request: Request) -> Answer:
-        return asked(self._client, "/responses", self._body(request), request.timeout_s)
+    def _call(self, request: Request) -> RawAnswer:
+        return post_json(self._client, "/responses", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
+    def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
-        with streamed(self._client, "/responses", body, request.timeout_s) as response:
-            stream = ResponseStream(relay, self._failed)
-            told = stream.read(relay.objects(response.iter_bytes()))
-            return Answer(told, response.headers.get("x-request-id"))
+        with open_stream(self._client, "/responses", body, request.timeout_s) as response:
+            stream = ResponseStream(relay, self._error_in_body)
+            answer = stream.read(relay.objects(response.iter_bytes()))
+            return RawAnswer(answer, response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = self._params(request.params)
@@ -86,10 +86,12 @@ class OpenAIProvider(Adapter):
         if system := instructions(request):
             body["instructions"] = system
         if request.tools:
-            body["tools"] = [{"type": "function", **function(tool)} for tool in request.tools]
+            body["tools"] = [
+                {"type": "function", **tool_definition(tool)} for tool in request.tools
+            ]
             if request.tool_choice != "auto":
                 named = {"type": "function", "name": request.tool_choice}
-                body["tool_choice"] = choice(request.tool_choice, named)
+                body["tool_choice"] = tool_choice(request.tool_choice, named)
         if request.schema is not None:
             shape = json_schema(request.schema)
             if not is_object(shape["schema"]):
@@ -128,7 +130,7 @@ class OpenAIProvider(Adapter):
 
     def _media(self, media: Media) -> dict[str, Any]:
         if media.kind == "image":
-            self._check(media, IMAGES, "PNG, JPEG, WebP and GIF")
+            self._check_media_type(media, IMAGES, "PNG, JPEG, WebP and GIF")
             return {
                 "type": "input_image", "image_url": media.url or data_url(media), "detail": "auto"
             }  # fmt: skip
@@ -138,38 +140,38 @@ class OpenAIProvider(Adapter):
             "type": "input_file", "filename": file_name(media), "file_data": data_url(media)
         }  # fmt: skip
 
-    def _read(self, answer: Answer, request: Request) -> Completion:
-        told = answer.told
-        if is_error(told.get("error")):  # status "failed", in an answer with HTTP status 200
-            raise self._failed(told)
-        if told.get("output") is None:
-            raise self._without_answer(told)
-        items = [item for item in told["output"] if isinstance(item, dict)]
+    def _parse(self, answer: RawAnswer, request: Request) -> Completion:
+        body = answer.body
+        if is_error(body.get("error")):  # status "failed", in an answer with HTTP status 200
+            raise self._error_in_body(body)
+        if body.get("output") is None:
+            raise self._error_without_answer(body)
+        items = [item for item in body["output"] if isinstance(item, dict)]
         messages = [item for item in items if item.get("type", "message") == "message"]
         parts = [part for message in messages for part in content_parts(message.get("content"))]
         text = "".join(part.get("text") or "" for part in parts if part["type"] == "output_text")
         return self._completion(
             text=text,
-            model=string(told.get("model")) or request.model,
-            reason=_reason(told, refused=any(part["type"] == "refusal" for part in parts)),
-            usage=counted(told.get("usage")),
+            model=non_empty(body.get("model")) or request.model,
+            reason=_reason(body, refused=any(part["type"] == "refusal" for part in parts)),
+            usage=read_usage(body.get("usage")),
             request_id=answer.request_id,
-            response_id=string(told.get("id")),
+            response_id=non_empty(body.get("id")),
             called=[
-                Called(string(item.get("call_id")) or string(item.get("id")),
-                       string(item.get("name")), item.get("arguments"))
+                RawToolCall(non_empty(item.get("call_id")) or non_empty(item.get("id")),
+                       non_empty(item.get("name")), item.get("arguments"))
                 for item in items
                 if item.get("type") == "function_call"
             ],
         )  # fmt: skip
 
-    def _models(self) -> Iterable[str]:
+    def _list_models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
-def _reason(told: Mapping[str, Any], *, refused: bool) -> object:
+def _reason(body: Mapping[str, Any], *, refused: bool) -> object:
     """Return the status, or why it is incomplete; None while it is not over."""
-    status, why = told.get("status"), told.get("incomplete_details")
+    status, why = body.get("status"), body.get("incomplete_details")
     if status in (None, "queued", "in_progress"):
         return None
     if refused and status != "failed":

@@ -25,25 +25,25 @@ from tasks.providers.adapter import (
     CHECK_S,
     IMAGES,
     Adapter,
-    Answer,
-    Called,
-    asked,
+    RawAnswer,
+    RawToolCall,
     data_url,
     file_name,
     instructions,
+    non_empty,
+    open_stream,
     parameters,
-    streamed,
-    string,
+    post_json,
 )
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
     cache_key,
-    choice,
-    counted,
-    function,
     json_schema,
+    read_usage,
+    tool_choice,
+    tool_definition,
 )
 from tasks.providers.schemas import is_object
 from tasks.providers.streams.chat_completions import (
@@ -63,7 +63,7 @@ class OpenAIChatProvider(Adapter):
     """A model behind an OpenAI-compatible server."""
 
     BASE_URL = "https://api.openai.com/v1"
-    TAKES: ClassVar = {
+    PARAM_PATHS: ClassVar = {
         "max_output_tokens": "max_tokens",
         "temperature": "temperature",
         "top_p": "top_p",
@@ -118,7 +118,7 @@ class OpenAIChatProvider(Adapter):
         ),
     }  # fmt: skip
 
-    def _set_up(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
+    def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         host = httpx2.URL(self.base_url).host
         self._official = host.endswith((".openai.com", ".azure.com"))
         self._prompt_cache = settings.prompt_cache
@@ -128,17 +128,17 @@ class OpenAIChatProvider(Adapter):
         )  # fmt: skip
         self._chat = self._client.chat.completions  # imported here, and not under the first call
 
-    def _ask(self, request: Request) -> Answer:
-        return asked(self._client, "/chat/completions", self._body(request), request.timeout_s)
+    def _call(self, request: Request) -> RawAnswer:
+        return post_json(self._client, "/chat/completions", self._body(request), request.timeout_s)
 
-    def _listen(self, request: Request, relay: StreamRelay) -> Answer:
+    def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
-        with streamed(self._client, "/chat/completions", body, request.timeout_s) as response:
-            told = ChatStream(relay, self._failed, self._is_good).read(
+        with open_stream(self._client, "/chat/completions", body, request.timeout_s) as response:
+            answer = ChatStream(relay, self._error_in_body, self._is_whole_reason).read(
                 relay.objects(response.iter_bytes())
             )
-            return Answer(told, response.headers.get("x-request-id"))
+            return RawAnswer(answer, response.headers.get("x-request-id"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = self._params(request.params)
@@ -155,7 +155,7 @@ class OpenAIChatProvider(Adapter):
             body["tools"] = [self._tool(tool) for tool in request.tools]
             if request.tool_choice != "auto":
                 named = {"type": "function", "function": {"name": request.tool_choice}}
-                body["tool_choice"] = choice(request.tool_choice, named)
+                body["tool_choice"] = tool_choice(request.tool_choice, named)
         if request.schema is not None:
             shape = json_schema(request.schema)
             if self._official and not is_object(shape["schema"]):
@@ -164,11 +164,11 @@ class OpenAIChatProvider(Adapter):
         return body
 
     def _tool(self, tool: Tool) -> dict[str, Any]:
-        told = function(tool)
+        definition = tool_definition(tool)
         if not self._official:  # others may not know the word, and take it for false
-            told = {**told, "parameters": parameters(tool)}
-            del told["strict"]
-        return {"type": "function", "function": told}
+            definition = {**definition, "parameters": parameters(tool)}
+            del definition["strict"]
+        return {"type": "function", "function": definition}
 
     def _messages(self, request: Request) -> Iterator[dict[str, Any]]:
         if system := instructions(request):
@@ -178,10 +178,10 @@ class OpenAIChatProvider(Adapter):
                 id_ = message.tool_call_id
                 yield {"role": "tool", "tool_call_id": id_, "content": self._only_text(message)}
             elif message.role == "assistant":
-                told: dict[str, Any] = {"role": "assistant", "content": self._only_text(message)}
+                turn: dict[str, Any] = {"role": "assistant", "content": self._only_text(message)}
                 if message.tool_calls:
-                    told["tool_calls"] = [_call(call) for call in message.tool_calls]
-                yield told
+                    turn["tool_calls"] = [_tool_call_entry(call) for call in message.tool_calls]
+                yield turn
             elif message.role == "user":
                 yield {"role": "user", "content": self._content(message)}
 
@@ -195,49 +195,51 @@ class OpenAIChatProvider(Adapter):
 
     def _media(self, media: Media) -> dict[str, Any]:
         if media.kind == "image":
-            self._check(media, IMAGES, "PNG, JPEG, WebP and GIF")
+            self._check_media_type(media, IMAGES, "PNG, JPEG, WebP and GIF")
             return {"type": "image_url", "image_url": {"url": media.url or data_url(media)}}
         if media.url is not None:
             self._refuse("Chat Completions takes no document by URL; send its bytes")
-        self._check(media, _DOCUMENTS, "PDF")
+        self._check_media_type(media, _DOCUMENTS, "PDF")
         file = {"filename": file_name(media), "file_data": data_url(media)}
         return {"type": "file", "file": file}
 
-    def _read(self, answer: Answer, request: Request) -> Completion:
-        told = answer.told
-        if error := error_in("", told):  # OpenRouter, with status 200
-            raise self._failed(error)
-        if not told.get("choices"):
-            raise self._without_answer(told)
-        choice = Alternatives().ours(told["choices"])[0]
+    def _parse(self, answer: RawAnswer, request: Request) -> Completion:
+        body = answer.body
+        if error := error_in("", body):  # OpenRouter, with status 200
+            raise self._error_in_body(error)
+        if not body.get("choices"):
+            raise self._error_without_answer(body)
+        choice = Alternatives().select(body["choices"])[0]
         if is_error(error := choice.get("error")):
-            raise self._failed({"error": error})
+            raise self._error_in_body({"error": error})
         reason = finish_reason_of(choice)
         message = choice["message"]
+        if message.get("refusal") and self._is_whole_reason(reason):
+            reason = "refusal"
         return self._completion(
             text=text_of(message.get("content")),
-            model=string(told.get("model")) or request.model,
-            reason="refusal" if message.get("refusal") and self._is_good(reason) else reason,
+            model=non_empty(body.get("model")) or request.model,
+            reason=reason,
             native_reason=choice.get("native_finish_reason"),
-            usage=counted(usage_of(told)),
-            request_id=answer.request_id or string(told.get("id")),
-            response_id=string(told.get("id")),
-            called=[_called(piece) for piece in tool_call_pieces(message)],
+            usage=read_usage(usage_of(body)),
+            request_id=answer.request_id or non_empty(body.get("id")),
+            response_id=non_empty(body.get("id")),
+            called=[_raw_tool_call(piece) for piece in tool_call_pieces(message)],
         )
 
-    def _models(self) -> Iterable[str]:
+    def _list_models(self) -> Iterable[str]:
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
-def _called(piece: Mapping[str, Any]) -> Called:
+def _raw_tool_call(piece: Mapping[str, Any]) -> RawToolCall:
     function = piece.get("function")
     if not isinstance(function, dict):
         function = piece  # the legacy form
-    return Called(
-        string(piece.get("id")), string(function.get("name")), function.get("arguments")
+    return RawToolCall(
+        non_empty(piece.get("id")), non_empty(function.get("name")), function.get("arguments")
     )  # fmt: skip
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _tool_call_entry(call: ToolCall) -> dict[str, Any]:
     called = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
     return {"type": "function", "id": call.id, "function": called}

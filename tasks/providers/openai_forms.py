@@ -12,11 +12,11 @@ from tasks.providers.base import Request
 from tasks.providers.schemas import rooted, strict
 from tasks.providers.usage import openai_usage
 
-NAME = "answer"
+SCHEMA_NAME = "answer"
 """Of a response's schema; the API insists on one."""
 
 
-def counted(used: object) -> Usage:
+def read_usage(used: object) -> Usage:
     """Read the `usage` of an answer of either API; whatever else it is, nothing is known."""
     if not isinstance(used, Mapping):
         return UNCOUNTED
@@ -24,28 +24,32 @@ def counted(used: object) -> Usage:
     return UNCOUNTED if usage.input_tokens is usage.output_tokens is None else usage
 
 
-def function(tool: Tool) -> dict[str, Any]:
+def tool_definition(tool: Tool) -> dict[str, Any]:
     """
     Describe a tool.
 
     `strict` is always said: Responses takes it for true, and refuses what does not fit.
     """
     whole = parameters(tool)
-    fitting = strict(whole)
-    told = {"name": tool.name, "parameters": fitting or whole, "strict": fitting is not None}
-    return {**told, "description": tool.description} if tool.description else told
+    strict_form = strict(whole)
+    definition = {
+        "name": tool.name,
+        "parameters": strict_form or whole,
+        "strict": strict_form is not None,
+    }
+    return {**definition, "description": tool.description} if tool.description else definition
 
 
-def choice(ours: str, named: dict[str, Any]) -> str | dict[str, Any]:
+def tool_choice(choice_name: str, named: dict[str, Any]) -> str | dict[str, Any]:
     """Say which tool to call; `named` is the form for one of them."""
-    return ours if ours in {"none", "required"} else named
+    return choice_name if choice_name in {"none", "required"} else named
 
 
 def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the shape of the answer, strictly where strict mode can say it."""
     whole = rooted(schema)
-    fitting = strict(whole)
-    return {"name": NAME, "schema": fitting or whole, "strict": fitting is not None}
+    strict_form = strict(whole)
+    return {"name": SCHEMA_NAME, "schema": strict_form or whole, "strict": strict_form is not None}
 
 
 def cache_key(request: Request) -> str | None:

@@ -75,10 +75,10 @@ class Client:
             fault = error
         except Exception as error:  # noqa: BLE001 - an SDK or a user's adapter may raise anything
             fault = build_fault(error)
-        named = HostFault(f"{self.settings.name}: {fault}")
-        self._fault = time.monotonic() + REBUILD_S, named
-        _log.error("provider.not_built", provider=self.settings.name, fault=str(named))
-        raise named
+        fault_of_provider = HostFault(f"{self.settings.name}: {fault}")
+        self._fault = time.monotonic() + REBUILD_S, fault_of_provider
+        _log.error("provider.not_built", provider=self.settings.name, fault=str(fault_of_provider))
+        raise fault_of_provider
 
     def close(self) -> None:
         """Close it, if this process has built it; running calls end as Cancelled."""
@@ -172,10 +172,10 @@ class Registry:
         """
         if name not in self._injected and not self._clients[name].is_built():
             return {}
-        known = getattr(self.provider(name), "known_models", None) or frozenset()
+        listed = getattr(self.provider(name), "known_models", None) or frozenset()
         return {
-            model: (roles, nearest(model, known))
-            for model, roles in unlisted(self.settings, name, known).items()
+            model: (roles, nearest(model, listed))
+            for model, roles in unlisted(self.settings, name, listed).items()
         }
 
     def build(self) -> None:

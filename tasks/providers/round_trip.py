@@ -31,20 +31,20 @@ class UniqueCallIds:
     def __init__(self) -> None:
         self._ids: Counter[str] = Counter()
 
-    def unique(self, given: str | None) -> str:
+    def unique(self, received: str | None) -> str:
         """Return a call's id, another one if it is blank or an earlier call has it."""
-        id_ = well_formed(given or "")
+        id_ = well_formed(received or "")
         if not id_.strip():
             return new_call_id()
         self._ids[id_] += 1
         return id_ if self._ids[id_] == 1 else _numbered(id_, self._ids[id_])
 
 
-def valid_tool_name(given: str) -> str:
+def valid_tool_name(received: str) -> str:
     """Return a tool's name as every vendor takes it; one that fits stays as it is."""
-    if _NAME.fullmatch(given):
-        return given
-    name = _UNFIT.sub("_", given)
+    if _NAME.fullmatch(received):
+        return received
+    name = _UNFIT.sub("_", received)
     return (name if name[:1].isalpha() else f"_{name}")[:64]
 
 
@@ -69,7 +69,7 @@ def with_unique_call_ids(messages: Sequence[Message]) -> Sequence[Message]:
     if not any(message.tool_calls for message in messages):
         return messages
     sent: list[Message] = []
-    taken: set[str] = set()
+    used: set[str] = set()
     repeats: Counter[str] = Counter()
     ids: dict[str | None, str] = {}
     for message in messages:
@@ -77,26 +77,26 @@ def with_unique_call_ids(messages: Sequence[Message]) -> Sequence[Message]:
             ids = {}
             for call in message.tool_calls:
                 id_ = fitting = call_id(call.id)
-                while id_ in taken:
+                while id_ in used:
                     repeats[fitting] += 1
                     id_ = _numbered(fitting, repeats[fitting])
-                taken.add(id_)
+                used.add(id_)
                 ids[call.id] = id_
             calls = tuple(replace(call, id=ids[call.id]) for call in message.tool_calls)
             sent.append(replace(message, tool_calls=calls))
         elif message.role == "tool":
-            given = message.tool_call_id
-            sent.append(replace(message, tool_call_id=ids.get(given) or call_id(given)))
+            received = message.tool_call_id
+            sent.append(replace(message, tool_call_id=ids.get(received) or call_id(received)))
         else:
             sent.append(message)
     return sent
 
 
-def call_id(given: str | None) -> str:
+def call_id(received: str | None) -> str:
     """Return a tool call's id as every vendor takes it, also where another vendor gave it."""
-    if given and _ID.fullmatch(given):
-        return given
-    return f"call_{sha256((given or '').encode()).hexdigest()[:24]}"
+    if received and _ID.fullmatch(received):
+        return received
+    return f"call_{sha256((received or '').encode()).hexdigest()[:24]}"
 
 
 def new_call_id() -> str:

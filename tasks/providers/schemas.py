@@ -16,8 +16,8 @@ from typing import Any
 
 Schema = dict[str, Any]
 
-_NOTES = frozenset({"title", "description"})
-_STRICT = _NOTES | {
+_ANNOTATIONS = frozenset({"title", "description"})
+_STRICT = _ANNOTATIONS | {
     "type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems",
     "enum", "const", "anyOf", "$ref", "$defs", "definitions", "pattern", "format", "multipleOf",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
@@ -30,11 +30,11 @@ STRICT_DEPTH = 10
 """Objects within objects, in OpenAI's strict mode."""
 STRICT_CHARS = 100_000
 """Of the whole schema as JSON; OpenAI allows 120,000 in its names and 5,000 properties."""
-OPTIONAL, UNIONS = 24, 16
+MAX_OPTIONAL, MAX_UNIONS = 24, 16
 """How many optional properties and unions Anthropic takes."""
 
 
-class Unsayable(ValueError):  # noqa: N818 - not a failure: it is asked for otherwise, or elsewhere
+class UnsupportedSchema(ValueError):  # noqa: N818 - not a failure: another way or target is used
     """The vendor's subset cannot say what the schema means."""
 
 
@@ -64,54 +64,56 @@ def strict(schema: Mapping[str, Any]) -> Schema | None:
         return None
     try:
         return _strict(schema, 0)
-    except Unsayable:
+    except UnsupportedSchema:
         return None
 
 
 def _strict(node: Any, depth: int) -> Schema:
     if not isinstance(node, Mapping) or not node.keys() <= _STRICT or depth > STRICT_DEPTH:
-        raise Unsayable
+        raise UnsupportedSchema
     if "$ref" in node:
         return _strict_reference(node)
     if "type" not in node and "anyOf" not in node:
-        raise Unsayable
+        raise UnsupportedSchema
     if not all(isinstance(value, str | int | float | None) for value in node.get("enum", ())):
-        raise Unsayable
+        raise UnsupportedSchema
     if ("array" in _types(node)) != ("items" in node) or node.get("format", "date") not in _FORMATS:
-        raise Unsayable
-    said = {**node, **(_strict_object(node) if "object" in _types(node) else {})}
-    return said | {name: _strict_below(name, said[name], depth) for name in _BELOW & said.keys()}
+        raise UnsupportedSchema
+    copy = {**node, **(_strict_object(node) if "object" in _types(node) else {})}
+    return copy | {
+        name: _strict_nested(name, copy[name], depth) for name in _NESTING_KEYWORDS & copy.keys()
+    }
 
 
 def _strict_object(node: Mapping[str, Any]) -> Schema:
     properties = node.get("properties", {})
     if node.get("additionalProperties", "properties" not in node) is not False:
-        raise Unsayable  # it has properties of any name
+        raise UnsupportedSchema  # it has properties of any name
     if {*node.get("required", ())} != properties.keys():  # strict mode knows no optional ones
-        raise Unsayable
+        raise UnsupportedSchema
     return {
         "properties": properties, "required": list(properties), "additionalProperties": False
     }  # fmt: skip
 
 
-_BELOW = {"properties", "items", "anyOf", "$defs", "definitions"}
+_NESTING_KEYWORDS = {"properties", "items", "anyOf", "$defs", "definitions"}
 """The keywords that hold further schemas."""
 
 
-def _strict_below(keyword: str, held: Any, depth: int) -> Any:
+def _strict_nested(keyword: str, value: Any, depth: int) -> Any:
     if keyword == "items":
-        return _strict(held, depth)
+        return _strict(value, depth)
     if keyword == "anyOf":
-        return [_strict(one, depth) for one in held]
+        return [_strict(one, depth) for one in value]
     deeper = depth + (keyword == "properties")
-    return {name: _strict(one, deeper) for name, one in held.items()}
+    return {name: _strict(one, deeper) for name, one in value.items()}
 
 
 def _strict_reference(node: Mapping[str, Any]) -> Schema:
     """Keep what pydantic notes beside a reference, which strict mode wants to stand alone."""
-    if not str(node["$ref"]).startswith("#") or not node.keys() <= _NOTES | {"$ref"}:
-        raise Unsayable
-    notes = {name: node[name] for name in _NOTES & node.keys()}
+    if not str(node["$ref"]).startswith("#") or not node.keys() <= _ANNOTATIONS | {"$ref"}:
+        raise UnsupportedSchema
+    notes = {name: node[name] for name in _ANNOTATIONS & node.keys()}
     return {"anyOf": [{"$ref": node["$ref"]}], **notes} if notes else dict(node)
 
 
@@ -123,63 +125,65 @@ def closed(schema: Mapping[str, Any]) -> Schema:
         Unsayable: Closing its objects, on which Anthropic insists, would change what they mean, or
             it holds what Anthropic refuses: recursion, too many optional properties or unions.
     """
-    said = _closed(rooted(schema))
-    _refuse_recursion(said)
-    nodes = list(_nodes(said))
+    copy = _closed(rooted(schema))
+    _refuse_recursion(copy)
+    nodes = list(_nodes(copy))
     optional = sum(
         len({*node.get("properties", ())} - {*node.get("required", ())}) for node in nodes
     )
-    if optional > OPTIONAL or sum("anyOf" in node for node in nodes) > UNIONS:
-        raise Unsayable("it has more optional properties or unions than the vendor takes")
-    return said
+    if optional > MAX_OPTIONAL or sum("anyOf" in node for node in nodes) > MAX_UNIONS:
+        raise UnsupportedSchema("it has more optional properties or unions than the vendor takes")
+    return copy
 
 
 def _closed(node: Any) -> Schema:
     if not isinstance(node, Mapping):
-        raise Unsayable("it allows anything somewhere")
-    said = {name: node[name] for name in node if name not in {"$schema", "$id", "definitions"}}
+        raise UnsupportedSchema("it allows anything somewhere")
+    copy = {name: node[name] for name in node if name not in {"$schema", "$id", "definitions"}}
     if "definitions" in node:
-        said["$defs"] = {**node["definitions"], **node.get("$defs", {})}
-    if "$ref" in said:
-        said["$ref"] = _reference(said["$ref"])
-    if isinstance(said.get("type"), list):
-        kinds = said.pop("type")
-        apart = {name: said.pop(name) for name in [*said] if name not in _NOTES | {"$defs"}}
-        said["anyOf"] = [{"type": kind, **_of_kind(kind, apart)} for kind in kinds]
-    _refuse_open(said)
+        copy["$defs"] = {**node["definitions"], **node.get("$defs", {})}
+    if "$ref" in copy:
+        copy["$ref"] = _reference(copy["$ref"])
+    if isinstance(copy.get("type"), list):
+        kinds = copy.pop("type")
+        apart = {name: copy.pop(name) for name in [*copy] if name not in _ANNOTATIONS | {"$defs"}}
+        copy["anyOf"] = [{"type": kind, **_of_kind(kind, apart)} for kind in kinds]
+    _refuse_open(copy)
     for name in ("properties", "$defs"):
-        if name in said:
-            said[name] = {key: _closed(one) for key, one in said[name].items()}
-    if "items" in said:
-        said["items"] = _closed(said["items"])
+        if name in copy:
+            copy[name] = {key: _closed(one) for key, one in copy[name].items()}
+    if "items" in copy:
+        copy["items"] = _closed(copy["items"])
     for name in ("anyOf", "oneOf", "allOf"):
-        if name in said:
-            said[name] = [_closed(one) for one in said[name]]
-    return said
+        if name in copy:
+            copy[name] = [_closed(one) for one in copy[name]]
+    return copy
 
 
 def _refuse_open(node: Schema) -> None:
     """Refuse objects that would mean something else once nothing may be added to them."""
     if "object" in _types(node):
         if isinstance(node.get("additionalProperties"), Mapping) or "patternProperties" in node:
-            raise Unsayable("it has an object with properties of any name")
+            raise UnsupportedSchema("it has an object with properties of any name")
         if "properties" not in node and node.get("additionalProperties") is not False:
-            raise Unsayable("it has an object with properties of any name")
+            raise UnsupportedSchema("it has an object with properties of any name")
         if not {*node.get("required", ())} <= {*node.get("properties", ())}:
-            raise Unsayable("it requires a property that it does not describe")
+            raise UnsupportedSchema("it requires a property that it does not describe")
         if node.keys() & {"anyOf", "oneOf", "allOf"}:
-            raise Unsayable("it has an object described in several places")
+            raise UnsupportedSchema("it has an object described in several places")
     if len(node.get("allOf", ())) > 1:
-        raise Unsayable("it has an object described in several places")
+        raise UnsupportedSchema("it has an object described in several places")
 
 
 def _of_kind(kind: str, keywords: Schema) -> Schema:
     """Pick from the keywords of several types those that mean something for one."""
     if "enum" in keywords:
         keywords = {**keywords, "enum": [v for v in keywords["enum"] if _is_of(kind, v)]}
-    mine = {"object": {"properties", "required", "additionalProperties", "patternProperties"},
-            "array": {"items", "minItems", "maxItems"}}  # fmt: skip
-    others = set().union(*(names for other, names in mine.items() if other != kind))
+    own_keywords = {
+        "object": {"properties", "required", "additionalProperties", "patternProperties"},
+        "array": {"items", "minItems", "maxItems"},
+    }
+    others = set().union(*(names for other, names in own_keywords.items() if other != kind))
     return {name: value for name, value in keywords.items() if name not in others}
 
 
@@ -208,7 +212,7 @@ def _refuse_recursion(schema: Schema) -> None:
             is_open.discard(name)
             done.add(name)
         elif name in is_open:
-            raise Unsayable("it describes itself")
+            raise UnsupportedSchema("it describes itself")
         elif name not in done:
             is_open.add(name)
             waiting.append((name, True))
@@ -218,7 +222,7 @@ def _refuse_recursion(schema: Schema) -> None:
 def _reference(to: object) -> str:
     name = str(to).removeprefix("#/definitions/").removeprefix("#/$defs/")
     if name == to or "/" in name:
-        raise Unsayable("it refers to somewhere else than its own definitions")
+        raise UnsupportedSchema("it refers to somewhere else than its own definitions")
     return f"#/$defs/{name}"
 
 

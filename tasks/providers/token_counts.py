@@ -15,19 +15,19 @@ from typing import Any
 LARGEST = 1_000_000_000
 """No call has a billion tokens: a hundred times the largest window there is."""
 
-_NOTHING: Mapping[str, Any] = {}
+_EMPTY: Mapping[str, Any] = {}
 
 
 def object_at(used: object, name: str = "") -> Mapping[str, Any]:
     """Return an object, or the named one in it; an empty one in place of anything else."""
-    found = used.get(name) if name and isinstance(used, Mapping) else used
-    return found if isinstance(found, Mapping) else _NOTHING
+    value = used.get(name) if name and isinstance(used, Mapping) else used
+    return value if isinstance(value, Mapping) else _EMPTY
 
 
 def read_count(used: Mapping[str, Any], *names: str) -> int | None:
     """Read the first of these counts that is there; None if it is unknown."""
-    said = (used[name] for name in names if used.get(name) is not None)
-    return whole_number(next(said, None))
+    sent = (used[name] for name in names if used.get(name) is not None)
+    return whole_number(next(sent, None))
 
 
 def read_part(used: Mapping[str, Any], name: str) -> int | None:

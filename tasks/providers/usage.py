@@ -26,26 +26,26 @@ from typing import Any, NamedTuple
 from breakwater.attempt import UNCOUNTED, Usage
 from tasks.providers.token_counts import object_at, read_count, read_part
 
-ASKED = ("prompt_tokens", "input_tokens")
-ANSWERED = ("completion_tokens", "output_tokens")
+INPUT_NAMES = ("prompt_tokens", "input_tokens")
+OUTPUT_NAMES = ("completion_tokens", "output_tokens")
 """Chat Completions' name of a count, then Responses'; some servers mix them up."""
-_READ = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
-_WROTE = ("completion_tokens_details", "output_tokens_details")
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
 CACHED = (
-    *((name, "cached_tokens") for name in _READ),  # OpenAI and most others
+    *((name, "cached_tokens") for name in _INPUT_DETAILS),  # OpenAI and most others
     ("", "prompt_cache_hit_tokens"),  # DeepSeek
     ("", "cached_tokens"),  # Moonshot, Together
     ("", "num_cached_tokens"),  # Mistral
     ("", "cache_read_input_tokens"),  # LiteLLM in front of Anthropic
 )
 WRITTEN = (
-    *((name, "cache_write_tokens") for name in _READ),  # OpenAI, OpenRouter
-    *((name, "cache_creation_tokens") for name in _READ),  # LiteLLM
-    *((name, "cache_creation_input_tokens") for name in _READ),  # Qwen
+    *((name, "cache_write_tokens") for name in _INPUT_DETAILS),  # OpenAI, OpenRouter
+    *((name, "cache_creation_tokens") for name in _INPUT_DETAILS),  # LiteLLM
+    *((name, "cache_creation_input_tokens") for name in _INPUT_DETAILS),  # Qwen
     ("", "cache_creation_input_tokens"),  # LiteLLM in front of Anthropic
 )
 REASONED = (
-    *((name, "reasoning_tokens") for name in _WROTE),
+    *((name, "reasoning_tokens") for name in _OUTPUT_DETAILS),
     ("", "reasoning_tokens"),  # Perplexity, some gateways
 )
 
@@ -53,24 +53,28 @@ REASONED = (
 class Counts(NamedTuple):
     """Counts as they were sent; None where one is unknown."""
 
-    asked: int | None
-    answered: int | None
+    input_tokens: int | None
+    output_tokens: int | None
     cached: int | None = 0
     written: int | None = 0
-    reasoned: int | None = 0
+    reasoning: int | None = 0
     total: int | None = None
 
 
 def openai_usage(used: Mapping[str, Any]) -> Usage:
     """Read the `usage` of Chat Completions or Responses, of whichever server."""
-    asked = read_count(used, *ASKED)
-    if asked is None and "prompt_cache_hit_tokens" in used and not used.keys() & {*ASKED}:
+    input_tokens = read_count(used, *INPUT_NAMES)
+    if (
+        input_tokens is None
+        and "prompt_cache_hit_tokens" in used
+        and not used.keys() & {*INPUT_NAMES}
+    ):
         parts = [read_count(used, f"prompt_cache_{each}_tokens") for each in ("hit", "miss")]
-        asked = None if None in parts else sum(each or 0 for each in parts)
+        input_tokens = None if None in parts else sum(each or 0 for each in parts)
     return to_usage(
         Counts(
-            asked,
-            read_count(used, *ANSWERED),
+            input_tokens,
+            read_count(used, *OUTPUT_NAMES),
             _first(used, CACHED),
             _first(used, WRITTEN),
             _first(used, REASONED),
@@ -89,22 +93,28 @@ def to_usage(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
     Args:
         is_reasoning_beside: The vendor documents it so, whatever would fit.
     """
-    asked, answered, cached, written, reasoned, total = counts
-    if asked is None or answered is None or cached is None or written is None or reasoned is None:
+    input_tokens, output_tokens, cached, written, reasoning, total = counts
+    if (
+        input_tokens is None
+        or output_tokens is None
+        or cached is None
+        or written is None
+        or reasoning is None
+    ):
         return _in_doubt(counts)
     stored = cached + written
     ways = [
-        (asked + stored * beside_asked, answered + reasoned * beside_answered)
+        (input_tokens + stored * beside_asked, output_tokens + reasoning * beside_answered)
         for beside_asked, beside_answered in product(
             (False, True), (True, False) if is_reasoning_beside else (False, True)
         )
     ]
-    fitting = [way for way in ways if stored <= way[0] and reasoned <= way[1]]
+    fitting = [way for way in ways if stored <= way[0] and reasoning <= way[1]]
     explained = next((way for way in fitting if sum(way) == total), None)
-    if explained is None and total is not None and asked + answered == total:
+    if explained is None and total is not None and input_tokens + output_tokens == total:
         return _in_doubt(counts)  # it says that a part is in its whole, which it does not fit into
-    given, said = explained or fitting[0]
-    return Usage(given, said, cached, written, reasoned)
+    whole_input, whole_output = explained or fitting[0]
+    return Usage(whole_input, whole_output, cached, written, reasoning)
 
 
 def without_zero_counts(usage: Usage) -> Usage:
@@ -124,18 +134,18 @@ def without_zero_counts(usage: Usage) -> Usage:
 
 def _in_doubt(counts: Counts) -> Usage:
     """Return the counts with those parts unknown that do not fit into a whole that is known."""
-    asked, answered, cached, written, reasoned, _ = counts
-    if asked is not None and (cached or 0) + (written or 0) > asked:
+    input_tokens, output_tokens, cached, written, reasoning, _ = counts
+    if input_tokens is not None and (cached or 0) + (written or 0) > input_tokens:
         cached = written = None
-    if answered is not None and reasoned is not None and reasoned > answered:
-        reasoned = None
-    return Usage(asked, answered, cached, written, reasoned)
+    if output_tokens is not None and reasoning is not None and reasoning > output_tokens:
+        reasoning = None
+    return Usage(input_tokens, output_tokens, cached, written, reasoning)
 
 
 def _first(used: Mapping[str, Any], places: tuple[tuple[str, str], ...]) -> int | None:
     """Read the first of these counts that is there and not null; 0 if none is."""
     for outer, name in places:
-        held = object_at(used, outer) if outer else used
-        if held.get(name) is not None:
-            return read_part(held, name)
+        holder = object_at(used, outer) if outer else used
+        if holder.get(name) is not None:
+            return read_part(holder, name)
     return 0

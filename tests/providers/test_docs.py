@@ -52,4 +52,4 @@ def test_the_table_of_errors_has_every_class_and_its_verdict() -> None:
 
 def _takes(adapter: object) -> dict[str, str]:
     assert isinstance(adapter, Adapter)
-    return dict(adapter.TAKES)
+    return dict(adapter.PARAM_PATHS)

@@ -9,7 +9,7 @@ from breakwater import errors
 from breakwater.content import Message
 from simulator.client import Simulator
 from tasks.providers.base import Request
-from tasks.providers.google_caches import KEPT_S, RENEWED_S, RETRY_S, Caches, Prefix
+from tasks.providers.google_caches import RENEW_BEFORE_S, RETRY_S, TTL_S, Caches, Prefix
 from tasks.providers.http import call_limits
 from tests.providers.conftest import Build
 
@@ -55,7 +55,7 @@ def test_a_cache_is_used_until_shortly_before_its_end() -> None:
     kept, client, clock = caches("one", "two")
 
     assert [kept.name_for(PREFIX, None) for _ in range(3)] == ["one"] * 3
-    clock.now = KEPT_S - RENEWED_S
+    clock.now = TTL_S - RENEW_BEFORE_S
     assert kept.name_for(PREFIX, None) == "two"
     assert client.asked == 2
 
@@ -130,13 +130,13 @@ def test_a_cache_that_google_forgot_costs_one_more_request(
         [Message("user", "one")], "m-1", LONG, on_delta=(lambda _: None) if streamed else None
     )
     provider.complete(asked)
-    (first,) = {held.name for held in provider._caches._held.values()}
+    (first,) = {entry.name for entry in provider._caches._entries.values()}
     provider._client.caches.delete(name=first)
 
     assert provider.complete(asked).text
     provider.complete(asked)
 
-    (second,) = {held.name for held in provider._caches._held.values()}
+    (second,) = {entry.name for entry in provider._caches._entries.values()}
     used = [hit["asked"]["prompt_cache"] for hit in simulator.hits(label) if hit["asked"]]
     assert [name for name in used if name is not None] == [first, False, second]
     assert second != first

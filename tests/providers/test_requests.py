@@ -124,7 +124,7 @@ def test_the_roles_file_and_the_adapters_know_the_same_parameters(
     provider = build(adapter, server.url)
 
     assert isinstance(provider, Adapter)
-    assert provider.TAKES.keys() | spec_of(adapter).params_not_taken.keys() == PARAMS.keys()
+    assert provider.PARAM_PATHS.keys() | spec_of(adapter).params_not_taken.keys() == PARAMS.keys()
 
 
 @pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])

@@ -13,7 +13,7 @@ from breakwater.calls.call import CompletionCall, bind_arguments
 from breakwater.content import Message, ToolCall
 from breakwater.langchain.answers import message_of
 from breakwater.langchain.messages import prompt_of
-from tasks.providers.adapter import Adapter, Answer, prepared
+from tasks.providers.adapter import Adapter, RawAnswer, prepared
 from tasks.providers.base import Completion, Request
 from tasks.providers.round_trip import (
     portable_json,
@@ -151,7 +151,7 @@ def test_whatever_a_result_gives_can_be_handed_back(answers: list[Any], data: An
     for name, text, calls in answers:
         provider: Adapter = ADAPTERS[name]
         try:
-            completion = provider._read(Answer(said(name, text, calls)), request())
+            completion = provider._parse(RawAnswer(said(name, text, calls)), request())
         except errors.GarbledAnswer:
             continue
         result = result_of(completion)
@@ -343,8 +343,8 @@ def test_a_stream_has_the_ids_and_names_of_its_result() -> None:
         relay.send_tool_call(index, id_, name)
         relay.send_tool_call(index, arguments="{}")
 
-    answer = Answer(said("openai-chat", "", calls))
-    completion = ADAPTERS["openai-chat"]._read(answer, request())
+    answer = RawAnswer(said("openai-chat", "", calls))
+    completion = ADAPTERS["openai-chat"]._parse(answer, request())
 
     opened = [(each.id, each.name) for each in heard if each.id]
     assert opened == [(call.id, call.name) for call in completion.tool_calls]

@@ -6,7 +6,7 @@ import anthropic
 import pytest
 
 from breakwater import errors
-from tasks.providers.schemas import Unsayable, closed, rooted, strict
+from tasks.providers.schemas import UnsupportedSchema, closed, rooted, strict
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request
@@ -109,7 +109,7 @@ def test_what_anthropic_cannot_say_is_refused_with_the_reason(name: str) -> None
     """Closing a map would leave an object that is always empty."""
     schema, why = REFUSED[name]
 
-    with pytest.raises(Unsayable, match=why):
+    with pytest.raises(UnsupportedSchema, match=why):
         closed(schema)
 
 

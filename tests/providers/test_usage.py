@@ -11,7 +11,7 @@ from breakwater.attempt import UNCOUNTED, Usage
 from tasks.config import ProviderSettings, Settings
 from tasks.ledger.prices import PriceList
 from tasks.providers import anthropic, google
-from tasks.providers.openai_forms import counted
+from tasks.providers.openai_forms import read_usage
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
 from tests.support.vendors import answer_of, request
@@ -143,7 +143,7 @@ CASES = {
 @pytest.mark.parametrize(("sent", "usage"), CASES.values(), ids=CASES.keys())
 def test_each_way_of_counting_is_read(sent: dict[str, Any], usage: Usage) -> None:
     """Input counts all input, output all that is billed as output."""
-    assert counted(sent) == usage
+    assert read_usage(sent) == usage
 
 
 def test_a_cost_follows_the_counts() -> None:
@@ -158,7 +158,7 @@ def test_a_cost_follows_the_counts() -> None:
 
 
 def gemini(**counts: Any) -> Usage:
-    return google._usage({f"{name}TokenCount": value for name, value in counts.items()})
+    return google._read_usage({f"{name}TokenCount": value for name, value in counts.items()})
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,10 @@ def test_anthropic_counts_what_is_cached_beside_the_input() -> None:
         "output_tokens": 393, "output_tokens_details": {"thinking_tokens": 100},
     }  # fmt: skip
 
-    assert anthropic._usage(said) == Usage(188_120, 393, 188_086, 13, 100)
-    assert anthropic._usage({**said, "output_tokens": 3}) == Usage(188_120, 3, 188_086, 13, None)
+    assert anthropic._read_usage(said) == Usage(188_120, 393, 188_086, 13, 100)
+    assert anthropic._read_usage({**said, "output_tokens": 3}) == Usage(
+        188_120, 3, 188_086, 13, None
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ USAGES = st.tuples(
 @given(USAGES)
 def test_no_usage_makes_a_negative_cost_or_an_error(used: dict[str, Any]) -> None:
     """Every count is unknown, or within bounds; parts are within their wholes."""
-    for usage in (counted(used), anthropic._usage(used), google._usage(used)):
+    for usage in (read_usage(used), anthropic._read_usage(used), google._read_usage(used)):
         known = {name: value for name, value in usage.as_dict().items() if value is not None}
         assert all(type(value) is int and value >= 0 for value in known.values())
         if usage.input_tokens is not None:

@@ -167,14 +167,14 @@ def _embedded(text: str) -> Iterator[object]:
 def _own_words(text: str) -> str:
     """Return what a server says before it quotes anything, names and paths left out."""
     lead = _QUOTE.split(text, maxsplit=1)[0]
-    return _TOKEN.sub(lambda found: "" if _IDENTIFIER.search(found[0]) else found[0], lead)
+    return _TOKEN.sub(lambda match: "" if _IDENTIFIER.search(match[0]) else match[0], lead)
 
 
 def _without_echo(text: str) -> str:
-    told = re.split(_ECHO, text, maxsplit=1)[0]
-    if told.lstrip().startswith("{"):  # data, and all of it in quotation marks
-        return told
-    return _SENTENCE.sub(lambda found: "" if " " in found[0] else found[0], told)
+    server_words = re.split(_ECHO, text, maxsplit=1)[0]
+    if server_words.lstrip().startswith("{"):  # data, and all of it in quotation marks
+        return server_words
+    return _SENTENCE.sub(lambda match: "" if " " in match[0] else match[0], server_words)
 
 
 def _code(value: object) -> str | None:

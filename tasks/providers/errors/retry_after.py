@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 
 from tasks.providers.errors.bodies import ErrorBody, read_error
 
-LONGEST_S = 86_400.0
+MAX_WAIT_S = 86_400.0
 """A day. A longer wait is ignored, like a negative one or one that is not a number."""
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 MAX_HEADER = 64
@@ -28,18 +28,18 @@ def retry_after_s(headers: Mapping[str, str], body: object) -> float | None:
     Returns:
         Seconds from now, more than 0; None if the vendor asks for no wait, or for a senseless one.
     """
-    what = body if isinstance(body, ErrorBody) else read_error(body)
+    error_body = body if isinstance(body, ErrorBody) else read_error(body)
     # A date is taken against the answer's own Date, so that our clock does not matter.
     now = _date(headers.get("date")) or time.time()
     at = _date(headers.get("retry-after"))
-    said = (
+    waits = (
         _number(headers.get("retry-after-ms"), 1000),
         _number(headers.get("x-ms-retry-after-ms"), 1000),
         _number(headers.get("retry-after")),
         None if at is None else at - now,
-        *(_number(delay.removesuffix("s")) for delay in what.delays),
+        *(_number(delay.removesuffix("s")) for delay in error_body.delays),
     )
-    return next((wait for wait in said if wait is not None and 0 < wait <= LONGEST_S), None)
+    return next((wait for wait in waits if wait is not None and 0 < wait <= MAX_WAIT_S), None)
 
 
 def _number(text: str | None, per_second: float = 1) -> float | None:

@@ -58,7 +58,7 @@ class Rule:
     """One row: an error that fits is one of ours."""
 
     error: type[ProviderError]
-    says: str
+    meaning: str
     statuses: frozenset[int | None] = frozenset()
     """Empty: any; None among them: an error that brings no status."""
     codes: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Rule:
     unless: tuple[str, ...] = ()
     """Phrases beside which the words, though not the codes, prove nothing."""
 
-    def holds(self, status: int | None, codes: tuple[str, ...], body: ErrorBody) -> bool:
+    def matches(self, status: int | None, codes: tuple[str, ...], body: ErrorBody) -> bool:
         """
         Tell whether this row describes an error.
 
@@ -86,7 +86,7 @@ class Rule:
             return True
         if self.unless:
             sentence = _URL.sub("", body.words)
-            if any(_is_in(phrase, sentence) for phrase in self.unless):
+            if any(_contains(phrase, sentence) for phrase in self.unless):
                 return False
         # One is proof: no phrase counts that stands in what a server quotes of the request.
         words = body.words
@@ -95,10 +95,10 @@ class Rule:
         elif self.error.verdict.holds_model and not body.is_page:
             words = body.unquoted
         phrases = (*self.words, *filter(_is_a_name, self.codes))
-        return any(_is_in(phrase, words) for phrase in phrases)
+        return any(_contains(phrase, words) for phrase in phrases)
 
 
-def _is_in(phrase: str, words: str) -> bool:
+def _contains(phrase: str, words: str) -> bool:
     at = 0
     for part in phrase.split("…"):
         at = words.find(part, at)
@@ -114,9 +114,11 @@ def _is_a_name(code: str) -> bool:
 
 
 _4XX: frozenset[int | None] = frozenset(range(400, 500))
-_PROMPT: frozenset[int | None] = frozenset({400, 403, 404, 406, 412, 413, 415, 422, 500, 501})
+_PROMPT_STATUSES: frozenset[int | None] = frozenset(
+    {400, 403, 404, 406, 412, 413, 415, 422, 500, 501}
+)
 """Where servers put what they have against one prompt; 500 at llama.cpp, Ollama, SGLang."""
-_ACCOUNT: frozenset[int | None] = frozenset({400, 401, 402, 403, 404, 405, 412, 422, 429})
+_ACCOUNT_STATUSES: frozenset[int | None] = frozenset({400, 401, 402, 403, 404, 405, 412, 422, 429})
 """Where vendors put what they have against one account."""
 _NOT_A_WINDOW: frozenset[int | None] = frozenset({401, 402, 429, 503, 529})
 
@@ -163,7 +165,7 @@ RULES = (
     Rule(
         ModelNotFound,
         "this account may not use the model",
-        _ACCOUNT - {402},
+        _ACCOUNT_STATUSES - {402},
         codes=(
             "model_access_denied", "model_permission_blocked", "model_terms_required",
             "model_not_available", "model_not_enabled", "model_restricted",
@@ -186,7 +188,7 @@ RULES = (
     Rule(
         QuotaExhausted,
         "the account has no credit or quota left",
-        _ACCOUNT | {500, None},
+        _ACCOUNT_STATUSES | {500, None},
         codes=(
             "insufficient_quota", "insufficient_user_quota", "billing", "spend_limit_reached",
             "perday", "exceeded_current_quota", "arrearage", "budget_exceeded", "exceededbudget",
@@ -266,7 +268,7 @@ RULES = (
     Rule(
         ContentFiltered,
         "it refuses this prompt",
-        _PROMPT | {451, None},
+        _PROMPT_STATUSES | {451, None},
         words=(
             "content filter", "content_filter", "content management policy", "content policy",
             "content moderation", "usage polic", "usage guidelines", "flagged",
@@ -343,7 +345,7 @@ RULES = (
     Rule(
         UnsupportedInput,
         "it does not take what the prompt asks for",
-        _PROMPT | {None},
+        _PROMPT_STATUSES | {None},
         codes=(
             "unsupported_parameter", "unsupported_value", "extra_forbidden", "unsupported_content",
             "unsupported_media", "unsupported_file", "invalid_json_schema",
@@ -373,7 +375,7 @@ RULES = (
     Rule(
         ModelNotFound,
         "it does not know the model",
-        _ACCOUNT | {410, 500, None},
+        _ACCOUNT_STATUSES | {410, 500, None},
         codes=(
             "model_not_found", "deploymentnotfound", "model_decommissioned", "invalid_model",
             "modelnotfound", "model_not_exist", "model_deprecated", "unsupported_model",
@@ -505,8 +507,8 @@ def rule_for(status: int | None, body: ErrorBody) -> Rule:
         status = _implied(codes)
     if asks_more_than_the_limit(body.words) and status in {400, 413, 429}:
         return TOO_LARGE
-    found = (rule for rule in RULES if rule.holds(status, codes, body))
-    return next(found, UNKNOWN)
+    matching = (rule for rule in RULES if rule.matches(status, codes, body))
+    return next(matching, UNKNOWN)
 
 
 def _implied(codes: tuple[str, ...]) -> int | None:

@@ -28,7 +28,7 @@ from tasks.providers.errors.retry_after import retry_after_s
 from tasks.providers.errors.rules import rule_for
 from tasks.providers.http.host import host_fault
 
-_RAISED: tuple[tuple[type[Exception], type[ProviderError], str], ...] = (
+_BY_EXCEPTION: tuple[tuple[type[Exception], type[ProviderError], str], ...] = (
     (SoftTimeLimitExceeded, Cancelled, "the task's time limit ended the call"),
     (httpx2.ConnectTimeout, ProviderTimeout, "no connection in time"),
     (httpx2.TimeoutException, ProviderTimeout, "no whole answer in time"),
@@ -49,37 +49,37 @@ def translate_error(provider: str, error: Exception) -> ProviderError:
     try:
         return _translated(provider, error)
     except Exception as bug:  # noqa: BLE001 - the error's text is a stranger's; a verdict is due
-        what = f"{provider}: the error could not be read ({type(bug).__name__})"
-        return GarbledAnswer(what)
+        message = f"{provider}: the error could not be read ({type(bug).__name__})"
+        return GarbledAnswer(message)
 
 
 def _translated(provider: str, error: Exception) -> ProviderError:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ProviderError):
-            return _ours(provider, cause)
-        if known := _answered(provider, cause):
-            return known
+            return _with_name(provider, cause)
+        if answered := _from_cause(provider, cause):
+            return answered
     for cause in causes:  # before what wraps it: httpx2 calls an untrusted certificate a refusal
         if fault := host_fault(cause):
-            return _ours(provider, fault)
+            return _with_name(provider, fault)
     for cause in causes:
-        for raised, meant, says in _RAISED:
-            if isinstance(cause, raised):
-                return meant(f"{provider}: {says} ({type(cause).__name__})")
+        for sdk_error, error_class, meaning in _BY_EXCEPTION:
+            if isinstance(cause, sdk_error):
+                return error_class(f"{provider}: {meaning} ({type(cause).__name__})")
     return GarbledAnswer(f"{provider}: the answer could not be read ({type(error).__name__})")
 
 
-def _ours(provider: str, error: ProviderError) -> ProviderError:
+def _with_name(provider: str, error: ProviderError) -> ProviderError:
     """Put the name to what our transport raised under the SDK; an adapter has done so."""
     if str(error).startswith(provider):
         return error
     return type(error)(f"{provider}: {error}", error.details)
 
 
-def _answered(provider: str, cause: BaseException) -> ProviderError | None:
+def _from_cause(provider: str, cause: BaseException) -> ProviderError | None:
     """Read what the provider said, if it said anything."""
-    if event := _event(cause):
+    if event := _event_body(cause):
         return error_from_body(provider, event)
     if isinstance(response := getattr(cause, "response", None), httpx2.Response):
         return error_from_response(provider, response)
@@ -97,7 +97,7 @@ def error_from_body(provider: str, body: object, status: int | None = None) -> P
         body: The error in any shape, best with all that stands around it: `{"error": {…}}`.
         status: The status it stands for, where the caller knows one; else its codes say.
     """
-    return _from(provider, body, status, {})
+    return _from_error_body(provider, body, status, {})
 
 
 def error_from_response(provider: str, response: httpx2.Response) -> ProviderError:
@@ -108,7 +108,7 @@ def error_from_response(provider: str, response: httpx2.Response) -> ProviderErr
         content = response.content
     except httpx2.StreamError:
         content = b""
-    return _from(provider, content, response.status_code, response.headers)
+    return _from_error_body(provider, content, response.status_code, response.headers)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -121,43 +121,43 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _event(error: BaseException) -> object:
+def _event_body(error: BaseException) -> object:
     """Find what an error event in a stream said; its HTTP status was 200 long before."""
     response = getattr(error, "response", None)
     if isinstance(response, httpx2.Response) and not response.is_success:
         return None
     # anthropic keeps the whole event, openai the inner object (and no response), google a dict.
-    said = getattr(error, "body", None) or getattr(error, "details", None)
-    if isinstance(said, dict) and (response is None or said.get("error")):
-        return said
-    return said if isinstance(said, str) and response is None else None
+    error_body = getattr(error, "body", None) or getattr(error, "details", None)
+    if isinstance(error_body, dict) and (response is None or error_body.get("error")):
+        return error_body
+    return error_body if isinstance(error_body, str) and response is None else None
 
 
-def _from(
+def _from_error_body(
     provider: str, body: object, status: int | None, headers: Mapping[str, str]
 ) -> ProviderError:
-    said = read_error(body)
-    rule = rule_for(status, said)
-    status = status or _named(said)
-    shown = ", ".join([*([str(status)] if status else []), *filter(_is_word, said.codes[:4])])
-    at = f", at {said.param}" if said.param and _is_word(said.param) else ""
+    error_body = read_error(body)
+    rule = rule_for(status, error_body)
+    status = status or _status_in_codes(error_body)
+    shown = ", ".join([*([str(status)] if status else []), *filter(_is_word, error_body.codes[:4])])
+    at = f", at {error_body.param}" if error_body.param and _is_word(error_body.param) else ""
     return rule.error(
-        f"{provider} answered {shown or 'an error'}: {rule.says}{at}",
+        f"{provider} answered {shown or 'an error'}: {rule.meaning}{at}",
         status=status,
         request_id=_request_id(headers),
-        retry_after_s=None if rule.error is UnknownError else retry_after_s(headers, said),
+        retry_after_s=None if rule.error is UnknownError else retry_after_s(headers, error_body),
     )
 
 
-def _named(said: ErrorBody) -> int | None:
+def _status_in_codes(error_body: ErrorBody) -> int | None:
     """Return the HTTP status that the error itself names, None if it names none."""
-    numbers = (int(code) for code in said.codes if re.fullmatch(r"[45][0-9]{2}", code))
+    numbers = (int(code) for code in error_body.codes if re.fullmatch(r"[45][0-9]{2}", code))
     return next(numbers, None)
 
 
 def _request_id(headers: Mapping[str, str]) -> str | None:
-    found = headers.get("request-id") or headers.get("x-request-id")
-    return found[:200] if found else None
+    request_id = headers.get("request-id") or headers.get("x-request-id")
+    return request_id[:200] if request_id else None
 
 
 def _is_word(code: str) -> bool:

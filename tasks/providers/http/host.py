@@ -56,8 +56,8 @@ def ssl_context() -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one, for a file that holds no certificate
         if not file:
             raise HostFault(f"this host's certificates cannot be read ({why(error)})") from None
-        what = f"SSL_CERT_FILE is {file!r}, which cannot be read as certificates ({why(error)})"
-        raise HostFault(what) from None
+        message = f"SSL_CERT_FILE is {file!r}, which cannot be read as certificates ({why(error)})"
+        raise HostFault(message) from None
 
 
 def proxy_for(base_url: str) -> httpcore2.Proxy | None:
@@ -83,8 +83,8 @@ def proxy_for(base_url: str) -> httpcore2.Proxy | None:
     except (ValueError, TypeError, httpx2.InvalidURL):
         raise HostFault(f"{name} is not the address of a proxy; it must be {_SCHEMES}") from None
     if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
-        what = f"{name} names a SOCKS proxy, and the package socksio is not installed"
-        raise HostFault(f"{what}; install it, or unset {name}")
+        message = f"{name} names a SOCKS proxy, and the package socksio is not installed"
+        raise HostFault(f"{message}; install it, or unset {name}")
     return httpcore2.Proxy(str(proxy.url), proxy.raw_auth)
 
 

@@ -10,10 +10,10 @@ _SETTINGS = {"all_proxy", "http_proxy", "https_proxy", "ssl_cert_file", "ssl_cer
 
 def build_fault(error: Exception) -> HostFault:
     """Return why a provider cannot be built on this host."""
-    shown = f": {why(error)}" if isinstance(error, ImportError | OSError) else ""
-    named = [name for name in os.environ if name.lower() in _SETTINGS and os.environ[name]]
-    hint = f"; set here: {', '.join(sorted(named))}" if named else ""
-    return HostFault(f"it cannot be built on this host ({type(error).__name__}{shown}){hint}")
+    reason = f": {why(error)}" if isinstance(error, ImportError | OSError) else ""
+    variables = [name for name in os.environ if name.lower() in _SETTINGS and os.environ[name]]
+    hint = f"; set here: {', '.join(sorted(variables))}" if variables else ""
+    return HostFault(f"it cannot be built on this host ({type(error).__name__}{reason}){hint}")
 
 
 def why(error: Exception) -> str:

@@ -17,7 +17,7 @@ from tasks.providers.round_trip import new_call_id
 from tasks.providers.streams.relay import StreamObject, StreamRelay
 from tasks.providers.token_counts import whole_number
 
-Failed = Callable[[Mapping[str, Any]], ProviderError]
+ReadError = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
 
 _NESTED = {"text_delta": "text", "input_json_delta": "tool_use"}
@@ -45,18 +45,18 @@ class MessageStream:
         failed: Reads an error among the events.
     """
 
-    def __init__(self, relay: StreamRelay, failed: Failed) -> None:
+    def __init__(self, relay: StreamRelay, read_error: ReadError) -> None:
         self._relay = relay
-        self._failed = failed
+        self._read_error = read_error
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: list[_Block] = []
         self._reason: object = None
         self._has_ended = False
 
-    def read(self, said: Iterable[StreamObject]) -> dict[str, Any]:
+    def read(self, objects: Iterable[StreamObject]) -> dict[str, Any]:
         """Read the events until the stream ends, and return the message."""
-        for name, event in said:
+        for name, event in objects:
             self._take(event.get("type") or name, event)
         content = [self._whole(block) for block in sorted(self._blocks, key=lambda b: b.index)]
         return {
@@ -66,11 +66,11 @@ class MessageStream:
 
     def _take(self, kind: object, event: Mapping[str, Any]) -> None:
         if kind == "error" or is_error(event.get("error")):
-            raise self._failed(event if event.get("error") else {"error": event})
+            raise self._read_error(event if event.get("error") else {"error": event})
         if kind == "message_start":
             self._begin(_object(event.get("message")))
         elif kind == "content_block_start":
-            self._start(event.get("index"), _object(event.get("content_block")))
+            self._start_block(event.get("index"), _object(event.get("content_block")))
         elif kind == "content_block_delta":
             self._extend(event.get("index"), _object(event.get("delta")))
         elif kind == "message_delta":
@@ -88,13 +88,13 @@ class MessageStream:
         self._reason = message.get("stop_reason") or self._reason
         self._count(message.get("usage"))
         for block in content_blocks(message.get("content") or []):
-            self._start(None, block)
+            self._start_block(None, block)
 
     def _end(self) -> None:
         self._has_ended = True
         self._relay.mark_complete()
 
-    def _start(self, index: object, body: Mapping[str, Any]) -> _Block:
+    def _start_block(self, index: object, body: Mapping[str, Any]) -> _Block:
         at = index if type(index) is int else 1 + max((b.index for b in self._blocks), default=-1)
         block = _Block(at, dict(body))
         self._blocks.append(block)
@@ -103,10 +103,10 @@ class MessageStream:
         elif body.get("type") == "tool_use":
             block.body["id"] = body.get("id") or new_call_id()  # the same in stream and result
             block.call = sum(each.call is not None for each in self._blocks)
-            given = body.get("input")
-            block.is_held = bool(given)
-            if isinstance(given, str):
-                block.pieces.append(given)
+            received = body.get("input")
+            block.is_held = bool(received)
+            if isinstance(received, str):
+                block.pieces.append(received)
             self._relay.send_tool_call(block.call, block.body["id"], body.get("name"))
         return block
 
@@ -115,7 +115,7 @@ class MessageStream:
         if kind not in _NESTED:  # thinking, its signature, citations
             self._relay.keep_alive()
             return
-        block = self._of(index, _NESTED[kind])
+        block = self._block_for(index, _NESTED[kind])
         if kind == "text_delta":
             self._add_text(block, delta.get("text") or "")
             return
@@ -125,14 +125,14 @@ class MessageStream:
         if block.call is not None and not block.is_held:
             self._relay.send_tool_call(block.call, arguments=piece)
 
-    def _of(self, index: object, kind: str) -> _Block:
+    def _block_for(self, index: object, kind: str) -> _Block:
         """Return the block that a delta goes on; a text that was never started is started now."""
         fitting = [block for block in self._blocks if block.body.get("type") == kind]
         for block in reversed(fitting):
             if block.index == index or type(index) is not int:
                 return block
         if kind == "text":
-            return self._start(index, {"type": "text"})
+            return self._start_block(index, {"type": "text"})
         raise GarbledAnswer("a piece of a tool call's input belongs to no call")
 
     def _add_text(self, block: _Block, text: str) -> None:
@@ -150,15 +150,15 @@ class MessageStream:
         text = "".join(block.pieces)
         if block.call is None:
             return {**block.body, "text": text} if block.body.get("type") == "text" else block.body
-        given = block.body.get("input")
-        told: object = text or given or {}
-        if text and isinstance(given, dict) and given:
-            told = _joined(given, text)
+        received = block.body.get("input")
+        input_: object = text or received or {}
+        if text and isinstance(received, dict) and received:
+            input_ = _joined(received, text)
         if block.is_held:
             self._relay.send_tool_call(
-                block.call, arguments=told if isinstance(told, str) else _text(told)
+                block.call, arguments=input_ if isinstance(input_, str) else _text(input_)
             )
-        return {**block.body, "input": told}
+        return {**block.body, "input": input_}
 
 
 def content_blocks(content: object) -> list[dict[str, Any]]:
@@ -177,13 +177,13 @@ def content_blocks(content: object) -> list[dict[str, Any]]:
             for block in blocks]  # fmt: skip
 
 
-def _joined(given: Mapping[str, Any], text: str) -> object:
+def _joined(received: Mapping[str, Any], text: str) -> object:
     """Join input that came with the block's start and what its deltas say; these win."""
     try:
         more = json.loads(text)
     except (ValueError, RecursionError):
         return text  # no JSON: the call is garbled
-    return {**given, **more} if isinstance(more, dict) else text
+    return {**received, **more} if isinstance(more, dict) else text
 
 
 def _text(value: object) -> str:

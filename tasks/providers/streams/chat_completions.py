@@ -15,10 +15,10 @@ from tasks.providers.errors.bodies import is_error
 from tasks.providers.streams.relay import StreamObject, StreamRelay
 from tasks.providers.streams.tool_calls import ToolCalls, tool_call_pieces
 
-Failed = Callable[[Mapping[str, Any]], ProviderError]
+ReadError = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
 
-_NO_SIGN = {"role", "content", "tool_calls", "function_call"}
+_NOT_REASONING = {"role", "content", "tool_calls", "function_call"}
 
 
 class ChatStream:
@@ -32,11 +32,11 @@ class ChatStream:
     """
 
     def __init__(
-        self, relay: StreamRelay, failed: Failed, is_good: Callable[[object], bool]
+        self, relay: StreamRelay, read_error: ReadError, is_whole: Callable[[object], bool]
     ) -> None:
         self._relay = relay
-        self._failed = failed
-        self._is_good = is_good
+        self._read_error = read_error
+        self._is_whole = is_whole
         self._calls = ToolCalls(relay.send_tool_call, relay.tool_names)
         self._envelope: dict[str, Any] = {}
         self._text = self._refusal = ""
@@ -45,11 +45,11 @@ class ChatStream:
         self._has_choices = False
         self._last: dict[str, Any] = {}
 
-    def read(self, said: Iterable[StreamObject]) -> dict[str, Any]:
+    def read(self, objects: Iterable[StreamObject]) -> dict[str, Any]:
         """Read the chunks until the stream ends, and return the answer."""
-        for name, chunk in said:
+        for name, chunk in objects:
             if error := error_in(name, chunk):
-                raise self._failed(error)
+                raise self._read_error(error)
             self._take(chunk)
         if not self._has_choices:
             return self._last  # no answer; an error, perhaps
@@ -66,26 +66,26 @@ class ChatStream:
         usage = usage_of(chunk)
         if usage:
             self._envelope["usage"] = usage
-        for choice in self._alternatives.ours(chunk.get("choices")):
+        for choice in self._alternatives.select(chunk.get("choices")):
             self._add(choice)
         if usage and not chunk.get("choices") and self._choice:
             self._relay.mark_complete()
 
     def _add(self, choice: Mapping[str, Any]) -> None:
         if is_error(error := choice.get("error")):
-            raise self._failed({"error": error})
+            raise self._read_error({"error": error})
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict) and delta:
             self._extend(delta)
         elif isinstance(message, dict):  # a whole one, or what is new in it
             text = text_of(message.get("content"))
-            known = {"tool_calls": None, "function_call": None} if self._calls else {}
-            self._extend({**message, "content": text.removeprefix(self._text), **known})
+            without_calls = {"tool_calls": None, "function_call": None} if self._calls else {}
+            self._extend({**message, "content": text.removeprefix(self._text), **without_calls})
         reason = finish_reason_of(choice)
         # An early reason may be followed by the true one; that an answer was cut is not taken back.
         before = self._choice.get("finish_reason")
         if reason is not None and (
-            before is None or self._is_good(before) or not self._is_good(reason)
+            before is None or self._is_whole(before) or not self._is_whole(reason)
         ):
             self._choice = {
                 "finish_reason": reason, "native_finish_reason": choice.get("native_finish_reason"),
@@ -102,7 +102,7 @@ class ChatStream:
             self._calls.take(piece)
             self._relay.keep_alive()
         # vLLM, DeepSeek and OpenRouter put their reasoning beside the text, each under its name.
-        if any(value for name, value in delta.items() if name not in _NO_SIGN):
+        if any(value for name, value in delta.items() if name not in _NOT_REASONING):
             self._relay.keep_alive()
 
 

@@ -15,7 +15,7 @@ from breakwater.errors import ProviderError
 from tasks.providers.round_trip import new_call_id
 from tasks.providers.streams.relay import StreamObject, StreamRelay
 
-Failed = Callable[[Mapping[str, Any]], ProviderError]
+ReadError = Callable[[Mapping[str, Any]], ProviderError]
 """Reads a body that is an error."""
 
 _ENDS = {
@@ -38,11 +38,11 @@ class _Item:
     call: int | None = None
     """Position among the tool calls; None: it is none."""
 
-    def whole(self) -> dict[str, Any]:
+    def as_item(self) -> dict[str, Any]:
         """Return the item as a response has it."""
         if self.call is not None:
-            told = self.arguments or self.body.get("arguments") or ""
-            return {**self.body, "type": "function_call", "arguments": told}
+            arguments = self.arguments or self.body.get("arguments") or ""
+            return {**self.body, "type": "function_call", "arguments": arguments}
         parts = [{"type": "output_text", "text": text} for text in self.texts.values()]
         refused = [{"type": "refusal", "refusal": text} for text in self.refusals.values()]
         if not parts and not refused:
@@ -59,27 +59,29 @@ class ResponseStream:
         failed: Reads an error among the events.
     """
 
-    def __init__(self, relay: StreamRelay, failed: Failed) -> None:
+    def __init__(self, relay: StreamRelay, read_error: ReadError) -> None:
         self._relay = relay
-        self._failed = failed
+        self._read_error = read_error
         self._items: dict[object, _Item] = {}
         self._response: dict[str, Any] = {}
         self._status: str | None = None
         self._call_ids: list[str] = []
 
-    def read(self, said: Iterable[StreamObject]) -> dict[str, Any]:
+    def read(self, objects: Iterable[StreamObject]) -> dict[str, Any]:
         """Read the events until the stream ends, and return the response."""
-        for name, event in said:
+        for name, event in objects:
             self._take(str(event.get("type") or name), event)
         output = self._response.get("output")
-        if not _says_something(output):
-            output = [item.whole() for item in self._items.values()]
+        if not _has_content(output):
+            output = [item.as_item() for item in self._items.values()]
         status = self._response.get("status") or self._status if self._status else None
-        return {**self._response, "output": list(self._told(output)), "status": status}
+        return {**self._response, "output": list(self._output_items(output)), "status": status}
 
     def _take(self, kind: str, event: Mapping[str, Any]) -> None:
         if kind == "error":  # its code is its own, or in an object
-            raise self._failed(event if isinstance(event.get("error"), dict) else {"error": event})
+            raise self._read_error(
+                event if isinstance(event.get("error"), dict) else {"error": event}
+            )
         if kind.startswith("response.output_text."):
             self._add_text(kind, event)
         elif kind.startswith("response.refusal."):
@@ -100,7 +102,7 @@ class ResponseStream:
     def _take_plain(self, body: Mapping[str, Any]) -> None:
         """Take what is no event: an answer of a server that ignored `stream`, or an error."""
         if body.get("error"):
-            raise self._failed(body)
+            raise self._read_error(body)
         if "output" in body:
             self._end(body, "")
 
@@ -159,12 +161,12 @@ class ResponseStream:
     def _end(self, response: object, status: str) -> None:
         if self._status == "failed":  # no later event takes that back
             return
-        known = {name: value for name, value in self._response.items() if value is not None}
-        self._response = {**known, **_object(response)}
+        fields = {name: value for name, value in self._response.items() if value is not None}
+        self._response = {**fields, **_object(response)}
         self._status = self._response.get("status") or status or None
         self._relay.mark_complete()
 
-    def _told(self, output: object) -> Iterator[Mapping[str, Any]]:
+    def _output_items(self, output: object) -> Iterator[Mapping[str, Any]]:
         """Yield the items of an output, after what only the last event brought was told."""
         text, calls = "", 0
         for item in output if isinstance(output, list) else ():
@@ -184,8 +186,9 @@ class ResponseStream:
             return self._call_ids[number]
         self._call_ids.append(_id_of(body))
         arguments = body.get("arguments") or ""
-        said = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        self._relay.send_tool_call(number, self._call_ids[-1], body.get("name"), said)
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments)
+        self._relay.send_tool_call(number, self._call_ids[-1], body.get("name"), arguments)
         return self._call_ids[-1]
 
 
@@ -204,7 +207,7 @@ def _id_of(call: Mapping[str, Any]) -> str:
     return _string(call.get("call_id")) or _string(call.get("id")) or new_call_id()
 
 
-def _says_something(output: object) -> bool:
+def _has_content(output: object) -> bool:
     """Tell an output with content from one that the server left empty."""
     items = [_object(item) for item in output] if isinstance(output, list) else []
     return any(item.get("content") or item.get("type") == "function_call" for item in items)

@@ -45,13 +45,13 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
     pending = _Pending()
     for line in lines:
         if not line:
-            yield from pending.taken()
+            yield from pending.pop()
         elif line[:1] in {b"{", b"["} and not pending.data:
             pending.has_events = True
             yield _event("", [line] if _is_json(line) else [line, *lines])
         else:
             yield from pending.add(line)
-    yield from pending.taken()
+    yield from pending.pop()
     if pending.has_other_lines and not pending.has_events:
         raise NotAStreamError("the body is not a stream of events")
 
@@ -70,7 +70,7 @@ class _Pending:
         value = value.removeprefix(b" ")
         if field == b"data":
             if len(self.data) == 1 and self.data[0][:1] == b"{" and _is_json(self.data[0]):
-                yield from self.taken()
+                yield from self.pop()
             self.data.append(value)
         elif field == b"error" and value.startswith(b"{"):
             self.data.append(b'{"error": ' + value + b"}")
@@ -79,7 +79,7 @@ class _Pending:
         elif field not in {b"", b"id", b"retry"}:  # without a name it is a comment
             self.has_other_lines = True
 
-    def taken(self) -> Iterator[Event]:
+    def pop(self) -> Iterator[Event]:
         """Yield the event, if it has data, and begin the next."""
         name, data = self.name, self.data
         self.name, self.data = "", []
@@ -111,9 +111,9 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if not piece:
             continue
         follows_cr = piece.endswith(b"\r")
-        whole = piece.splitlines()
-        rest = b"" if piece.endswith((b"\r", b"\n")) else whole.pop()
-        for line in whole:
+        complete = piece.splitlines()
+        rest = b"" if piece.endswith((b"\r", b"\n")) else complete.pop()
+        for line in complete:
             if begun:
                 line = b"".join([*begun, line])  # noqa: PLW2901 - what came of it before
                 begun.clear()

@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.providers.round_trip import new_call_id
 
-Tell = Callable[[int, str | None, str | None, str], None]
+SendPiece = Callable[[int, str | None, str | None, str], None]
 """Takes a piece: position of its call, then id, name and arguments, None or empty if not in it."""
 
 
@@ -49,8 +49,8 @@ class ToolCalls:
         names: Of the tools that were offered: such a name is whole.
     """
 
-    def __init__(self, tell: Tell, names: Collection[str]) -> None:
-        self._tell = tell
+    def __init__(self, send: SendPiece, names: Collection[str]) -> None:
+        self._send_piece = send
         self._names = names
         self._calls: list[_Call] = []
 
@@ -149,9 +149,9 @@ class ToolCalls:
     def _send(self, call: _Call) -> None:
         arguments = call.arguments[call.sent or 0 :]
         if call.sent is None and (call.name or call.arguments):
-            self._tell(call.position, call.id, call.name, arguments)
+            self._send_piece(call.position, call.id, call.name, arguments)
         elif arguments:
-            self._tell(call.position, None, None, arguments)
+            self._send_piece(call.position, None, None, arguments)
         else:
             return
         call.sent = (call.sent or 0) + len(arguments)
@@ -159,10 +159,10 @@ class ToolCalls:
 
 def tool_call_pieces(delta: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the pieces of calls in a delta or a message, the legacy `function_call` among them."""
-    given = delta.get("tool_calls")
-    if isinstance(given, Mapping):
-        given = [given] if given else []
-    for piece in given if isinstance(given, list) else ():
+    entries = delta.get("tool_calls")
+    if isinstance(entries, Mapping):
+        entries = [entries] if entries else []
+    for piece in entries if isinstance(entries, list) else ():
         # The other kind is a custom tool, never offered.
         if isinstance(piece, Mapping) and piece.get("type") != "custom":
             yield piece
