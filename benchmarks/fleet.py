@@ -30,8 +30,8 @@ import redis.asyncio
 from benchmarks.alive import alive
 from benchmarks.idle import crowds, real_ones
 from benchmarks.meter import QUEUES, Cost, Meter, a_redis, about
+from breaker.redis_storage import RedisStorage
 from breaker.state import Report, Rules
-from breaker.storage import RedisStorage
 from breakwater.attempt import Attempt, Usage
 from breakwater.celery_app import RESULT_EXPIRES_S
 from breakwater.messaging.settlement import Settlement

@@ -19,9 +19,9 @@ import structlog
 from redis.exceptions import RedisError
 
 from breaker.changes import Changes
-from breaker.local import LocalStorage
+from breaker.local_storage import LocalStorage
+from breaker.redis_storage import RedisStorage
 from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply
-from breaker.storage import RedisStorage
 
 RETRY_S = 1.0
 NAMES_S = 1.0

@@ -14,8 +14,8 @@ from breaker.circuit import Neutral, SharedCircuitBreaker
 from breaker.failover import FailoverStorage
 from breaker.listener import TransitionLog
 from breaker.probes import Probe, Probes
+from breaker.redis_storage import RedisStorage, Scripts
 from breaker.state import BreakerState, Report, Rules, check_name
-from breaker.storage import RedisStorage, Scripts
 from breaker.total_timeout_parser import TotalTimeoutParser
 from breakwater.redis.address import DEFAULT_URL, Address, redis_url
 

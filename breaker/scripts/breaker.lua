@@ -1,4 +1,4 @@
--- What every script of the breaker shares; storage.py puts it in front of each of them.
+-- What every script of the breaker shares; redis_storage.py puts it in front of each of them.
 --
 -- KEYS[1]  breaker:{name}         hash, no expiry
 --   state          closed | open | half-open
@@ -179,7 +179,7 @@ local function close(reason)
   b.reason = b.held_until_ms > 0 and 'throttled' or ''
 end
 
--- What every script answers; storage.py reads it in this order.
+-- What every script answers; redis_storage.py reads it in this order.
 local function view(verdict, wait_ms)
   return {verdict, wait_ms, rebuilt, transitioned, from, b.state, b.failures, b.successes, b.generation, b.seq,
     math.max(0, b.open_until_ms - now), math.max(0, b.held_until_ms - now), b.since_ms, b.trips,

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 
 from breaker import BreakerOpen, Breakers, BreakerState, Permit, SharedCircuitBreaker
-from breaker.storage import events_key
+from breaker.redis_storage import events_key
 from breakwater.errors import ProviderError, WorkerLost
 from tasks.admission.gate import Ask, GateState, Outcome, Refused
 from tasks.config import BreakerSettings, Settings, Target

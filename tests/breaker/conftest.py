@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from breaker.fleet import Breakers
-from breaker.local import LocalStorage
+from breaker.local_storage import LocalStorage
+from breaker.redis_storage import RedisStorage, Scripts
 from breaker.state import BreakerState, Report, Rules, StorageReply
-from breaker.storage import RedisStorage, Scripts
 
 CLOCK = "test:us"
 BEGINNING_US = 1_800_000_000_000_000

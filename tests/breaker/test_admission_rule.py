@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from breaker.local import LocalStorage
+from breaker.local_storage import LocalStorage
 from breaker.state import Rules
 from tests.breaker.conftest import BEGINNING_US, Bench
 

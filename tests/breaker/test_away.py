@@ -9,8 +9,8 @@ from redis import exceptions
 
 from breaker import BreakerOpen, Breakers
 from breaker.failover import FailoverStorage
+from breaker.redis_storage import RedisStorage
 from breaker.state import Report, Rules
-from breaker.storage import RedisStorage
 
 RULES = Rules()
 

@@ -14,8 +14,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from breaker import BreakerOpen, Breakers, failover
+from breaker.redis_storage import RedisStorage
 from breaker.state import Rules
-from breaker.storage import RedisStorage
 from tests.support.fault_proxy import FaultProxy
 from tests.support.valkey import Server
 from tests.support.waiting import wait_until

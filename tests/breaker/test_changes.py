@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError as Away
 from breaker import BreakerOpen, Breakers, failover
 from breaker.changes import Changes
 from breaker.failover import MAX_VIEW_AGE_S, FailoverStorage
+from breaker.redis_storage import RedisStorage
 from breaker.state import Report, Rules
-from breaker.storage import RedisStorage
 from tests.support.fleet import wait_for
 from tests.support.valkey import Server
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from breaker.storage import Scripts
+from breaker.redis_storage import Scripts
 from tests.support.breaker_laws import Action, Books, broken
 from tests.support.breaker_model import Breaker, Event, Model, Numbers, Step
 from tests.support.breaker_pair import FIELDS

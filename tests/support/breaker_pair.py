@@ -13,8 +13,8 @@ from typing import Any
 
 import redis
 
+from breaker.redis_storage import RedisStorage, Scripts
 from breaker.state import Report, Rules, StorageReply, whoami
-from breaker.storage import RedisStorage, Scripts
 from tests.breaker.conftest import CLOCK
 from tests.support.breaker_model import Breaker, Event, Model, Numbers, Step
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.resources import files
 
-from breaker.storage import Scripts
+from breaker.redis_storage import Scripts
 
 SHARED = "breaker"
 SWAPS = [

@@ -12,10 +12,10 @@ from dataclasses import fields
 import pytest
 import redis
 
-from breaker import storage
+from breaker import redis_storage
 from breaker.changes import CHANNEL
+from breaker.redis_storage import RedisStorage, Scripts
 from breaker.state import Report, Rules
-from breaker.storage import RedisStorage, Scripts
 from tests.breaker.conftest import CLOCK, TIME
 from tests.support.breaker_model import Numbers
 from tests.support.breaker_pair import START_US, DisagreementError, Story, tell
@@ -110,7 +110,7 @@ def _look_at_jitter(client: redis.Redis, scripts: Scripts) -> None:
     client.set(CLOCK, START_US)
     rules = Rules(fail_max=1, reset_timeout_s=0.003, open_jitter=1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage.random, "random", lambda: 0.5)
+        patch.setattr(redis_storage.random, "random", lambda: 0.5)
         store = RedisStorage(client, scripts)
         generation = store.admit("x", rules, "t").view.generation
         store.record("x", rules, Report("t", generation, "failure"))

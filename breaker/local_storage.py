@@ -1,7 +1,7 @@
 """
 The breakers in this process alone: the rules of `scripts/*.lua`, for while Redis does not answer.
 
-Same operations, same answers as `storage.py`; time is the monotonic clock, which never steps
+Same operations, same answers as `redis_storage.py`; time is the monotonic clock, which never steps
 back, so nothing needs the clamps of the scripts. There is no event stream, and no `force`: an
 operator's word is for the whole fleet.
 """
