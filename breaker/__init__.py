@@ -6,8 +6,8 @@ Circuit breakers shared by a fleet through Redis, with pybreaker's interface.
     claude = get_circuit_breaker("claude", fail_max=5, reset_timeout=30, success_threshold=2)
     answer = claude.call(ask, prompt)
 
-Knows Redis and pybreaker, nothing of roles, prompts or task queues. docs/breaker.md has the keys,
-the invariants and the differences from pybreaker.
+The package depends on Redis and pybreaker; it has no roles, prompts or task queues. docs/breaker.md
+has the keys, the invariants and the differences from pybreaker.
 """
 
 from importlib import import_module

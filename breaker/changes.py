@@ -1,38 +1,36 @@
 """
-What this process hears of breakers that other processes change.
+Receive the names of breakers that other processes change.
 
-Every script that writes a breaker's hash publishes its name. That is all a listener needs: what it
-knew of that breaker is out of date, and the next call asks. A message that is lost, late, or of
-another database's breaker of that name costs a question, never a wrong answer.
+Each script that writes a breaker's hash publishes its name. A listener needs no more: its view of
+that breaker is out of date, so the next call asks Redis. A message that is lost, late, or about the
+same name in another database costs a question to Redis, never a wrong decision.
 """
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import redis
 import structlog
-from redis.exceptions import ConnectionError as Away
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from breaker import threads
 
 CHANNEL = "breaker:changes"
-PING_S = 5.0
-"""A connection that says nothing for this long is asked whether it lives; twice this, and it does
-not."""
-RETRY_S = 1.0
+PING_INTERVAL_S = 5.0
+"""A connection that is silent for this long is pinged. After twice this it counts as dead."""
+RECONNECT_DELAY_S = 1.0
 
 log = structlog.get_logger("breaker")
 
 
-class Changes:
+class ChangeListener:
     """
-    Listen, from the first question on, in one daemon thread.
+    Listen in one daemon thread, from the first use on.
 
     Args:
-        client: Whose connection settings are used.
+        client: Its connection settings are used.
         clock: Seconds, never stepping back.
     """
 
@@ -43,30 +41,33 @@ class Changes:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew in a forked child, where there is no thread."""
+        """Start over in a forked child, which has no thread."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._listening_since: float | None = None
-        self._heard: dict[str, float] = {}
+        self._changed_at: dict[str, float] = {}
 
-    def last(self, name: str) -> float | None:
+    def last_change_at_s(self, name: str) -> float | None:
         """
-        Tell since when nothing was heard of a breaker, by the clock.
+        Return the time, by the clock, since which no change of a breaker was received.
 
         Returns:
-            When the last change was heard, or listening began; None while nobody listens.
+            The time of the last change, or of the begin of listening if that is later; None while
+            nothing listens.
         """
         if self._thread is None:
             self._start()
         since = self._listening_since
-        return None if since is None else max(since, self._heard.get(name, since))
+        if since is None:
+            return None
+        return max(since, self._changed_at.get(name, since))
 
-    def heard(self, name: str) -> bool:
-        """Tell whether a change of a breaker was heard of, ever."""
-        return name in self._heard
+    def has_changed(self, name: str) -> bool:
+        """Return whether any change of a breaker was received."""
+        return name in self._changed_at
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._closed = True
 
     def _start(self) -> None:
@@ -77,31 +78,33 @@ class Changes:
     def _listen(self) -> None:
         while not self._closed:
             try:
-                self._hear_all()
+                self._receive_all()
             except (RedisError, OSError):
-                pass  # every call asks meanwhile
+                pass  # meanwhile each call asks Redis
             except Exception:
-                if not self._closed:  # under our feet
+                if not self._closed:  # close() can take the connection away at any moment
                     log.exception("breaker.fault")
             self._listening_since = None
-            time.sleep(RETRY_S)
+            time.sleep(RECONNECT_DELAY_S)
 
-    def _hear_all(self) -> None:
+    def _receive_all(self) -> None:
         with self._client.pubsub() as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(CHANNEL)
-            spoke_at = self._clock()
+            received_at = self._clock()
             while not self._closed:
-                if message := channel.get_message(timeout=PING_S):
-                    spoke_at = self._clock()
-                    self._hear(message)
-                elif self._clock() - spoke_at > 2 * PING_S:
-                    raise Away("nothing is heard on the channel of changes")
+                if message := channel.get_message(timeout=PING_INTERVAL_S):
+                    received_at = self._clock()
+                    self._receive(message)
+                elif self._clock() - received_at > 2 * PING_INTERVAL_S:
+                    raise RedisConnectionError("the channel of changes is silent")
                 else:
                     channel.ping()
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":  # also when redis-py has quietly connected anew
+    def _receive(self, message: Mapping[str, object]) -> None:
+        if message["type"] == "subscribe":  # also after redis-py has reconnected by itself
             self._listening_since = self._clock()
         elif message["type"] == "message":
             name = message["data"]
-            self._heard[name.decode() if isinstance(name, bytes) else name] = self._clock()
+            if isinstance(name, bytes):
+                name = name.decode()
+            self._changed_at[str(name)] = self._clock()

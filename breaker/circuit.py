@@ -1,9 +1,9 @@
 """
-One breaker, shared by every process that uses its name: pybreaker's face, Redis' memory.
+One breaker, shared by each process that uses its name: pybreaker's interface, with state in Redis.
 
-`call`, `calling` and the decorator guard a function; `admit` and `record` are the two halves for
-whoever wants to look at the outcome first. Where this differs from pybreaker, docs/breaker.md
-says why.
+`call`, `calling` and the decorator guard a function. A caller that judges the outcome itself uses
+the two halves, `admit` and `record`. docs/breaker.md lists the differences from pybreaker, with
+reasons.
 """
 
 import inspect
@@ -14,12 +14,11 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import wraps
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import pybreaker
 import structlog
 
-from breaker.failover import FailoverStorage
 from breaker.listener import StateSnapshot, TransitionLog
 from breaker.probes import Probes
 from breaker.state import (
@@ -32,23 +31,30 @@ from breaker.state import (
     StorageReply,
     check_name,
 )
+from breaker.storage import FleetStorage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CALL_ASYNC = "__pybreaker_call_async"
 
+Stream = Generator[object, Any, object]
+AsyncStream = AsyncGenerator[object, Any]
 Neutral = type[BaseException] | Callable[[Any], bool]
+"""An exception class, or a predicate of an exception, for errors that are not the provider's."""
 
 log = structlog.get_logger("breaker")
 
 
 class BreakerOpen(pybreaker.CircuitBreakerError):
     """
-    The breaker lets no call through now; or this very call has tripped it.
+    The breaker admits no call now, or the failure of this call has tripped it.
 
     Args:
         name: The breaker's name.
         state: closed (held back by Retry-After), open or half-open.
-        retry_in_s: When to ask again, in seconds.
-        reason: Why: the class of the error that tripped it, throttled, manual, forced.
+        retry_in_s: Seconds until the next call may be admitted.
+        reason: The class of the error that tripped it, or throttled, manual, forced.
     """
 
     def __init__(self, name: str, state: State, retry_in_s: float, reason: str) -> None:
@@ -59,21 +65,23 @@ class BreakerOpen(pybreaker.CircuitBreakerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        """Say which, why and until when."""
-        why = f" ({self.reason})" if self.reason else ""
-        return f"breaker {self.name!r} is {self.state}{why}; ask again in {self.retry_in_s:.1f} s"
+        """Return a message with the name, the state, the reason and the wait."""
+        state: str = self.state
+        if self.reason:
+            state = f"{state} ({self.reason})"
+        return f"breaker {self.name!r} is {state}; ask again in {self.retry_in_s:.1f} s"
 
 
 class Permit:
     """
-    One call may go out; its outcome is to be recorded once.
+    Permission for one call, whose outcome is to be recorded once.
 
-    A permit that is dropped without a word gives its probe's lease back.
+    A permit that is dropped without an outcome releases the lease of its probe.
 
     Args:
-        view: How the breaker stood at the grant.
-        token: The call's, also the lease's.
-        probes: Where the lease is kept, None if the call is no probe.
+        view: The state of the breaker at the admission.
+        token: Identifies the call, and its lease.
+        probes: Keeps the lease; None if the call is not a probe.
     """
 
     __slots__ = ("_probes", "_unsettled", "token", "view")
@@ -90,17 +98,26 @@ class Permit:
         return self.view.name
 
     @property
-    def admission(self) -> tuple[str, int]:
-        """Token and generation, by which the outcome is told from a stale one."""
-        return self.token, self.view.generation
-
-    @property
     def state(self) -> State:
-        """The state at the grant: closed, or half-open for a probe; open if forced closed."""
+        """The state at the admission: closed, or half-open for a probe; open if forced closed."""
         return self.view.state
 
+    def report(
+        self,
+        outcome: Outcome,
+        reason: str = "",
+        retry_after_s: float | None = None,
+        *,
+        trip: bool = False,
+    ) -> Report:
+        """Build the report of how the call ended; its generation shows whether it is stale."""
+        view = self.view
+        return Report(
+            self.token, view.generation, outcome, reason, retry_after_s, trip, view.source
+        )
+
     def settle(self) -> bool:
-        """Tell True once, to one thread: the outcome is now being recorded."""
+        """Return True once: the thread that gets it records the outcome."""
         try:
             return self._unsettled.pop()
         except IndexError:
@@ -112,36 +129,36 @@ class Permit:
             self._probes.done(self.token)
 
     def forget(self) -> None:
-        """Give up the call without an outcome; no lock, no I/O here, safe from a finalizer."""
+        """Drop the call without an outcome; takes no lock, does no I/O, is safe in a finalizer."""
         if self._unsettled and self._probes:
             self._probes.forget(self.token)
         self._unsettled.clear()
 
     def __del__(self) -> None:
-        """A probe nobody finished must not keep its slot."""
+        """Release the slot of a probe that was dropped."""
         self.forget()
 
 
 class SharedCircuitBreaker(pybreaker.CircuitBreaker):
     """
-    A pybreaker.CircuitBreaker whose state is the fleet's; get one from `Breakers.get`.
+    A pybreaker.CircuitBreaker whose state a fleet shares; `Breakers.get` makes it.
 
     Args:
-        name: Its name; no spaces, no braces.
-        storage: Redis, or this process alone while Redis is away.
-        probes: Keeps leases alive.
-        rules: The numbers it goes by.
-        exclude: Exception classes, or predicates of an exception, that are not the provider's
-            fault: neutral.
-        listeners: pybreaker's; called outside locks, their errors are logged and change nothing.
-        throw_new_error_on_trip: The tripping call raises BreakerOpen from its error, else the
-            error itself.
+        name: The name; no spaces, no braces.
+        storage: Keeps the state.
+        probes: Renews the leases of probes.
+        rules: When the breaker opens, probes and closes.
+        exclude: Errors that are neutral, because they are not the provider's fault.
+        listeners: pybreaker's listeners. They run outside locks; their errors are logged and
+            change nothing.
+        throw_new_error_on_trip: The tripping call raises BreakerOpen from its error; else it
+            raises the error itself.
     """
 
     def __init__(
         self,
         name: str,
-        storage: FailoverStorage,
+        storage: FleetStorage,
         probes: Probes,
         rules: Rules,
         *,
@@ -149,13 +166,13 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
         throw_new_error_on_trip: bool = True,
     ) -> None:
-        # Not super().__init__: it makes a store in memory and asks for the state, a round trip.
-        # These four are what pybreaker's methods that we keep work with.
+        # Not super().__init__: it makes a store in memory and reads the state, a round trip.
+        # pybreaker's methods that are inherited here use these five.
         self._lock = threading.RLock()
         self._name = name
         self._names = {name}
-        self._excluded_exceptions: list[Any] = list(exclude)
-        self._listeners: list[Any] = list(listeners)
+        self._excluded_exceptions: list[Neutral] = list(exclude)  # type: ignore[assignment] # an unbound type variable there
+        self._listeners: list[pybreaker.CircuitBreakerListener] = list(listeners)  # type: ignore[assignment] # as above
         self._throw_new_error_on_trip = throw_new_error_on_trip
         self._storage = storage
         self._probes = probes
@@ -169,9 +186,9 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
     @name.setter
     def name(self, name: str) -> None:
         """
-        Guard by another name from now on; calls that are out still count for the earlier one.
+        Use another name from now on; calls in flight still count for the earlier one.
 
-        The name is the state's key in Redis, so the state is the one that this name has there.
+        The name is the key of the state in Redis, so the breaker takes on that name's state.
 
         Raises:
             ValueError: The name has spaces or braces.
@@ -181,28 +198,29 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         self._name = name
 
     @property
-    def listeners(self) -> tuple[Any, ...]:
-        """The listeners that were added; the one that writes the log is not among them."""
+    def listeners(  # type: ignore[override] # as above
+        self,
+    ) -> tuple[pybreaker.CircuitBreakerListener, ...]:
+        """The listeners that were added; the one that writes the log is left out."""
         return tuple(each for each in self._listeners if not isinstance(each, TransitionLog))
 
     def admit(self) -> Permit:
         """
-        Ask for one call to go out.
+        Admit one call.
 
         Returns:
-            The permit, to be handed to `record` with the outcome.
+            The permit, to be passed to `record` with the outcome.
 
         Raises:
-            BreakerOpen: Not now.
+            BreakerOpen: No call is admitted now.
         """
         rules, token = self.rules, secrets.token_hex(8)
-        answer = self._storage.admit(self.name, rules, token)
-        self._notify_transition(answer)
-        view = answer.view
-        if not answer.accepted:
-            raise BreakerOpen(
-                self.name, view.state, answer.wait_s or rules.reset_timeout_s, _why(view)
-            )
+        reply = self._storage.admit(self.name, rules, token)
+        self._notify_transition(reply)
+        view = reply.view
+        if not reply.accepted:
+            retry_in_s = reply.wait_s or rules.reset_timeout_s
+            raise BreakerOpen(self.name, view.state, retry_in_s, _refusal_reason(view))
         if view.state != "half-open" or view.forced:
             return Permit(view, token, None)
         self._probes.add(token, view, rules)
@@ -218,100 +236,108 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         trip: bool = False,
     ) -> BreakerState:
         """
-        Tell how the call ended; a second word about the same permit is ignored.
+        Record how the call ended; a second outcome of the same permit is ignored.
 
         Args:
             permit: From `admit` of this breaker.
             outcome: success, failure, or neutral: not the provider's doing.
             reason: The class of the error.
-            retry_after_s: How long the provider asks to be left alone; counts with any outcome.
-            trip: This failure is proof: open at once.
+            retry_after_s: The Retry-After of the provider; it counts with any outcome.
+            trip: This failure proves that the provider is down: open at once.
 
         Returns:
-            How the breaker stands now.
+            The state of the breaker after that; of the admission if nothing was recorded.
         """
-        answer = self._settle(
-            permit, Report(*permit.admission, outcome, reason, retry_after_s, trip)
-        )
-        self._notify_transition(answer)
-        return answer.view if answer else permit.view
+        reply = self._settle(permit, permit.report(outcome, reason, retry_after_s, trip=trip))
+        self._notify_transition(reply)
+        if reply is None:
+            return permit.view
+        return reply.view
 
     def peek(self) -> BreakerState:
-        """Read how the breaker stands, changing nothing; one round trip."""
+        """Read the state of the breaker; nothing changes; one round trip."""
         return self._storage.peek(self.name, self.rules)
 
-    def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Call a function, once and without a lock, and record how it ended.
+        Call a function, once and without a lock, and record its outcome.
 
-        A generator, an async generator or an awaitable that it returns is watched to its end:
-        its exhaustion is the success, and closing it early is neutral.
+        A generator, an async generator or an awaitable that the function returns is watched to its
+        end: its exhaustion is the success, and closing it early is neutral.
 
         Raises:
             BreakerOpen: It was not called; or its failure tripped the breaker
                 (unless `throw_new_error_on_trip` is off), then `__cause__` is the failure.
         """
         permit = self.admit()
-        self._tell("before_call", func, *args, **kwargs)
+        self._notify("before_call", func, *args, **kwargs)
         try:
-            result = func(*args, **kwargs)
+            result: object = func(*args, **kwargs)
         except BaseException as error:
-            self._failed(permit, error)
+            self._record_error(permit, error)
             raise
         if inspect.isgenerator(result):
-            return self._streamed(permit, result)
+            return cast("T", self._streamed(permit, result))
         if inspect.isasyncgen(result):
-            return self._async_streamed(permit, result)
+            return cast("T", self._async_streamed(permit, result))
         if inspect.isawaitable(result):
-            return self._awaited(permit, result)
-        self._succeeded(permit)
-        return result
+            return cast("T", self._awaited(permit, result))
+        self._record_success(permit)
+        return cast("T", result)
 
-    def call_async(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Do as `call`, which takes awaitables; pybreaker's name for its Tornado form."""
+    def call_async(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do the same as `call`, which takes awaitables too; pybreaker needs Tornado for this."""
         return self.call(func, *args, **kwargs)
 
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Guard the body of a `with` statement as `call` guards a function."""
         permit = self.admit()
-        self._tell("before_call", self.calling)
-        with _Watch(self, permit):
+        self._notify("before_call", self.calling)
+        with _RecordOnExit(self, permit):
             yield
 
-    def __call__(  # type: ignore[override] # pybreaker's takes anything
-        self, func: Callable[..., Any] | None = None, **how: bool
-    ) -> Callable[..., Any]:
+    @overload  # type: ignore[override] # pybreaker's takes any positional arguments
+    def __call__(self, func: Callable[P, T], **options: bool) -> Callable[P, T]: ...
+
+    @overload
+    def __call__(
+        self, func: None = None, **options: bool
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+
+    def __call__(
+        self, func: Callable[P, T] | None = None, **options: bool
+    ) -> Callable[P, T] | Callable[[Callable[P, T]], Callable[P, T]]:
         """
         Decorate a function, with or without parentheses; an `async def` stays one.
 
         Args:
-            func: What is guarded.
-            how: `__pybreaker_call_async`, pybreaker's word for what returns an awaitable; here
-                awaitables are awaited and counted without it, and without Tornado.
+            func: The function to guard.
+            options: `__pybreaker_call_async`, by which pybreaker marks a function that returns an
+                awaitable. Here awaitables are awaited and counted without it, and without Tornado.
 
         Raises:
-            TypeError: There is another word in `how`.
+            TypeError: `options` has another key.
         """
-        if how.keys() - {CALL_ASYNC}:
-            raise TypeError(f"unknown arguments {sorted(how)}; there is only {CALL_ASYNC}")
+        if options.keys() - {CALL_ASYNC}:
+            raise TypeError(f"unknown arguments {sorted(options)}; there is only {CALL_ASYNC}")
         if func is None:
             return self
-        guarded: Callable[..., Any]
         if inspect.iscoroutinefunction(func):
 
             @wraps(func)
-            async def guarded(*args: Any, **kwargs: Any) -> Any:
+            async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> object:
                 return await self.call(func, *args, **kwargs)
-        else:
 
-            @wraps(func)
-            def guarded(*args: Any, **kwargs: Any) -> Any:
-                return self.call(func, *args, **kwargs)
+            return cast("Callable[P, T]", guarded_async)
+
+        @wraps(func)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            return self.call(func, *args, **kwargs)
 
         return guarded
 
-    @property  # type: ignore[override] # pybreaker's states have the rules inside
+    @property  # type: ignore[override] # pybreaker's states contain the rules
     def state(self) -> StateSnapshot:
         """The state as an object with a `name` and a `view`; one round trip."""
         view = self.peek()
@@ -319,10 +345,10 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
 
     @state.setter
     def state(self, state: str) -> None:
-        ways = {"open": self.open, "half-open": self.half_open, "closed": self.close}
-        if state not in ways:
-            raise ValueError(f"unknown state {state!r}; it must be one of {', '.join(ways)}")
-        ways[state]()
+        changes = {"open": self.open, "half-open": self.half_open, "closed": self.close}
+        if state not in changes:
+            raise ValueError(f"unknown state {state!r}; it must be one of {', '.join(changes)}")
+        changes[state]()
 
     @property
     def current_state(self) -> State:
@@ -350,7 +376,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
 
     @property
     def reset_timeout(self) -> float:
-        """How long it stays open, in seconds."""
+        """Seconds from open to half-open."""
         return self.rules.reset_timeout_s
 
     @reset_timeout.setter
@@ -368,116 +394,109 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
 
     def open(self) -> bool:
         """
-        Open it for everybody, for one open time from now.
+        Open the breaker for the whole fleet, for one open time from now.
 
         Returns:
             `throw_new_error_on_trip`, as pybreaker does.
 
         Raises:
-            RedisError: Redis does not answer; this and the other manual ways change nothing then.
+            RedisError: Redis does not answer. Then no manual change, here and below, has any
+                effect.
         """
         self._manual(to="open")
         return self._throw_new_error_on_trip
 
     def half_open(self) -> None:
-        """Let probes through now."""
+        """Admit probes from now on."""
         self._manual(to="half-open")
 
     def close(self) -> None:
-        """Close it for everybody, and forget failures, trips and Retry-After."""
+        """Close the breaker for the whole fleet, and reset failures, trips and Retry-After."""
         self._manual(to="closed")
 
     def force(self, forced: Forced | None) -> BreakerState:
-        """Override it until further notice: admit nothing (open), all (closed); None ends it."""
+        """Set an override: admit nothing (open) or everything (closed); None removes it."""
         return self._manual(forced=forced or "none")
 
     def reset(self) -> BreakerState:
-        """Close it and end an override, in one step."""
+        """Close the breaker and remove an override, in one step."""
         return self._manual(to="closed", forced="none")
 
     def is_system_error(self, exception: BaseException) -> bool:
-        """Tell whether an error is the provider's fault; pybreaker's takes some classes wrongly."""
-        return isinstance(exception, Exception) and not any(
-            isinstance(exception, rule) if isinstance(rule, type) else rule(exception)
-            for rule in self._excluded_exceptions
-        )
+        """Return whether an error is the provider's fault; pybreaker's misjudges some classes."""
+        if not isinstance(exception, Exception):
+            return False
+        return not any(_applies(rule, exception) for rule in self._excluded_exceptions)
 
     def _manual(self, *, to: State | None = None, forced: Forced | str = "") -> BreakerState:
-        answer = self._storage.force(self.name, self.rules, to=to, forced=forced)
-        self._notify_transition(answer)
-        return answer.view
+        reply = self._storage.force(self.name, self.rules, to=to, forced=forced)
+        self._notify_transition(reply)
+        return reply.view
 
     def _settle(self, permit: Permit, report: Report) -> StorageReply | None:
-        """Send the report, unless one was sent, or Redis is back and knows nothing of the call."""
+        """Send the report; None if one was sent before, or the storage drops it."""
         if permit.name not in self._names:
             raise ValueError(f"a permit of breaker {permit.name!r} came to {self.name!r}")
         if not permit.settle():
             return None
         try:
-            if permit.view.source == "local":
-                return self._storage.record_local(permit.name, self.rules, report)
             return self._storage.record(permit.name, self.rules, report)
         finally:
             permit.end()
 
-    def _succeeded(self, permit: Permit) -> None:
-        answer = self._settle(permit, Report(*permit.admission, "success"))
-        self._notify_transition(answer)
-        self._tell("success")
+    def _record_success(self, permit: Permit) -> None:
+        reply = self._settle(permit, permit.report("success"))
+        self._notify_transition(reply)
+        self._notify("success")
 
-    def _failed(self, permit: Permit, error: BaseException) -> None:
-        """Record what the error means; raises BreakerOpen if it tripped the breaker."""
+    def _record_error(self, permit: Permit, error: BaseException) -> None:
+        """
+        Record what an error means for the breaker.
+
+        Raises:
+            BreakerOpen: The error has tripped the breaker.
+        """
         if isinstance(error, GeneratorExit):
             permit.forget()  # perhaps in a finalizer: no I/O here
             return
-        failure = self.is_system_error(error)
-        report = Report(
-            *permit.admission,
-            "failure" if failure else "neutral",
-            type(error).__name__,
-            getattr(error, "retry_after_s", None),
-        )
-        answer = self._settle(permit, report)
-        if failure:
-            self._tell("failure", error)
-        self._notify_transition(answer)
-        if (
-            answer
-            and answer.transitioned
-            and answer.view.state == "open"
-            and self._throw_new_error_on_trip
-        ):
-            view = answer.view
-            raise BreakerOpen(self.name, view.state, view.open_for_s, view.reason) from error
+        is_failure = self.is_system_error(error)
+        outcome: Outcome = "neutral"
+        if is_failure:
+            outcome = "failure"
+        retry_after_s = getattr(error, "retry_after_s", None)
+        reply = self._settle(permit, permit.report(outcome, type(error).__name__, retry_after_s))
+        if is_failure:
+            self._notify("failure", error)
+        self._notify_transition(reply)
+        if reply and reply.transitioned and self._throw_new_error_on_trip:
+            view = reply.view
+            if view.state == "open":
+                raise BreakerOpen(self.name, view.state, view.open_for_s, view.reason) from error
 
-    def _streamed(
-        self, permit: Permit, stream: Generator[Any, Any, Any]
-    ) -> Generator[Any, Any, Any]:
-        with _Watch(self, permit):
+    def _streamed(self, permit: Permit, stream: Stream) -> Stream:
+        with _RecordOnExit(self, permit):
             return (yield from stream)
 
-    async def _async_streamed(
-        self, permit: Permit, stream: AsyncGenerator[Any, Any]
-    ) -> AsyncGenerator[Any, None]:
-        with _Watch(self, permit):
+    async def _async_streamed(self, permit: Permit, stream: AsyncStream) -> AsyncStream:
+        with _RecordOnExit(self, permit):
             async with aclosing(stream):
                 async for item in stream:
                     yield item
 
-    async def _awaited(self, permit: Permit, awaitable: Awaitable[Any]) -> Any:
-        with _Watch(self, permit):
+    async def _awaited(self, permit: Permit, awaitable: Awaitable[object]) -> object:
+        with _RecordOnExit(self, permit):
             return await awaitable
 
-    def _notify_transition(self, answer: StorageReply | None) -> None:
-        if answer and answer.transitioned:
-            view = answer.view
-            self._tell(
+    def _notify_transition(self, reply: StorageReply | None) -> None:
+        if reply and reply.transitioned:
+            view = reply.view
+            self._notify(
                 "state_change",
-                StateSnapshot(self, answer.before, view),
+                StateSnapshot(self, reply.before, view),
                 StateSnapshot(self, view.state, view),
             )
 
-    def _tell(self, event: str, *args: Any, **kwargs: Any) -> None:
+    def _notify(self, event: str, *args: object, **kwargs: object) -> None:
         for listener in tuple(self._listeners):
             try:
                 getattr(listener, event)(self, *args, **kwargs)
@@ -485,8 +504,8 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
                 log.error("breaker.listener_failed", to=event, error=type(error).__name__)
 
 
-class _Watch:
-    """Record how the body of a `with` statement ended; its exception passes unchanged."""
+class _RecordOnExit:
+    """Record the outcome of the body of a `with` statement; its exception passes unchanged."""
 
     __slots__ = ("_breaker", "_permit")
 
@@ -501,12 +520,20 @@ class _Watch:
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
         if error is None:
-            self._breaker._succeeded(self._permit)
+            self._breaker._record_success(self._permit)
         else:
-            self._breaker._failed(self._permit, error)
+            self._breaker._record_error(self._permit, error)
 
 
-def _why(view: BreakerState) -> str:
+def _applies(rule: Neutral, error: Exception) -> bool:
+    if isinstance(rule, type):
+        return isinstance(error, rule)
+    return rule(error)
+
+
+def _refusal_reason(view: BreakerState) -> str:
     if view.forced:
         return "forced"
-    return "throttled" if view.held_for_s else view.reason
+    if view.held_for_s:
+        return "throttled"
+    return view.reason

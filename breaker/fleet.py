@@ -1,15 +1,15 @@
-"""All breakers of one process, over one Redis."""
+"""The breakers of one process: one object for each name, over one Redis."""
 
 import os
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import pybreaker
 import redis
 
-from breaker.changes import Changes
+from breaker.changes import ChangeListener
 from breaker.circuit import Neutral, SharedCircuitBreaker
 from breaker.failover import FailoverStorage
 from breaker.listener import TransitionLog
@@ -19,12 +19,12 @@ from breaker.state import BreakerState, Report, Rules, check_name
 from breaker.total_timeout_parser import TotalTimeoutParser
 from breakwater.redis.address import DEFAULT_URL, Address, redis_url
 
-# Bounds each operation when Redis is frozen; on a healthy network a step takes well under 1 ms.
 TIMEOUT_S = 0.1
+"""Bounds each operation while Redis is frozen. A healthy network takes well under 1 ms a step."""
 
 
 class Options(TypedDict, total=False):
-    """What `Breakers.get` takes: pybreaker's names first; see `Rules` for the numbers."""
+    """The options of `Breakers.get`: pybreaker's first; `Rules` explains the numbers."""
 
     fail_max: int
     reset_timeout: float
@@ -43,17 +43,17 @@ class Options(TypedDict, total=False):
 
 class Breakers:
     """
-    Hand out breakers, one object a name; make one of these per process and Redis.
+    Makes breakers, one object for each name; use one `Breakers` per process and Redis.
 
     Args:
-        client: A redis-py client, used as it is. Its timeouts bound what a frozen Redis costs,
-            so better let `from_url` build it: redis-py's own are 5 s and ten retries.
+        client: A redis-py client. Its timeouts bound what a frozen Redis costs, and redis-py's
+            defaults are 5 s and ten retries: prefer `from_url`, which builds the client.
         neutral: Exception classes, or predicates of an exception, that are never a provider's
-            fault, for all breakers (a task queue's time limit, say).
+            fault, for all breakers; such as a task queue's time limit.
         scripts: The Lua sources, to test others than the packaged ones.
-        listen: A breaker known to be closed is not asked for each call: changes by other
-            processes are heard of, on a connection and in a thread of its own, and it is asked
-            again each 0.8 s. docs/breaker.md says what that gives up.
+        listen: Do not ask Redis for each call of a closed breaker. One more connection and thread
+            receive the changes of other processes, and Redis is asked again each 0.8 s.
+            docs/breaker.md says what that gives up.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class Breakers:
     ) -> None:
         self._client = client
         self._neutral = tuple(neutral)
-        self._probes = Probes(self._renew, self._give_back)
-        self._storage = FailoverStorage(
-            RedisStorage(client, scripts),
-            self._probes.tokens,
-            changes=Changes(client) if listen else None,
-        )
+        self._probes = Probes(self._renew, self._release)
+        self._redis = RedisStorage(client, scripts)
+        changes = None
+        if listen:
+            changes = ChangeListener(client)
+        self._storage = FailoverStorage(self._redis, self._probes.tokens, changes=changes)
         self._breakers: dict[str, tuple[SharedCircuitBreaker, Options]] = {}
         self._lock = threading.Lock()
-        _ALL.add(self)
+        _instances.add(self)
 
     @classmethod
     def from_url(
@@ -86,13 +86,13 @@ class Breakers:
         listen: bool = False,
     ) -> "Breakers":
         """
-        Build the client too: bounded by `timeout_s` for each connect and each answer, no retries.
+        Build the client too: `timeout_s` for each connect and each reply, no retries.
 
-        `breakwater.redis.address` has the forms of a URL; timeouts in its query win. RESP2 without
-        SETINFO, so that connecting takes no extra round trip.
+        `breakwater.redis.address` lists the forms of a URL; timeouts in its query win. The client
+        uses RESP2 without SETINFO, so that connecting takes no extra round trip.
 
         Raises:
-            ValueError: The URL is none of these forms.
+            ValueError: The URL has none of these forms.
         """
         pool = Address.of(url).pool(
             socket_timeout=timeout_s,
@@ -100,14 +100,15 @@ class Breakers:
             protocol=2,
             driver_info=None,
             parser_class=TotalTimeoutParser,
-            # One per thread at most; redis-py's own limit of 100 would look like an outage.
+            # One per thread at most. At redis-py's default limit of 100 the next would look like
+            # an outage.
             max_connections=2**31,
         )
         return cls(redis.Redis.from_pool(pool), neutral=neutral, listen=listen)
 
     def get(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
         """
-        Give the breaker of this name; no I/O.
+        Return the breaker of this name; no I/O.
 
         Raises:
             ValueError: The name has spaces or braces, a number is out of range, or the breaker
@@ -126,9 +127,9 @@ class Breakers:
 
     def replace(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
         """
-        Give the breaker of this name with these options from now on, whatever it had; no I/O.
+        Return the breaker of this name, with these options from now on; no I/O.
 
-        Whoever holds an object of before goes on by its rules; the state is one and the same.
+        An object that `get` or `replace` returned earlier keeps its rules. Both share one state.
 
         Raises:
             ValueError: The name has spaces or braces, or a number is out of range.
@@ -141,19 +142,19 @@ class Breakers:
             return breaker
 
     def peek_all(self) -> list[BreakerState]:
-        """Read every breaker any process has used, sorted by name; during an outage, `views`."""
+        """Read each breaker that any process has used, sorted by name; in an outage, `views`."""
         return self._storage.peek_all()
 
     def exists(self, name: str) -> bool:
         """
-        Tell whether any process has used a breaker of this name.
+        Return whether any process has used a breaker of this name.
 
-        With `listen` this is answered from what was heard; else Redis is asked once a second.
+        With `listen` the received changes decide; else Redis is asked once a second.
         """
         return self._storage.exists(name)
 
     def views(self) -> list[BreakerState]:
-        """Tell how each breaker stood when this process last heard of it; no I/O."""
+        """Return the last known state of each breaker, sorted by name; no I/O."""
         return self._storage.views()
 
     def events(self, name: str, count: int = 20) -> list[dict[str, str]]:
@@ -163,16 +164,16 @@ class Breakers:
         Raises:
             RedisError: Redis does not answer.
         """
-        return self._storage.redis.events(name, count)
+        return self._redis.events(name, count)
 
     def reset_all(self) -> None:
         """
-        Close every breaker any process has used, and end overrides and hold-backs.
+        Close each breaker that any process has used; end overrides and Retry-After.
 
         Raises:
             RedisError: Redis does not answer.
         """
-        for name in self._storage.redis.names():
+        for name in self._redis.names():
             breaker, _ = self._known(name)
             (breaker or self._make(name)).reset()
 
@@ -182,27 +183,24 @@ class Breakers:
         self._client.close()
 
     def restart(self) -> None:
-        """Begin anew in a forked child; called by the fork itself."""
+        """Start over in a forked child; the fork calls this."""
         self._lock = threading.Lock()
         self._storage.restart()
         self._probes.restart()
 
     def _known(self, name: str) -> tuple[SharedCircuitBreaker | None, Options]:
         breaker, made_with = self._breakers.get(name, (None, Options()))
-        if breaker and breaker.name != name:  # it was given another name
+        if breaker and breaker.name != name:  # its `name` was set
             return None, Options()
         return breaker, made_with
 
-    def _make(self, name: str, **options: Any) -> SharedCircuitBreaker:
+    def _make(self, name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
         check_name(name)
-        own = {"exclude", "listeners", "throw_new_error_on_trip"}
-        renamed = {"reset_timeout": "reset_timeout_s"}
-        numbers = {renamed.get(key, key): options[key] for key in options.keys() - own}
         return SharedCircuitBreaker(
             name,
             self._storage,
             self._probes,
-            Rules(**numbers),
+            _rules(options),
             exclude=(*self._neutral, *options.get("exclude", ())),
             listeners=(TransitionLog(), *options.get("listeners", ())),
             throw_new_error_on_trip=options.get("throw_new_error_on_trip", True),
@@ -211,20 +209,27 @@ class Breakers:
     def _renew(self, name: str, rules: Rules, tokens: list[str]) -> None:
         self._storage.renew(name, rules, tokens)
 
-    def _give_back(self, probe: Probe) -> None:
-        local = probe.view.source == "local"
-        record = self._storage.record_local if local else self._storage.record
-        report = Report(probe.token, probe.view.generation, "neutral")
-        record(probe.view.name, probe.rules, report)
+    def _release(self, probe: Probe) -> None:
+        view = probe.view
+        report = Report(probe.token, view.generation, "neutral", source=view.source)
+        self._storage.record(view.name, probe.rules, report)
 
 
-_ALL: "weakref.WeakSet[Breakers]" = weakref.WeakSet()
-_default: dict[str, Breakers] = {}
-_default_lock = threading.Lock()
+def _rules(options: Options) -> Rules:
+    own = {"exclude", "listeners", "throw_new_error_on_trip"}
+    renamed = {"reset_timeout": "reset_timeout_s"}
+    numbers = {renamed.get(key, key): value for key, value in options.items() if key not in own}
+    return Rules(**numbers)  # type: ignore[arg-type] # the keys that are left are Rules' fields
+
+
+# A fork's child has to restart all of them, and `get_circuit_breaker` has to find its own again.
+_instances: "weakref.WeakSet[Breakers]" = weakref.WeakSet()
+_by_url: dict[str, Breakers] = {}
+_by_url_lock = threading.Lock()
 
 
 def _restart_all() -> None:
-    for breakers in list(_ALL):
+    for breakers in list(_instances):
         breakers.restart()
 
 
@@ -232,18 +237,18 @@ os.register_at_fork(after_in_child=_restart_all)
 
 
 def get_circuit_breaker(name: str, **options: Unpack[Options]) -> SharedCircuitBreaker:
-    """Give the breaker of this name on `REDIS_URL`; options and errors as `Breakers.get`."""
+    """Return the breaker of this name on `REDIS_URL`; options and errors as `Breakers.get`."""
     return _on_default_redis().get(name, **options)
 
 
 def reset_all_breakers() -> None:
-    """Close every breaker on `REDIS_URL`, and end overrides and hold-backs."""
+    """Close each breaker on `REDIS_URL`; end overrides and Retry-After."""
     _on_default_redis().reset_all()
 
 
 def _on_default_redis() -> Breakers:
     url = redis_url()
-    with _default_lock:
-        if url not in _default:
-            _default[url] = Breakers.from_url(url)
-        return _default[url]
+    with _by_url_lock:
+        if url not in _by_url:
+            _by_url[url] = Breakers.from_url(url)
+        return _by_url[url]

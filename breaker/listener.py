@@ -1,4 +1,4 @@
-"""Say in the log which transitions this process made; the event stream has everybody's."""
+"""Log the transitions that this process makes; the event stream in Redis has those of all."""
 
 import pybreaker
 import structlog
@@ -10,12 +10,12 @@ log = structlog.get_logger("breaker")
 
 class StateSnapshot(pybreaker.CircuitBreakerState):
     """
-    A state as pybreaker's listeners get it, with what was seen of it.
+    A state as pybreaker's listeners receive it, with the view of the breaker.
 
     Args:
         breaker: The breaker.
         name: closed, open or half-open.
-        view: How the breaker stood after the transition.
+        view: The state of the breaker after the transition.
     """
 
     def __init__(self, breaker: pybreaker.CircuitBreaker, name: str, view: BreakerState) -> None:
@@ -26,12 +26,14 @@ class StateSnapshot(pybreaker.CircuitBreakerState):
 class TransitionLog(pybreaker.CircuitBreakerListener):
     """Log each transition: a warning when a breaker opens, else an info."""
 
-    def state_change(  # type: ignore[override] # our breakers tell StateSnapshot only
+    def state_change(  # type: ignore[override] # our breakers pass StateSnapshot only
         self, cb: pybreaker.CircuitBreaker, old_state: StateSnapshot, new_state: StateSnapshot
     ) -> None:
         """Log one transition."""
         view = new_state.view
-        write = log.warning if new_state.name == pybreaker.STATE_OPEN else log.info
+        write = log.info
+        if new_state.name == pybreaker.STATE_OPEN:
+            write = log.warning
         write(
             "breaker.transition",
             breaker=cb.name,

@@ -1,9 +1,9 @@
 """
-The breakers in this process alone: the rules of `scripts/*.lua`, for while Redis does not answer.
+Breakers in the memory of one process, by the rules of `scripts/*.lua`; used in an outage of Redis.
 
-Same operations, same answers as `redis_storage.py`; time is the monotonic clock, which never steps
-back, so nothing needs the clamps of the scripts. There is no event stream, and no `force`: an
-operator's word is for the whole fleet.
+The steps and replies are those of `redis_storage.py`. Time is the monotonic clock, which never
+steps back, so nothing needs the clamps of the scripts. There is no event stream and no `force`: an
+operator's change is for the whole fleet.
 """
 
 import random
@@ -17,7 +17,7 @@ from breaker.state import BreakerState, Forced, Report, Rules, State, StorageRep
 
 @dataclass(slots=True)
 class _Breaker:
-    """Fields as in the hash; deadlines are of the monotonic clock, in seconds."""
+    """One breaker: the fields of the hash, with deadlines in seconds of the monotonic clock."""
 
     generation: int
     since_s: float
@@ -38,7 +38,7 @@ class _Breaker:
 
 class LocalStorage:
     """
-    Keep breakers in memory; safe for threads.
+    A `Storage` in memory; safe for threads.
 
     Args:
         clock: Seconds, never stepping back.
@@ -49,16 +49,16 @@ class LocalStorage:
         self._lock = threading.Lock()
         self._breakers: dict[str, _Breaker] = {}
         # Survives clear(): a permit of one outage must not count in the next.
-        self._newest = 0
+        self._newest_generation = 0
 
     def seed(self, view: BreakerState, age_s: float, tokens: Iterable[str], rules: Rules) -> None:
         """
-        Begin with what Redis said last, unless the breaker is known here already.
+        Begin a breaker with its last state in Redis, unless it has begun here already.
 
         Args:
-            view: How the breaker stood.
-            age_s: How long ago that was.
-            tokens: Probes this process is running; their leases begin again.
+            view: The last state in Redis.
+            age_s: The age of that view.
+            tokens: The probes that this process runs; their leases restart.
             rules: The breaker's.
         """
         now = self._clock()
@@ -71,35 +71,35 @@ class LocalStorage:
         if view.state == "half-open":
             breaker.leases = dict.fromkeys(tokens, now + rules.lease_s)
         with self._lock:
-            self._newest = max(self._newest, view.generation)
+            self._newest_generation = max(self._newest_generation, view.generation)
             self._breakers.setdefault(view.name, breaker)
 
-    def knows(self, name: str) -> bool:
-        """Tell whether the breaker has begun here."""
+    def has(self, name: str) -> bool:
+        """Return whether the breaker has begun here."""
         return name in self._breakers
 
-    def names(self) -> list[str]:
-        """Name the breakers that have begun here."""
-        return list(self._breakers.copy())
+    def views(self) -> dict[str, BreakerState]:
+        """Return the state of each breaker that has begun here, by name."""
+        return {name: self.peek(name, Rules()) for name in self._breakers.copy()}
 
     def clear(self) -> None:
-        """Forget everything: Redis answers again, and Redis wins."""
+        """Drop all breakers when an outage begins: those of an earlier outage are out of date."""
         with self._lock:
             self._breakers.clear()
 
     def admit(self, name: str, rules: Rules, token: str) -> StorageReply:
-        """Ask for a call to go out; asking again with the same token is the same grant."""
+        """Admit or refuse a call; a token that was admitted is admitted again."""
         with self._lock:
-            b, now = self._at(name)
+            b, now = self._current(name)
             before = b.state
             if self._admit(name, b, now, rules, token):
-                return _answer(name, b, now, before, 1)
-            return _answer(name, b, now, before, 0, wait_s=_wait_s(b, now))
+                return _reply(name, b, now, before, 1)
+            return _reply(name, b, now, before, 0, wait_s=_wait_s(b, now))
 
     def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
-        """Tell how a call ended."""
+        """Count the outcome of an admitted call."""
         with self._lock:
-            b, now = self._at(name)
+            b, now = self._current(name)
             before, leased = b.state, report.token in b.leases
             if (
                 report.generation != b.generation
@@ -107,32 +107,32 @@ class LocalStorage:
                 or (b.state == "half-open" and not leased)
             ):
                 b.stale += 1
-                return _answer(name, b, now, before, 0)
+                return _reply(name, b, now, before, 0)
             b.leases.pop(report.token, None)
             self._count(b, now, rules, report)
-            return _answer(name, b, now, before, 1)
+            return _reply(name, b, now, before, 1)
 
     def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> StorageReply:
-        """Let the leases of probes still running begin again; expired ones stay expired."""
+        """Restart the leases of running probes; an expired lease stays expired."""
         with self._lock:
-            b, now = self._at(name)
+            b, now = self._current(name)
             alive = [token for token in tokens if token in b.leases]
             b.leases.update(dict.fromkeys(alive, now + rules.lease_s))
-            return _answer(name, b, now, b.state, len(alive))
+            return _reply(name, b, now, b.state, len(alive))
 
-    def peek(self, name: str) -> BreakerState:
-        """Read how a breaker stands."""
+    def peek(self, name: str, rules: Rules) -> BreakerState:
+        """Read the state of a breaker."""
         with self._lock:
-            b, now = self._at(name)
-            return _answer(name, b, now, b.state, 1).view
+            b, now = self._current(name)
+            return _reply(name, b, now, b.state, 1).view
 
-    def _at(self, name: str) -> tuple[_Breaker, float]:
-        """Find the breaker, or begin it closed; drop what has ended by now."""
+    def _current(self, name: str) -> tuple[_Breaker, float]:
+        """Return a breaker, and the time; begin it closed if it is new, and end what is over."""
         now = self._clock()
         b = self._breakers.get(name)
         if b is None:
-            self._newest += 1
-            b = self._breakers[name] = _Breaker(generation=self._newest, since_s=now)
+            self._newest_generation += 1
+            b = self._breakers[name] = _Breaker(generation=self._newest_generation, since_s=now)
         if b.held_until_s <= now and b.reason == "throttled":
             b.reason = ""
         b.leases = {token: expiry for token, expiry in b.leases.items() if expiry > now}
@@ -141,7 +141,7 @@ class LocalStorage:
     def _admit(self, name: str, b: _Breaker, now: float, rules: Rules, token: str) -> bool:
         """Take the steps of `scripts/admit.lua`; return whether the call may go out."""
         if b.state == "open" and not b.forced and now >= b.open_until_s:
-            self._turn(b, now, "half-open")
+            self._transition(b, now, "half-open")
         if b.forced or token not in b.leases:
             if not _view(name, b, now).admits(rules):
                 return False
@@ -159,11 +159,7 @@ class LocalStorage:
         if report.outcome == "failure":
             b.failures += 1
             if b.state == "half-open" or report.trip or b.failures >= rules.fail_max:
-                if b.state == "closed":
-                    b.trips = max(0, b.trips - int((now - b.since_s) / rules.stable_s))
-                open_s = rules.open_s(b.trips) * (1 + random.random() * rules.open_jitter)
-                b.trips += 1
-                self._open(b, now, open_s, report.reason)
+                self._trip(b, now, rules, report.reason)
         elif report.outcome == "success" and b.state == "half-open":
             b.successes, b.failures = b.successes + 1, 0
             if b.successes >= rules.success_threshold:
@@ -171,26 +167,32 @@ class LocalStorage:
         elif report.outcome == "success":
             b.failures = 0
 
-    def _open(self, b: _Breaker, now: float, planned_s: float, reason: str) -> None:
-        b.open_until_s = max(now + planned_s, b.held_until_s)
+    def _trip(self, b: _Breaker, now: float, rules: Rules, reason: str) -> None:
+        if b.state == "closed":
+            b.trips = max(0, b.trips - int((now - b.since_s) / rules.stable_s))
+        open_s = rules.open_s(b.trips) * (1 + random.random() * rules.open_jitter)
+        b.trips += 1
+        b.open_until_s = max(now + open_s, b.held_until_s)
         b.held_until_s = 0.0
         b.reason = reason
-        self._turn(b, now, "open")
+        self._transition(b, now, "open")
 
     def _close(self, b: _Breaker, now: float) -> None:
-        self._turn(b, now, "closed")
+        self._transition(b, now, "closed")
         b.failures = 0
-        b.reason = "throttled" if b.held_until_s > now else ""
+        b.reason = ""
+        if b.held_until_s > now:
+            b.reason = "throttled"
 
-    def _turn(self, b: _Breaker, now: float, to: State) -> None:
-        self._newest = b.generation = max(b.generation, self._newest) + 1
+    def _transition(self, b: _Breaker, now: float, to: State) -> None:
+        self._newest_generation = b.generation = max(b.generation, self._newest_generation) + 1
         b.state, b.since_s, b.who, b.successes = to, now, whoami(), 0
         b.since_ms = time.time_ns() // 1_000_000  # shown, never decided on
         b.leases.clear()
 
 
 def _wait_s(b: _Breaker, now: float) -> float:
-    """Return when a refused call may ask again; 0 if that cannot be known."""
+    """Return the seconds until a refused call may ask again; 0 if that cannot be known."""
     if b.forced:
         return 0.0
     if b.state == "open":
@@ -201,17 +203,19 @@ def _wait_s(b: _Breaker, now: float) -> float:
 
 
 def _view(name: str, b: _Breaker, now: float) -> BreakerState:
-    open_until_s = b.open_until_s if b.state == "open" else now
+    open_for_s = 0.0
+    if b.state == "open":
+        open_for_s = max(0.0, b.open_until_s - now)
     return BreakerState(
         name=name, state=b.state, failures=b.failures, successes=b.successes,
-        generation=b.generation, seq=b.seq, open_for_s=max(0.0, open_until_s - now),
+        generation=b.generation, seq=b.seq, open_for_s=open_for_s,
         held_for_s=max(0.0, b.held_until_s - now), since_ms=b.since_ms, trips=b.trips,
         reason=b.reason, who=b.who, stale=b.stale, forced=b.forced, probes=len(b.leases),
         source="local",
     )  # fmt: skip
 
 
-def _answer(
+def _reply(
     name: str, b: _Breaker, now: float, before: State, accepted: int, *, wait_s: float = 0.0
 ) -> StorageReply:
     b.seq += 1

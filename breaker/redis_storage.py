@@ -1,9 +1,9 @@
 """
-The breakers in Redis: one hash each, one Lua script, one round trip, for every step.
+Breakers in Redis: one hash each; each step is one Lua script and one round trip.
 
-The keys are explained at the head of `scripts/breaker.lua`. Time is Redis' own, read inside the
-scripts; a client's clock decides nothing. Every `RedisError` comes out as it is: `circuit.py`
-takes each of them for "Redis is away".
+The head of `scripts/breaker.lua` explains the keys. Time is Redis' own, read inside the scripts; no
+client's clock decides anything. Each `RedisError` passes unchanged: `failover.py` takes any of them
+as an outage.
 """
 
 import hashlib
@@ -11,14 +11,20 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import redis
 from redis.exceptions import NoScriptError
 
 from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply, whoami
 
-NAMES = "breakers"
+NAMES_KEY = "breakers"
+
+Argument = str | int | float
+RawText = bytes | str
+"""A text in a reply: str if the client decodes replies."""
+_Item: TypeAlias = Any
+"""One value of a script's reply: an int, or a `RawText`; the scripts fix which stands where."""
 
 
 def events_key(name: str) -> str:
@@ -28,7 +34,7 @@ def events_key(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """The sources of the scripts, each whole: what they share stands in front of each."""
+    """The sources of the scripts; each begins with the part that all of them share."""
 
     admit: str
     record: str
@@ -38,7 +44,7 @@ class Scripts:
 
     @classmethod
     def packaged(cls) -> "Scripts":
-        """Read the scripts this package ships."""
+        """Read the scripts of this package."""
         folder = files("breaker") / "scripts"
         shared = (folder / "breaker.lua").read_text()
         return cls(*(shared + (folder / f"{name}.lua").read_text() for name in cls.__slots__))
@@ -46,12 +52,12 @@ class Scripts:
 
 class RedisStorage:
     """
-    Run the scripts.
+    A `FleetStorage` in Redis.
 
     Args:
-        client: Any redis-py client; `decode_responses` may be set or not. It is used as it is,
-            with its own timeouts and retries.
-        scripts: The sources to run; tests put a clock of their own into them.
+        client: Any redis-py client, with or without `decode_responses`. Its timeouts and retries
+            apply.
+        scripts: The sources to run; tests use scripts with a clock that they can move.
     """
 
     def __init__(self, client: redis.Redis, scripts: Scripts | None = None) -> None:
@@ -63,13 +69,13 @@ class RedisStorage:
         }
 
     def admit(self, name: str, rules: Rules, token: str) -> StorageReply:
-        """Ask for a call to go out; asking again with the same token is the same grant."""
+        """Admit or refuse a call; a token that was admitted is admitted again."""
         return self._run(
             self.scripts.admit, name, rules, token, rules.success_threshold, rules.max_probes
         )
 
     def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
-        """Tell how a call ended; never to be repeated, it would count twice."""
+        """Count the outcome of an admitted call. A repetition would count twice."""
         return self._run(
             self.scripts.record, name, rules,
             report.token, report.generation, report.outcome, report.reason,
@@ -81,7 +87,7 @@ class RedisStorage:
         )  # fmt: skip
 
     def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> StorageReply:
-        """Let the leases of probes still running begin again; expired ones stay expired."""
+        """Restart the leases of running probes; an expired lease stays expired."""
         return self._run(self.scripts.renew, name, rules, *tokens)
 
     def force(
@@ -92,56 +98,61 @@ class RedisStorage:
             self.scripts.force, name, rules, to or "", forced, _ms(rules.reset_timeout_s)
         )
 
-    def peek(self, name: str) -> BreakerState:
-        """Read how a breaker stands; writes nothing."""
-        return self._run(self.scripts.peek, name, Rules()).view
+    def peek(self, name: str, rules: Rules) -> BreakerState:
+        """Read the state of a breaker; nothing is written."""
+        return self._run(self.scripts.peek, name, rules).view
 
     def peek_all(self) -> list[BreakerState]:
-        """Read every known breaker, by name: one round trip for the names, one for the states."""
-        names = self.names()
+        """Read all breakers, by name: one round trip for the names, one for the states."""
+        names, rules = self.names(), Rules()
         pipe = self.client.pipeline(transaction=False)
         for name in names:
-            pipe.evalsha(self._sha[self.scripts.peek], *_arguments(name, Rules(), ()))
-        replies = pipe.execute(raise_on_error=False)
-        return [
-            self.peek(name) if isinstance(reply, Exception) else _answer(name, reply).view
-            for name, reply in zip(names, replies, strict=True)
-        ]
+            pipe.evalsha(self._sha[self.scripts.peek], 2, *_arguments(name, rules, ()))
+        views = []
+        for name, reply in zip(names, pipe.execute(raise_on_error=False), strict=True):
+            if isinstance(reply, Exception):  # such as NoScriptError, which `peek` handles
+                views.append(self.peek(name, rules))
+            else:
+                views.append(_parse(name, reply).view)
+        return views
 
     def names(self) -> list[str]:
         """Read the names of all breakers, sorted."""
-        return sorted(_text(name) for name in cast("set[Any]", self.client.smembers(NAMES)))
+        return sorted(_text(name) for name in self.client.smembers(NAMES_KEY))
 
     def add_name(self, name: str) -> None:
-        """Make a breaker known; its own set, because the scripts keep to one Cluster slot."""
-        self.client.sadd(NAMES, name)
+        """Add a name to the set of all breakers; no script does, as each stays in one slot."""
+        self.client.sadd(NAMES_KEY, name)
 
     def events(self, name: str, count: int) -> list[dict[str, str]]:
         """Read the last transitions, newest first; fields as in `transition()` of `breaker.lua`."""
-        entries = cast("list[Any]", self.client.xrevrange(events_key(name), count=count))
+        entries = cast(
+            "list[tuple[RawText, dict[RawText, RawText]]]",
+            self.client.xrevrange(events_key(name), count=count),
+        )
         return [
             {"id": _text(entry), **{_text(key): _text(value) for key, value in fields.items()}}
             for entry, fields in entries
         ]
 
-    def _run(self, source: str, name: str, rules: Rules, *args: Any) -> StorageReply:
+    def _run(self, source: str, name: str, rules: Rules, *args: Argument) -> StorageReply:
         arguments = _arguments(name, rules, args)
         try:
-            reply = self.client.evalsha(self._sha[source], *arguments)
-        except NoScriptError:  # it did not run, so running it now is no repetition
-            reply = self.client.eval(source, *arguments)
-        return _answer(name, cast("list[Any]", reply))
+            reply = self.client.evalsha(self._sha[source], 2, *arguments)
+        except NoScriptError:  # it has not run, so to run it now does not repeat it
+            reply = self.client.eval(source, 2, *arguments)
+        return _parse(name, cast("list[_Item]", reply))
 
 
-def _arguments(name: str, rules: Rules, args: Sequence[Any]) -> tuple[Any, ...]:
-    return 2, f"breaker:{{{name}}}", events_key(name), whoami(), _ms(rules.lease_s), *args
+def _arguments(name: str, rules: Rules, args: Sequence[Argument]) -> tuple[Argument, ...]:
+    return f"breaker:{{{name}}}", events_key(name), whoami(), _ms(rules.lease_s), *args
 
 
-def _answer(name: str, reply: list[Any]) -> StorageReply:
-    """Read what `view()` of `breaker.lua` answers."""
+def _parse(name: str, reply: list[_Item]) -> StorageReply:
+    """Parse the reply of a script, as `view()` of `breaker.lua` writes it."""
     (verdict, wait_ms, rebuilt, transitioned, before, state, failures, successes, generation, seq,
      open_for_ms, held_for_ms, since_ms, trips, reason, who, stale, forced, probes) = map(
-        _value, reply
+        _decoded, reply
     )  # fmt: skip
     view = BreakerState(
         name=name, state=state, failures=failures, successes=successes, generation=generation,
@@ -152,12 +163,14 @@ def _answer(name: str, reply: list[Any]) -> StorageReply:
     return StorageReply(verdict, wait_ms / 1000, bool(rebuilt), before, bool(transitioned), view)
 
 
-def _value(item: Any) -> Any:
-    return item.decode() if isinstance(item, bytes) else item
+def _decoded(item: _Item) -> _Item:
+    if isinstance(item, bytes):
+        return item.decode()
+    return item
 
 
-def _text(item: Any) -> str:
-    return str(_value(item))
+def _text(item: RawText) -> str:
+    return str(_decoded(item))
 
 
 def _ms(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""The words of the breaker: the rules it goes by, how it stands, what it answers."""
+"""The data of a breaker: its rules, its state, the report of a call, the reply of a storage."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from typing import Literal
 State = Literal["closed", "open", "half-open"]
 Outcome = Literal["success", "failure", "neutral"]
 Forced = Literal["open", "closed"]
+Source = Literal["redis", "local"]
 
 # Braces would move the hash tag, and with it the Cluster slot of one of the two keys.
 NAME = re.compile(r"[^\s{}\x00-\x1f]+")
@@ -26,27 +27,27 @@ def check_name(name: str) -> None:
 
 
 def whoami() -> str:
-    """Say `host:pid`; asked each time, because a fork changes it."""
+    """Return `host:pid`; computed each time, because a fork changes it."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    The numbers one breaker goes by. Every client of a breaker should hold the same.
+    The numbers that one breaker follows. All clients of a breaker should use the same.
 
     Args:
         fail_max: Consecutive failures that open it.
-        reset_timeout_s: How long it stays open before probes are let through.
+        reset_timeout_s: Time in open before probes are admitted.
         success_threshold: Successful probes that close it.
         max_probes: Probes at once in half-open, over the whole fleet.
-        lease_s: How long a probe's slot is kept for a client that says nothing; a living client
-            renews it, so this is what a dead one costs.
+        lease_s: How long a probe keeps its slot without a renewal. A living client renews its
+            lease, so this is the cost of a dead one.
         retry_after_max_s: A longer Retry-After is cut to this.
-        open_factor: The open time grows by this factor with every trip in a row; 1 is off.
-        open_max_s: Where that growth ends.
+        open_factor: Each further trip in a row multiplies the open time by this; 1 is off.
+        open_max_s: The longest open time after that.
         open_jitter: Up to this share is added to the open time at random; 0 is off.
-        stable_s: Each such time spent closed forgives one trip in a row.
+        stable_s: Each period of this length in closed takes one trip off the count.
     """
 
     fail_max: int = 5
@@ -62,10 +63,10 @@ class Rules:
 
     def __post_init__(self) -> None:
         """
-        Refuse what cannot work.
+        Check the numbers.
 
         Raises:
-            ValueError: A number is out of its range; all of them are named.
+            ValueError: Naming each number that is out of its range.
         """
         at_least = {
             "fail_max": 1, "success_threshold": 1, "max_probes": 1, "open_factor": 1,
@@ -81,7 +82,7 @@ class Rules:
             raise ValueError("; ".join(faults))
 
     def open_s(self, trips: int) -> float:
-        """Tell how long to stay open after `trips` earlier trips in a row, jitter apart."""
+        """Return the open time after `trips` earlier trips in a row, without jitter."""
         ceiling = max(self.open_max_s, self.reset_timeout_s)
         return min(self.reset_timeout_s * self.open_factor ** min(trips, 1000), ceiling)
 
@@ -95,31 +96,33 @@ class Rules:
         return max(1, min(self.max_probes, self.success_threshold - successes))
 
     def retry_after_s(self, asked_s: float | None) -> float:
-        """Tell how long to hold back for a Retry-After: nothing for none, past or nonsense."""
-        return min(asked_s, self.retry_after_max_s) if asked_s and asked_s > 0 else 0.0
+        """Return how long a Retry-After holds the provider back; 0 without a positive one."""
+        if asked_s and asked_s > 0:
+            return min(asked_s, self.retry_after_max_s)
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
     """
-    How a breaker stood at one moment.
+    The state of a breaker at one moment.
 
     Args:
         name: The breaker's name.
         state: closed, open or half-open; `forced` may override what it means.
         failures: The run of failures; kept visible while open.
         successes: Successful probes of this half-open period.
-        generation: Grows with every transition; 0 if Redis knows nothing of the breaker.
-        seq: Grows with every write; (generation, seq) orders views of one breaker.
-        open_for_s: How long it still stays open; 0 if not open, or due.
-        held_for_s: How long Retry-After still holds it back.
+        generation: Grows with each transition; 0 if Redis has no such breaker.
+        seq: Grows with each write; (generation, seq) orders views of one breaker.
+        open_for_s: Time left in open; 0 if it is not open, or due.
+        held_for_s: Time for which a Retry-After still holds it back.
         since_ms: Time of the last transition, in ms since the epoch by Redis' clock.
         trips: Trips in a row.
         reason: Class of the error that tripped it, `manual`, or `throttled` while held in closed.
         who: host:pid that made the last transition.
-        stale: Answers ignored.
+        stale: Outcomes that were ignored because they came too late.
         forced: An operator's override, None if there is none.
-        probes: Leases of probes now running.
+        probes: The number of leases, of probes that run now.
         source: redis, or local while Redis does not answer.
     """
 
@@ -138,7 +141,7 @@ class BreakerState:
     stale: int
     forced: Forced | None
     probes: int
-    source: Literal["redis", "local"]
+    source: Source
 
     def admits(self, rules: Rules) -> bool:
         """
@@ -164,22 +167,23 @@ class BreakerState:
 
     @property
     def due(self) -> bool:
-        """Whether it lets a probe in and nobody has sent one: without traffic it stays so."""
+        """Whether it would admit a probe and none runs; without traffic it stays so."""
         return self.state != "closed" and not self.open_for_s and not self.probes
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    How one admitted call ended.
+    The outcome of one admitted call.
 
     Args:
-        token: The call's, as at its admission.
-        generation: The breaker's, as at its admission.
+        token: The call's token at its admission.
+        generation: The breaker's generation at the admission.
         outcome: success, failure, or neutral: not the provider's doing.
         reason: Class of the error, shown if it trips the breaker.
-        retry_after_s: How long the provider asks to be left alone, None if it does not.
-        trip: This failure is proof: open at once.
+        retry_after_s: The provider's Retry-After; None if it sent none.
+        trip: This failure proves that the provider is down: open at once.
+        source: What admitted the call; Redis does not know calls that were admitted locally.
     """
 
     token: str
@@ -188,20 +192,22 @@ class Report:
     reason: str = ""
     retry_after_s: float | None = None
     trip: bool = False
+    source: Source = "redis"
 
 
 @dataclass(frozen=True, slots=True)
 class StorageReply:
     """
-    What a store says to one operation.
+    The reply of a storage to one step.
 
     Args:
-        accepted: admit: granted; record: counted, False if stale; renew: how many.
-        wait_s: After a refusal, when to ask again; 0 if that cannot be known.
-        rebuilt: The breaker was missing or mangled and has begun anew.
-        before: The state before the transition this operation made.
-        transitioned: This operation made a transition; `before` means nothing otherwise.
-        view: How the breaker stands now.
+        accepted: admit: 1 if admitted; record: 1 if counted, 0 if stale; renew: the number of
+            renewed leases.
+        wait_s: After a refusal, the time until the next attempt; 0 if that cannot be known.
+        rebuilt: The breaker was missing or mangled, and starts over closed.
+        before: The state before this step's transition.
+        transitioned: This step made a transition; without one `before` means nothing.
+        view: The state of the breaker after the step.
     """
 
     accepted: int

@@ -1,4 +1,4 @@
-"""Threads that work in the background of a process, and hosts that have none left to start."""
+"""Start background threads, also on a host that has no thread left."""
 
 import threading
 from collections.abc import Callable
@@ -14,8 +14,8 @@ def start(target: Callable[..., None], name: str, *args: object) -> threading.Th
     Start a daemon thread.
 
     Returns:
-        The thread; None if this host can start none now: whoever needs it next tries again. That is
-        no reason to fail a call, which may have been paid. It is logged once for each name.
+        The thread; None if this host cannot start one now. No call fails for that, as it may have
+        been paid for: the next use tries again. The log shows the failure once for each name.
     """
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)
     try:

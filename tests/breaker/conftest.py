@@ -1,4 +1,4 @@
-"""One breaker on three stores, and a clock the tests move."""
+"""One breaker on each storage, and a clock the tests move."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -8,6 +8,7 @@ import fakeredis
 import pytest
 import redis
 
+from breaker.failover import FailoverStorage
 from breaker.fleet import Breakers
 from breaker.local_storage import LocalStorage
 from breaker.redis_storage import RedisStorage, Scripts
@@ -77,7 +78,7 @@ class Bench:
         return granted
 
     def peek(self) -> BreakerState:
-        return self.store.peek(self.name)
+        return self.store.peek(self.name, self.rules)
 
     def hash(self) -> dict[str, str]:
         assert self.redis
@@ -95,9 +96,13 @@ def shared(request: pytest.FixtureRequest) -> Bench:
     return request.getfixturevalue("shared_" + request.param)
 
 
-@pytest.fixture(params=["fakeredis", "server", "local"])
+@pytest.fixture(params=["fakeredis", "server", "local", "failover"])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """A breaker on each store."""
+    """A breaker on each storage."""
+    if request.param == "failover":
+        bench = request.getfixturevalue("shared_fakeredis")
+        bench.store = FailoverStorage(bench.store)
+        return bench
     if request.param != "local":
         return request.getfixturevalue("shared_" + request.param)
     bench = Bench(None, None)

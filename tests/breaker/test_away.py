@@ -55,12 +55,10 @@ class Outage:
         answer = self.store.admit("x", RULES, token)
         assert answer.accepted
         view = answer.view
-        report = Report(token, view.generation, outcome, "ServerError")  # type: ignore[arg-type]
-        if view.source == "local":
-            recorded = self.store.record_local("x", RULES, report)
-            assert recorded
-            return recorded.view.state
-        return self.store.record("x", RULES, report).view.state
+        report = Report(token, view.generation, outcome, "ServerError", source=view.source)  # type: ignore[arg-type]
+        recorded = self.store.record("x", RULES, report)
+        assert recorded
+        return recorded.view.state
 
 
 @pytest.fixture
@@ -191,8 +189,8 @@ def test_when_redis_answers_redis_wins(outage: Outage) -> None:
     outage.comes_back()
 
     assert outage.store.peek("x", RULES).failures == 1
-    report = Report("t", granted.view.generation, "failure")
-    assert outage.store.record_local("x", RULES, report) is None
+    report = Report("t", granted.view.generation, "failure", source="local")
+    assert outage.store.record("x", RULES, report) is None
     assert outage.store.peek("x", RULES).failures == 1
 
 
@@ -209,8 +207,8 @@ def test_one_outage_does_not_count_in_the_next(outage: Outage) -> None:
 
     later = outage.store.admit("x", RULES, "t").view
     assert later.state == "closed"
-    report = Report("t", stale, "failure")
-    answer = outage.store.record_local("x", RULES, report)
+    report = Report("t", stale, "failure", source="local")
+    answer = outage.store.record("x", RULES, report)
     assert answer
     assert (answer.accepted, answer.view.stale) == (0, 1)
 

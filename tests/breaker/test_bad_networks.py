@@ -96,7 +96,7 @@ def breakers(way: Way) -> Iterator[Breakers]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis is asked again after a tenth of a second: not how often is tested, but what then."""
-    monkeypatch.setattr(failover, "RETRY_S", 0.1)
+    monkeypatch.setattr(failover, "REDIS_RETRY_S", 0.1)
 
 
 @pytest.mark.usefixtures("_impatient")

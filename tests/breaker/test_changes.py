@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from redis.exceptions import ConnectionError as Away
 
-from breaker import BreakerOpen, Breakers, failover
-from breaker.changes import Changes
-from breaker.failover import MAX_VIEW_AGE_S, FailoverStorage
+from breaker import BreakerOpen, Breakers, views
+from breaker.changes import ChangeListener
+from breaker.failover import FailoverStorage
 from breaker.redis_storage import RedisStorage
 from breaker.state import Report, Rules
+from breaker.views import MAX_VIEW_AGE_S
 from tests.support.fleet import wait_for
 from tests.support.valkey import Server
 
@@ -43,7 +44,7 @@ class Ear:
 
     at_s: float | None = 0.0
 
-    def last(self, name: str) -> float | None:
+    def last_change_at_s(self, name: str) -> float | None:
         return self.at_s
 
     def restart(self) -> None:
@@ -144,7 +145,7 @@ def test_only_a_closed_breaker_that_is_let_alone_is_known_by_its_view(
     listener: Listener, how: str
 ) -> None:
     """In any other state a call may take a place, or be refused."""
-    view = listener.others.peek("x")
+    view = listener.others.peek("x", RULES)
     if how == "held":
         report = Report("o", view.generation, "neutral", "RateLimited", 20.0)
         listener.others.record("x", RULES, report)
@@ -177,7 +178,7 @@ def test_a_success_ends_the_run_that_was_heard_of(listener: Listener) -> None:
 
     listener.record("success", generation)
 
-    assert listener.others.peek("x").failures == 0
+    assert listener.others.peek("x", RULES).failures == 0
 
 
 @pytest.mark.parametrize("outcome", ["failure", "neutral"])
@@ -227,7 +228,7 @@ class Overheard(RuleBasedStateMachine):
         self._note()
 
     def _note(self) -> None:
-        view = self.listener.others.peek("x")
+        view = self.listener.others.peek("x", RULES)
         is_closed = view.state == "closed" and not view.forced and not view.held_for_s
         self.closed_at.append((self.listener.now_s, is_closed))
 
@@ -303,7 +304,7 @@ TestOverheard.settings = settings(max_examples=40, stateful_step_count=30, deadl
 @pytest.fixture
 def pair(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Breakers, Breakers]]:
     """Two processes' breakers that listen, and never ask because of age alone."""
-    monkeypatch.setattr(failover, "MAX_VIEW_AGE_S", 3600.0)
+    monkeypatch.setattr(views, "MAX_VIEW_AGE_S", 3600.0)
     with_ears = [Breakers.from_url(redis_url, listen=True) for _ in range(2)]
     yield with_ears[0], with_ears[1]
     for breakers in with_ears:
@@ -343,11 +344,11 @@ def test_an_ear_that_is_cut_off_is_not_relied_on(
     wait_for(lambda: is_sure(ours))
     changes = ours._storage._changes
     assert changes
-    since_s = changes.last("x")
+    since_s = changes.last_change_at_s("x")
 
     with redis.Redis.from_url(redis_url) as client:
         client.client_kill_filter(_type="pubsub")
-        wait_for(lambda: changes.last("x") != since_s)
+        wait_for(lambda: changes.last_change_at_s("x") != since_s)
         theirs.get("x").force("open")
 
     wait_for(lambda: refuses(ours))
@@ -358,12 +359,12 @@ def test_an_ear_that_is_cut_off_is_not_relied_on(
 def test_while_redis_is_away_nobody_listens() -> None:
     """What is published when it is back may be missed."""
     with Server() as server, redis.Redis.from_url(server.url) as client:
-        changes = Changes(client)
-        wait_for(lambda: changes.last("x") is not None)
+        changes = ChangeListener(client)
+        wait_for(lambda: changes.last_change_at_s("x") is not None)
 
         server.kill()
 
-        wait_for(lambda: changes.last("x") is None)
+        wait_for(lambda: changes.last_change_at_s("x") is None)
         changes.close()
 
 

@@ -254,7 +254,7 @@ def test_i11_a_view_never_goes_back(shared: Bench) -> None:
     third = shared.trip()
 
     for view in (third, first, second):
-        storage._keep(view, 0.0)
+        storage.view_cache.keep(view, 0.0)
 
     assert storage.views() == [third]
 

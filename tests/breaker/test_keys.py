@@ -251,7 +251,7 @@ def test_decoded_and_raw_clients_read_the_same(shared: Bench) -> None:
     )
     decoded = type(shared.store)(redis.Redis(connection_pool=pool), shared.store.scripts)
 
-    assert decoded.peek("x") == shared.peek()
+    assert decoded.peek("x", Rules()) == shared.peek()
     assert decoded.events("x", 5) == shared.store.events("x", 5)
     pool.disconnect()
 

@@ -128,7 +128,7 @@ class Pair:
         """Ask both how it stands, which changes nothing."""
         seen = self.model.seen(self.b, self._tick())
         before = self._stored()
-        view = self.storage.peek(NAME)
+        view = self.storage.peek(NAME, Rules())
         # A peek goes by the default length of a lease, so it cannot shorten one of these.
         self._equal("peek", _view(view), self._expected_view(seen))
         self._equal("hash after a peek", self._stored(), before)

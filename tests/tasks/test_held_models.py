@@ -164,7 +164,7 @@ def test_a_pair_that_was_never_held_costs_no_round_trip() -> None:
     house = House(breakers)
     house.route("b")
     ends_at = time.monotonic() + 60
-    while breakers._storage._changes.last("") is None and time.monotonic() < ends_at:  # type: ignore[union-attr]
+    while breakers._storage._changes.last_change_at_s("") is None and time.monotonic() < ends_at:  # type: ignore[union-attr]
         time.sleep(0.01)
     house.route("b")
     asked: list[Any] = []
