@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CompletionTask,
         Prompt,
     )
+    from breakwater.result import Result
     from breakwater.workflows import workflow
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CompletionTask",
     "Event",
     "Prompt",
+    "Result",
     "app",
     "complete",
     "errors",
@@ -41,6 +43,7 @@ _WHERE = {
     "CompletionTask": "breakwater.enqueueing.interface",
     "Event": "breakwater.asking.events",
     "Prompt": "breakwater.enqueueing.interface",
+    "Result": "breakwater.result",
     "app": "breakwater.completion",  # the app with its tasks
     "complete": "breakwater.completion",
     "stream": "breakwater.asking.reader",

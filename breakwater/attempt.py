@@ -6,10 +6,13 @@ errors at `.get()`, to the log, one line each, and to the ledger, one row each.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
-from typing import Any, Literal
+from decimal import Decimal, InvalidOperation
+from types import NoneType
+from typing import Any, Literal, TypedDict, cast
+
+from breakwater.content import read_fields
 
 RETRIED = "Retried"
 """The error of the attempt behind which the next life of a dead letter's task begins."""
@@ -28,6 +31,29 @@ NOT_CALLED = frozenset({"rejected", "cached"})
 Outcome = Literal["succeeded", "failed", "rejected", "cached"]
 
 
+class UsageJson(TypedDict):
+    """`Usage` as a JSON object."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_input_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class AttemptJson(TypedDict):
+    """`Attempt` as the JSON object in results and errors."""
+
+    provider: str
+    model: str
+    outcome: Outcome
+    error: str | None
+    status: int | None
+    latency_ms: int
+    cost_usd: str | None
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """
@@ -43,13 +69,24 @@ class Usage:
     cache_write_tokens: int | None = 0
     reasoning_tokens: int | None = 0
 
-    def as_dict(self) -> dict[str, int | None]:
+    def as_dict(self) -> UsageJson:
         """Return the counts as the result's JSON object."""
-        return asdict(self)
+        return cast("UsageJson", asdict(self))
+
+    @classmethod
+    def from_dict(cls, value: object) -> "Usage":
+        """
+        Read the counts of a result; a missing count is not known.
+
+        Raises:
+            ValueError: A count is not a whole number.
+        """
+        return cls(**{**asdict(UNCOUNTED), **read_fields("a usage", value, _COUNTS)})
 
 
 UNCOUNTED = Usage(None, None, None, None, None)
 """The usage of an answer whose provider sent no counts."""
+_COUNTS: Mapping[str, tuple[type, ...]] = dict.fromkeys(asdict(UNCOUNTED), (int, NoneType))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +142,33 @@ class Attempt:
         """The outcome as the ledger and the metrics tell it: what may have been paid apart."""
         return "abandoned" if self.is_abandoned else self.outcome
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> AttemptJson:
         """Return the attempt as the result's JSON object."""
-        return {
-            "provider": self.provider,
-            "model": self.model,
-            "outcome": self.outcome,
-            "error": self.error,
-            "status": self.status,
-            "latency_ms": self.latency_ms,
-            "cost_usd": self.cost.text,
-            "why": self.why,
-        }
+        return AttemptJson(
+            provider=self.provider,
+            model=self.model,
+            outcome=self.outcome,
+            error=self.error,
+            status=self.status,
+            latency_ms=self.latency_ms,
+            cost_usd=self.cost.text,
+            why=self.why,
+        )
+
+    @classmethod
+    def from_dict(cls, value: object) -> "Attempt":
+        """
+        Read an attempt from the JSON object that `as_dict` wrote; ignore unknown keys.
+
+        An outcome that only a newer version has is kept as it is.
+
+        Raises:
+            ValueError: The provider, the model or the outcome is missing, or a value has the
+                wrong type. The message never contains the value.
+        """
+        fields = read_fields("an attempt", value, _JSON_TYPES, _REQUIRED)
+        cost = Cost(_dollars(fields.pop("cost_usd", None)))
+        return cls(**fields, cost=cost)
 
     def row(self, task: Mapping[str, Any]) -> str:
         """
@@ -140,3 +192,49 @@ class Attempt:
                 "request_id": self.request_id,
             }
         )
+
+
+_JSON_TYPES: Mapping[str, tuple[type, ...]] = {
+    "provider": (str,),
+    "model": (str,),
+    "outcome": (str,),
+    "error": (str, NoneType),
+    "status": (int, NoneType),
+    "latency_ms": (int,),
+    "cost_usd": (str, NoneType),
+    "why": (str,),
+}
+_REQUIRED = frozenset({"provider", "model", "outcome"})
+
+
+def read_attempts(values: Iterable[object]) -> list[Attempt]:
+    """
+    Read the attempts that Redis stores of a task.
+
+    An entry that is not a valid attempt is left out: a damaged history must neither stop a task
+    nor hide a dead letter.
+    """
+    attempts = []
+    for value in values:
+        try:
+            attempts.append(Attempt.from_dict(value))
+        except ValueError:
+            continue
+    return attempts
+
+
+def attempts_as_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
+    """Return attempts as the list that results, errors and Redis hold."""
+    return [attempt.as_dict() for attempt in attempts]
+
+
+def _dollars(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        dollars = Decimal(text)
+    except InvalidOperation:
+        raise ValueError("an attempt: cost_usd must be a decimal number") from None
+    if not dollars.is_finite():
+        raise ValueError("an attempt: cost_usd must be a finite number")
+    return dollars

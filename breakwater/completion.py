@@ -27,6 +27,7 @@ from breakwater.messaging.names import shadow_name
 from breakwater.messaging.tracing import publishing
 from breakwater.redis.connection import cause_of, unavailable
 from breakwater.redis.foreign_keys import named
+from breakwater.result import Result
 
 
 class Complete(Task):  # type: ignore[misc]
@@ -134,7 +135,7 @@ class Complete(Task):  # type: ignore[misc]
 
 
 @app.task(bind=True, base=Complete, name="complete", typing=False)
-def _complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _complete(self: Task, *args: Any, **kwargs: Any) -> Result:
     """
     Answer a prompt through the first provider of the role's chain that can.
 
@@ -160,7 +161,7 @@ def _complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         DeadlineExceeded: No target answered in time.
         WorkerLost: Several workers died while they ran it.
     """
-    result: dict[str, Any] = executor_of("complete")(self, args, kwargs)
+    result: Result = executor_of("complete")(self, args, kwargs)
     return result
 
 

@@ -1,8 +1,9 @@
 """What prompts and answers are made of: messages, media, tools, and the pieces of a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, NotRequired, TypedDict
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
 
@@ -21,6 +22,15 @@ class Media:
     """A document's file name."""
 
 
+class ToolCallJson(TypedDict):
+    """`ToolCall` as the JSON object in results and prompts."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    signature: NotRequired[str]
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A tool that the model wants to have called."""
@@ -32,10 +42,33 @@ class ToolCall:
     signature: str | None = field(default=None, repr=False)
     """What the vendor wants back with the tool's result, untouched; None where it wants nothing."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ToolCallJson:
         """Return the call as the result's JSON object."""
-        told = {"id": self.id, "name": self.name, "arguments": dict(self.arguments)}
-        return {**told, "signature": self.signature} if self.signature else told
+        call = ToolCallJson(id=self.id, name=self.name, arguments=dict(self.arguments))
+        if self.signature:
+            call["signature"] = self.signature
+        return call
+
+    @classmethod
+    def from_dict(cls, value: object) -> "ToolCall":
+        """
+        Read a tool call from the JSON object that `as_dict` wrote; ignore unknown keys.
+
+        Raises:
+            ValueError: A key is missing, or a value has the wrong type.
+        """
+        return cls(
+            **read_fields("a tool call", value, _TOOL_CALL, _TOOL_CALL.keys() - {"signature"})
+        )
+
+
+_TOOL_CALL: Mapping[str, tuple[type, ...]] = {
+    "id": (str,),
+    "name": (str,),
+    "arguments": (dict,),
+    "signature": (str, NoneType),
+}
+_REQUIRED = frozenset({"id", "name", "arguments"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +128,38 @@ class ToolCallDelta:
 
 
 Delta = TextDelta | ToolCallDelta
+
+
+def read_fields(
+    what: str,
+    value: object,
+    types: Mapping[str, tuple[type, ...]],
+    required: Set[str] = frozenset(),
+) -> dict[str, Any]:
+    """
+    Read the known fields of a JSON object; ignore all others.
+
+    Args:
+        what: The noun for messages, such as `an attempt`.
+        types: The types that each known field may have.
+        required: The fields that must exist.
+
+    Raises:
+        ValueError: It is not an object, a required field is missing, or a value has a type that
+            its field may not have. The message names field and type, never the value.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} must be a JSON object, not a value of type {_type(value)}")
+    if missing := sorted(required - value.keys()):
+        raise ValueError(f"{what} has no {', '.join(missing)}")
+    fields = {name: value[name] for name in types if name in value}
+    for name, each in fields.items():
+        # True and False are of type int in Python, and no number in JSON.
+        if isinstance(each, bool) or not isinstance(each, types[name]):
+            allowed = " or ".join(kind.__name__ for kind in types[name])
+            raise ValueError(f"{what}: {name} must be of type {allowed}, not {_type(each)}")
+    return fields
+
+
+def _type(value: object) -> str:
+    return type(value).__name__

@@ -46,12 +46,15 @@ Celery's JSON result backend rebuilds an exception from its class and `args`, so
 with its attempts arrives at `.get()`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kombu.exceptions import OperationalError
+
+if TYPE_CHECKING:
+    from breakwater.attempt import AttemptJson, UsageJson
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,9 @@ class BreakwaterError(Exception):
         return self.args[1] if len(self.args) > 1 else {}
 
     @property
-    def attempts(self) -> list[dict[str, Any]]:
-        """The attempts made for the task before it failed; shape as in the result."""
-        attempts: list[dict[str, Any]] = self.details.get("attempts", [])
+    def attempts(self) -> list["AttemptJson"]:
+        """The attempts made for the task before it failed, as in its result."""
+        attempts: list[AttemptJson] = self.details.get("attempts", [])
         return attempts
 
 
@@ -226,7 +229,7 @@ class ProviderError(BreakwaterError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
-        usage: Mapping[str, int | None] | None = None,
+        usage: "UsageJson | None" = None,
     ) -> None:
         given = {
             "status": status, "request_id": request_id,
@@ -252,7 +255,7 @@ class ProviderError(BreakwaterError):
         return self.details.get("retry_after_s")
 
     @property
-    def usage(self) -> Mapping[str, int | None] | None:
+    def usage(self) -> "UsageJson | None":
         """Tokens of an answer that is of no use, by kind; None if unknown, all or one kind."""
         return self.details.get("usage")
 

@@ -17,12 +17,13 @@ FLOORS = ("breakwater", "breaker", "tasks", "workers")
 
 # fmt: off
 MAY_IMPORT = {
-    "breakwater.errors": (),
-    "breakwater.attempt": (),
     "breakwater.content": (),
+    "breakwater.attempt": ("breakwater.content",),
+    "breakwater.errors": ("breakwater.attempt",),
+    "breakwater.result": ("breakwater.attempt", "breakwater.content"),
     "breakwater.executors": ("breakwater.errors",),
     "breakwater.redis": ("breakwater.errors",),
-    "breakwater.calls": ("breakwater.content", "breakwater.errors"),
+    "breakwater.calls": ("breakwater.content", "breakwater.errors", "breakwater.result"),
     "breakwater.roles": ("breakwater.errors", "breakwater.redis"),
     "breakwater.config": ("breakwater.calls", "breakwater.errors"),
     "breakwater.messaging": (
@@ -31,25 +32,29 @@ MAY_IMPORT = {
     "breakwater.celery_app": ("breakwater.calls", "breakwater.errors", "breakwater.messaging"),
     "breakwater.enqueueing": (
         "breakwater.calls", "breakwater.celery_app", "breakwater.config", "breakwater.errors",
-        "breakwater.messaging", "breakwater.redis", "breakwater.roles",
+        "breakwater.messaging", "breakwater.redis", "breakwater.result", "breakwater.roles",
     ),
     "breakwater.completion": (
         "breakwater.calls", "breakwater.celery_app", "breakwater.enqueueing", "breakwater.errors",
-        "breakwater.executors", "breakwater.messaging", "breakwater.redis",
+        "breakwater.executors", "breakwater.messaging", "breakwater.redis", "breakwater.result",
     ),
     "breakwater.workflows": (
-        "breakwater.calls", "breakwater.celery_app", "breakwater.config", "breakwater.enqueueing",
-        "breakwater.errors", "breakwater.executors", "breakwater.messaging", "breakwater.redis",
+        "breakwater.attempt", "breakwater.calls", "breakwater.celery_app", "breakwater.config",
+        "breakwater.enqueueing", "breakwater.errors", "breakwater.executors",
+        "breakwater.messaging", "breakwater.redis", "breakwater.result",
     ),
     "breakwater.asking": (
         "breakwater.celery_app", "breakwater.completion", "breakwater.enqueueing",
-        "breakwater.errors", "breakwater.redis",
+        "breakwater.errors", "breakwater.redis", "breakwater.result",
     ),
     "breakwater": (
-        "breakwater.asking", "breakwater.completion", "breakwater.enqueueing",
-        "breakwater.errors", "breakwater.workflows",
+        "breakwater.asking", "breakwater.completion", "breakwater.enqueueing", "breakwater.errors",
+        "breakwater.result", "breakwater.workflows",
     ),
-    "breakwater.langchain": ("breakwater.asking", "breakwater.calls", "breakwater.errors"),
+    "breakwater.langchain": (
+        "breakwater.asking", "breakwater.attempt", "breakwater.calls", "breakwater.errors",
+        "breakwater.result",
+    ),
     "breaker": ("breakwater.redis",),
     "tasks.moved": (),
     "tasks.errors": ("breakwater.errors",),
@@ -63,8 +68,8 @@ MAY_IMPORT = {
         "tasks.catalogue", "tasks.config",
     ),
     "tasks.delivery": (
-        "breakwater.celery_app", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
-        "tasks.spool_file",
+        "breakwater.attempt", "breakwater.celery_app", "breakwater.errors", "breakwater.messaging",
+        "breakwater.redis", "tasks.spool_file",
     ),
     "tasks.telemetry": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.messaging",
@@ -82,7 +87,7 @@ MAY_IMPORT = {
     "tasks.worker_app": ("breakwater.completion",),
     "tasks.workflows": (
         "breakwater.celery_app", "breakwater.completion", "breakwater.errors",
-        "breakwater.executors", "breakwater.messaging", "breakwater.workflows",
+        "breakwater.executors", "breakwater.messaging", "breakwater.result", "breakwater.workflows",
     ),
     "tasks.operations": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.celery_app",
@@ -100,18 +105,19 @@ MAY_IMPORT = {
     "tasks.answering": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.completion",
         "breakwater.config", "breakwater.content", "breakwater.errors", "breakwater.executors",
-        "breakwater.messaging", "breakwater.redis", "breakwater.roles", "breakwater.workflows",
-        "tasks.admission", "tasks.config", "tasks.delivery", "tasks.ledger", "tasks.providers",
-        "tasks.streaming", "tasks.telemetry",
+        "breakwater.messaging", "breakwater.redis", "breakwater.result", "breakwater.roles",
+        "breakwater.workflows", "tasks.admission", "tasks.config", "tasks.delivery", "tasks.ledger",
+        "tasks.providers", "tasks.streaming", "tasks.telemetry",
     ),
     "workers.terminal": ("breakwater.errors", "breakwater.redis"),
     "workers.log": ("tasks.catalogue", "workers.terminal"),
     "workers.pools": ("breakwater.celery_app",),
     "workers.otel": ("breakwater.errors", "breakwater.messaging", "tasks.telemetry"),
     "workers.commands": (
-        "breaker", "breakwater.asking", "breakwater.config", "breakwater.enqueueing",
-        "breakwater.errors", "breakwater.messaging", "breakwater.redis", "breakwater.workflows",
-        "tasks", "tasks.ledger", "tasks.operations", "workers.terminal",
+        "breaker", "breakwater.asking", "breakwater.attempt", "breakwater.config",
+        "breakwater.enqueueing", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
+        "breakwater.result", "breakwater.workflows", "tasks", "tasks.ledger", "tasks.operations",
+        "workers.terminal",
     ),
     "workers.heartbeat": (
         "breakwater.celery_app", "tasks.answering", "tasks.config", "tasks.operations",

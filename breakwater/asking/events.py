@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from breakwater.result import Result
+
 TEXT: Final = "text"
 TOOL_CALL: Final = "tool_call"
 RESTART: Final = "restart"
@@ -50,7 +52,7 @@ class Event:
     """Whose answer broke; None where its worker was lost."""
     error: str | None = None
     """The class of the error that it broke with."""
-    result: dict[str, Any] | None = field(default=None, repr=False)
+    result: Result | None = field(default=None, repr=False)
     """The whole result, as `result.get()` returns it."""
 
     @classmethod

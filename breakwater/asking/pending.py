@@ -25,6 +25,7 @@ from breakwater.asking.reader import stream
 from breakwater.celery_app import app
 from breakwater.completion import complete
 from breakwater.errors import BreakwaterError, Cancelled, DeadlineExceeded
+from breakwater.result import Result, read_result
 
 if TYPE_CHECKING:
     from breakwater.asking.events import Event
@@ -61,7 +62,7 @@ class PendingCompletion:
         self._timeout_s = timeout_s
         self._result: AsyncResult = app.AsyncResult(uuid())
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> Result:
         """
         Ask, and wait for the result in this thread.
 
@@ -81,7 +82,7 @@ class PendingCompletion:
             listener.forget(self._result)
         return self._settled()
 
-    async def answer_async(self) -> dict[str, Any]:
+    async def answer_async(self) -> Result:
         """
         Ask, and wait for the result in this event loop.
 
@@ -159,15 +160,14 @@ class PendingCompletion:
             (self._role, self._prompt), {**self._options, **more}, task_id=self._result.id
         )
 
-    def _settled(self) -> dict[str, Any]:
+    def _settled(self) -> Result:
         try:
             # It is there already; the check is for tasks that wait for their own workers.
-            answer: dict[str, Any] = self._result.get(disable_sync_subtasks=False)
+            return read_result(self._result.get(disable_sync_subtasks=False))
         except TaskRevokedError:
             raise self._was_cancelled() from None
-        return answer
 
-    def _late(self) -> dict[str, Any]:
+    def _late(self) -> Result:
         """Cancel; return the answer if it was there first, which is paid for."""
         error = self._too_late()
         with suppress(*AWAY):

@@ -20,6 +20,7 @@ from breakwater.enqueueing.interface import AsyncResult
 from breakwater.errors import BreakwaterError
 from breakwater.redis.connection import async_client, is_transient, unavailable
 from breakwater.redis.encryption import opened
+from breakwater.result import read_result
 
 LOOK_MS = 1_000
 """How often a reader looks for a result when the stream says nothing."""
@@ -178,15 +179,15 @@ class _Reader:
         found = app.backend.decode_result(meta)
         if isinstance(found["result"], Exception):
             raise found["result"]
-        result: dict[str, Any] = found["result"]
-        text = result.get("text") or ""
+        result = read_result(found["result"])
+        text = result["text"]
         told = "" if self._text is None else "".join(self._text)
         if self._text is not None and told != text:
             if told:  # Redis was away for the last of it
                 yield Event(RESTART, self._last, error="Incomplete")
                 self._calls = False
             yield Event(TEXT, self._last, text=text)
-        for index, call in enumerate([] if self._calls else result.get("tool_calls") or []):
+        for index, call in enumerate([] if self._calls else result["tool_calls"]):
             yield Event(
                 TOOL_CALL, self._last, index=index, call_id=call["id"], name=call["name"],
                 arguments=json.dumps(call["arguments"]),

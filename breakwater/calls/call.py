@@ -15,6 +15,7 @@ from breakwater.calls.options import check_options
 from breakwater.calls.value_types import NAME
 from breakwater.content import Media, Message, Tool
 from breakwater.errors import InvalidOption, InvalidPrompt, UnknownRole
+from breakwater.result import earlier_text
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of prompt and options as JSON; as a message it is a third larger, and less than is taken."""
@@ -61,7 +62,8 @@ class CompletionCall:
                 f"letters, digits, '_', '.' and '-'"
             )
         checked = check_options(options)
-        messages = parse_prompt(prompt if (told := _told(prompt)) is None else told)
+        earlier = earlier_text(prompt)
+        messages = parse_prompt(prompt if earlier is None else earlier)
         _check_size(messages, checked)
         return cls(role=role, messages=messages, **checked)
 
@@ -90,9 +92,11 @@ def bind_arguments(
     options = dict(kwargs)
     named = {name: options.pop(name) for name in ("role", "prompt") if name in options}
     rest = list(args)
-    if rest and (len(rest) > 1 or "role" in named) and (told := _told(rest[0])) is not None:
-        named.setdefault("prompt", told)
-        rest.pop(0)
+    if rest and (len(rest) > 1 or "role" in named):
+        earlier = earlier_text(rest[0])
+        if earlier is not None:
+            named.setdefault("prompt", earlier)
+            rest.pop(0)
     for name in ("role", "prompt"):
         if rest and name not in named:
             named[name] = rest.pop(0)
@@ -106,19 +110,6 @@ def bind_arguments(
     if "prompt" not in named:
         raise InvalidPrompt("no prompt given; call complete(role, prompt)")
     return named["role"], named["prompt"], options
-
-
-def _told(value: object) -> str | None:
-    """Return the texts of the earlier results that this is; None if it is something else."""
-    results = value if isinstance(value, list | tuple) else [value]
-    texts = [
-        each["text"]
-        for each in results
-        if isinstance(each, Mapping) and {"task_id", "role", "text", "attempts"} <= each.keys()
-    ]
-    if not texts or len(texts) < len(results) or not all(isinstance(t, str) for t in texts):
-        return None
-    return "\n\n".join(texts)
 
 
 def _check_size(messages: Sequence[Message], options: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 
+from breakwater.result import Result
+
 if TYPE_CHECKING:
     from celery.canvas import Signature, group
 
@@ -83,7 +85,7 @@ class CompletionTask(Protocol):
 
     def delay(
         self, role: str, prompt: Prompt, **options: Unpack[CompletionOptions]
-    ) -> AsyncResult[dict[str, Any]]:
+    ) -> AsyncResult[Result]:
         """Enqueue one call; see `apply_async`."""
 
     def apply_async(  # noqa: PLR0913 - Celery's options by name
@@ -99,7 +101,7 @@ class CompletionTask(Protocol):
         queue: str | None = None,
         headers: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[dict[str, Any]]:
+    ) -> AsyncResult[Result]:
         """
         Check the call and put it on its role's queue.
 
@@ -119,7 +121,7 @@ class CompletionTask(Protocol):
         eta: datetime | None = None,
         expires: float | datetime | None = None,
         headers: Mapping[str, Any] | None = None,
-    ) -> list[AsyncResult[dict[str, Any]]]:
+    ) -> list[AsyncResult[Result]]:
         """Check many calls, and enqueue them in few round trips; see `Complete.delay_many`."""
 
     def s(

@@ -7,7 +7,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 
+from breakwater.attempt import Usage
 from breakwater.langchain.messages import SIGNATURES
+from breakwater.result import Result
 
 if TYPE_CHECKING:
     from breakwater.asking.events import Event
@@ -19,7 +21,7 @@ METADATA = ("provider", "finish_reason", "cost_usd", "task_id", "role", "latency
 """What `response_metadata` takes over from the result; LangChain's name of `model` comes to it."""
 
 
-def message_of(result: Mapping[str, Any]) -> AIMessage:
+def message_of(result: Result) -> AIMessage:
     """Translate a result."""
     calls = [
         tool_call(name=call["name"], args=call["arguments"], id=call["id"])
@@ -38,48 +40,48 @@ def piece_of(event: "Event") -> AIMessageChunk:
     return AIMessageChunk(content="", tool_call_chunks=[piece])
 
 
-def end_of(result: Mapping[str, Any]) -> AIMessageChunk:
+def end_of(result: Result) -> AIMessageChunk:
     """Return what is known at the end of a stream; its text and its tool calls were told before."""
     return AIMessageChunk(content="", chunk_position="last", **_about(result))
 
 
-def _about(result: Mapping[str, Any]) -> dict[str, Any]:
+def _about(result: Result) -> dict[str, Any]:
     more: dict[str, Any] = {}
     calls = result["tool_calls"]
     if signatures := {c["id"]: c["signature"] for c in calls if c.get("signature")}:
         more[SIGNATURES] = signatures
     if result["data"] is not None:
         more[PARSED] = result["data"]
-    metadata = {name: result[name] for name in METADATA if name in result}
+    known: Mapping[str, object] = result
+    metadata = {name: known[name] for name in METADATA if name in known}
     return {
         "additional_kwargs": more,
-        **_usage(result["usage"]),
+        **_usage(Usage.from_dict(result["usage"])),
         "response_metadata": {**metadata, "model_name": result["model"]},
     }
 
 
-def _usage(usage: Mapping[str, int | None]) -> dict[str, UsageMetadata]:
+def _usage(usage: Usage) -> dict[str, UsageMetadata]:
     """
-    Return `usage_metadata`; none where the provider did not count, because it takes no null.
+    Return `usage_metadata`; empty if the provider did not count, because it takes no null.
 
-    A breakdown that is not known is left out of the details.
+    A count that is not known is left out of the details.
     """
-    known = {name: count for name, count in usage.items() if count is not None}
-    if not {"input_tokens", "output_tokens"} <= known.keys():
+    if usage.input_tokens is None or usage.output_tokens is None:
         return {}
-    cached: InputTokenDetails = {}
-    if "cached_input_tokens" in known:
-        cached["cache_read"] = known["cached_input_tokens"]
-    if "cache_write_tokens" in known:
-        cached["cache_creation"] = known["cache_write_tokens"]
-    answered: OutputTokenDetails = {}
-    if "reasoning_tokens" in known:
-        answered["reasoning"] = known["reasoning_tokens"]
+    input_details: InputTokenDetails = {}
+    if usage.cached_input_tokens is not None:
+        input_details["cache_read"] = usage.cached_input_tokens
+    if usage.cache_write_tokens is not None:
+        input_details["cache_creation"] = usage.cache_write_tokens
+    output_details: OutputTokenDetails = {}
+    if usage.reasoning_tokens is not None:
+        output_details["reasoning"] = usage.reasoning_tokens
     metadata = UsageMetadata(
-        input_tokens=known["input_tokens"],
-        output_tokens=known["output_tokens"],
-        total_tokens=known["input_tokens"] + known["output_tokens"],
-        input_token_details=cached,
-        output_token_details=answered,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_token_details=input_details,
+        output_token_details=output_details,
     )
     return {"usage_metadata": metadata}

@@ -25,6 +25,7 @@ from breakwater.langchain.answers import message_of
 from breakwater.langchain.chunks import ChunkRelay
 from breakwater.langchain.messages import prompt_of
 from breakwater.langchain.tools import Parser, choice_of, schema_of, tool_of
+from breakwater.result import Result
 
 PARAMS = {"temperature": "temperature", "max_tokens": "max_output_tokens", "stop": "stop"}
 """LangChain's standard names for parameters of ours."""
@@ -221,5 +222,5 @@ class ChatBreakwater(BaseChatModel):
         return {**self.params, **standard, **given.get("params", {}), **near}
 
 
-def _chat_result(result: Mapping[str, Any]) -> ChatResult:
+def _chat_result(result: Result) -> ChatResult:
     return ChatResult(generations=[ChatGeneration(message=message_of(result))])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from breakwater.result import Result
 from breakwater.workflows.definition import Definition, Loop, Stage, Until
 from breakwater.workflows.template import find
 
@@ -112,7 +113,7 @@ def _in_loop(loop: Loop, history: StageHistory) -> Position | Loop | None:
     return loop if loop.or_fail else None
 
 
-def until_outcome(position: Position, answer: Mapping[str, Any]) -> str | None:
+def until_outcome(position: Position, answer: Result) -> str | None:
     """Say what the loop's condition makes of an answer; None if it does not ask this stage."""
     if position.loop is None or position.loop.until.stage != position.stage.name:
         return None
@@ -121,7 +122,7 @@ def until_outcome(position: Position, answer: Mapping[str, Any]) -> str | None:
     return EXHAUSTED if position.is_last_round else UNSATISFIED
 
 
-def _holds(until: Until, answer: Mapping[str, Any]) -> bool:
+def _holds(until: Until, answer: Result) -> bool:
     if until.contains is not None:
         return until.contains in answer["text"]
     return all(

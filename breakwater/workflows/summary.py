@@ -4,12 +4,15 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from breakwater.attempt import read_attempts
+from breakwater.result import Result
+
 TOLD = ("workflow", "run", "stage", "round", "role", "provider", "model", "state",
         "latency_ms", "cost_usd")  # fmt: skip
 """What a line of the log has."""
 
 
-def of_answer(result: Mapping[str, Any], until: str | None) -> dict[str, Any]:
+def of_answer(result: Result, until: str | None) -> dict[str, Any]:
     """
     Return the facts of a stage that succeeded.
 
@@ -23,16 +26,19 @@ def of_answer(result: Mapping[str, Any], until: str | None) -> dict[str, Any]:
 
 def of_error(error: BaseException) -> dict[str, Any]:
     """Return the facts of a stage that failed; the last target that was asked stands for it."""
-    attempts: list[Mapping[str, Any]] = getattr(error, "attempts", None) or [{}]
-    last = attempts[-1]
-    costs = [each["cost_usd"] for each in attempts if each.get("cost_usd") is not None]
-    return {
-        "provider": last.get("provider"),
-        "model": last.get("model"),
-        "latency_ms": last.get("latency_ms"),
-        "cost_usd": str(sum(map(Decimal, costs))) if costs else None,
+    facts: dict[str, Any] = {
+        "provider": None, "model": None, "latency_ms": None, "cost_usd": None,
         "error": type(error).__name__,
-    }
+    }  # fmt: skip
+    attempts = read_attempts(getattr(error, "attempts", None) or [])
+    if not attempts:
+        return facts
+    last = attempts[-1]
+    facts.update(provider=last.provider, model=last.model, latency_ms=last.latency_ms)
+    costs = [each.cost.usd for each in attempts if each.cost.usd is not None]
+    if costs:
+        facts["cost_usd"] = str(sum(costs))
+    return facts
 
 
 def cost_usd(stage_runs: Iterable[Mapping[str, Any]]) -> str | None:

@@ -14,6 +14,7 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject
 
 from breakwater import roles
+from breakwater.attempt import attempts_as_json
 from breakwater.calls.call import MAX_BYTES, CompletionCall, bind_arguments
 from breakwater.calls.value_types import NAME
 from breakwater.config.last_good import REMOVAL_GRACE_S
@@ -31,6 +32,7 @@ from breakwater.messaging.names import COMMON_QUEUE, queue_of, role_in
 from breakwater.messaging.settlement import Settlement
 from breakwater.messaging.times import Clock, enqueued_ms
 from breakwater.redis.encryption import seal
+from breakwater.result import Result, write_result
 from tasks.answering import response_cache as responses
 from tasks.answering import runtime
 from tasks.answering.walk import ChainAnswer, NothingAvailable
@@ -108,7 +110,7 @@ class TaskExecution:
         if self._lease:
             self._now.keeper.task_finished(self._tag)
 
-    def answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
+    def answer(self, args: Any, kwargs: Any) -> Result:
         """
         Walk the chain and settle the result.
 
@@ -124,7 +126,7 @@ class TaskExecution:
             self._load_history()
         return self._answer(args, kwargs)
 
-    def _answer(self, args: Any, kwargs: Any) -> dict[str, Any]:
+    def _answer(self, args: Any, kwargs: Any) -> Result:
         call, role = self._asked(args, kwargs)
         if role is None:
             self._requeue(call, Delay(REMOVED_MS))
@@ -132,7 +134,7 @@ class TaskExecution:
         try:
             routed = self._shared(call, role) or self._route(call, role)
         except NothingAvailable as nothing:
-            self._attempts += [attempt.as_dict() for attempt in nothing.attempts]
+            self._attempts += nothing.attempts
             self._wait(call, role, nothing)
         except (HasHistory, AlreadySettled, Ignore, Reject):
             raise
@@ -203,7 +205,7 @@ class TaskExecution:
             raise WorkerLost(
                 f"its worker was lost in the middle of its stream, and role {role.name!r} does not "
                 f"begin one anew (stream_restart)",
-                {"attempts": self._attempts},
+                {"attempts": attempts_as_json(self._attempts)},
             )
         if lease.mid_answer:
             self._stream.restart("", WorkerLost.__name__)
@@ -253,26 +255,15 @@ class TaskExecution:
             "metadata": dict(call.metadata),
         }
 
-    def _succeed(self, call: CompletionCall, routed: ChainAnswer) -> dict[str, Any]:
-        completion, served = routed.completion, routed.attempts[-1]
-        result = {
-            "task_id": self._task.request.id,
-            "role": call.role,
-            "text": completion.text,
-            "data": completion.data,
-            "tool_calls": [call.as_dict() for call in completion.tool_calls],
-            "provider": routed.target.provider,
-            "model": completion.model,
-            "finish_reason": completion.finish_reason,
-            "usage": completion.usage.as_dict(),
-            "cost_usd": served.cost.text,
-            "latency_ms": served.latency_ms,
-            "queued_ms": self._queued_ms,
-            "request_id": completion.request_id,
-            "attempts": [*self._attempts, *(a.as_dict() for a in routed.attempts)],
-        }
-        if self._lease and self._lease.duplicates:
-            result["duplicates"] = self._lease.duplicates
+    def _succeed(self, call: CompletionCall, routed: ChainAnswer) -> Result:
+        result = write_result(
+            routed.answer(self._task.request.id),
+            role=call.role,
+            attempts=[*self._attempts, *routed.attempts],
+            queued_ms=self._queued_ms,
+            request_id=routed.completion.request_id,
+            duplicates=self._lease.duplicates if self._lease else 0,
+        )
         opens = self._queue(call.role) if routed.admits_all else ""
         keep_s = self._lease.keep_s if self._lease else 0
         cached = responses.kept(self._task.request.id, routed, keep_s) if keep_s else NOT_CACHED
@@ -291,7 +282,9 @@ class TaskExecution:
             "role": role,
             "error": type(error).__name__,
             "message": str(error) if isinstance(error, BreakwaterError) else "a fault of ours",
-            "attempts": json.dumps(getattr(error, "attempts", None) or self._attempts),
+            "attempts": json.dumps(
+                getattr(error, "attempts", None) or attempts_as_json(self._attempts)
+            ),
             "options": seal(json.dumps(options)),
         }
         log.warning("dead_letter", task_id=self._task.request.id, error=dead["error"])
@@ -363,7 +356,7 @@ class TaskExecution:
         if not self._lease:
             raise ChainExhausted(
                 f"no target of role {call.role!r} can serve now, and only a queued task can wait",
-                {"attempts": self._attempts},
+                {"attempts": attempts_as_json(self._attempts)},
             )
         self._lease.attempts = self._attempts
         self._lease.requeue(self._queue(call.role), wait, self._enqueued_ms)
@@ -398,10 +391,10 @@ class TaskExecution:
         return max(0, self._clock.now_ms() - self._enqueued_ms) / 1000
 
     def _too_late(self, call: CompletionCall) -> DeadlineExceeded:
-        last = f"; the last attempt: {self._attempts[-1]['error']}" if self._attempts else ""
+        last = f"; the last attempt: {self._attempts[-1].error}" if self._attempts else ""
         return DeadlineExceeded(
             f"no target of role {call.role!r} answered before the deadline{last}",
-            {"attempts": self._attempts},
+            {"attempts": attempts_as_json(self._attempts)},
         )
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from breakwater.attempt import Attempt, Cost, Usage
 from breakwater.calls.call import CompletionCall
-from breakwater.content import ToolCall
 from breakwater.redis.encryption import fingerprint, opened, seal
+from breakwater.result import Answer
 from tasks.answering.walk import ChainAnswer
 from tasks.config import Role, Settings, Target
 from tasks.delivery.lease import Lease
@@ -105,16 +105,7 @@ def kept(task_id: str, routed: ChainAnswer, ttl_s: int) -> CacheEntry:
     completion = routed.completion
     if completion.finish_reason not in WORTH_KEEPING:
         return CacheEntry(min(ttl_s, NOT_KEPT_S))
-    answer = {
-        "task_id": task_id,
-        "provider": routed.target.provider,
-        "model": completion.model,
-        "text": completion.text,
-        "data": completion.data,
-        "tool_calls": [tool_call.as_dict() for tool_call in completion.tool_calls],
-        "finish_reason": completion.finish_reason,
-        "usage": completion.usage.as_dict(),
-    }
+    answer = routed.answer(task_id).as_dict()
     return CacheEntry(ttl_s, seal(json.dumps(answer)))
 
 
@@ -128,20 +119,20 @@ def found(text: str, *, number: int, waited: bool, started_ms: int = 0) -> Chain
         waited: The task waited for it; else it was there.
         started_ms: When the attempt was made.
     """
-    answer = json.loads(opened(text))
-    provider, model = answer["provider"], answer["model"]
-    shared = f"shared the call of task {answer['task_id']}"
+    answer = Answer.from_dict(json.loads(opened(text)))
+    shared = f"shared the call of task {answer.task_id}"
     why = shared if waited else "answered by the response cache"
     attempt = Attempt(
-        provider, model, "cached", why=why, number=number,
+        answer.provider, answer.model, "cached", why=why, number=number,
         started_ms=started_ms, cost=Cost(Decimal(0)),
     )  # fmt: skip
     completion = Completion(
-        text=answer["text"],
-        model=model,
-        finish_reason=answer["finish_reason"],
+        text=answer.text,
+        model=answer.model,
+        finish_reason=answer.finish_reason,
         usage=Usage(),
-        tool_calls=tuple(ToolCall(**tool_call) for tool_call in answer["tool_calls"]),
-        data=answer["data"],
+        tool_calls=answer.tool_calls,
+        data=answer.data,
     )
-    return ChainAnswer(completion, Target(provider, model), [attempt], admits_all=False)
+    target = Target(answer.provider, answer.model)
+    return ChainAnswer(completion, target, [attempt], admits_all=False)

@@ -9,6 +9,7 @@ from celery.exceptions import Ignore
 
 from breakwater import executors
 from breakwater.completion import Complete
+from breakwater.result import Result
 from tasks.answering.execution import TaskExecution
 from tasks.delivery.lease import AlreadySettled
 from tasks.telemetry import tracing
@@ -16,7 +17,7 @@ from tasks.telemetry import tracing
 Complete.Request = "tasks.delivery.request:QuietRequest"
 
 
-def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """Answer a prompt, as `complete` has it."""
     name_linked(task.request)
     with tracing.current().processing(task.request), TaskExecution.of(task) as hand:
@@ -51,7 +52,7 @@ def forget_locals(error: BaseException) -> None:
             todo += [each.__cause__, each.__context__]
 
 
-def stored(task: Task) -> dict[str, Any]:
+def stored(task: Task) -> Result:
     """Return the result that a task has already, or raise its error."""
     meta = task.backend.get_task_meta(task.request.id)
     task.request.settled = True
@@ -60,7 +61,7 @@ def stored(task: Task) -> dict[str, Any]:
         raise Ignore("the task was cancelled")
     if isinstance(meta["result"], Exception):
         raise meta["result"]
-    result: dict[str, Any] = meta["result"]
+    result: Result = meta["result"]
     return result
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from breakwater.attempt import Attempt
+from breakwater.attempt import Attempt, attempts_as_json
 from breakwater.calls.call import CompletionCall
 from breakwater.calls.schema import compile_schema
 from breakwater.errors import (
@@ -20,8 +20,9 @@ from breakwater.errors import (
     ProviderError,
     UnsupportedInput,
 )
+from breakwater.result import Answer
 from tasks.admission.gate import Gate, Refused
-from tasks.answering.refusals import WORDS_AFTER, EarlierAttempt, refused_before
+from tasks.answering.refusals import WORDS_AFTER, refused_before
 from tasks.answering.trial import Clock, Listener, Recorder, Services, Trial, TrialContext
 from tasks.config import Role, Target
 from tasks.ledger.prices import PriceList
@@ -40,6 +41,20 @@ class ChainAnswer:
     attempts: list[Attempt]
     admits_all: bool
     """The target's gates admit every call now: a parked queue may be opened."""
+
+    def answer(self, task_id: str) -> Answer:
+        """Return the part of the result that comes from the provider."""
+        completion = self.completion
+        return Answer(
+            task_id=task_id,
+            provider=self.target.provider,
+            model=completion.model,
+            text=completion.text,
+            data=completion.data,
+            tool_calls=completion.tool_calls,
+            finish_reason=completion.finish_reason,
+            usage=completion.usage,
+        )
 
 
 class NothingAvailable(Exception):  # noqa: N818 - not a failure: the task waits
@@ -81,7 +96,7 @@ class ChainWalker:
         task_id: str,
         recorder: Recorder,
         deadline: float,
-        earlier: Sequence[EarlierAttempt] = (),
+        earlier: Sequence[Attempt] = (),
         listener: Listener | None = None,
     ) -> ChainAnswer:
         """
@@ -93,7 +108,7 @@ class ChainWalker:
             task_id: The task's.
             recorder: Records every attempt.
             deadline: When the task must be done, on the walker's clock.
-            earlier: Attempts of earlier walks for this task, as in the result; a target that
+            earlier: Attempts of earlier walks for this task; a target that
                 refused this very prompt is not asked again.
             listener: Receives the answer while it comes; None: the answer is not streamed.
 
@@ -110,8 +125,7 @@ class ChainWalker:
         try:
             return _Walk(context).run(earlier)
         except BreakwaterError as error:
-            attempts = [attempt.as_dict() for attempt in context.attempts]
-            error.details["attempts"] = [*earlier, *attempts]
+            error.details["attempts"] = attempts_as_json([*earlier, *context.attempts])
             raise
 
     def available_target(self, role: Role) -> Target | None:
@@ -143,7 +157,7 @@ class _Walk:
         self._waits_s: list[float] = []
         self._refusals: list[ProviderError] = []
 
-    def run(self, earlier: Sequence[EarlierAttempt]) -> ChainAnswer:
+    def run(self, earlier: Sequence[Attempt]) -> ChainAnswer:
         for place, target in enumerate(self._role.chain):
             if self._passes_over(place, target, earlier):
                 continue
@@ -151,7 +165,7 @@ class _Walk:
                 return answer
         raise self._verdict()
 
-    def _passes_over(self, place: int, target: Target, earlier: Sequence[EarlierAttempt]) -> bool:
+    def _passes_over(self, place: int, target: Target, earlier: Sequence[Attempt]) -> bool:
         """Return whether a target is not worth asking; record it then."""
         if refusal := refused_before(target, earlier):
             kind = type(refusal).__name__

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
+from breakwater.attempt import Attempt, attempts_as_json, read_attempts
 from breakwater.errors import Cancelled
 from breakwater.messaging.settlement import Settlement
 from breakwater.redis.connection import explain, is_transient
@@ -32,10 +33,8 @@ PARENT_S = 6.0
 """How long a prefork's child waits for its parent to restore a message; it looks every 2 s."""
 MAX_CARRIED = 100
 """Attempts of earlier walks that are kept with a waiting task; the newest are."""
-LOST = {
-    "outcome": "failed", "error": "WorkerLost", "status": None, "latency_ms": 0, "cost_usd": None,
-    "why": "its worker was lost while the call was out; it may have been paid",
-}  # fmt: skip
+LOST = "its worker was lost while the call was out; it may have been paid"
+"""The reason of the attempt that stands for such a call."""
 CALL, REJECTED = "c", "r"
 """What a row begins with on its way: a call's is taken also from a delivery that is too late."""
 
@@ -74,8 +73,8 @@ class Lease:
         keep_rows: Stores rows of attempts that Redis does not take when the task is put back.
 
     Attributes:
-        attempts: Of earlier deliveries, as in the result; also calls whose worker was lost.
-        failed: Calls of this delivery that have failed, as in the result.
+        attempts: Of earlier deliveries; also calls whose worker was lost.
+        failed: Calls of this delivery that have failed.
         duplicates: How many of those were followed by another call.
         lost: How many workers were lost with this task in their hands.
         lost_alone: How many of them had nothing else.
@@ -121,13 +120,15 @@ class Lease:
         self.repeats = int(fields.get("repeats", 0))
         self.duplicates = int(fields.get("duplicates", 0))
         self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
-        self.attempts: list[dict[str, Any]] = json.loads(fields.get("attempts", "[]"))
-        self.attempts += [json.loads(line) for line in fields.get("failed", "").splitlines()]
-        self.failed: list[dict[str, Any]] = []
+        self.attempts = read_attempts(json.loads(fields.get("attempts", "[]")))
+        self.attempts += read_attempts(map(json.loads, fields.get("failed", "").splitlines()))
+        self.failed: list[Attempt] = []
         self.accused = ""
         for line in fields.get("lost_calls", "").splitlines():
             call = json.loads(opened(line))
-            self.attempts.append({"provider": call["provider"], "model": call["model"], **LOST})
+            self.attempts.append(
+                Attempt(call["provider"], call["model"], "failed", "WorkerLost", why=LOST)
+            )
             if "accused" in fields:
                 self.accused = call["provider"]  # the last one
         self.numbered = int(fields.get("numbered", 0))
@@ -293,17 +294,17 @@ class Lease:
         """Note that the call was answered; Redis is told with the result."""
         self._rows.append(CALL + row)
 
-    def fail(self, row: str, attempt: dict[str, Any] | None) -> None:
+    def fail(self, row: str, attempt: Attempt | None) -> None:
         """
         Note that the call has failed.
 
         Args:
-            attempt: As in the result; None if nobody waited for its end, so that it may have to be
+            attempt: None if nobody waited for its end, so that it may have to be
                 paid all the same.
         """
         self._rows.append(CALL + row)
         self.failed += [attempt] if attempt else []
-        told = json.dumps(attempt) if attempt else ""
+        told = json.dumps(attempt.as_dict()) if attempt else ""
         with suppress(RedisError):
             retry_while_redis_is_down(
                 lambda: self._store.call(
@@ -365,7 +366,7 @@ class Lease:
             RedisError: Redis did not take it; the rows of its attempts are in the sink.
         """
         self.ensure_begun()
-        attempts = json.dumps(self.attempts[-MAX_CARRIED:])
+        attempts = json.dumps(attempts_as_json(self.attempts[-MAX_CARRIED:]))
 
         def step() -> int:
             return self._store.requeue(

@@ -45,7 +45,7 @@ class LedgerSink:
         elif attempt.is_abandoned:
             self._lease.fail(row, None)
         else:
-            self._lease.fail(row, attempt.as_dict())
+            self._lease.fail(row, attempt)
 
 
 class AttemptRecorder:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import redis
 
+from breakwater.attempt import Attempt, read_attempts
 from breakwater.calls.call import bind_arguments
 from breakwater.errors import BadTask, ConfigError, InvalidMessage
 from breakwater.redis.encryption import opened
@@ -38,8 +39,8 @@ class DeadLetter:
     error: str
     message: str
     """The error's, not the prompt."""
-    attempts: list[dict[str, Any]]
-    """Of all its lives; shape as in the result."""
+    attempts: list[Attempt]
+    """Of all its lives."""
     options: dict[str, Any]
     """The call's: params, metadata, deadline_s; empty if no key here opens them."""
 
@@ -147,7 +148,7 @@ def _letter(id_: str, fields: Mapping[Any, Any]) -> DeadLetter:
         queue=told.get("queue", ""),
         error=told.get("error", ""),
         message=told.get("message", ""),
-        attempts=json.loads(told.get("attempts", "[]")),
+        attempts=read_attempts(json.loads(told.get("attempts", "[]"))),
         options=_options(told.get("options", "{}")),
     )
 

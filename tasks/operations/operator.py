@@ -15,7 +15,7 @@ import redis
 
 from breaker import Breakers, BreakerState
 from breaker.state import Forced
-from breakwater.attempt import RETRIED, Attempt
+from breakwater.attempt import RETRIED, Attempt, attempts_as_json
 from breakwater.celery_app import app
 from breakwater.config import role_names
 from breakwater.messaging.journal import Command, Operations, journal_entry
@@ -135,8 +135,8 @@ class Operator:
             in these three cases.
         """
         why = f"by hand, after {letter.error}"
-        retried = Attempt("", "", "rejected", error=RETRIED, why=why).as_dict()
-        attempts = json.dumps([*letter.attempts, retried])
+        retried = Attempt("", "", "rejected", error=RETRIED, why=why)
+        attempts = json.dumps(attempts_as_json([*letter.attempts, retried]))
         queue = COMMON_QUEUE if _is_of_removed_role(letter.queue) else ""
         entry = journal_entry("dead retry", command=command)
         reply = self._store.script("revive")(args=[letter.id, queue, attempts, entry])

@@ -22,6 +22,7 @@ from breakwater.celery_app import app
 from breakwater.completion import complete
 from breakwater.errors import BadTask, LoopExhausted, UnknownRun
 from breakwater.messaging.names import WORKFLOW_TASK
+from breakwater.result import Result, read_result
 from breakwater.workflows import summary
 from breakwater.workflows.definition import Definition, Loop
 from breakwater.workflows.progress import Position, current_position, until_outcome
@@ -140,7 +141,7 @@ class Advance:
                     return ENDED
             return ENQUEUED
         if state == states.SUCCESS:
-            self._succeed(position, outcome)
+            self._succeed(position, read_result(outcome))
         else:
             self._stop(position, outcome)
         return ENDED
@@ -175,7 +176,7 @@ class Advance:
         }
         return self._store.answers(self._run, keys)
 
-    def _succeed(self, position: Position, result: Mapping[str, Any]) -> None:
+    def _succeed(self, position: Position, result: Result) -> None:
         known = summary.of_answer(result, until_outcome(position, result))
         key = position.stage_run.key
         self._move([Transition(key, "running", "succeeded", known)], {key: dict(result)})

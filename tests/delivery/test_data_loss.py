@@ -1,5 +1,6 @@
 """Redis loses its data, all of it or the newest: what living workers hold still counts, once."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
+from breakwater.attempt import Attempt
 from breakwater.messaging.settlement import Settlement
 from tasks.delivery.delivery_store import LEASE_MS, Delivery
 from tasks.delivery.lease import DeliverySuperseded, Lease
@@ -237,14 +239,15 @@ def test_a_task_that_has_to_wait_takes_its_lost_message_along(
     lease = Lease(bench.store, "t", tag, QUEUE, keeper, keep_rows=list)
     keeper.task_started(tag, lease)
     lease.ensure_begun()
-    lease.attempts = [{"provider": "x"}]
+    attempt = Attempt("x", "m", "failed")
+    lease.attempts = [attempt]
     lose(bench)
     bench.redis.delete(QUEUE)
 
     lease.requeue(QUEUE, wait)
 
     assert len(bench.waiting()) + bench.redis.zcard("delayed") == 1
-    assert bench.redis.hget("task:t", "attempts") == b'[{"provider": "x"}]'
+    assert bench.redis.hget("task:t", "attempts") == json.dumps([attempt.as_dict()]).encode()
 
 
 @pytest.mark.parametrize("begins", ["with its call", "by itself"])

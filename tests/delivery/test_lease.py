@@ -1,14 +1,18 @@
 """A task is taken for new until somebody has to know it."""
 
+import json
+
 import pytest
 from celery.exceptions import Ignore
 from redis.exceptions import ResponseError
 
+from breakwater.attempt import Attempt
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tasks.delivery.waits import Delay
 from tests.delivery.conftest import QUEUE, Bench
 
 CALL = '{"provider": "x", "model": "m"}'
+ATTEMPT = Attempt("x", "m", "failed")
 
 
 def lease(bench: Bench) -> Lease:
@@ -20,7 +24,7 @@ def put_back(bench: Bench) -> None:
     """Leave a task that has an attempt behind it."""
     bench.push("a")
     tag = bench.take_one()
-    bench.wait(bench.begin(tag), tag, attempts='[{"provider": "x"}]')
+    bench.wait(bench.begin(tag), tag, attempts=json.dumps([ATTEMPT.as_dict()]))
 
 
 def test_a_new_task_is_begun_without_a_word(bench: Bench) -> None:
@@ -46,7 +50,7 @@ def test_a_task_that_is_not_new_is_started_over(bench: Bench) -> None:
         held.ensure_begun()
     held.ensure_begun()
 
-    assert held.attempts == [{"provider": "x"}]
+    assert held.attempts == [ATTEMPT]
 
 
 def test_no_call_goes_out_before_its_task_is_known(bench: Bench) -> None:

@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breakwater import errors
+from breakwater.attempt import Attempt
 from breakwater.calls.call import CompletionCall, bind_arguments
 from breakwater.content import Message, ToolCall
 from breakwater.langchain.answers import message_of
 from breakwater.langchain.messages import prompt_of
+from breakwater.result import Result, read_result, write_result
+from tasks.answering.walk import ChainAnswer
+from tasks.config import Target
 from tasks.providers.adapter import Adapter, RawAnswer, prepared
 from tasks.providers.base import Completion, Request
 from tasks.providers.round_trip import (
@@ -72,17 +76,16 @@ def said(adapter: str, text: str, calls: Calls) -> dict[str, Any]:
     return answer
 
 
-def result_of(completion: Completion) -> dict[str, Any]:
+def result_of(completion: Completion) -> Result:
     """Return a result as it arrives at its caller."""
-    told = {
-        "text": completion.text, "tool_calls": [c.as_dict() for c in completion.tool_calls],
-        "data": None, "model": completion.model, "usage": completion.usage.as_dict(),
-    }  # fmt: skip
-    arrived: dict[str, Any] = json.loads(json.dumps(told, allow_nan=False))
-    return arrived
+    target = Target("claude", completion.model)
+    attempt = Attempt(target.provider, target.model, "succeeded")
+    answer = ChainAnswer(completion, target, [attempt], admits_all=True).answer("t")
+    result = write_result(answer, role="coder", attempts=[attempt], queued_ms=0)
+    return read_result(json.loads(json.dumps(result, allow_nan=False)))
 
 
-def handed_back(result: dict[str, Any], outputs: Callable[[], str]) -> list[dict[str, Any]]:
+def handed_back(result: Result, outputs: Callable[[], str]) -> list[dict[str, Any]]:
     """Return a result as the documentation has it handed back, with what the tools said."""
     turn = {"role": "assistant", "content": result["text"], "tool_calls": result["tool_calls"]}
     if not result["tool_calls"]:
@@ -156,7 +159,7 @@ def test_whatever_a_result_gives_can_be_handed_back(answers: list[Any], data: An
             continue
         result = result_of(completion)
         turns = handed_back(result, lambda: data.draw(st.sampled_from(["ok", "", " \n"])))
-        chained = prompt_of([message_of({**result, "attempts": []})])
+        chained = prompt_of([message_of(result)])
 
         assert chained[0]["content"] == result["text"]
         assert chained[0].get("tool_calls", []) == result["tool_calls"]

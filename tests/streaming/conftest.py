@@ -19,6 +19,8 @@ from tasks.streaming.writer import StreamSender, Writer
 
 QUEUE = "role.coder"
 
+ANSWER = {"provider": "p", "model": "m", "finish_reason": "stop", "tool_calls": []}
+
 
 class Told:
     """One task, and the delivery that runs it."""
@@ -47,7 +49,7 @@ class Told:
 
     def settle(self, text: str = "", **result: Any) -> None:
         """Settle it with a text, or with another result."""
-        result = {"text": text, "tool_calls": [], **result}
+        result = {**ANSWER, "task_id": self.task_id, "text": text, **result}
         self._settle(result, states.SUCCESS)
 
     def fail(self, error: BreakwaterError) -> None:

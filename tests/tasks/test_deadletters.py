@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from breakwater.attempt import Attempt
 from breakwater.messaging.journal import Command, Operations
 from breakwater.messaging.names import RESULT
 from breakwater.messaging.settlement import Settlement
@@ -115,7 +116,7 @@ def test_a_letter_has_its_whole_history_and_its_prompt_by_reference(
     assert (letter.role, letter.queue, letter.error, letter.message) == (
         "coder", "role.coder", "InvalidRequest", "no",
     )  # fmt: skip
-    assert letter.attempts == [ATTEMPT]
+    assert letter.attempts == [Attempt.from_dict(ATTEMPT)]
     assert letters.prompt(letter) == "the prompt"
     assert b"the prompt" not in b"".join(server.xrange("dead")[0][1].values())
 

@@ -144,7 +144,7 @@ def test_a_refusal_of_an_earlier_walk_keeps_its_words(breakers: Breakers) -> Non
         house.route()
 
     with pytest.raises(errors.InvalidRequest, match=r"^a answered 400: no$") as raised:
-        house.route(earlier=[a.as_dict() for a in first.value.attempts])
+        house.route(earlier=first.value.attempts)
 
     assert raised.value.status == 400
     assert house.asked() == {"a": 1, "b": 2}
@@ -272,7 +272,7 @@ def test_a_target_that_refused_the_prompt_is_not_asked_again(breakers: Breakers)
     with pytest.raises(NothingAvailable) as first:
         house.route()
 
-    routed = house.route(earlier=[a.as_dict() for a in first.value.attempts])
+    routed = house.route(earlier=first.value.attempts)
 
     assert outcomes(routed.attempts) == [
         ("a", "rejected", "ContentFiltered"),

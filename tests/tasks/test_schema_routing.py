@@ -8,6 +8,7 @@ import pytest
 
 from breaker import Breakers
 from breakwater import errors
+from breakwater.attempt import Attempt
 from breakwater.calls.call import CompletionCall
 from breakwater.content import Message, Tool, ToolCall
 from tasks.admission.health import HealthGate
@@ -234,7 +235,7 @@ def test_on_a_later_walk_only_who_may_do_better_is_asked(
     with pytest.raises(NothingAvailable) as nothing:
         house.route()
 
-    routed = house.route(earlier=[a.as_dict() for a in nothing.value.attempts])
+    routed = house.route(earlier=nothing.value.attempts)
 
     served, refused = ("a", "succeeded", None), ("a", "rejected", "SchemaViolated")
     assert outcomes(routed.attempts)[0] == (served if asked_again else refused)
@@ -243,11 +244,11 @@ def test_on_a_later_walk_only_who_may_do_better_is_asked(
 def test_refusals_are_remembered_over_many_walks(breakers: Breakers) -> None:
     """The attempts of the second walk do not hide those of the first."""
     house = House(breakers, a=[BAD], b=[errors.Overloaded("busy")])
-    earlier: list[dict[str, Any]] = []
+    earlier: list[Attempt] = []
     for _ in range(3):
         with pytest.raises(NothingAvailable) as nothing:
             house.route(earlier=earlier)
-        earlier += [a.as_dict() for a in nothing.value.attempts]
+        earlier += nothing.value.attempts
 
     assert house.asked() == [2, 3]
 

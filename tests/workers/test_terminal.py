@@ -91,7 +91,7 @@ def hostile(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }
     server.xadd("operations", entry)
     letter = {"task_id": f"t{HOSTILE}", "at_ms": "1", "role": HOSTILE, "error": HOSTILE, "message": HOSTILE,
-              "attempts": json.dumps([{"provider": HOSTILE, "model": HOSTILE, "error": HOSTILE, "why": HOSTILE}])}  # fmt: skip
+              "attempts": json.dumps([{"provider": HOSTILE, "model": HOSTILE, "outcome": HOSTILE, "error": HOSTILE, "why": HOSTILE}])}  # fmt: skip
     server.xadd("dead", letter, id="1-1")
     return server
 

@@ -13,9 +13,11 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from breakwater.asking.events import Event
+from breakwater.attempt import AttemptJson
 from breakwater.enqueueing.prepared import queue_for
 from breakwater.errors import BreakwaterError, UnknownRole
 from breakwater.redis.connection import client, explain
+from breakwater.result import Result
 from tasks import complete, stream
 from workers.commands.waiting import Teller
 from workers.terminal.console import (
@@ -104,7 +106,7 @@ def _params(pairs: list[str]) -> dict[str, Any]:
     return params
 
 
-def _wait(result: AsyncResult, teller: Teller, timeout_s: float, _json: bool) -> dict[str, Any]:
+def _wait(result: AsyncResult, teller: Teller, timeout_s: float, _json: bool) -> Result:
     """Wait for the answer; if it takes long, say what holds it."""
     for within_s in _spans(timeout_s):
         try:
@@ -115,16 +117,16 @@ def _wait(result: AsyncResult, teller: Teller, timeout_s: float, _json: bool) ->
     return fail(f"no answer within {timeout_s:g} s: {whose} (task {result.id})")
 
 
-def _tell(result: AsyncResult, teller: Teller, timeout_s: float, as_json: bool) -> dict[str, Any]:
+def _tell(result: AsyncResult, teller: Teller, timeout_s: float, as_json: bool) -> Result:
     """Show the answer while it comes, or as JSON each event on a line; return the result."""
-    last, answer = None, None
+    last: str | None = None
     for within_s in _spans(timeout_s):
         try:
             for event in stream(result, after=last, timeout=within_s):
                 last = event.id
-                answer = event.result or answer
                 _show(event, as_json)
-            return answer or {}
+                if event.result is not None:
+                    return event.result
         except NoAnswer:
             if last is None:
                 teller.look()
@@ -167,15 +169,15 @@ def _show(event: Event, as_json: bool) -> None:
         print_answer(event.text, end=ends)
 
 
-def _answer(result: AsyncResult, timeout_s: float) -> dict[str, Any]:
+def _answer(result: AsyncResult, timeout_s: float) -> Result:
     try:
-        answer: dict[str, Any] = result.get(timeout=timeout_s)
+        answer: Result = result.get(timeout=timeout_s)
     except RuntimeError:  # Celery's word for results it cannot reach any more
         fail(f"Redis went away while task {result.id} was waited for")
     return answer
 
 
-def _show_way(task_id: str, attempts: list[dict[str, Any]]) -> None:
+def _show_way(task_id: str, attempts: list[AttemptJson]) -> None:
     err.print(f"task {task_id}", style="dim")
     for tried in attempts:
         what = tried["error"] or f"{tried['latency_ms']} ms"

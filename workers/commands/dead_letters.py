@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from breakwater.attempt import attempts_as_json
 from breakwater.messaging.journal import Command
 from breakwater.redis.connection import client
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
@@ -108,14 +109,16 @@ def show(
     if as_json:
         print_json(told)
         return
-    attempts = told.pop("attempts")
+    del told["attempts"]
     for key, value in told.items():
         out.print(f"{key + ':':10}{plain(value)}", soft_wrap=True)
     table = Table("provider", "model", "outcome", "error", "status", "ms", "why", right=("ms",))
-    for each in attempts:
-        keys = ("provider", "model", "outcome", "error", "status", "latency_ms", "why")
-        table.add(*(each.get(key) or "" for key in keys))
-    out.print(table if attempts else "no attempt was made")
+    for each in letter.attempts:
+        table.add(
+            each.provider, each.model, each.outcome, each.error or "", each.status or "",
+            each.latency_ms or "", each.why,
+        )  # fmt: skip
+    out.print(table if letter.attempts else "no attempt was made")
 
 
 @cli.command()
@@ -227,7 +230,8 @@ def _letter_id(name: str) -> str:
 
 
 def _told(letter: DeadLetter) -> dict[str, Any]:
-    return {**asdict(letter), "at": at_utc(letter.at_ms)}
+    attempts = attempts_as_json(letter.attempts)
+    return {**asdict(letter), "attempts": attempts, "at": at_utc(letter.at_ms)}
 
 
 def _table(letters: Iterable[DeadLetter]) -> Table:
