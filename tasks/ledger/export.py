@@ -1,13 +1,13 @@
-"""The attempts themselves, one at a time, as many as there are."""
+"""The attempts themselves, read one at a time."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import select
 
 from tasks.ledger.database import Database
+from tasks.ledger.rows import Row
 from tasks.ledger.summary import AttemptFilter
 from tasks.ledger.tables import PICO, attempts
 
@@ -17,40 +17,48 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def export(database: Database, where: AttemptFilter) -> Iterator[dict[str, Any]]:
+def export(database: Database, where: AttemptFilter) -> Iterator[Row]:
     """
     Read attempts, the oldest first.
 
     Yields:
-        COLUMNS and their values; `cost_usd` is a decimal text, `metadata` an object.
+        COLUMNS and their values; `cost_usd` is a decimal string, `metadata` an object.
 
     Raises:
         SQLAlchemyError: The database is away.
     """
-    wanted = select(attempts).where(*where.conditions_on_attempts()).order_by(attempts.c.started_ms)
+    query = select(attempts).where(*where.conditions_on_attempts()).order_by(attempts.c.started_ms)
     with database.reading() as connection:
-        found = connection.execution_options(yield_per=BATCH_SIZE).execute(wanted)
-        for row in found.mappings():
+        rows = connection.execution_options(yield_per=BATCH_SIZE).execute(query)
+        for row in rows.mappings():
             yield as_export_row(dict(row))
 
 
-def story(database: Database, task_id: str) -> list[dict[str, Any]]:
+def task_attempts(database: Database, task_id: str) -> list[Row]:
     """
-    Read one task's attempts, in the order they were made; shape as in `export`.
+    Read the attempts of one task in the order in which they were made; the shape is `export`'s.
 
     Raises:
         SQLAlchemyError: The database is away.
     """
-    wanted = select(attempts).where(attempts.c.task_id == task_id)
+    query = select(attempts).where(attempts.c.task_id == task_id)
     with database.reading() as connection:
-        found = connection.execute(wanted.order_by(attempts.c.started_ms, attempts.c.attempt))
-        return [as_export_row(dict(row)) for row in found.mappings()]
+        rows = connection.execute(query.order_by(attempts.c.started_ms, attempts.c.attempt))
+        return [as_export_row(dict(row)) for row in rows.mappings()]
 
 
-def as_export_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a row as `export` shows them."""
-    pico = row.pop("cost_pico_usd")
-    row["cost_usd"] = None if pico is None else f"{(Decimal(pico) / PICO).normalize():f}"
-    at = datetime.fromtimestamp(row["started_ms"] / 1000, UTC)
-    row["started_at"] = at.isoformat(timespec="milliseconds")
-    return {name: row[name] for name in COLUMNS}
+def as_export_row(row: Row) -> Row:
+    """Return the columns of a row as `export` yields them."""
+    started = datetime.fromtimestamp(row["started_ms"] / 1000, UTC)
+    values = {
+        **row,
+        "started_at": started.isoformat(timespec="milliseconds"),
+        "cost_usd": _usd(row["cost_pico_usd"]),
+    }
+    return {name: values[name] for name in COLUMNS}
+
+
+def _usd(pico_usd: int | None) -> str | None:
+    if pico_usd is None:
+        return None
+    return f"{(Decimal(pico_usd) / PICO).normalize():f}"

@@ -1,8 +1,9 @@
 """
-What a completion costs: the prices of `genai-prices`, under those the roles file sets.
+Price a completion by the roles file, or else by `genai-prices`.
 
-genai-prices knows 2,330 models with their tiers, hours and dates, works offline, and takes 129 µs
-a look-up; so the prices of a model are looked up once a minute, and the sum is made here.
+genai-prices has the prices of 2,330 models with their tiers, hours and dates, and works offline. A
+look-up takes 129 µs. So the prices of a model are looked up once a minute, and costs are computed
+here.
 """
 
 import re
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import structlog
 
@@ -23,28 +24,31 @@ if TYPE_CHECKING:
 
     from tasks.config import ProviderSettings, Settings
 
+TokenPrice: TypeAlias = "Decimal | TieredPrices"
+"""US dollars per million tokens; in tiers if the price depends on the length of the input."""
+
 MILLION = Decimal(1_000_000)
 ANY_MODEL = "*"
-MAX_KNOWN = 1_000
-"""Models whose prices are kept."""
+MAX_CACHED = 1_000
+"""How many models' prices are cached."""
 _DATED = re.compile(r"[-@:](latest|\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|\d{2}-\d{2,4})$")
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """US dollars per million tokens, each perhaps by the length of the input."""
+    """The prices of one model."""
 
-    input: "Decimal | TieredPrices"
-    output: "Decimal | TieredPrices"
-    cached_input: "Decimal | TieredPrices"
-    cache_write: "Decimal | TieredPrices"
-    reasoning: "Decimal | TieredPrices"
+    input: TokenPrice
+    output: TokenPrice
+    cached_input: TokenPrice
+    cache_write: TokenPrice
+    reasoning: TokenPrice
     per_call_usd: Decimal = Decimal(0)
-    """For each, whatever its tokens; in whole US dollars."""
+    """US dollars per call, in addition to its tokens."""
 
     def usd(self, usage: Usage) -> Decimal | None:
-        """Add up, not rounded; None if one of the counts is not known."""
+        """Return the cost of a call, not rounded; None if a count is missing."""
         asked, answered = usage.input_tokens, usage.output_tokens
         cached, written = usage.cached_input_tokens, usage.cache_write_tokens
         reasoned = usage.reasoning_tokens
@@ -69,7 +73,7 @@ class PriceList:
 
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
-        self._known: dict[tuple[str, str], tuple[int, Prices | None]] = {}
+        self._cached: dict[tuple[str, str], tuple[int, Prices | None]] = {}
         self._warned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
@@ -79,123 +83,132 @@ class PriceList:
 
         Args:
             provider: Its name in the roles file.
-            models: The model that answered, in the vendor's words, then the one that was asked for.
-            usage: As the provider counted; what it did not count makes the cost unknown.
+            models: The model that answered, by the vendor's name, then the one that was requested.
+            usage: The provider's counts; a count that it did not send makes the cost unknown.
             at_ms: When the call began.
         """
         if usage == UNCOUNTED:
             return Cost()
         try:
             cost = self._cost(provider, models, usage, at_ms)
-        except Exception as error:  # noqa: BLE001 - the answer is paid for, whatever a price list does
+        except Exception as error:  # noqa: BLE001 - the answer is paid for, and must not be lost
             return self._unpriced(provider, models, type(error).__name__)
         if cost.usd is not None and not (cost.usd.is_finite() and cost.usd >= 0):
-            return self._unpriced(provider, models, "its cost would be negative or no number")
+            return self._unpriced(provider, models, "its cost would be negative or not a number")
         return cost
 
     def _cost(self, provider: str, models: tuple[str, ...], usage: Usage, at_ms: int) -> Cost:
         entry = self._settings.providers[provider]
-        if table := named(entry.prices, models):
+        if table := find_prices(entry.prices, models):
             usd = from_roles_file(table).usd(usage)
-            source = ("roles.yaml", self._settings.version)
-            return Cost(usd, *source) if usd is not None else Cost(None, "unpriced")
+            return _priced(usd, "roles.yaml", self._settings.version)
         for model in models:
-            if found := self._look_up(entry, model, at_ms):
-                usd = found.usd(usage)
-                source = ("genai-prices", _version())
-                return Cost(usd, *source) if usd is not None else Cost(None, "unpriced")
+            if prices := self._look_up(entry, model, at_ms):
+                return _priced(prices.usd(usage), "genai-prices", _version())
         return Cost(None, "unpriced")
 
     def _unpriced(self, provider: str, models: tuple[str, ...], why: str) -> Cost:
-        if (provider, why) not in self._warned:  # once, or else with each call
+        if (provider, why) not in self._warned:  # once, not with every call
             self._warned.add((provider, why))
             _log.warning("call.unpriced", provider=provider, models=models, why=why)
         return Cost(None, "unpriced")
 
     def _look_up(self, entry: "ProviderSettings", model: str, at_ms: int) -> Prices | None:
         minute = at_ms // 60_000
-        known = self._known.get((entry.name, model))
-        if known is None or known[0] != minute:
+        cached = self._cached.get((entry.name, model))
+        if cached is None or cached[0] != minute:
             with self._lock:  # the library builds its tables on first use
-                known = minute, _listed(entry, model, datetime.fromtimestamp(at_ms / 1000, UTC))
-            if len(self._known) >= MAX_KNOWN:  # the vendor names the models
-                self._known.clear()
-            self._known[entry.name, model] = known
-        return known[1]
+                cached = minute, _listed(entry, model, datetime.fromtimestamp(at_ms / 1000, UTC))
+            if len(self._cached) >= MAX_CACHED:  # vendors choose the names, so there is no limit
+                self._cached.clear()
+            self._cached[entry.name, model] = cached
+        return cached[1]
 
 
-def named(
-    prices: Mapping[str, Mapping[str, Decimal]], models: tuple[str, ...]
+def _priced(usd: Decimal | None, source: str, version: str) -> Cost:
+    if usd is None:
+        return Cost(None, "unpriced")
+    return Cost(usd, source, version)
+
+
+def find_prices(
+    tables: Mapping[str, Mapping[str, Decimal]], models: tuple[str, ...]
 ) -> Mapping[str, Decimal] | None:
     """
-    Find a model's prices in a roles file's table.
+    Find the prices of a model in a roles file.
 
-    The nearest name wins: a model's own, then its name without a date or a version, then the
-    longest family (`gpt-6-*`), and last `*`, which stands for models without a price of their own.
+    The closest name wins: the model's own, then its name without a date or a version, then the
+    longest family (`gpt-6-*`), and last `*`, which covers models without prices of their own.
 
     Args:
-        models: In the vendor's words the one that answered, then the one that was asked for.
+        tables: Prices by model name or family.
+        models: The model that answered, by the vendor's name, then the model that was requested.
     """
     bare = [_without_path(model) for model in models]
     names = [*models, *bare, *(_undated(model) for model in bare)]
-    if own := next((name for name in names if name in prices), None):
-        return prices[own]
+    if own := next((name for name in names if name in tables), None):
+        return tables[own]
     families = [
         family
-        for family in prices
+        for family in tables
         if family.endswith(ANY_MODEL) and any(name.startswith(family[:-1]) for name in names)
     ]
-    return prices[max(families, key=len)] if families else None
+    if not families:
+        return None
+    return tables[max(families, key=len)]
 
 
 def _without_path(model: str) -> str:
-    """Leave a vendor's folder out, as in `models/gemini-3` and `openai/gpt-6`."""
+    """Remove a vendor's folder, as in `models/gemini-3` and `openai/gpt-6`."""
     return model.rpartition("/")[2]
 
 
 def _undated(model: str) -> str:
-    """Leave out a date or a version at a name's end: `m-2026-08-06`, `m@20260806`, `m-001`."""
+    """Remove a date or a version at a name's end: `m-2026-08-06`, `m@20260806`, `m-001`."""
     return _DATED.sub("", model)
 
 
 def from_roles_file(table: Mapping[str, Decimal]) -> Prices:
-    """Read prices as the roles file gives them; cached input costs as input if not said."""
-    given, answer = table["input_tokens"], table["output_tokens"]
+    """Read the prices of a roles file; by default cached input and cache writes cost as input."""
+    input_price, output_price = table["input_tokens"], table["output_tokens"]
     return Prices(
-        given,
-        answer,
-        table.get("cached_input_tokens", given),
-        table.get("cache_write_tokens", given),
-        answer,
+        input_price,
+        output_price,
+        table.get("cached_input_tokens", input_price),
+        table.get("cache_write_tokens", input_price),
+        output_price,
     )
 
 
 def from_genai_prices(price: "ModelPrice") -> Prices | None:
-    """Read a price of the library; None if it is not one by tokens."""
-    given, answer = price.input_mtok, price.output_mtok
-    if given is None or answer is None:
+    """Read a price of the library; None if the model is not priced by tokens."""
+    input_price, output_price = price.input_mtok, price.output_mtok
+    if input_price is None or output_price is None:
         return None
+    # Never in tiers; if it were, the division would fail, and the call would be unpriced.
+    per_thousand_calls = cast("Decimal", or_default(price.requests_kcount, Decimal(0)))
     return Prices(
-        given,
-        answer,
-        or_default(price.cache_read_mtok, given),
-        or_default(price.cache_write_mtok, given),
-        or_default(price.output_reasoning_mtok, answer),
-        or_default(price.requests_kcount, Decimal(0)) / 1000,
+        input_price,
+        output_price,
+        or_default(price.cache_read_mtok, input_price),
+        or_default(price.cache_write_mtok, input_price),
+        or_default(price.output_reasoning_mtok, output_price),
+        per_thousand_calls / 1000,
     )
 
 
 def _listed(entry: "ProviderSettings", model: str, at: datetime) -> Prices | None:
+    """Look a model up by the provider's address, then by the vendor of its adapter."""
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - 28 MB; not in producers
 
     snapshot = get_snapshot()
     for vendor, address in ((None, entry.base_url), (spec_of(entry.adapter).price_vendor, None)):
         if vendor or address:
             try:
-                _, found = snapshot.find_provider_model(model, None, vendor, address)
+                _, listed = snapshot.find_provider_model(model, None, vendor, address)
             except LookupError:
                 continue
-            return from_genai_prices(found.get_prices(at))
+            return from_genai_prices(listed.get_prices(at))
     return None
 
 
@@ -205,14 +218,18 @@ def _version() -> str:
     return str(__version__)
 
 
-def or_default(price: Any, otherwise: Any) -> Any:
-    return otherwise if price is None else price
+def or_default(price: "TokenPrice | None", default: TokenPrice) -> TokenPrice:
+    """Return the price; the default if there is none. A price of 0 is a price."""
+    if price is None:
+        return default
+    return price
 
 
-def tier_price(price: "Decimal | TieredPrices", asked: int) -> Decimal:
+def tier_price(price: TokenPrice, input_tokens: int) -> Decimal:
+    """Return the price that applies to a call with so much input."""
     if isinstance(price, Decimal):
         return price
     for tier in reversed(price.tiers):
-        if asked > tier.start:
+        if input_tokens > tier.start:
             return tier.price
     return price.base

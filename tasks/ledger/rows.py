@@ -1,6 +1,7 @@
-"""A row as it travels (JSON, as `Attempt.row` writes it), and as the database has it."""
+"""Rows of the ledger: JSON in Redis, as `Attempt.row` writes it, and columns in the database."""
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -9,49 +10,61 @@ import structlog
 from tasks.ledger.tables import PICO, TOKENS
 
 KEY = ("task_id", "attempt", "started_ms")
-"""What a row is known by."""
+"""Primary key."""
 NUMBERS = ("attempt", "started_ms", "latency_ms", "queued_ms", "failover")
 NAMES = ("task_id", "role", "provider", "model", "outcome", "worker", "roles_version")
 OPTIONAL = ("status", "first_token_ms", "price_source", "price_version", "request_id")
-LONGEST = 255
-LARGEST = 2**63 - 1
+MAX_CHARS = 255
+MAX_INT = 2**63 - 1
 
 _log = structlog.get_logger("breakwater")
 
 Row = dict[str, Any]
+"""Columns by name; JSON and SQL do not say which type a value has."""
 
 
-def read(line: str) -> Row | None:
-    """Return the columns of a row; None, and a line in the log, if it is none."""
+def parse_row(text: str) -> Row | None:
+    """Return the columns of a row; log and return None if the text is not a valid row."""
     try:
-        given = json.loads(line)
-        row: Row = {name: str(given[name])[:LONGEST] for name in NAMES}
-        for name in NUMBERS:
-            row[name] = _whole(given[name])
-        for name in TOKENS:
-            row[name] = None if given[name] is None else _whole(given[name])
-        for name in OPTIONAL:
-            row[name] = given.get(name)
-        usd = given.get("cost_usd")
-        row["cost_pico_usd"] = None if usd is None else round(Decimal(usd) * PICO)
-        row["error"] = str(given.get("error") or "")[:LONGEST]
-        row["why"] = str(given["why"])
-        row["metadata"] = given.get("metadata") or {}
+        return _columns(json.loads(text))
     except (ArithmeticError, KeyError, TypeError, ValueError) as fault:
-        refused(fault)
+        log_refused(fault)
         return None
+
+
+def _columns(payload: Mapping[str, Any]) -> Row:
+    row: Row = {name: str(payload[name])[:MAX_CHARS] for name in NAMES}
+    row |= {name: _bounded(payload[name]) for name in NUMBERS}
+    row |= {name: _count(payload[name]) for name in TOKENS}
+    row |= {name: payload.get(name) for name in OPTIONAL}
+    row["cost_pico_usd"] = _pico_usd(payload.get("cost_usd"))
+    row["error"] = str(payload.get("error") or "")[:MAX_CHARS]
+    row["why"] = str(payload["why"])
+    row["metadata"] = payload.get("metadata") or {}
     return row
 
 
-def _whole(given: Any) -> int:
-    return min(max(int(given), 0), LARGEST)
+def _bounded(number: str | float) -> int:
+    return min(max(int(number), 0), MAX_INT)
 
 
-def refused(fault: Exception) -> None:
-    """Log that a row cannot be kept."""
+def _count(number: int | None) -> int | None:
+    if number is None:
+        return None
+    return _bounded(number)
+
+
+def _pico_usd(usd: str | None) -> int | None:
+    if usd is None:
+        return None
+    return round(Decimal(usd) * PICO)
+
+
+def log_refused(fault: Exception) -> None:
+    """Log that a row cannot be stored."""
     _log.error("ledger.row_refused", error=type(fault).__name__)
 
 
-def key_of(row: Any) -> tuple[Any, ...]:
-    """Return what a row is known by."""
+def key_of(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the primary key of a row."""
     return tuple(row[name] for name in KEY)

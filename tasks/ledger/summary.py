@@ -1,8 +1,8 @@
 """
-Sums over the ledger: how much, how well, how fast and for how much money.
+Summaries of the ledger: number of attempts, success, latency, tokens and cost.
 
-Whole days come from their sums, so that five million attempts take milliseconds; the parts of days
-at both ends, and whatever is filtered by metadata, from the attempts themselves.
+Whole days are read from the daily sums, so that five million attempts take milliseconds. The parts
+of days at both ends, and everything that is filtered by metadata, are read from the attempts.
 """
 
 from collections import Counter
@@ -10,9 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, String, Table, case, cast, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    String,
+    Table,
+    case,
+    cast,
+    func,
+    select,
+)
 
 from breakwater.attempt import NOT_CALLED
 from tasks.ledger.database import Database
@@ -37,13 +46,13 @@ PERCENTILES = (50, 95, 99)
 FOREVER_MS = 2**53
 _MIDDLES = [middle_of(bucket) for bucket in range(bucket_of(FOREVER_MS) + len(SLOTS))]
 
-Times = Iterator[tuple[Mapping[Any, Any], list[tuple[float, int]]]]
-"""Groups with a `time`, and how many attempts took how many ms."""
+Times = Iterator[tuple[RowMapping, str, list[tuple[float, int]]]]
+"""A group, one of TIMES, and pairs: a time in ms, and the number of attempts that took it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptFilter:
-    """Which attempts: those that fit all that is given, begun in [since_ms, until_ms)."""
+    """Selects attempts that match every value which is set, and began in [since_ms, until_ms)."""
 
     provider: str | None = None
     model: str | None = None
@@ -52,16 +61,16 @@ class AttemptFilter:
     since_ms: int = 0
     until_ms: int = FOREVER_MS
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Values as texts: 5 is found by "5"."""
+    """Values as strings: "5" matches 5."""
 
     def conditions_on(self, table: Table) -> list[ColumnElement[bool]]:
-        """Return the conditions on what both the days and the attempts have."""
+        """Return the conditions on the columns that daily sums and attempts share."""
         names = ("provider", "model", "role", "outcome")
         wanted = ((name, getattr(self, name)) for name in names)
         return [table.c[name] == value for name, value in wanted if value is not None]
 
     def conditions_on_attempts(self) -> list[ColumnElement[bool]]:
-        """Return all conditions on attempts."""
+        """Return all conditions on the table of attempts."""
         return [
             *self.conditions_on(attempts),
             attempts.c.started_ms >= self.since_ms,
@@ -75,56 +84,68 @@ class AttemptFilter:
 
 @dataclass(slots=True)
 class GroupSummary:
-    """The sums of one group."""
+    """The summary of one group of attempts."""
 
     group: tuple[str, ...]
-    """In the order of what was grouped by; days as 2026-11-21."""
+    """The values of the columns that attempts are grouped by; days as 2026-11-21."""
     outcomes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
-    """Of calls that failed or were abandoned, by class."""
+    """Failed and abandoned calls by error class."""
     sums: Counter[str] = field(default_factory=Counter)
     times: dict[str, Counter[float]] = field(default_factory=dict)
 
     @property
     def attempts(self) -> int:
-        """How many there were, rejected and cached ones too."""
+        """The number of attempts, including rejected and cached ones."""
         return self.outcomes.total()
 
     @property
     def calls(self) -> int:
-        """How many went out."""
+        """The number of attempts that called a provider."""
         return self.attempts - sum(self.outcomes[name] for name in NOT_CALLED)
 
     @property
     def success_rate(self) -> float | None:
-        """Of the calls; None if there were none."""
-        return self.outcomes["succeeded"] / self.calls if self.calls else None
+        """The share of calls that succeeded; None without calls."""
+        if not self.calls:
+            return None
+        return self.outcomes["succeeded"] / self.calls
 
     @property
     def failover_share(self) -> float | None:
-        """Of the answers, those not from the first target of the chain; None without answers."""
+        """The share of answers not from the chain's first target; None without answers."""
         answered = self.outcomes["succeeded"]
-        return self.sums["failovers"] / answered if answered else None
+        if not answered:
+            return None
+        return self.sums["failovers"] / answered
 
     @property
     def cost_usd(self) -> Decimal:
-        """US dollars, without the calls that have no known price."""
+        """US dollars, without calls whose price is unknown."""
         return Decimal(self.sums["cost_pico_usd"]) / PICO
 
     def percentile(self, time: str, share: int) -> int | None:
-        """Return how long so many in a hundred took at most, in ms, within 1 %; None of none."""
+        """
+        Return a percentile of one of TIMES, in ms, within 1 %.
+
+        Args:
+            share: 1 to 100.
+
+        Returns:
+            None if no attempt has such a time.
+        """
         counts = self.times.get(time)
         if not counts:
             return None
-        rank, seen = -(-counts.total() * share // 100), 0
+        rank, cumulative = -(-counts.total() * share // 100), 0
         for ms in sorted(counts):
-            seen += counts[ms]
-            if seen >= rank:
+            cumulative += counts[ms]
+            if cumulative >= rank:
                 return round(ms)
         return None
 
-    def as_dict(self, by: Sequence[str]) -> dict[str, Any]:
-        """Return it as a JSON object; shares are between 0 and 1."""
+    def as_dict(self, by: Sequence[str]) -> dict[str, object]:
+        """Return the summary as a JSON object; shares are between 0 and 1."""
         return {
             **dict(zip(by, self.group, strict=True)),
             "attempts": self.attempts,
@@ -146,77 +167,78 @@ class GroupSummary:
 def first_started_ms(database: Database) -> int | None:
     """Return when the ledger's first attempt began, in ms since the epoch; None if it is empty."""
     with database.engine.connect() as connection:
-        found: int | None = connection.scalar(select(func.min(attempts.c.started_ms)))
-    return found
+        started_ms: int | None = connection.scalar(select(func.min(attempts.c.started_ms)))
+    return started_ms
 
 
 def summarise(database: Database, by: Sequence[str], where: AttemptFilter) -> list[GroupSummary]:
     """
-    Sum the attempts up.
+    Summarise attempts.
 
     Args:
         by: Some of GROUPS.
         where: Which attempts.
 
     Returns:
-        A line for each group, in their order; without groups one line, or none.
+        One summary for each group, sorted by group; without groups one summary, or none.
 
     Raises:
         SQLAlchemyError: The database is away.
     """
-    lines: dict[tuple[str, ...], GroupSummary] = {}
-    # Times of answers; of failures only where they stand apart.
-    apart = "outcome" in by or where.outcome is not None
+    summaries: dict[tuple[str, ...], GroupSummary] = {}
+    # Latencies of failures count only where they are not mixed with those of answers.
+    with_failures = "outcome" in by or where.outcome is not None
     with database.reading() as connection:
         for part in _parts(where):
-            for found in part.sums(connection, by):
-                line = _line(lines, by, found)
-                number = int(found["attempts"])  # PostgreSQL's sums are decimals
-                line.outcomes[found["outcome"]] += number
-                if found["error"] and found["outcome"] not in NOT_CALLED:
-                    line.errors[found["error"]] += number
-                sums = {name: int(found[name]) for name in SUMS}
-                if found["outcome"] != "succeeded":
-                    sums["failovers"] = 0
-                line.sums.update(sums)
-            for found, counts in part.times(connection, by, apart=apart):
-                times = _line(lines, by, found).times.setdefault(found["time"], Counter())
+            for row in part.sums(connection, by):
+                _add_sums(_summary(summaries, by, row), row)
+            for row, time, counts in part.times(connection, by, with_failures=with_failures):
+                times = _summary(summaries, by, row).times.setdefault(time, Counter())
                 for ms, number in counts:
                     times[ms] += number
-    return [lines[key] for key in sorted(lines) if lines[key].attempts]
+    return [summaries[group] for group in sorted(summaries) if summaries[group].attempts]
+
+
+def _add_sums(summary: GroupSummary, row: RowMapping) -> None:
+    number = int(row["attempts"])  # PostgreSQL's sums are decimals
+    summary.outcomes[row["outcome"]] += number
+    if row["error"] and row["outcome"] not in NOT_CALLED:
+        summary.errors[row["error"]] += number
+    sums = {name: int(row[name]) for name in SUMS}
+    if row["outcome"] != "succeeded":
+        sums["failovers"] = 0
+    summary.sums.update(sums)
 
 
 class _Days:
-    """Whole days, from their sums."""
+    """Reads whole days from the daily sums."""
 
     def __init__(self, where: AttemptFilter, first: int, end: int) -> None:
         self._where = where
         self._first, self._end = first, end
 
-    def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[Mapping[Any, Any]]:
+    def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[RowMapping]:
         keys = [days.c[name] for name in _columns(by)]
-        sums = (func.sum(days.c[name]).label(name) for name in SUMS)
+        columns = (func.sum(days.c[name]).label(name) for name in SUMS)
         return connection.execute(
-            select(*keys, *sums).where(*self._conditions(days)).group_by(*keys)
+            select(*keys, *columns).where(*self._conditions(days)).group_by(*keys)
         ).mappings()
 
-    def times(self, connection: Connection, by: Sequence[str], *, apart: bool) -> Times:
+    def times(self, connection: Connection, by: Sequence[str], *, with_failures: bool) -> Times:
         keys = [day_times.c[name] for name in (*by, "time", "bucket_group")]
-        found = connection.execute(
+        rows = connection.execute(
             select(*keys, *(func.sum(day_times.c[slot]).label(slot) for slot in SLOTS))
-            .where(*self._conditions(day_times), *_answers(day_times, apart=apart))
+            .where(*self._conditions(day_times), *_answers(day_times, with_failures=with_failures))
             .group_by(*keys)
         )
-        for row in found.mappings():
+        for row in rows.mappings():
             first = row["bucket_group"] * len(SLOTS)
-            yield (
-                row,
-                [
-                    (_MIDDLES[first + slot], int(row[name]))
-                    for slot, name in enumerate(SLOTS)
-                    if row[name]
-                ],
-            )
+            counts = [
+                (_MIDDLES[first + slot], int(row[name]))
+                for slot, name in enumerate(SLOTS)
+                if row[name]
+            ]
+            yield row, row["time"], counts
 
     def _conditions(self, table: Table) -> list[ColumnElement[bool]]:
         return [
@@ -227,12 +249,12 @@ class _Days:
 
 
 class _Attempts:
-    """Any time, from the attempts themselves."""
+    """Reads any period from the attempts."""
 
     def __init__(self, where: AttemptFilter) -> None:
         self._where = where
 
-    def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[Mapping[Any, Any]]:
+    def sums(self, connection: Connection, by: Sequence[str]) -> Iterable[RowMapping]:
         keys = self._keys(_columns(by))
         unpriced = case((attempts.c.price_source == "unpriced", 1), else_=0)
         return connection.execute(
@@ -248,25 +270,26 @@ class _Attempts:
             .group_by(*keys)
         ).mappings()
 
-    def times(self, connection: Connection, by: Sequence[str], *, apart: bool) -> Times:
+    def times(self, connection: Connection, by: Sequence[str], *, with_failures: bool) -> Times:
         for time in TIMES:
             keys = self._keys(by)
-            found = connection.execute(
+            rows = connection.execute(
                 select(*keys, attempts.c[time].label("ms"), func.count().label("attempts"))
                 .where(
                     *self._where.conditions_on_attempts(),
-                    *_answers(attempts, apart=apart),
+                    *_answers(attempts, with_failures=with_failures),
                     attempts.c[time].is_not(None),
                     attempts.c.outcome.not_in(NOT_CALLED),
                 )
                 .group_by(*keys, attempts.c[time])
             )
-            for row in found.mappings():
-                yield {**row, "time": time}, [(row["ms"], row["attempts"])]
+            for row in rows.mappings():
+                yield row, time, [(row["ms"], row["attempts"])]
 
-    def _keys(self, names: Iterable[str]) -> list[ColumnElement[Any]]:
-        day = (attempts.c.started_ms // DAY_MS).label("day")
-        return [day if name == "day" else attempts.c[name] for name in names]
+    def _keys(self, names: Iterable[str]) -> list[ColumnElement[object]]:
+        columns: dict[str, ColumnElement[object]] = dict(attempts.c)
+        columns["day"] = (attempts.c.started_ms // DAY_MS).label("day")
+        return [columns[name] for name in names]
 
 
 def _parts(where: AttemptFilter) -> list[_Days | _Attempts]:
@@ -281,25 +304,30 @@ def _parts(where: AttemptFilter) -> list[_Days | _Attempts]:
     return parts
 
 
-def _answers(table: Table, *, apart: bool) -> list[ColumnElement[bool]]:
-    """Leave out how long failures took, unless they stand apart."""
-    return [] if apart else [table.c.outcome == "succeeded"]
+def _answers(table: Table, *, with_failures: bool) -> list[ColumnElement[bool]]:
+    """Return the condition that leaves failures out, if they are to be left out."""
+    if with_failures:
+        return []
+    return [table.c.outcome == "succeeded"]
 
 
 def _columns(by: Sequence[str]) -> list[str]:
-    """Name what the sums of a query are told apart by."""
-    wanted = {*by, "outcome", "error"}
-    return [name for name in ("day", *DIMENSIONS) if name in wanted]
+    """Return the columns that the sums of a query are grouped by."""
+    grouped = {*by, "outcome", "error"}
+    return [name for name in ("day", *DIMENSIONS) if name in grouped]
 
 
-def _line(
-    lines: dict[tuple[str, ...], GroupSummary], by: Sequence[str], found: Mapping[Any, Any]
+def _summary(
+    summaries: dict[tuple[str, ...], GroupSummary], by: Sequence[str], row: RowMapping
 ) -> GroupSummary:
-    group = tuple(_day(found["day"]) if name == "day" else str(found[name]) for name in by)
-    if group not in lines:
-        lines[group] = GroupSummary(group)
-    return lines[group]
+    """Return the summary of a row's group; add it if it is missing."""
+    group = tuple(_group_value(name, row[name]) for name in by)
+    if group not in summaries:
+        summaries[group] = GroupSummary(group)
+    return summaries[group]
 
 
-def _day(number: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
+def _group_value(name: str, value: str | int) -> str:
+    if name == "day":
+        return (date(1970, 1, 1) + timedelta(days=int(value))).isoformat()
+    return str(value)

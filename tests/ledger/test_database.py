@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from breakwater.attempt import UNCOUNTED, Cost
 from breakwater.errors import ConfigError
-from tasks.ledger.database import ROUNDED_TO, Database
+from tasks.ledger.database import IDS_MULTIPLE, Database
 from tasks.ledger.export import export
 from tasks.ledger.summary import GROUPS, AttemptFilter, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
@@ -69,7 +69,7 @@ def test_a_batch_of_another_length_is_no_other_statement(database: Database) -> 
     statements: set[str] = set()
     event.listen(database.engine, "before_cursor_execute", lambda *told: statements.add(told[2]))
 
-    for length in range(1, 2 * ROUNDED_TO, 7):
+    for length in range(1, 2 * IDS_MULTIPLE, 7):
         assert database.add([row(f"{length}-{at}") for at in range(length)]) == length
 
     assert len([each for each in statements if "task_id IN" in each]) == 2
@@ -279,8 +279,8 @@ def test_a_newer_ledger_is_left_alone(url: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ("my.secret", "is no URL of a database"),
-        ("nosuch://x/y", "is no URL of a database"),
+        ("my.secret", "is not a valid database URL"),
+        ("nosuch://x/y", "is not a valid database URL"),
         ("mysql+pymysql://h/d", "needs the module pymysql"),
     ],
 )

@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from breakwater.attempt import Cost, Usage
 from tasks.config import ProviderSettings, Settings
-from tasks.ledger.prices import MAX_KNOWN, PriceList, from_genai_prices
+from tasks.ledger.prices import MAX_CACHED, PriceList, from_genai_prices
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AT_MS = int(AT.timestamp() * 1000)
@@ -215,10 +215,10 @@ def test_unknown_reasoning_matters_only_where_it_has_its_own_price() -> None:
 def test_the_models_that_a_vendor_names_are_not_all_kept() -> None:
     """Each answer may name another one."""
     listed = prices("openai")
-    for number in range(MAX_KNOWN + 10):
-        listed._known["p", str(number)] = (0, None)
-        if number < MAX_KNOWN - 1:
+    for number in range(MAX_CACHED + 10):
+        listed._cached["p", str(number)] = (0, None)
+        if number < MAX_CACHED - 1:
             continue
         listed.cost("p", (f"m-{number}",), Usage(1, 1), AT_MS)
 
-    assert len(listed._known) <= MAX_KNOWN
+    assert len(listed._cached) <= MAX_CACHED

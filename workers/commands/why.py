@@ -11,9 +11,9 @@ from breakwater.messaging.whereabouts import as_dict
 from breakwater.redis.connection import client
 from breakwater.redis.encryption import opened
 from tasks.ledger.database import Database
-from tasks.ledger.export import as_export_row, story
+from tasks.ledger.export import as_export_row, task_attempts
 from tasks.ledger.redis_queue import LEDGER
-from tasks.ledger.rows import read
+from tasks.ledger.rows import parse_row
 from workers.commands.waiting import stand
 from workers.terminal.console import AsJson, at_utc, err, fail, out, print_json, usable_redis_url
 from workers.terminal.table import Table
@@ -52,7 +52,7 @@ def why(task_id: str, as_json: AsJson = False) -> None:
 def _from_ledger(task_id: str) -> list[dict[str, Any]]:
     try:
         with Database(create=False) as database:
-            return story(database, task_id)
+            return task_attempts(database, task_id)
     except ConfigError as missing:
         err.print(str(missing), style="yellow")
         return []
@@ -64,7 +64,7 @@ def _with_waiting(
     """Add the rows that are on their way to the database still."""
     best = {(each["attempt"], each["started_ms"]): each for each in attempts}
     for _, fields in reached.xrange(LEDGER, count=MOST_WAITING):
-        row = read(opened(fields[b"row"].decode()))
+        row = parse_row(opened(fields[b"row"].decode()))
         if row and row["task_id"] == task_id:
             key = row["attempt"], row["started_ms"]
             if key not in best or best[key]["outcome"] == "abandoned":
