@@ -39,7 +39,7 @@ from tasks.delivery import envelope
 from tasks.delivery.delivery_store import DeliveryStore
 from tasks.delivery.lease_keeper import BATCH_S
 from tasks.ledger.database import Database
-from tasks.ledger.drain import Drain
+from tasks.ledger.drain import Drainer
 from tasks.ledger.redis_queue import send
 from tasks.operations.fleet import Fleet
 from tests.support.postgres import postgres
@@ -145,7 +145,7 @@ class Life:
 
     def drain(self) -> None:
         """To a database that costs the server nothing."""
-        Drain(self.client, _Nowhere).drain()  # type: ignore[arg-type]
+        Drainer(self.client, _Nowhere).drain()  # type: ignore[arg-type]
 
     def wait(self) -> None:
         """Who waits for a result subscribes, looks, and is gone."""
@@ -263,7 +263,7 @@ def _database(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:
             ("postgresql", stack.enter_context(postgres())),
         ):
             database = stack.enter_context(Database(url))
-            drain = Drain(client, lambda: database)  # noqa: B023 - used before the next
+            drain = Drainer(client, lambda: database)  # noqa: B023 - used before the next
             for turn in ("first", "second"):  # the first makes the connection and the day's sums
                 send(client, (_row(f"{turn}-{n}") for n in range(ROWS)))
                 began = time.perf_counter()

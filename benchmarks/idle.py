@@ -22,7 +22,7 @@ from benchmarks.delivery import CELERY, cpu_s
 from benchmarks.meter import QUEUES, Meter, about
 from tasks.delivery.delivery_store import LEASE_MS, DeliveryStore
 from tasks.delivery.lease_keeper import HEARTBEAT_CYCLES, RENEWAL_INTERVAL_S
-from tasks.ledger.drain import OTHERS_EVERY_S
+from tasks.ledger.drain import FOLLOWER_INTERVAL_S
 
 CROWDS = (100, 300)
 """How many idle workers are imitated; more than this fill the core that imitates them."""
@@ -80,7 +80,7 @@ async def _work(name: str, store: DeliveryStore, url: str) -> None:
             RENEWAL_INTERVAL_S * HEARTBEAT_CYCLES,
             lambda _: mine.evalsha(store.script("heartbeat").sha, 0, name, say, LEASE_MS, *QUEUES),
         ),
-        _every(OTHERS_EVERY_S, lambda _: mine.get("ledger:drainer")),
+        _every(FOLLOWER_INTERVAL_S, lambda _: mine.get("ledger:drainer")),
     )
 
 

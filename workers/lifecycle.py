@@ -28,7 +28,7 @@ from tasks.answering import runtime
 from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
 from tasks.delivery.worker_transport import use_keeper
-from tasks.ledger.drain import Drain
+from tasks.ledger.drain import Drainer
 from tasks.operations.operator import ReloadReply
 from tasks.providers.registry import preload
 from workers import shutdown
@@ -59,7 +59,7 @@ class Lifecycle:
         self._only_queues: list[str] = []
         self._excluded_queues: list[str] = []
         self._reloader: Reloader | None = None
-        self._drain: Drain | None = None
+        self._drain: Drainer | None = None
         self._exporter: Exporter | None = None
         self._otel: Otel | None = None
 
@@ -117,7 +117,7 @@ class Lifecycle:
         self._reloader.start()
         for name, unset in runtime.runtime().settings.left_out.items():
             structlog.get_logger("breakwater").info("provider.left_out", provider=name, unset=unset)
-        self._drain = Drain(client(), _open_ledger)
+        self._drain = Drainer(client(), _open_ledger)
         self._drain.start()
         if self._exporter:
             self._exporter.start()

@@ -40,8 +40,7 @@ from tasks.config import Role
 from tasks.delivery.lease import AlreadySettled, DeliverySuperseded, HasHistory, Lease
 from tasks.delivery.waits import Delay, Park
 from tasks.delivery.worker_transport import TAKEN_FROM
-from tasks.ledger import redis_queue
-from tasks.ledger import spool as row_spool
+from tasks.ledger import redis_queue, row_spool
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.streaming.writer import Writer
 from tasks.telemetry import observers

@@ -1,11 +1,13 @@
--- Take a turn at draining: one process does it at a time, so that one writes to a SQLite file.
--- KEYS: ledger (stream), ledger:drainer (string: who, for as long as the turn lasts). ARGV: who, how
--- long the turn lasts (ms), how many rows are wanted, ids of rows that are in the database now.
--- Returns: ids and rows, the oldest first; nil if it is another's turn.
-local holder = redis.call('GET', KEYS[2])
+-- Become or stay the leader, and return rows: one process drains at a time, so that one process writes
+-- to a SQLite file.
+-- KEYS: ledger (stream), ledger:drainer (string: the leader, until its leadership expires). ARGV: this
+-- process, the length of a leadership (ms), the number of rows wanted, then the ids of rows that the
+-- database has stored since the last call, which are deleted.
+-- Returns: ids and rows in turn, the oldest first; nil if another process is the leader.
+local leader = redis.call('GET', KEYS[2])
 for i = 4, #ARGV do redis.call('XDEL', KEYS[1], ARGV[i]) end
-if holder and holder ~= ARGV[1] then
-  -- The clock was set back: no turn lasts longer than one taken now.
+if leader and leader ~= ARGV[1] then
+  -- After the clock was set back, no leadership lasts longer than a new one.
   if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
   return false
 end

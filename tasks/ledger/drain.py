@@ -1,8 +1,9 @@
 """
-The thread of a worker that brings rows from Redis to the database.
+The thread of a worker that moves rows from Redis to the database.
 
-Rows leave the stream when the database has them for good. Whoever dies in between leaves them to
-the next, and the database counts none twice.
+A row is deleted from the stream only after the database has committed it. If a worker dies in
+between, the next one moves the row again, and the database counts it once. One worker drains at a
+time: the leader, which holds the key `ledger:drainer`.
 """
 
 import os
@@ -18,7 +19,8 @@ from redis.exceptions import RedisError
 
 from breakwater.errors import ConfigError
 from breakwater.redis.encryption import opened
-from tasks.ledger import spool
+from breakwater.redis.text import to_text
+from tasks.ledger import row_spool
 from tasks.ledger.redis_queue import LEDGER, send
 
 if TYPE_CHECKING:
@@ -26,23 +28,23 @@ if TYPE_CHECKING:
 
 DRAINER = "ledger:drainer"
 LEADERSHIP_MS = 10_000
-EVERY_S = 1.0
-IDLE_EVERY_S = 4.0
-OTHERS_EVERY_S = 5.0
-AFTER_A_FAULT_S = 11.0
-"""Longer than a turn: another worker, perhaps on another host, may reach the database."""
+BUSY_INTERVAL_S = 1.0
+IDLE_INTERVAL_S = 4.0
+FOLLOWER_INTERVAL_S = 5.0
+FAULT_INTERVAL_S = 11.0
+"""Longer than a leadership: another worker, perhaps on another host, may reach the database."""
 BATCH_SIZE = 500
 
 _log = structlog.get_logger("breakwater")
 
 
-class Drain:
+class Drainer:
     """
-    Bring rows to the database, whenever it is this process' turn.
+    Moves rows to the database while this process is the leader.
 
     Args:
         client: Of Redis.
-        database: Opens it.
+        database: Opens the database.
     """
 
     def __init__(self, client: redis.Redis, database: Callable[[], "Database"]) -> None:
@@ -53,7 +55,7 @@ class Drain:
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._away = False
+        self._is_away = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -61,73 +63,81 @@ class Drain:
         self._thread.start()
 
     def stop(self, within_s: float = 5.0) -> None:
-        """Bring what is there still, and end; what does not get there is another's to bring."""
+        """Drain once more and end; another worker moves the rows that do not make it in time."""
         self._stop.set()
         if self._thread:
             self._thread.join(within_s)
 
     def drain(self) -> int | None:
         """
-        Bring all there is.
+        Move all rows that are in the stream.
 
         Returns:
-            How many rows came; None if it is another process' turn.
+            The number of rows moved; None if another process is the leader.
 
         Raises:
             RedisError: Redis is away.
-            SQLAlchemyError: The database is away; the rows stay where they are.
-            ConfigError: LEDGER_URL cannot be used, or no key here opens the rows.
+            SQLAlchemyError: The database is away; the rows stay in Redis.
+            ConfigError: LEDGER_URL cannot be used, or no key here decrypts the rows.
         """
-        ids: list[str] = []
+        stored_ids: list[str] = []
         number = 0
         while True:
-            found = self._script(
-                keys=[LEDGER, DRAINER], args=[self._me, LEADERSHIP_MS, BATCH_SIZE, *ids]
-            )
-            if not found:
-                return None if found is None else number
-            ids = [_text(id_) for id_ in found[::2]]
+            args: list[str | int] = [self._me, LEADERSHIP_MS, BATCH_SIZE, *stored_ids]
+            batch = self._script(keys=[LEDGER, DRAINER], args=args)
+            if batch is None:
+                return None
+            if not batch:
+                return number
             if self._database is None:
                 self._database = self._open()
-            self._database.add([opened(_text(row)) for row in found[1::2]])
-            number += len(ids)
+            self._database.add([opened(to_text(row)) for row in batch[1::2]])
+            stored_ids = [to_text(id_) for id_ in batch[::2]]
+            number += len(stored_ids)
 
     def _run(self) -> None:
         while True:
             stopping = self._stop.is_set()
-            wait_s = self._turn()
+            wait_s = self._try_to_drain()
             if stopping:
                 break
             self._stop.wait(wait_s)
         if self._database:
             self._database.close()
 
-    def _turn(self) -> float:
+    def _try_to_drain(self) -> float:
+        """Drain, if this process is the leader; return the seconds to wait until the next try."""
         try:
-            self._hand_on_spool()
+            self._send_spooled()
             drained = self.drain()
-        except Exception as fault:  # noqa: BLE001 - a driver raises what it likes, and this goes on
-            if not self._away:
-                why = str(fault) if isinstance(fault, ConfigError) else type(fault).__name__
-                _log.warning("ledger.away", error=why, next="rows wait in Redis")
-            self._away = True
-            return OTHERS_EVERY_S if isinstance(fault, RedisError) else AFTER_A_FAULT_S
-        if self._away and drained is not None:
-            self._away = False
-            _log.info("ledger.back", rows=drained)
+        except Exception as fault:  # noqa: BLE001 - drivers raise many types; the thread must live
+            self._report_away(fault)
+            if isinstance(fault, RedisError):
+                return FOLLOWER_INTERVAL_S
+            return FAULT_INTERVAL_S
         if drained is None:
-            return OTHERS_EVERY_S
-        return EVERY_S if drained else IDLE_EVERY_S
+            return FOLLOWER_INTERVAL_S
+        if self._is_away:
+            self._is_away = False
+            _log.info("ledger.back", rows=drained)
+        if drained:
+            return BUSY_INTERVAL_S
+        return IDLE_INTERVAL_S
 
-    def _hand_on_spool(self) -> None:
-        for path in spool.files():
+    def _report_away(self, fault: Exception) -> None:
+        """Log the fault, unless the last try failed too."""
+        if not self._is_away:
+            why = type(fault).__name__
+            if isinstance(fault, ConfigError):
+                why = str(fault)
+            _log.warning("ledger.away", error=why, next="rows wait in Redis")
+        self._is_away = True
+
+    def _send_spooled(self) -> None:
+        for path in row_spool.files():
             try:
-                rows = list(spool.rows_in(path))
-            except FileNotFoundError:  # another worker of this host was quicker
+                rows = list(row_spool.rows_in(path))
+            except FileNotFoundError:  # another worker of this host was faster
                 continue
             send(self._client, rows)
             path.unlink(missing_ok=True)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -1,29 +1,29 @@
-"""The rows' way through Redis: into the stream `ledger`, and out of it."""
+"""Send rows of the ledger to Redis, into the stream `ledger`."""
 
 from collections.abc import Iterable, Sequence
 
 import redis
 from redis.exceptions import RedisError
 
-from tasks.ledger import spool
+from tasks.ledger import row_spool
 
 LEDGER = "ledger"
 
 
 def write(client: redis.Redis, rows: Sequence[str]) -> None:
-    """Hand rows to Redis; to the disk if it is away."""
+    """Send rows to Redis; write them to disk if Redis is away."""
     try:
         send(client, rows)
     except RedisError:
-        spool.keep(rows)
+        row_spool.keep(rows)
 
 
 def send(client: redis.Redis, rows: Iterable[str]) -> None:
     """
-    Hand rows to Redis.
+    Send rows to Redis.
 
     Raises:
-        RedisError: It is away; some may have arrived, and may be sent again.
+        RedisError: Redis is away. Some rows may have arrived; all may be sent again.
     """
     with client.pipeline(transaction=False) as pipe:
         for row in rows:

@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 
 from breakwater.errors import ConfigError
 from breakwater.redis.encryption import KEYS, seal
-from tasks.ledger import redis_queue, spool
+from tasks.ledger import redis_queue, row_spool
 from tasks.ledger.database import Database
-from tasks.ledger.drain import BATCH_SIZE, DRAINER, LEADERSHIP_MS, Drain
+from tasks.ledger.drain import BATCH_SIZE, DRAINER, LEADERSHIP_MS, Drainer
 from tasks.ledger.export import export
 from tasks.ledger.redis_queue import LEDGER
 from tasks.ledger.summary import AttemptFilter
@@ -43,9 +43,9 @@ def _own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def drain(client: redis.Redis, url: str) -> Iterator[Drain]:
+def drain(client: redis.Redis, url: str) -> Iterator[Drainer]:
     """One worker's; stopped in the end."""
-    one = Drain(client, lambda: Database(url))
+    one = Drainer(client, lambda: Database(url))
     yield one
     one.stop()
 
@@ -55,7 +55,7 @@ def outcomes(url: str) -> list[str]:
         return [each["outcome"] for each in export(database, AttemptFilter())]
 
 
-def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drain, url: str) -> None:
+def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drainer, url: str) -> None:
     """More than one batch of them."""
     redis_queue.send(client, [row(f"t{i}") for i in range(BATCH_SIZE + 3)])
 
@@ -65,7 +65,7 @@ def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drain, url: str
     assert outcomes(url) == ["succeeded"] * (BATCH_SIZE + 3)
 
 
-def test_one_drains_at_a_time(client: redis.Redis, drain: Drain, url: str) -> None:
+def test_one_drains_at_a_time(client: redis.Redis, drain: Drainer, url: str) -> None:
     """Another waits for its turn to end; rows are not lost on the way."""
     client.set(DRAINER, "another:1", px=200)
     redis_queue.send(client, [row()])
@@ -83,10 +83,10 @@ def test_rows_stay_in_redis_until_the_database_has_them(client: redis.Redis, url
         raise OperationalError("x", {}, Exception())
 
     with pytest.raises(OperationalError):
-        Drain(client, away).drain()
+        Drainer(client, away).drain()
 
     assert client.xlen(LEDGER) == 2
-    assert Drain(client, lambda: Database(url)).drain() == 2
+    assert Drainer(client, lambda: Database(url)).drain() == 2
 
 
 def test_whoever_dies_between_database_and_redis_doubles_nothing(
@@ -97,12 +97,12 @@ def test_whoever_dies_between_database_and_redis_doubles_nothing(
     with Database(url) as database:
         database.add([row("a"), abandoned("b")])
 
-    assert Drain(client, lambda: Database(url)).drain() == 2
+    assert Drainer(client, lambda: Database(url)).drain() == 2
     assert sorted(outcomes(url)) == ["abandoned", "succeeded"]
 
 
 def test_what_redis_does_not_take_waits_on_the_disk(
-    client: redis.Redis, drain: Drain, url: str
+    client: redis.Redis, drain: Drainer, url: str
 ) -> None:
     """And is handed on by the thread of any worker of this host."""
 
@@ -111,16 +111,16 @@ def test_what_redis_does_not_take_waits_on_the_disk(
             raise Away
 
     redis_queue.write(Gone(), [row("a"), row("b")])  # type: ignore[arg-type]
-    assert len(spool.files()) == 1
+    assert len(row_spool.files()) == 1
 
     drain.start()
 
-    wait_until(lambda: not spool.files() and client.xlen(LEDGER) == 0)
+    wait_until(lambda: not row_spool.files() and client.xlen(LEDGER) == 0)
     wait_until(lambda: outcomes(url) == ["succeeded"] * 2)
 
 
 def test_the_thread_brings_the_rest_when_it_stops(
-    client: redis.Redis, drain: Drain, url: str
+    client: redis.Redis, drain: Drainer, url: str
 ) -> None:
     """Nothing waits for a worker that may never come."""
     drain.start()
@@ -134,7 +134,7 @@ def test_the_thread_brings_the_rest_when_it_stops(
 
 
 def test_encrypted_rows_are_opened(
-    client: redis.Redis, drain: Drain, url: str, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, drain: Drainer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the key; without it they stay where they are."""
     monkeypatch.setenv(KEYS, Fernet.generate_key().decode())
@@ -152,7 +152,7 @@ def test_encrypted_rows_are_opened(
 
 
 def test_a_turn_lasts_no_longer_though_the_servers_clock_stepped_back(
-    client: redis.Redis, drain: Drain
+    client: redis.Redis, drain: Drainer
 ) -> None:
     """Redis keeps a key until a moment, which is further away then."""
     redis_queue.send(client, [row("t")])

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from breakwater.redis.connection import client
-from tasks.ledger import spool
+from tasks.ledger import row_spool
 from tasks.ledger.database import Database
-from tasks.ledger.drain import BATCH_SIZE, Drain
+from tasks.ledger.drain import BATCH_SIZE, Drainer
 from tasks.ledger.sums import DAY_MS
 from workers.commands.ledger_reports import export_, summary
 from workers.terminal.console import at_utc, fail, group, number_of, out, seconds, usable_redis_url
@@ -27,7 +27,7 @@ def drain() -> None:
     A running worker does so all the time; use this when none runs. LEDGER_URL must be
     the same as the workers'.
     """
-    drained = Drain(client(usable_redis_url()), Database).drain()
+    drained = Drainer(client(usable_redis_url()), Database).drain()
     if drained is None:
         fail("a worker is draining at this moment; it moves every attempt")
     out.print(f"drained {drained}")
@@ -46,8 +46,8 @@ def import_(
     """
     number = 0
     with Database() as database:
-        for path in paths or spool.files():
-            rows = list(spool.rows_in(path))
+        for path in paths or row_spool.files():
+            rows = list(row_spool.rows_in(path))
             for at in range(0, len(rows), BATCH_SIZE):
                 number += database.add(rows[at : at + BATCH_SIZE])
             if not paths:

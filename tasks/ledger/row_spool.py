@@ -1,8 +1,8 @@
 """
-Rows that neither Redis nor the database takes, on disk: JSON Lines, in SPOOL_DIR.
+Rows on disk, for the time in which Redis does not take them: files of JSON Lines in SPOOL_DIR.
 
-The files are readable by the worker's user alone. Every worker of this host hands them on when it
-can; `breakwater ledger import` brings them to the database without Redis.
+Only the worker's user can read the files. Every worker of this host sends them to Redis as soon as
+it can; `breakwater ledger import` writes them to the database without Redis.
 """
 
 import os
@@ -30,11 +30,11 @@ def keep(rows: Iterable[str]) -> None:
 
 
 def files() -> list[Path]:
-    """Return the files there are."""
+    """Return the files, sorted by name."""
     return sorted(folder().glob("ledger-*.jsonl"))
 
 
 def rows_in(path: Path) -> Iterator[str]:
-    """Read a file's rows, one at a time."""
+    """Read the rows of a file, one at a time."""
     with path.open() as file:
         yield from (line.strip() for line in file if line.strip())
