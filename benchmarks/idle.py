@@ -20,6 +20,7 @@ import redis.asyncio
 
 from benchmarks.delivery import CELERY, cpu_s
 from benchmarks.meter import QUEUES, Meter, about
+from breakwater.redis.script_arguments import named
 from tasks.delivery.delivery_store import LEASE_MS, DeliveryStore
 from tasks.delivery.lease_keeper import HEARTBEAT_CYCLES, RENEWAL_INTERVAL_S
 from tasks.ledger.drain import FOLLOWER_INTERVAL_S
@@ -67,6 +68,9 @@ async def _work(name: str, store: DeliveryStore, url: str) -> None:
     """Do what an idle worker's consumer, keeper and ledger thread do."""
     mine, say = redis.asyncio.Redis.from_url(url), json.dumps(about(int(name)))
     bells = [f"bell:{queue}" for queue in QUEUES]
+    heartbeat = named(
+        worker=name, description=say, lease_ms=LEASE_MS, version="", roles="", queues=QUEUES
+    )
 
     async def look(turn: int) -> None:
         await mine.brpop(bells, 1)
@@ -78,7 +82,7 @@ async def _work(name: str, store: DeliveryStore, url: str) -> None:
         _every(RENEWAL_INTERVAL_S, lambda _: mine.evalsha(store.script("tend").sha, 0, LEASE_MS)),
         _every(
             RENEWAL_INTERVAL_S * HEARTBEAT_CYCLES,
-            lambda _: mine.evalsha(store.script("heartbeat").sha, 0, name, say, LEASE_MS, *QUEUES),
+            lambda _: mine.evalsha(store.script("heartbeat").sha, 0, heartbeat),
         ),
         _every(FOLLOWER_INTERVAL_S, lambda _: mine.get("ledger:drainer")),
     )

@@ -8,7 +8,7 @@ as an outage.
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias, cast
@@ -17,10 +17,11 @@ import redis
 from redis.exceptions import NoScriptError
 
 from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply, whoami
+from breakwater.redis.script_arguments import named
 
 NAMES_KEY = "breakers"
 
-Argument = str | int | float
+Argument = str | int | float | list[str]
 RawText = bytes | str
 """A text in a reply: str if the client decodes replies."""
 _Item: TypeAlias = Any
@@ -71,32 +72,35 @@ class RedisStorage:
     def admit(self, name: str, rules: Rules, token: str) -> StorageReply:
         """Admit or refuse a call; a token that was admitted is admitted again."""
         return self._run(
-            self.scripts.admit, name, rules, token, rules.success_threshold, rules.max_probes
-        )
+            self.scripts.admit, name, rules, token=token,
+            success_threshold=rules.success_threshold, max_probes=rules.max_probes,
+        )  # fmt: skip
 
     def record(self, name: str, rules: Rules, report: Report) -> StorageReply:
         """Count the outcome of an admitted call. A repetition would count twice."""
         return self._run(
             self.scripts.record, name, rules,
-            report.token, report.generation, report.outcome, report.reason,
-            _ms(rules.retry_after_s(report.retry_after_s)), int(report.trip),
-            rules.success_threshold, rules.fail_max,
-            _ms(rules.reset_timeout_s), rules.open_factor,
-            _ms(max(rules.open_max_s, rules.reset_timeout_s)),
-            1 + random.random() * rules.open_jitter, _ms(rules.stable_s),
+            token=report.token, generation=report.generation,
+            outcome=report.outcome, reason=report.reason,
+            retry_after_ms=_ms(rules.retry_after_s(report.retry_after_s)), is_proof=report.trip,
+            success_threshold=rules.success_threshold, fail_max=rules.fail_max,
+            open_ms=_ms(rules.reset_timeout_s), factor=rules.open_factor,
+            cap_ms=_ms(max(rules.open_max_s, rules.reset_timeout_s)),
+            jitter=1 + random.random() * rules.open_jitter, stable_ms=_ms(rules.stable_s),
         )  # fmt: skip
 
     def renew(self, name: str, rules: Rules, tokens: Iterable[str]) -> StorageReply:
         """Restart the leases of running probes; an expired lease stays expired."""
-        return self._run(self.scripts.renew, name, rules, *tokens)
+        return self._run(self.scripts.renew, name, rules, tokens=list(tokens))
 
     def force(
         self, name: str, rules: Rules, *, to: State | None = None, forced: Forced | str = ""
     ) -> StorageReply:
         """Make a manual transition, and set (open, closed) or remove (none) the override."""
         return self._run(
-            self.scripts.force, name, rules, to or "", forced, _ms(rules.reset_timeout_s)
-        )
+            self.scripts.force, name, rules,
+            to=to or "", forced=forced, open_ms=_ms(rules.reset_timeout_s),
+        )  # fmt: skip
 
     def peek(self, name: str, rules: Rules) -> BreakerState:
         """Read the state of a breaker; nothing is written."""
@@ -107,7 +111,7 @@ class RedisStorage:
         names, rules = self.names(), Rules()
         pipe = self.client.pipeline(transaction=False)
         for name in names:
-            pipe.evalsha(self._sha[self.scripts.peek], 2, *_arguments(name, rules, ()))
+            pipe.evalsha(self._sha[self.scripts.peek], 2, *_arguments(name, rules, {}))
         views = []
         for name, reply in zip(names, pipe.execute(raise_on_error=False), strict=True):
             if isinstance(reply, Exception):  # such as NoScriptError, which `peek` handles
@@ -135,7 +139,7 @@ class RedisStorage:
             for entry, fields in entries
         ]
 
-    def _run(self, source: str, name: str, rules: Rules, *args: Argument) -> StorageReply:
+    def _run(self, source: str, name: str, rules: Rules, **args: Argument) -> StorageReply:
         arguments = _arguments(name, rules, args)
         try:
             reply = self.client.evalsha(self._sha[source], 2, *arguments)
@@ -144,8 +148,9 @@ class RedisStorage:
         return _parse(name, cast("list[_Item]", reply))
 
 
-def _arguments(name: str, rules: Rules, args: Sequence[Argument]) -> tuple[Argument, ...]:
-    return f"breaker:{{{name}}}", events_key(name), whoami(), _ms(rules.lease_s), *args
+def _arguments(name: str, rules: Rules, args: Mapping[str, Argument]) -> tuple[str, str, str]:
+    arguments = named(who=whoami(), lease_ms=_ms(rules.lease_s), **args)
+    return f"breaker:{{{name}}}", events_key(name), arguments
 
 
 def _parse(name: str, reply: list[_Item]) -> StorageReply:

@@ -56,7 +56,12 @@ def test_the_breaker_takes_from_the_client_how_redis_is_reached_alone() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("breakwater")
     }
 
-    assert imported <= {"breakwater.redis.address", "breakwater.redis.prefix"}
+    assert imported <= {
+        "breakwater.redis.address",
+        "breakwater.redis.prefix",
+        "breakwater.redis.script_arguments",
+        "breakwater.redis.text",
+    }
 
 
 def test_every_package_of_ours_is_in_the_wheel() -> None:

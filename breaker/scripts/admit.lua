@@ -1,7 +1,7 @@
 -- May a call go out now?
--- ARGV[3] token of the call   ARGV[4] success_threshold   ARGV[5] max_probes
+-- args: token (of the call), success_threshold, max_probes
 -- Answers 1 (granted; in half-open with a lease) or 0 (refused; ask again in `wait_ms`).
-local token, threshold, max_probes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local token, threshold, max_probes = args.token, args.success_threshold, args.max_probes
 
 read_or_rebuild()
 if b.forced == 'open' then return answer(0, 0) end

@@ -20,11 +20,11 @@
 -- On every write the breaker's name is published on the channel breaker:changes.
 -- KEYS[2]  breaker:{name}:events  stream of about 1,000: one entry per transition, its fields in transition()
 --
--- ARGV[1]  host:pid of the client
--- ARGV[2]  length of a lease in ms
+-- ARGV[1]  JSON: who (host:pid of the client), lease_ms (length of a lease), and what the script itself reads
 
 local key, events = KEYS[1], KEYS[2]
-local who, lease_ms = ARGV[1], tonumber(ARGV[2])
+local args = cjson.decode(ARGV[1])
+local who, lease_ms = args.who, args.lease_ms
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)

@@ -1,9 +1,8 @@
 -- An operator's hand.
--- ARGV[3] open | half-open | closed: go there now; empty: stay
--- ARGV[4] open | closed: set `forced`; none: remove it; empty: leave it
--- ARGV[5] open time in ms
+-- args: to (open | half-open | closed: go there now; empty: stay), forced (open | closed: set `forced`;
+-- none: remove it; empty: leave it), open_ms (open time)
 -- Closing a closed breaker that has nothing to forget is no transition. Answers 1.
-local to, forced, open_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local to, forced, open_ms = args.to, args.forced, args.open_ms
 
 read_or_rebuild()
 if to == 'open' then

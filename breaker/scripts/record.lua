@@ -1,15 +1,14 @@
 -- How did the call end?
--- ARGV[3] token   ARGV[4] generation at its admission   ARGV[5] success | failure | neutral
--- ARGV[6] reason, the class of its error   ARGV[7] Retry-After in ms, 0 if none   ARGV[8] 1: one is proof
--- ARGV[9] success_threshold   ARGV[10] fail_max
--- ARGV[11] open time in ms   ARGV[12] its factor per trip in a row   ARGV[13] its cap in ms
--- ARGV[14] its jitter, a factor   ARGV[15] ms in closed after which a trip in a row is forgiven
+-- args: token, generation (at the call's admission), outcome (success | failure | neutral), reason (the class
+-- of its error), retry_after_ms (0: none), is_proof (one failure opens), success_threshold, fail_max, open_ms
+-- (open time), factor (of the open time per trip in a row), cap_ms (its longest), jitter (a factor),
+-- stable_ms (in closed; after it a trip in a row is forgiven)
 -- Answers 1 if the outcome counted, 0 if it was stale.
-local token, generation, outcome, reason = ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local retry_after_ms, proof = tonumber(ARGV[7]), ARGV[8] == '1'
-local threshold, fail_max = tonumber(ARGV[9]), tonumber(ARGV[10])
-local open_ms, factor, cap_ms = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local jitter, stable_ms = tonumber(ARGV[14]), tonumber(ARGV[15])
+local token, generation, outcome, reason = args.token, args.generation, args.outcome, args.reason
+local retry_after_ms, proof = args.retry_after_ms, args.is_proof
+local threshold, fail_max = args.success_threshold, args.fail_max
+local open_ms, factor, cap_ms = args.open_ms, args.factor, args.cap_ms
+local jitter, stable_ms = args.jitter, args.stable_ms
 
 read_or_rebuild()
 if generation ~= b.generation or b.state == 'open' or (b.state == 'half-open' and not leases[token]) then

@@ -15,6 +15,7 @@ from redis.commands.core import Script
 
 from breakwater.messaging.names import RESULT
 from breakwater.messaging.settlement import Settlement
+from breakwater.redis.script_arguments import named
 
 SCRIPTS = ("settle", "record", "where")
 
@@ -60,14 +61,13 @@ class TaskStore:
             superseded (another delivery has begun).
         """
         one = settlement
-        fields = [word for pair in one.dead.items() for word in pair]
-        return _text(
-            self._run(
-                "settle", [f"task:{one.task_id}", RESULT + one.task_id],
-                one.fence, one.tag, one.task_id, one.meta, one.expires_s, one.opens, one.numbered,
-                len(one.rows), one.keep_s, one.answer, *one.rows, *fields,
-            )
+        letter = [word for pair in one.dead.items() for word in pair]
+        arguments = named(
+            fence=one.fence, tag=one.tag, task_id=one.task_id, expires_s=one.expires_s,
+            opens=one.opens, numbered=one.numbered, keep_s=one.keep_s, letter=letter,
         )  # fmt: skip
+        keys = [f"task:{one.task_id}", RESULT + one.task_id]
+        return _text(self._run("settle", keys, arguments, one.meta, one.answer, *one.rows))
 
     def is_settled(self, task_id: str) -> bool:
         """Tell whether a task has a result."""

@@ -18,6 +18,7 @@ import redis
 from breakwater.calls.value_types import NAME
 from breakwater.errors import UnknownRun
 from breakwater.redis.encryption import opened, seal
+from breakwater.redis.script_arguments import named
 from breakwater.workflows.definition import Definition, Stage
 from breakwater.workflows.progress import StageHistory, StageRecord, StageRun
 
@@ -136,10 +137,11 @@ class RunStore:
         told = self._start(
             keys=keys_of(run),
             args=[
-                run, definition.name, who, seal(json.dumps(definition.as_dict())),
-                seal(given), *prepared,
+                named(id=run, name=definition.name, who=who, turns=prepared),
+                seal(json.dumps(definition.as_dict())),
+                seal(given),
             ],
-        )  # fmt: skip
+        )
         return bool(told)
 
     def move(

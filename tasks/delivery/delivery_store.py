@@ -27,6 +27,7 @@ import redis
 from breakwater.messaging import task_store
 from breakwater.messaging.names import PRIORITIES, RESULT, list_of
 from breakwater.messaging.task_store import TaskStore
+from breakwater.redis.script_arguments import named
 from tasks.delivery.waits import Delay, Park
 
 LEASE_MS = 12_000
@@ -128,10 +129,11 @@ class DeliveryStore(TaskStore):
             has: Digest of the tasks that this worker has; empty: no message is passed over.
         """
         lists = [list_of(queue, step) for step in PRIORITIES for queue in queues]
-        return (
-            len(lists), *lists, tag, most, LEASE_MS, MAX_MESSAGE_BYTES, len(queues),
-            TRIAL_WINDOW_MS, held, has,
+        arguments = named(
+            prefix=tag, max=most, lease_ms=LEASE_MS, max_bytes=MAX_MESSAGE_BYTES,
+            queues=len(queues), trial_ms=TRIAL_WINDOW_MS, held=held, tasks=has,
         )  # fmt: skip
+        return len(lists), *lists, arguments
 
     def leave_to_others(self, tag: str, has: str, for_ms: int, name: str) -> bool:
         """
@@ -173,14 +175,17 @@ class DeliveryStore(TaskStore):
         Returns:
             The tags that are taken.
         """
-        words = [
-            word
-            for one in deliveries
-            for word in (
-                one.tag, one.task_id, one.fence, int(one.has_begun), one.list, one.message
-            )
+        several = list(deliveries)
+        fields = [
+            {
+                "tag": one.tag, "task_id": one.task_id, "fence": one.fence,
+                "has_begun": one.has_begun, "list": one.list,
+            }
+            for one in several
         ]  # fmt: skip
-        return {_text(tag) for tag in self._run("restore", [], LEASE_MS, *words)}
+        arguments = named(lease_ms=LEASE_MS, deliveries=fields)
+        tags = self._run("restore", [], arguments, *(one.message for one in several))
+        return {_text(tag) for tag in tags}
 
     def acknowledge(self, tags: Iterable[str]) -> int:
         """Forget messages that are done with; return how many were not, and went back."""
@@ -220,7 +225,8 @@ class DeliveryStore(TaskStore):
             numbered: How many attempts have a number then.
         """
         keys = [f"task:{task_id}", RESULT + task_id]
-        verdict, *more = self._run("begin", keys, tag, task_id, queue, call, numbered)
+        arguments = named(tag=tag, task_id=task_id, queue=queue, call=call, numbered=numbered)
+        verdict, *more = self._run("begin", keys, arguments)
         if not more:
             return Begun(_text(verdict))
         fields = [_text(field) for field in more[1]]
@@ -251,8 +257,10 @@ class DeliveryStore(TaskStore):
             How many calls of this task were repeated without need to know their end; -1 if
             another delivery has begun: then the call must not go out.
         """
-        given = (fence, call, int(paid), numbered, failed, *rows)
-        return int(self._run("call", [f"task:{task_id}", RESULT + task_id], *given))
+        arguments = named(
+            fence=fence, call=call, may_be_paid=paid, numbered=numbered, failed=failed
+        )
+        return int(self._run("call", [f"task:{task_id}", RESULT + task_id], arguments, *rows))
 
     def share(
         self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int, keep_s: int
@@ -272,7 +280,10 @@ class DeliveryStore(TaskStore):
             (this delivery has the task no more).
         """
         keys = [f"task:{task_id}", f"cache:{digest}", f"flight:{digest}", RESULT + task_id]
-        verdict, *answer = self._run("share", keys, fence, tag, task_id, digest, wait_ms, keep_s)
+        arguments = named(
+            fence=fence, tag=tag, task_id=task_id, digest=digest, wait_ms=wait_ms, keep_s=keep_s
+        )
+        verdict, *answer = self._run("share", keys, arguments)
         return _text(verdict), _text(answer[0]) if answer else ""
 
     def requeue(  # noqa: PLR0913 - how the task waits, and what it keeps
@@ -306,13 +317,12 @@ class DeliveryStore(TaskStore):
         """
         delay_ms = wait.ms if isinstance(wait, Delay) else 0
         park = wait if isinstance(wait, Park) else Park(0)
-        return int(
-            self._run(
-                "requeue", [f"task:{task_id}", RESULT + task_id],
-                fence, tag, attempts, repeats, queue, delay_ms, park.ms, park.reason,
-                park.trial_count, numbered, enqueued_ms, *rows,
-            )
+        arguments = named(
+            fence=fence, tag=tag, attempts=attempts, repeats=repeats, queue=queue,
+            delay_ms=delay_ms, park_ms=park.ms, reason=park.reason, trial_count=park.trial_count,
+            numbered=numbered, enqueued_ms=enqueued_ms,
         )  # fmt: skip
+        return int(self._run("requeue", [f"task:{task_id}", RESULT + task_id], arguments, *rows))
 
     def open(self, queue: str, reason: str) -> bool:
         """Let a parked queue be consumed again; tell whether it was parked."""
@@ -346,7 +356,8 @@ class DeliveryStore(TaskStore):
             meta: A result for that task, in Celery's format; written unless it was begun.
         """
         words = [word for pair in fields.items() for word in pair]
-        return bool(self._run("dead_letter", [], tag, task_id, meta, expires_s, *words))
+        arguments = named(tag=tag, task_id=task_id, expires_s=expires_s, fields=words)
+        return bool(self._run("dead_letter", [], arguments, meta))
 
     def heartbeat(
         self, worker: str, about: str, queues: Iterable[str], *, version: str = "", roles: str = ""
@@ -364,7 +375,11 @@ class DeliveryStore(TaskStore):
         Returns:
             Who drains it, as JSON; empty if nobody does.
         """
-        told = self._run("heartbeat", [], worker, about, LEASE_MS, version, roles, *queues)
+        arguments = named(
+            worker=worker, description=about, lease_ms=LEASE_MS, version=version, roles=roles,
+            queues=list(queues),
+        )  # fmt: skip
+        told = self._run("heartbeat", [], arguments)
         return _text(told) if told else ""
 
     def forget_worker(self, worker: str) -> None:

@@ -28,11 +28,11 @@ class Flaky(RedisStorage):
     error: Exception | None = None
     asked = 0
 
-    def _run(self, *args: object) -> object:  # type: ignore[override]
+    def _run(self, *args: object, **named: object) -> object:  # type: ignore[override]
         self.asked += 1
         if self.error:
             raise self.error
-        return super()._run(*args)  # type: ignore[arg-type]
+        return super()._run(*args, **named)  # type: ignore[arg-type]
 
 
 class Outage:
@@ -90,10 +90,10 @@ def test_i15_while_one_caller_tries_all_others_go_on(outage: Outage) -> None:
 
     original = outage.redis._run
 
-    def slow(*args: object) -> object:
+    def slow(*args: object, **named: object) -> object:
         if not nested:
             nested.append(outage.store.admit("x", RULES, "u").view.source)
-        return original(*args)
+        return original(*args, **named)
 
     outage.redis._run = slow  # type: ignore[method-assign]
     outage.store.admit("x", RULES, "t")

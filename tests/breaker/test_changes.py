@@ -30,11 +30,11 @@ class Counted(RedisStorage):
     away = False
     while_asked: Callable[[], None] = staticmethod(lambda: None)
 
-    def _run(self, *args: object) -> object:  # type: ignore[override]
+    def _run(self, *args: object, **named: object) -> object:  # type: ignore[override]
         self.asked += 1
         if self.away:
             raise Away("gone")
-        answer = super()._run(*args)  # type: ignore[arg-type]
+        answer = super()._run(*args, **named)  # type: ignore[arg-type]
         self.while_asked()
         return answer
 

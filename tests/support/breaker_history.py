@@ -8,6 +8,7 @@ stream is read by itself. All three must tell one story, and no step of it may b
 """
 
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -147,24 +148,26 @@ def _written(
 
 def _asked(at_us: int, words: list[str]) -> tuple[int, str, Action] | None:
     """Understand the arguments, as the head of each script explains them."""
-    script, (_, key, _, who, _, *args) = words[1], words[2:]
+    script, (_, key, _, arguments) = words[1], words[2:]
+    args = json.loads(arguments)
     if words[0] == "EVAL":
         script = hashlib.sha1(script.encode()).hexdigest()
     kind = KINDS.get(script)
     if key != KEY or kind in (None, "peek"):
         return None
-    match kind, args:
-        case "admit", [token, *_]:
-            action = Action("admit", token)
-        case "record", [token, generation, outcome, _, retry_ms, trip, *_]:
+    match kind:
+        case "admit":
+            action = Action("admit", args["token"])
+        case "record":
             action = Action(
-                "record", token, int(generation), outcome, int(retry_ms), trip == "1"
+                "record", args["token"], args["generation"], args["outcome"],
+                args["retry_after_ms"], args["is_proof"],
             )  # fmt: skip
-        case "force", [to, forced, *_]:
-            action = Action("force", to=to, forced=forced)
+        case "force":
+            action = Action("force", to=args["to"], forced=args["forced"])
         case _:
             action = Action("renew")
-    return at_us, who, action
+    return at_us, args["who"], action
 
 
 def _words(raw: bytes) -> list[str]:

@@ -46,7 +46,7 @@ def test_many_losses_open_the_breaker_and_none_is_an_error(breakers: Breakers) -
 def test_the_last_lost_call_is_the_accused_one(fields: dict[str, str]) -> None:
     """Of several; and only if the last loss was a lonely one."""
     calls = '{"provider": "a", "model": "m"}\n{"provider": "b", "model": "m"}'
-    lease = Lease(None, "t", "w.1:1", "")  # type: ignore[arg-type]
+    lease = Lease(None, "t", "w.1:1", "", keep_rows=list)  # type: ignore[arg-type]
     lease._read(Begun("run", "2", {"lost_calls": calls, "lost": "3", **fields}))
 
     assert lease.accused == ("b" if fields else "")
@@ -59,7 +59,7 @@ def test_a_task_is_given_up_for_what_it_cost_alone(
     lost: int, alone: int, is_given_up: bool
 ) -> None:
     """Losses in company prove nothing, however many there are."""
-    lease = Lease(None, "t", "w.1:1", "")  # type: ignore[arg-type]
+    lease = Lease(None, "t", "w.1:1", "", keep_rows=list)  # type: ignore[arg-type]
     lease._read(Begun("run", "2", {"lost": str(lost), "lost_alone": str(alone)}))
 
     assert lease.is_given_up == is_given_up

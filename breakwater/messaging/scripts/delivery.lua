@@ -185,8 +185,8 @@ end
 
 -- Rows of attempts, on their way to the ledger. Of a delivery whose task another one runs only its
 -- calls are taken; what it passed over has numbers that are the other's.
-local function append_rows(from, to, owned)
-  for i = from, to do
+local function append_rows(first, owned)
+  for i = first, #ARGV do
     if owned or string.sub(ARGV[i], 1, 1) == 'c' then
       redis.call('XADD', 'ledger', '*', 'row', string.sub(ARGV[i], 2))
     end

@@ -1,38 +1,39 @@
 -- Settle a task: its result is written once, by the holder of the newest fence.
--- KEYS: task:ID, the result's key. ARGV: fence (empty: anybody's, such as a revocation), tag, task
--- id, the result, how long it is kept (s), a queue to open if it is parked, how many attempts have a
--- number, how many rows follow, for how long its answer is kept for the same call (s; 0: it is not),
--- that answer, the rows, and for a dead letter its fields.
+-- KEYS: task:ID, the result's key. ARGV: JSON: fence (empty: anybody's, such as a revocation), tag, task_id,
+-- expires_s (of the result), opens (a queue to open if it is parked), numbered (how many attempts have a
+-- number), keep_s (for how long its answer is kept for the same call; 0: it is not), letter (the fields of a dead
+-- letter, name and value by turns; empty: it is not one); then the result, the answer, and rows.
 -- Returns: 'settled', 'opened' (settled, and the queue was parked), 'already' (there is a result), or 'superseded' (another one has begun).
-local task, result, fence, tag, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
-local last, keep_s = 10 + ARGV[8], tonumber(ARGV[9])
+local args, meta, answer = cjson.decode(ARGV[1]), ARGV[2], ARGV[3]
+local task, result, id, keep_s = KEYS[1], KEYS[2], args.task_id, args.keep_s
 local there = redis.call('GET', result)
-if there == ARGV[4] then return 'settled' end -- our answer was lost
-local owned = not there and (fence == '' or (owns(task, result, fence)))
-append_rows(11, last, owned)
+if there == meta then return 'settled' end -- our answer was lost
+local owned = not there and (args.fence == '' or (owns(task, result, args.fence)))
+append_rows(4, owned)
 if there then return 'already' end
 if not owned then
   count('superseded')
   return 'superseded'
 end
 local now = now_ms()
-if ARGV[8] == '0' then release(task) end -- with a row its call has come to an end
-redis.call('SET', result, ARGV[4], 'EX', ARGV[5])
-redis.call('PUBLISH', result, ARGV[4])
-redis.call('EXPIRE', 'asked:' .. id, ARGV[5])
+if #ARGV == 3 then release(task) end -- with a row its call has come to an end
+redis.call('SET', result, meta, 'EX', args.expires_s)
+redis.call('PUBLISH', result, meta)
+redis.call('EXPIRE', 'asked:' .. id, args.expires_s)
 local digest = redis.call('HGET', task, 'flight')
 redis.call('DEL', task)
 if redis.call('EXISTS', 'stream:' .. id) == 1 then redis.call('XADD', 'stream:' .. id, '*', 'event', 'end', 'data', '') end
 if digest then
-  if keep_s > 0 then redis.call('SET', 'cache:' .. digest, ARGV[10], 'EX', keep_s) end
+  if keep_s > 0 then redis.call('SET', 'cache:' .. digest, answer, 'EX', keep_s) end
   leave_shared_call(digest, id, keep_s > 0)
 end
-if #ARGV > last then
-  dead_letter(id, redis.call('HGET', TAKEN, tag), {'numbered', ARGV[7], unpack(ARGV, last + 1)}, now, ARGV[4])
+if #args.letter > 0 then
+  local fields = {'numbered', args.numbered, unpack(args.letter)}
+  dead_letter(id, redis.call('HGET', TAKEN, args.tag), fields, now, meta)
 end
-if ARGV[6] ~= '' and redis.call('HDEL', 'parked', ARGV[6]) == 1 then
-  log_parking(ARGV[6], 'open', 0, 'answered', now)
-  wake_workers(ARGV[6], MAX_WAKEUPS)
+if args.opens ~= '' and redis.call('HDEL', 'parked', args.opens) == 1 then
+  log_parking(args.opens, 'open', 0, 'answered', now)
+  wake_workers(args.opens, MAX_WAKEUPS)
   return 'opened'
 end
 return 'settled'

@@ -1,19 +1,21 @@
 -- Begin a run, unless it was begun.
--- ARGV: its id, the workflow's name, who, the definition, the input, then turns: KEY, JSON, …
+-- ARGV: JSON: id, name (of the workflow), who, turns (KEY and the turn's JSON, one after the other); then the definition
+-- and the input, both sealed if there are keys.
 -- Returns: 1; 0 if there was one.
-local id, who = ARGV[1], ARGV[3]
+local args = cjson.decode(ARGV[1])
+local id, who, turns = args.id, args.who, args.turns
 if redis.call('EXISTS', RUN) == 1 then return 0 end
 for _, old in ipairs(redis.call('ZRANGE', INDEX, 0, STALE - 1)) do
   if redis.call('EXISTS', 'workflow:' .. old) == 0 then redis.call('ZREM', INDEX, old) end
 end
 local now = now_ms()
-redis.call('HSET', RUN, 'name', ARGV[2], 'state', 'pending', 'created_ms', now, 'turns', 0, 'out', 0)
-redis.call('HSET', ANSWERS, 'definition', ARGV[4], 'input', ARGV[5])
+redis.call('HSET', RUN, 'name', args.name, 'state', 'pending', 'created_ms', now, 'turns', 0, 'out', 0)
+redis.call('HSET', ANSWERS, 'definition', ARGV[2], 'input', ARGV[3])
 redis.call('ZADD', INDEX, now, id)
 tell('run', 'none', 'pending', who, now)
-for i = 6, #ARGV, 2 do
-  redis.call('HSET', RUN, 'turn:' .. ARGV[i], ARGV[i + 1])
-  tell(ARGV[i], 'none', 'pending', who, now)
+for i = 1, #turns, 2 do
+  redis.call('HSET', RUN, 'turn:' .. turns[i], turns[i + 1])
+  tell(turns[i], 'none', 'pending', who, now)
 end
 live()
 return 1

@@ -1,15 +1,16 @@
 -- Begin a task: one delivery of it runs, and holds the newest fence.
--- KEYS: task:ID, the result's key. ARGV: tag, task id, the role's queue (empty: not known), the call
--- that goes out now (its row if nobody hears its end; empty: none yet), how many attempts then have a
--- number.
+-- KEYS: task:ID, the result's key. ARGV: JSON: tag, task_id, queue (its role's own; empty: not known), call (the
+-- row of the call that goes out now, as it stays if its end is never reported; empty: none yet), numbered
+-- (how many attempts then have a number).
 -- Returns: 'gone' (the message was put back meanwhile), 'settled' (there is a result), 'known' (a call
 -- was to go out, but there is something to know of the task first; nothing was done), 'owned'
 -- (another delivery of this id runs; this one is dropped), 'paused' (the role is; the message waits at
 -- the head of its queue, also if it came by the common one), or 'run', fence, and the task's fields.
-local task, result, tag, id, queue = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+local args = cjson.decode(ARGV[1])
+local task, result, tag, id, queue = KEYS[1], KEYS[2], args.tag, args.task_id, args.queue
 if redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 if redis.call('EXISTS', result) == 1 then return {'settled'} end
-if ARGV[4] ~= '' and redis.call('EXISTS', task) == 1 then return {'known'} end
+if args.call ~= '' and redis.call('EXISTS', task) == 1 then return {'known'} end
 local held = redis.call('HGET', task, 'tag')
 if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   forget(tag)
@@ -29,7 +30,7 @@ end
 -- Not a plain count: after a loss of Redis' data two deliveries would have the same number.
 local fence = math.max(tonumber(redis.call('HGET', task, 'fence') or 0) + 1, now_ms())
 redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
-if ARGV[4] ~= '' then redis.call('HSET', task, 'calling', ARGV[4], 'numbered', ARGV[5]) end
+if args.call ~= '' then redis.call('HSET', task, 'calling', args.call, 'numbered', args.numbered) end
 redis.call('PEXPIRE', task, TASK_TTL_MS)
 redis.call('HSET', BEGUN, tag, id)
 local fields = redis.call('HGETALL', task)

@@ -1,14 +1,15 @@
 -- A worker says that it is there; one that has not for a while is forgotten.
--- ARGV: worker, what it says of itself (JSON), for how long it is believed (ms), the version of its roles
--- file, the roles that it serves (JSON; empty: none are published), the queues it consumes.
+-- ARGV: JSON: worker, description (JSON), lease_ms (for how long it is believed), version (of its roles file),
+-- roles (that it serves, JSON; empty: none are published), queues (that it consumes).
 -- Returns: who drains it (JSON), or nil.
-local worker, lease_ms, now = ARGV[1], tonumber(ARGV[3]), now_ms()
-redis.call('HSET', 'workers', worker, ARGV[2])
+local args, now = cjson.decode(ARGV[1]), now_ms()
+local worker, lease_ms = args.worker, args.lease_ms
+redis.call('HSET', 'workers', worker, args.description)
 redis.call('ZADD', 'workers:until', now + lease_ms, worker)
-for i = 6, #ARGV do redis.call('SADD', 'queues', ARGV[i]) end
-if ARGV[5] ~= '' then
-  redis.call('HSET', 'roles', ARGV[4], ARGV[5])
-  redis.call('ZADD', 'roles:until', now + lease_ms, ARGV[4])
+for _, queue in ipairs(args.queues) do redis.call('SADD', 'queues', queue) end
+if args.roles ~= '' then
+  redis.call('HSET', 'roles', args.version, args.roles)
+  redis.call('ZADD', 'roles:until', now + lease_ms, args.version)
   -- Versions of no living worker go; the last one stays, so that producers know roles meanwhile.
   for _, range in ipairs({{'-inf', now}, {'(' .. now + lease_ms, '+inf'}}) do
     for _, old in ipairs(redis.call('ZRANGEBYSCORE', 'roles:until', range[1], range[2])) do

@@ -1,13 +1,13 @@
 -- A task is about to make a call of which the answer may be there, or on its way to another task.
--- KEYS: task:ID, cache:DIGEST, flight:DIGEST, the result's key. ARGV: fence, tag, task id, digest, how long the task has
--- to wait at most (ms), how long its role keeps an answer (s).
+-- KEYS: task:ID, cache:DIGEST, flight:DIGEST, the result's key. ARGV: JSON: fence, tag, task_id, digest, wait_ms (how
+-- long the task has to wait at most), keep_s (how long its role keeps an answer).
 -- Returns: 'cached' and the answer; 'own' (this task makes the call, and the same ones wait for it);
 -- 'alone' (it makes the call, and nobody waits: its answer will not be kept); 'waits' (its message is
 -- put away until the answer is there); 'lost' (Redis has lost the message; restore it, and ask again); or
 -- 'gone' (this delivery has the task no more).
-local task, fence, tag, id, digest = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local flight = KEYS[3]
-local owned, is_lost = owns(task, KEYS[4], fence)
+local args = cjson.decode(ARGV[1])
+local task, flight, tag, id, digest = KEYS[1], KEYS[3], args.tag, args.task_id, args.digest
+local owned, is_lost = owns(task, KEYS[4], args.fence)
 if owned and is_lost then return {'lost'} end
 local mine = redis.call('HMGET', task, 'tag', 'flight')
 if not owned or mine[1] ~= tag or redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
@@ -18,7 +18,7 @@ if mine[2] and mine[2] ~= digest then leave_shared_call(mine[2], id) end
 local answer = redis.call('GET', KEYS[2])
 if answer then
   -- The clock was set back: no answer is kept for longer than one that comes now.
-  if redis.call('TTL', KEYS[2]) > tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[2], ARGV[6]) end
+  if redis.call('TTL', KEYS[2]) > args.keep_s then redis.call('EXPIRE', KEYS[2], args.keep_s) end
   leave_shared_call(digest, id, true)
   return answer == '' and {'alone'} or {'cached', answer}
 end
@@ -32,7 +32,7 @@ end
 local now, entry = now_ms(), redis.call('HGET', TAKEN, tag)
 local others = redis.call('ZCOUNT', flight .. ':waiting', '-inf', '+inf')
 local recheck_ms = math.min(math.max(RECHECK_MS, others * RECHECK_SPACING_MS), MAX_RECHECK_MS)
-local due = now + math.min(recheck_ms, tonumber(ARGV[5]))
+local due = now + math.min(recheck_ms, args.wait_ms)
 redis.call('HSET', task, 'aside', queue_of((split_entry(entry))) .. '\n' .. tag)
 redis.call('ZADD', flight .. ':waiting', now, id)
 redis.call('PEXPIRE', flight .. ':waiting', TASK_TTL_MS)

@@ -1,13 +1,13 @@
 -- Take messages, so that each is in nobody's list and in `taken` in one step: a worker that dies
 -- before the reply reaches it has lost nothing.
--- KEYS: the lists, those of one priority side by side. ARGV: tag's beginning (the worker, a dot, a
--- number), how many at most,
--- how long a take lasts (ms), bytes at most, queues, how long the few of a parked queue have (ms),
--- how many deliveries the worker has in hand, digest of the
--- tasks that it has (empty: nothing is passed over).
+-- KEYS: the lists, those of one priority side by side. ARGV: JSON: prefix (of the tags: the worker, a dot, a
+-- number), max (messages), lease_ms (how long a take lasts), max_bytes, queues (their number), trial_ms (how
+-- long the first tasks of a parked queue have), held (deliveries that the worker has in hand), tasks (digest
+-- of the tasks that it has; empty: nothing is passed over).
 -- Returns: tag, list, message of each, and at the end, if there are some, now (ms).
-local prefix, most, lease_ms, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local queues, trial_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local args = cjson.decode(ARGV[1])
+local prefix, most, lease_ms, max_bytes = args.prefix, args.max, args.lease_ms, args.max_bytes
+local queues, trial_ms = args.queues, args.trial_ms
 local now = now_ms()
 -- If these are another program's keys, it fails here: before a message is out of its list.
 redis.call('HLEN', TAKEN)
@@ -51,7 +51,7 @@ end
 
 -- The next message of a list. Those that workers like this one have left to others go to its other end,
 -- so many in one step.
-local foreign = ARGV[8] ~= '' and 'foreign:' .. ARGV[8]
+local foreign = args.tasks ~= '' and 'foreign:' .. args.tasks
 local rotates = foreign and redis.call('EXISTS', foreign) == 1 and MAX_ROTATED or 0
 local function next_of(list)
   local first
@@ -132,7 +132,7 @@ local function stands_apart(worker, held)
   end
   return true
 end
-if stands_apart(string.match(prefix, '^[^.]*'), tonumber(ARGV[7])) then
+if stands_apart(string.match(prefix, '^[^.]*'), args.held) then
   if #taken > 0 then taken[#taken + 1] = string.format('%.0f', now) end
   return taken
 end
@@ -150,7 +150,7 @@ for first = 1, #KEYS, queues do
         local tag = prefix .. ':' .. number
         if #message > max_bytes then
           dead_letter('', list .. '\n' .. message, {'error', 'MessageTooLarge', 'message',
-            'a message of ' .. #message .. ' bytes; at most ' .. max_bytes .. ' are taken'}, now, '')
+            'a message of ' .. #message .. ' bytes; at most ' .. string.format('%.0f', max_bytes) .. ' are taken'}, now, '')
         else
           take(tag, list, message)
         end
