@@ -629,7 +629,7 @@ roles:
     assert load(example, KEYS).role("coder").deadline_s == 600
     told = faults(refused)
 
-    assert [line.strip() for line in shown.strip().splitlines()[1:]] == [
+    assert [line.strip() for line in shown.strip().splitlines()[2:]] == [
         f"roles.yaml:{line}" for line in told
     ]
 

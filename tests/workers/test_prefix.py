@@ -30,7 +30,7 @@ COMMANDS = (
 def apart(redis_url: str, roles: str) -> Iterator[Fleet]:
     """A fleet with a prefix, whose user may touch nothing outside of it."""
     admin = redis.Redis.from_url(redis_url)
-    words = RULES.read_text().split("```")[1].split()[3:]
+    words = RULES.read_text().split("```text\n")[1].partition("```")[0].split()[3:]
     kinds = [word for word in words if not word.startswith(("~", "&", ">"))]
     admin.execute_command("ACL", "SETUSER", "app", *kinds, ">pw", "~team-a:*", "&team-a:*")
     environ = {"BREAKWATER_PREFIX": "team-a:"}

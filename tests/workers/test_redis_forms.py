@@ -36,7 +36,7 @@ RULES = Path(__file__).parents[2] / "docs" / "redis.md"
 
 def with_a_user(stack: ExitStack) -> str:
     server = stack.enter_context(Process("--save", ""))
-    rules = RULES.read_text().split("```")[1].split()[3:]
+    rules = RULES.read_text().split("```text\n")[1].partition("```")[0].split()[3:]
     words = [word.replace(">PASSWORD", ">p@ss/w%rd") for word in rules]
     server.client.execute_command("ACL", "SETUSER", "app", *words)
     server.client.execute_command("ACL", "SETUSER", "default", "off")
