@@ -14,7 +14,6 @@ from celery.worker import WorkController
 from breakwater.celery_app import app
 from tasks.answering import runtime
 from tasks.config.published_roles import to_publish
-from tasks.operations.fleet import QUEUES, RUNNING
 from workers.pools import name_of_pool
 
 REQUIRED_SETTINGS = (
@@ -46,8 +45,8 @@ def describe_worker(
         "pool": pool,
         "concurrency": worker.concurrency,
         "version": current.settings.version,
-        QUEUES: queues,
-        RUNNING: current.keeper.running_by_queue(),
+        "queues": queues,
+        "running": current.keeper.running_by_queue(),
         "grace_s": grace_s,
         "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     }

@@ -1,9 +1,9 @@
 """
-Dead letters: what is past help, kept with its whole history until somebody decides.
+Dead letters: tasks that have failed for good, kept with their whole history.
 
-A task that failed for good, and a message of which nobody could make a task. The keys are
-explained at the head of `delivery/scripts/delivery.lua`; letters older than 30 days are removed by
-the workers, with their messages. Every `RedisError` comes out as it is.
+A message that no worker can read becomes a dead letter too. An operator retries or drops a letter;
+workers delete letters older than 30 days, with their messages. The keys are explained at the head
+of `breakwater/messaging/scripts/delivery.lua`. Every `RedisError` is raised as it is.
 """
 
 import json
@@ -23,46 +23,51 @@ from tasks.delivery import envelope
 
 LETTERS = "dead"
 MESSAGES = "dead:messages"
-PAGE = 200
-"""Letters read at a time; one may hold a hundred attempts."""
+PAGE_SIZE = 200
+"""Letters read at a time; one may have a hundred attempts."""
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+"""Entries of a stream: their ids and their fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One of them; `id` is its own and tells its time, `task_id` is empty if it has no task."""
+    """One dead letter."""
 
     id: str
+    """The id of its stream entry, which contains the time."""
     task_id: str
+    """Empty if the message names no task."""
     at_ms: int
     role: str
     queue: str
     error: str
     message: str
-    """The error's, not the prompt."""
+    """The message of the error; it does not contain the prompt."""
     attempts: list[Attempt]
-    """Of all its lives."""
-    options: dict[str, Any]
-    """The call's: params, metadata, deadline_s; empty if no key here opens them."""
+    """All attempts, including those before it was retried as a dead letter."""
+    options: dict[str, object]
+    """The task's params, metadata and deadline_s; empty if no key here decrypts them."""
 
     @property
     def name(self) -> str:
-        """What an operator calls it by: its task's id, or its own."""
+        """The name that operators use: the id of its task, or else its own id."""
         return self.task_id or self.id
 
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters; each condition narrows it."""
+    """Selects letters that meet all conditions."""
 
     role: str | None = None
     error: str | None = None
     names: frozenset[str] = frozenset()
-    """Ids of tasks or of letters; empty for all."""
+    """Ids of tasks or of letters; empty: all."""
     older_than_s: float = 0.0
     newer_than_s: float | None = None
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Tell whether a letter of the right age is wanted."""
+        """Return whether a letter meets the conditions; its age is checked when it is read."""
         return (
             self.role in (None, letter.role)
             and self.error in (None, letter.error)
@@ -86,13 +91,15 @@ class DeadLetters:
 
     def find(self, wanted: LetterFilter = ALL, *, before: str = "") -> Iterator[DeadLetter]:
         """
-        Walk through the letters, newest first.
+        Read the letters, newest first.
 
         Args:
-            before: A letter's own id; only older ones. This is how a page follows another.
+            before: A letter's own id: only older letters are read, to continue after a page.
         """
         now_ms = self._now_ms()
-        newest = f"({before}" if before else str(now_ms - round(wanted.older_than_s * 1000))
+        newest = str(now_ms - round(wanted.older_than_s * 1000))
+        if before:
+            newest = f"({before}"
         oldest = "-"
         if wanted.newer_than_s is not None:
             oldest = str(now_ms - round(wanted.newer_than_s * 1000))
@@ -103,7 +110,7 @@ class DeadLetters:
             newest = f"({page[-1].id}"
 
     def get(self, name: str) -> DeadLetter | None:
-        """Return the newest letter of a task, or the letter of this id; None if there is none."""
+        """Return the newest letter of a task, or the letter with this id; None if none exists."""
         return next(self.find(LetterFilter(names=frozenset({name}))), None)
 
     def prompt(self, letter: DeadLetter) -> Any:
@@ -111,26 +118,26 @@ class DeadLetters:
         Read the prompt from the letter's message.
 
         Returns:
-            What was handed to `complete`: a string, or a list of messages.
+            The argument of `complete`: a string, or a list of messages.
 
         Raises:
-            ValueError: The message is not there, or there is no prompt to be read in it.
+            ValueError: The message does not exist, or no prompt can be read from it.
         """
         entry = cast("bytes | None", self._client.hget(MESSAGES, letter.id))
         if entry is None:
-            raise ValueError(f"the message of {letter.name} is not there")
+            raise ValueError(f"the message of {letter.name} no longer exists")
         try:
             payload = json.loads(entry.partition(b"\n")[2])
             args, kwargs, *_ = json.loads(envelope.body_of(payload))
             return bind_arguments(args, kwargs)[1]
         except InvalidMessage as fault:
-            why = f"the message of {letter.name} holds no prompt that can be read: {fault}"
+            why = f"no prompt can be read from the message of {letter.name}: {fault}"
             raise ValueError(why) from None
         except (BadTask, KeyError, TypeError, ValueError, RecursionError):
-            raise ValueError(f"the message of {letter.name} holds no prompt") from None
+            raise ValueError(f"the message of {letter.name} contains no prompt") from None
 
     def _page(self, newest: str, oldest: str) -> list[DeadLetter]:
-        entries = cast("list[Any]", self._client.xrevrange(LETTERS, newest, oldest, PAGE))
+        entries = cast("Entries", self._client.xrevrange(LETTERS, newest, oldest, PAGE_SIZE))
         return [_letter(to_text(id_), fields) for id_, fields in entries]
 
     def _now_ms(self) -> int:
@@ -138,23 +145,23 @@ class DeadLetters:
         return seconds * 1000 + microseconds // 1000
 
 
-def _letter(id_: str, fields: Mapping[Any, Any]) -> DeadLetter:
-    told = {to_text(name): to_text(value) for name, value in fields.items()}
+def _letter(id_: str, entry: Mapping[bytes, bytes]) -> DeadLetter:
+    fields = {to_text(name): to_text(value) for name, value in entry.items()}
     return DeadLetter(
         id=id_,
-        task_id=told.get("task_id", ""),
-        at_ms=int(told["at_ms"]),
-        role=told.get("role", ""),
-        queue=told.get("queue", ""),
-        error=told.get("error", ""),
-        message=told.get("message", ""),
-        attempts=read_attempts(json.loads(told.get("attempts", "[]"))),
-        options=_options(told.get("options", "{}")),
+        task_id=fields.get("task_id", ""),
+        at_ms=int(fields["at_ms"]),
+        role=fields.get("role", ""),
+        queue=fields.get("queue", ""),
+        error=fields.get("error", ""),
+        message=fields.get("message", ""),
+        attempts=read_attempts(json.loads(fields.get("attempts", "[]"))),
+        options=_options(fields.get("options", "{}")),
     )
 
 
-def _options(text: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+def _options(text: str) -> dict[str, object]:
+    options: dict[str, object] = {}
     with suppress(ConfigError):
         options = json.loads(opened(text))
     return options

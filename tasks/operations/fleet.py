@@ -1,16 +1,16 @@
 """
-The fleet as an operator sees it, and the levers: pause, resume, drain.
+A snapshot of the fleet: its queues and its workers.
 
-The keys are explained at the head of `delivery/scripts/delivery.lua`. A look is one script, cheap
-with a million waiting; workers tell of themselves every four seconds. Every `RedisError` comes out
-as it is.
+The keys are explained at the head of `breakwater/messaging/scripts/delivery.lua`. A snapshot is one
+script, cheap with a million waiting tasks. Workers describe themselves every four seconds. Every
+`RedisError` is raised as it is. `tasks.operations.operator` changes the fleet.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import NotRequired, TypedDict, cast
 
 import redis
 
@@ -19,31 +19,53 @@ from breakwater.messaging.whereabouts import OperatorHold, Parked, parse_hold, p
 from breakwater.redis.text import to_text
 from tasks.delivery.delivery_store import DeliveryStore
 
-RUNNING, QUEUES = "running", "queues"
-"""What a worker says of itself, and is looked at here: held by queue, and what it consumes."""
+_Table = list[bytes]
+_Reply = tuple[int, list[tuple[bytes, int, bytes]], _Table, _Table, _Table, _Table, _Table]
+"""
+The reply of `look.lua`.
+
+The time in ms; each queue's name, depth, and the time at which its next task was enqueued; then the
+hashes `delayed:queues`, `paused`, `parked`, `workers` and `draining`.
+"""
+
+
+class WorkerDescription(TypedDict):
+    """A worker's description of itself, as JSON in the hash `workers`."""
+
+    name: str
+    pool: str
+    concurrency: int
+    running: dict[str, int]
+    """The number of running tasks by queue."""
+    queues: list[str]
+    version: str
+    grace_s: NotRequired[float]
+    files: NotRequired[int]
+    unpatched: NotRequired[bool]
+    altered: NotRequired[dict[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How one queue stands."""
+    """The state of one queue."""
 
     name: str
     role: str
     """Empty for the common queue."""
     depth: int
     oldest_s: float | None
-    """How long the next to be taken has waited; None if nothing waits, or it does not say."""
+    """How long the next task has waited; None if no task waits, or its producer sent no time."""
     running: int
-    """In workers' hands, as these told within the last four seconds."""
+    """Tasks that workers run, as of the last four seconds."""
     delayed: int
-    """Waiting outside until they are due."""
+    """Tasks that wait outside the queue until they are due."""
     consumers: int
     paused: OperatorHold | None
     parked: Parked | None
 
     @property
-    def matters(self) -> bool:
-        """Tell a queue of which something is to be said from one of a role that is long gone."""
+    def is_in_use(self) -> bool:
+        """Whether there is something to show; False for the queue of a role that is long gone."""
         return bool(
             self.depth
             or self.running
@@ -56,7 +78,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker has said of itself within the last seconds."""
+    """A worker, as it has described itself within the last seconds."""
 
     id: str
     name: str
@@ -65,16 +87,16 @@ class Worker:
     running: int
     queues: list[str]
     version: str
-    """Of the roles file it routes by."""
+    """The version of its roles file."""
     draining: OperatorHold | None
     grace_s: float | None = None
-    """How long its tasks have when it is stopped; None: it does not say."""
+    """How long its tasks may run on when it is stopped; None: not reported."""
     max_open_files: int | None = None
-    """How many it may have open; None: it does not say."""
+    """None: not reported."""
     is_unpatched: bool = False
-    """Its greenlets have none of gevent's patches."""
-    changed_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Celery's settings that delivery rests on and that are not ours, with their values."""
+    """Its greenlets run without gevent's patches."""
+    changed_settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings of Celery that delivery relies on and that are not ours, with their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +108,16 @@ class FleetSnapshot:
     workers: list[Worker]
 
     def versions(self) -> dict[str, list[str]]:
-        """Name the workers by the version that they run; more than one is a fleet in two minds."""
-        found: dict[str, list[str]] = {}
+        """Return the workers' names by the version of their roles file; one, if workers agree."""
+        names: dict[str, list[str]] = {}
         for worker in self.workers:
-            found.setdefault(worker.version, []).append(worker.name)
-        return found
+            names.setdefault(worker.version, []).append(worker.name)
+        return names
 
 
 class Fleet:
     """
-    Look at it, and pull its levers.
+    Read the state of the fleet.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
@@ -106,56 +128,73 @@ class Fleet:
 
     def snapshot(self, roles: Iterable[str] = ()) -> FleetSnapshot:
         """
-        See every queue and every worker.
+        Read the state of every queue and every worker.
 
         Args:
-            roles: Whose queues are shown too, though no worker has ever consumed them.
+            roles: Their queues are included even if no worker has ever consumed them.
         """
         names = [COMMON_QUEUE, *map(queue_of, roles)]
-        now, rows, *tables = cast("list[Any]", self._store.script("look")(args=names))
-        delayed, paused, parked, workers, draining = map(_table, tables)
-        seen = [_worker(id_, json.loads(told), draining) for id_, told in sorted(workers.items())]
+        reply = cast("_Reply", self._store.script("look")(args=names))
+        now_ms, rows = reply[0], reply[1]
+        delayed, paused, parked, texts, draining = map(_table, reply[2:])
+        descriptions: dict[str, WorkerDescription]
+        descriptions = {id_: json.loads(text) for id_, text in texts.items()}
         running: Counter[str] = Counter()
-        for told in workers.values():
-            running.update(json.loads(told)[RUNNING])
-        consumed = Counter(name for worker in seen for name in worker.queues)
-        return FleetSnapshot(
-            now_ms=now,
-            queues=[
-                Queue(
-                    name=(name := to_text(row[0])),
-                    role=name.removeprefix(queue_of("")) if name != COMMON_QUEUE else "",
-                    depth=row[1],
-                    oldest_s=max(0, now - int(row[2])) / 1000 if row[2] else None,
-                    running=running[name],
-                    delayed=max(0, int(delayed.get(name, 0))),
-                    consumers=consumed[name],
-                    paused=parse_hold(paused.get(name)),
-                    parked=parse_parked(parked.get(name), now),
-                )
-                for row in rows
-            ],
-            workers=sorted(seen, key=lambda worker: worker.name),
-        )
+        consumers: Counter[str] = Counter()
+        for description in descriptions.values():
+            running.update(description["running"])
+            consumers.update(description["queues"])
+        queues: list[Queue] = []
+        for row_name, depth, enqueued_ms in rows:
+            name = to_text(row_name)
+            queue = Queue(
+                name=name,
+                role=_role(name),
+                depth=depth,
+                oldest_s=_age_s(enqueued_ms, now_ms),
+                running=running[name],
+                delayed=max(0, int(delayed.get(name, 0))),
+                consumers=consumers[name],
+                paused=parse_hold(paused.get(name)),
+                parked=parse_parked(parked.get(name), now_ms),
+            )
+            queues.append(queue)
+        workers = [
+            _worker(id_, description, parse_hold(draining.get(id_)))
+            for id_, description in descriptions.items()
+        ]
+        return FleetSnapshot(now_ms, queues, sorted(workers, key=lambda each: (each.name, each.id)))
 
 
-def _worker(id_: str, told: dict[str, Any], draining: dict[str, str]) -> Worker:
+def _role(queue: str) -> str:
+    if queue == COMMON_QUEUE:
+        return ""
+    return queue.removeprefix(queue_of(""))
+
+
+def _age_s(enqueued_ms: bytes, now_ms: int) -> float | None:
+    if not enqueued_ms:
+        return None
+    return max(0, now_ms - int(enqueued_ms)) / 1000
+
+
+def _worker(id_: str, description: WorkerDescription, draining: OperatorHold | None) -> Worker:
     return Worker(
         id=id_,
-        name=told["name"],
-        pool=told["pool"],
-        concurrency=told["concurrency"],
-        running=sum(told[RUNNING].values()),
-        queues=told[QUEUES],
-        version=told["version"],
-        draining=parse_hold(draining.get(id_)),
-        grace_s=told.get("grace_s"),
-        max_open_files=told.get("files"),
-        is_unpatched=told.get("unpatched", False),
-        changed_settings=told.get("altered", {}),
+        name=description["name"],
+        pool=description["pool"],
+        concurrency=description["concurrency"],
+        running=sum(description["running"].values()),
+        queues=description["queues"],
+        version=description["version"],
+        draining=draining,
+        grace_s=description.get("grace_s"),
+        max_open_files=description.get("files"),
+        is_unpatched=description.get("unpatched", False),
+        changed_settings=description.get("altered", {}),
     )
 
 
-def _table(flat: list[Any]) -> dict[str, str]:
+def _table(flat: Iterable[bytes]) -> dict[str, str]:
     words = [to_text(word) for word in flat]
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -1,5 +1,5 @@
 """
-What an operator can change in a running fleet, for a page as well as for the commands.
+The changes that an operator makes to a running fleet, by a command or on a page.
 
 Each change has an entry in the journal (`breakwater.messaging.journal`). Pause, resume, drain,
 retry and drop write it in the same script as the change; a forced breaker, a reload and a
@@ -66,7 +66,9 @@ class Operator:
         Returns:
             The queues that were not paused before.
         """
-        details = {"why": why} if why else {}
+        details: dict[str, object] = {}
+        if why:
+            details["why"] = why
         return self._run("pause", journal_entry("pause", details, command), why, *queues)
 
     def resume(self, queues: Iterable[str], command: Command | None = None) -> list[str]:
@@ -137,7 +139,9 @@ class Operator:
         why = f"by hand, after {letter.error}"
         retried = Attempt("", "", "rejected", error=RETRIED, why=why)
         attempts = json.dumps(attempts_as_json([*letter.attempts, retried]))
-        queue = COMMON_QUEUE if _is_of_removed_role(letter.queue) else ""
+        queue = ""  # the letter's own
+        if _is_of_removed_role(letter.queue):
+            queue = COMMON_QUEUE
         entry = journal_entry("dead retry", command=command)
         reply = self._store.script("revive")(args=[letter.id, queue, attempts, entry])
         return cast("RetryOutcome", to_text(reply))

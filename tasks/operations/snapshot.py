@@ -1,10 +1,15 @@
-"""What `breakwater top` looks at: breakers, queues, workers, the ledger's last minutes, events."""
+"""
+A snapshot for a dashboard: the fleet, the breakers, the ledger's last minutes, and events.
+
+`breakwater top` draws it; other displays may.
+"""
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import redis
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,41 +21,43 @@ from breakwater.messaging.names import queue_of
 from breakwater.redis.text import to_text
 from tasks.ledger.database import Database
 from tasks.ledger.summary import AttemptFilter, GroupSummary, first_started_ms, summarise
+from tasks.operations.dead_letters import Entries
 from tasks.operations.fleet import Fleet, FleetSnapshot
 
 WINDOW_S = 300
-"""The time that rates, latencies and costs are of."""
-LEAST_SPAN_S = 1.0
-LEDGER_EVERY_S = 5.0
-EVENTS = 30
+"""The period of the rates, latencies and costs."""
+MIN_SPAN_S = 1.0
+LEDGER_INTERVAL_S = 5.0
+MAX_EVENTS = 30
+COLOURS = {"open": "red", "closed": "green", "half-open": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that changed: a breaker, a parked queue, an operator's deed."""
+    """A change of a breaker or of a parked queue, or a change by an operator."""
 
     at_ms: int
-    what: str
+    text: str
     colour: str = ""
 
 
 @dataclass(slots=True)
 class Rates:
-    """Sums of the ledger's last minutes."""
+    """Summaries of the ledger's last minutes."""
 
     providers: dict[str, GroupSummary] = field(default_factory=dict)
     roles: dict[str, GroupSummary] = field(default_factory=dict)
     serving: dict[str, Counter[str]] = field(default_factory=dict)
-    """By role: answers by provider."""
+    """For each role, the number of answers by provider."""
     missing: str = ""
-    """Why there are none."""
+    """Why the ledger cannot be read; empty if it can."""
     span_s: float = WINDOW_S
-    """The time that the sums are of: shorter while the ledger itself is younger."""
+    """The period of the summaries: WINDOW_S, or the age of a younger ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class DashboardSnapshot:
-    """The fleet at one moment."""
+    """What a dashboard shows at one moment."""
 
     fleet: FleetSnapshot
     breakers: list[BreakerState]
@@ -60,7 +67,7 @@ class DashboardSnapshot:
 
 class Dashboard:
     """
-    Look at a fleet, again and again.
+    Takes snapshots of a fleet, one after another.
 
     Args:
         client: Any redis-py client.
@@ -77,15 +84,18 @@ class Dashboard:
 
     def snapshot(self, roles: frozenset[str]) -> DashboardSnapshot:
         """
-        See everything now; the ledger as it was at most five seconds ago.
+        Take a snapshot; its rates are at most five seconds old.
+
+        Args:
+            roles: Their queues are included even if no worker has ever consumed them.
 
         Raises:
             RedisError: Redis is away.
         """
-        view, states = self._fleet.snapshot(roles), self._breakers.peek_all()
-        if time.monotonic() - self._read_at > LEDGER_EVERY_S:
-            self._rates, self._read_at = self._read_ledger(view.now_ms), time.monotonic()
-        return DashboardSnapshot(view, states, self._rates, self._read_events(states))
+        fleet, states = self._fleet.snapshot(roles), self._breakers.peek_all()
+        if time.monotonic() - self._read_at > LEDGER_INTERVAL_S:
+            self._rates, self._read_at = self._read_ledger(fleet.now_ms), time.monotonic()
+        return DashboardSnapshot(fleet, states, self._rates, self._read_events(states))
 
     def _read_ledger(self, now_ms: int) -> Rates:
         where = AttemptFilter(since_ms=now_ms - WINDOW_S * 1000)
@@ -100,39 +110,42 @@ class Dashboard:
         except SQLAlchemyError as fault:
             return Rates(missing=f"the ledger does not answer ({type(fault).__name__})")
         rates = Rates(
-            {line.group[0]: line for line in by_provider},
-            {line.group[0]: line for line in by_role},
-            span_s=min(WINDOW_S, max(LEAST_SPAN_S, (now_ms - first_ms) / 1000)),
+            {summary.group[0]: summary for summary in by_provider},
+            {summary.group[0]: summary for summary in by_role},
+            span_s=min(WINDOW_S, max(MIN_SPAN_S, (now_ms - first_ms) / 1000)),
         )
-        for line in by_both:
-            role, provider = line.group
-            if answered := line.outcomes["succeeded"]:
-                rates.serving.setdefault(role, Counter())[provider] = answered
+        for summary in by_both:
+            role, provider = summary.group
+            if answers := summary.outcomes["succeeded"]:
+                rates.serving.setdefault(role, Counter())[provider] = answers
         return rates
 
     def _read_events(self, states: list[BreakerState]) -> list[Event]:
         events = [
-            _transition(state.name, told)
+            _transition(state.name, entry)
             for state in states
-            for told in self._breakers.events(state.name, EVENTS)
+            for entry in self._breakers.events(state.name, MAX_EVENTS)
         ]
-        parked = cast("list[Any]", self._client.xrevrange("parked:events", count=EVENTS))
-        for _, fields in parked:
-            events.append(_parking({to_text(k): to_text(v) for k, v in fields.items()}))
-        for each in islice(Operations(self._client).find(), EVENTS):
-            told = f"{each.who}: {each.what} {', '.join(each.targets[:3])}"
-            events.append(Event(each.at_ms, told, "cyan"))
-        return sorted(events, key=lambda event: -event.at_ms)[:EVENTS]
+        parked = cast("Entries", self._client.xrevrange("parked:events", count=MAX_EVENTS))
+        for _, entry in parked:
+            events.append(_parking({to_text(k): to_text(v) for k, v in entry.items()}))
+        for operation in islice(Operations(self._client).find(), MAX_EVENTS):
+            targets = ", ".join(operation.targets[:3])
+            text = f"{operation.who}: {operation.what} {targets}"
+            events.append(Event(operation.at_ms, text, "cyan"))
+        return sorted(events, key=lambda event: -event.at_ms)[:MAX_EVENTS]
 
 
-def _transition(name: str, told: dict[str, str]) -> Event:
-    colour = {"open": "red", "closed": "green", "half-open": "yellow"}.get(told["to"], "")
-    why = f" ({told['reason']})" if told["reason"] else ""
-    return Event(int(told["at_ms"]), f"breaker {name}: {told['from']} → {told['to']}{why}", colour)
+def _transition(breaker: str, entry: Mapping[str, str]) -> Event:
+    text = f"breaker {breaker}: {entry['from']} → {entry['to']}"
+    if entry["reason"]:
+        text += f" ({entry['reason']})"
+    return Event(int(entry["at_ms"]), text, COLOURS.get(entry["to"], ""))
 
 
-def _parking(told: dict[str, str]) -> Event:
-    role = told["queue"].removeprefix(queue_of(""))
-    if told["to"] == "open":
-        return Event(int(told["at_ms"]), f"role {role}: consumed again ({told['reason']})", "green")
-    return Event(int(told["at_ms"]), f"role {role}: parked ({told['reason']})", "red")
+def _parking(entry: Mapping[str, str]) -> Event:
+    role = entry["queue"].removeprefix(queue_of(""))
+    change, colour = "parked", "red"
+    if entry["to"] == "open":
+        change, colour = "consumed again", "green"
+    return Event(int(entry["at_ms"]), f"role {role}: {change} ({entry['reason']})", colour)

@@ -131,10 +131,10 @@ def test_a_prompt_that_cannot_be_read_is_an_error(server: redis.Redis, fail: Fai
         b'role.coder\n{"body": "W10="}',
     ):
         server.hset("dead:messages", letter.id, entry)
-        with pytest.raises(ValueError, match="the message of a holds no prompt"):
+        with pytest.raises(ValueError, match="the message of a contains no prompt"):
             letters.prompt(letter)
     server.hdel("dead:messages", letter.id)
-    with pytest.raises(ValueError, match="the message of a is not there"):
+    with pytest.raises(ValueError, match="the message of a no longer exists"):
         letters.prompt(letter)
 
 

@@ -90,7 +90,7 @@ def _look(fleet: Fleet) -> FleetSnapshot:
     except ConfigError:  # what workers have said will do
         roles = frozenset()
     view = fleet.snapshot(roles)
-    shown = [each for each in view.queues if each.role in roles or each.matters]
+    shown = [each for each in view.queues if each.role in roles or each.is_in_use]
     return FleetSnapshot(view.now_ms, shown, view.workers)
 
 

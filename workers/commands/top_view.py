@@ -195,6 +195,6 @@ def _served(scene: DashboardSnapshot, queue: Queue) -> Text:
 def _events(events: Iterable[Event], now_ms: int, width: int) -> Iterable[Text]:
     for event in events:
         line = Text(f"{age((now_ms - event.at_ms) / 1000):>6} ago  ", style="dim")
-        line.append(plain(event.what), style=event.colour or "default")
+        line.append(plain(event.text), style=event.colour or "default")
         line.truncate(width, overflow="ellipsis")
         yield line

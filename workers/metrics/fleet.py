@@ -121,7 +121,7 @@ def _queue_row(queue: Queue) -> _QueueRow:
     return {
         "name": queue.name,
         "role": queue.role,
-        "matters": queue.matters,
+        "matters": queue.is_in_use,
         definitions.DEPTH.name: queue.depth,
         definitions.OLDEST_S.name: queue.oldest_s or 0,
         definitions.RUNNING.name: queue.running,
