@@ -7,13 +7,14 @@ worker (`solo`) does not answer it.
 
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from celery.worker import WorkController
 
 from breakwater.celery_app import app
 from tasks.answering import runtime
 from tasks.config.published_roles import to_publish
+from tasks.operations.fleet import WorkerDescription
 from workers.pools import name_of_pool
 
 REQUIRED_SETTINGS = (
@@ -27,7 +28,7 @@ OUR_VALUES = {name: app.conf[name] for name in REQUIRED_SETTINGS}
 
 def describe_worker(
     worker: WorkController, grace_s: float
-) -> tuple[dict[str, object], Iterable[str], str]:
+) -> tuple[WorkerDescription, Iterable[str], str]:
     """
     Describe this worker.
 
@@ -40,7 +41,7 @@ def describe_worker(
     current = runtime.runtime()
     queues = sorted(app.amqp.queues.consume_from)
     pool = name_of_pool(worker.pool)
-    description: dict[str, object] = {
+    description: WorkerDescription = {
         "name": worker.hostname,
         "pool": pool,
         "concurrency": worker.concurrency,
@@ -63,7 +64,7 @@ def is_monkey_patched(pool: str) -> bool:
     return pool != "gevent" or bool(monkey and monkey.is_module_patched("socket"))
 
 
-def changed_settings(worker: WorkController) -> Mapping[str, object]:
+def changed_settings(worker: WorkController) -> dict[str, object]:
     """Return the required settings that other code or an option has changed, with their values."""
     changed: dict[str, object] = {
         name: app.conf[name] for name, ours in OUR_VALUES.items() if app.conf[name] != ours

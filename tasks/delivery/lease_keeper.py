@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -39,6 +39,9 @@ BATCH_BYTES = 1024 * 1024
 """The same for messages that it is given."""
 
 T = TypeVar("T")
+
+About = Callable[[], tuple[Mapping[str, object], Iterable[str], str]]
+"""Returns a worker's description of itself, the queues that it consumes, and its roles."""
 
 _log = structlog.get_logger()
 
@@ -103,7 +106,7 @@ class DeliveryKeeper:
         self.foreign_keys = ForeignKeyCheck()
         self._wake = threading.Event()
         self._room = threading.Event()
-        self._about: Callable[[], tuple[dict[str, Any], Iterable[str], str]] = lambda: ({}, (), "")
+        self._about: About = lambda: ({}, (), "")
         self._drain: Callable[[str], object] = lambda _: None
         self.closing = self.stopped = self._away = self._news = False
         self.is_ready = False
@@ -115,7 +118,7 @@ class DeliveryKeeper:
 
     def start(
         self,
-        about: Callable[[], tuple[dict[str, Any], Iterable[str], str]],
+        about: About,
         drain: Callable[[str], object],
     ) -> None:
         """
