@@ -30,7 +30,6 @@ class Instant:
     """A provider that answers at once, and notes when it was asked."""
 
     asked_at = 0.0
-    calls_before_sending_hook = False
 
     def complete(self, _request: Request) -> Completion:
         """Answer."""

@@ -30,7 +30,7 @@ from tasks.answering.estimate import estimate
 from tasks.answering.refusals import WORDS_AFTER
 from tasks.config import ProviderSettings, Role, Target
 from tasks.ledger.prices import PriceList
-from tasks.providers.base import Completion, Request
+from tasks.providers.base import Completion, Request, calls_hook
 from tasks.providers.http.call_limits import abortable_as
 from tasks.providers.registry import Registry
 from tasks.telemetry import tracing
@@ -259,7 +259,7 @@ class Trial:
     def _send(self) -> Completion:
         context, request = self._context, self._request()
         provider = context.services.registry.provider(self.target.provider)
-        if not getattr(provider, "calls_before_sending_hook", False):  # an adapter without it
+        if not calls_hook(provider):
             request.before_sending()
         with abortable_as(context.task_id, self.attempt.number):
             return provider.complete(request)

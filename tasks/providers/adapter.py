@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from mimetypes import guess_extension
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import httpx2
 import structlog
@@ -101,8 +101,7 @@ class Adapter(ABC):
         settings: The provider's entry in the roles file.
     """
 
-    calls_before_sending_hook = True
-    """Somebody's own provider may not; then routing tells, a little early."""
+    calls_before_sending_hook: Literal[True] = True
     BASE_URL: ClassVar[str]
     """The vendor's own; given to the SDK in any case, or else it would ask the environment."""
     PARAM_PATHS: ClassVar[Mapping[str, str]]

@@ -5,9 +5,9 @@ An adapter (one a file beside this one) implements `Provider` through the vendor
 and translates both ways; nothing above this file knows a vendor's words.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 from breakwater.attempt import UNCOUNTED, Usage
 from breakwater.content import (
@@ -94,10 +94,6 @@ class Provider(Protocol):
     Built once per process, after the fork.
     """
 
-    calls_before_sending_hook: bool
-    """Whether `complete` calls `request.before_sending` itself, right before the first byte goes
-    out. If it does not, or the attribute is missing, the walk calls it before `complete`."""
-
     def complete(self, request: Request) -> Completion:
         """
         Ask the provider and wait for the whole answer.
@@ -116,3 +112,31 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Close the connections; a call still running, and any later one, fails with Cancelled."""
+
+
+class HookCallingProvider(Provider, Protocol):
+    """
+    A provider whose `complete` calls `request.before_sending` itself.
+
+    It calls it right before the request's first byte is sent. For any other provider the caller of
+    `complete` calls it first, so a call that could not even connect counts as sent.
+    """
+
+    calls_before_sending_hook: Literal[True]
+
+
+class ListingProvider(Provider, Protocol):
+    """A provider that keeps the list of models which its `check` has read."""
+
+    known_models: Collection[str] | None
+    """None: `check` has not read it yet."""
+
+
+def calls_hook(provider: Provider) -> TypeGuard[HookCallingProvider]:
+    """Return whether a provider calls `request.before_sending` itself."""
+    return bool(getattr(provider, "calls_before_sending_hook", False))
+
+
+def known_models(provider: Provider) -> Collection[str]:
+    """Return the models that a provider lists; empty if it keeps no list, or has not read it."""
+    return getattr(provider, "known_models", None) or ()

@@ -19,7 +19,7 @@ import structlog
 from breakwater.errors import BreakwaterError, HostFault, ProviderError, ProviderTimeout, nearest
 from tasks import catalogue
 from tasks.config import ProviderSettings, Settings
-from tasks.providers.base import Provider
+from tasks.providers.base import Provider, known_models
 from tasks.providers.http.host_faults import build_fault
 from tasks.providers.models import unlisted
 
@@ -172,7 +172,7 @@ class Registry:
         """
         if name not in self._injected and not self._clients[name].is_built():
             return {}
-        listed = getattr(self.provider(name), "known_models", None) or frozenset()
+        listed = known_models(self.provider(name))
         return {
             model: (roles, nearest(model, listed))
             for model, roles in unlisted(self.settings, name, listed).items()

@@ -12,8 +12,6 @@ Step = BaseException | str | Callable[[Request], Completion]
 class ScriptedProvider:
     """Answer each call with the next step; the last step repeats for ever."""
 
-    calls_before_sending_hook = False
-
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
         self.requests: list[Request] = []

@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from breaker import Breakers
 from breakwater import errors
-from breakwater.attempt import UNCOUNTED, Usage
+from breakwater.attempt import UNCOUNTED, Attempt, Usage
 from breakwater.calls.call import CompletionCall
 from tasks.answering.walk import ChainAnswer, NothingAvailable
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion, Request
 from tests.support.scripted import ScriptedProvider, Step, answer, settings_over
 from tests.support.walking import Walking
@@ -67,6 +68,39 @@ def test_an_answer_that_nobody_counted_is_paid_once(breakers: Breakers) -> None:
         )
 
     assert house.asked() == {"a": 2, "b": 0}
+
+
+class HookCallingProvider(ScriptedProvider):
+    """A provider that calls the hook itself, as the adapters of this package do."""
+
+    calls_before_sending_hook: Literal[True] = True
+
+    def complete(self, request: Request) -> Completion:
+        request.before_sending()
+        return super().complete(request)
+
+
+@pytest.mark.parametrize("provider", [ScriptedProvider, HookCallingProvider])
+def test_a_call_is_recorded_once_before_it_goes_out(
+    breakers: Breakers, provider: type[ScriptedProvider]
+) -> None:
+    """By the provider if it calls the hook, else by the walk: a class may lack the attribute."""
+    calls: list[str] = []
+
+    class Recorder(AttemptRecorder):
+        def calling(self, attempt: Attempt) -> None:
+            calls.append(f"calling {attempt.provider}")
+
+    def complete(_request: Request) -> Completion:
+        calls.append("complete")
+        return answer("hello")
+
+    house = House(breakers, a=["never"])
+    house.walking.registry._injected["a"] = provider(complete)
+
+    house.route(recorder=Recorder({"task_id": "t1", "role": "coder"}))
+
+    assert calls == ["calling a", "complete"]
 
 
 @pytest.mark.parametrize(
