@@ -1,8 +1,8 @@
 """
-Traces and metrics by OpenTelemetry's conventions, and every name of theirs.
+Traces and metrics by OpenTelemetry's conventions, and all names that these define.
 
-Newest names by default. `gen_ai/dup` in OTEL_SEMCONV_STABILITY_OPT_IN adds those of 1.36, which
-most backends still know. Never a prompt, never an answer.
+The newest names are the default. `gen_ai/dup` in OTEL_SEMCONV_STABILITY_OPT_IN adds the names of
+1.36, which most backends still use. Spans and metrics never contain a prompt or an answer.
 Source: open-telemetry/semantic-conventions-genai, docs/gen-ai/client-inference.md (2026-10), and
 semantic-conventions, docs/messaging/messaging-spans.md.
 """
@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Link, SpanKind
+from opentelemetry.util.types import AttributeValue
 
 from breakwater.calls.value_types import NAME
 from breakwater.messaging.names import role_in
@@ -30,11 +31,15 @@ from breakwater.messaging.producer_span import (
 from tasks.catalogue import spec_of
 from tasks.telemetry.tracing import Tracing
 
-if TYPE_CHECKING:  # producers import this too
+if TYPE_CHECKING:
+    from celery.app.task import Context
+
     from breakwater.attempt import Attempt, Usage
     from tasks.config import ProviderSettings
     from tasks.providers.base import Completion
     from tasks.telemetry.sinks import FinishedAttempt
+
+Attributes = dict[str, AttributeValue]
 
 OPT_IN, DUPLICATE = "OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai/dup"
 
@@ -55,7 +60,7 @@ SERVER_ADDRESS, SERVER_PORT = "server.address", "server.port"
 
 DURATION = "gen_ai.client.inference.duration"
 USAGE = "gen_ai.client.inference.usage."
-"""What the names of the counters of tokens begin with; the rest is as in the spans."""
+"""The prefix of the token counters' names; the rest is as in the spans."""
 DURATION_S = tuple(0.01 * 2**n for n in range(14))
 TOKENS = tuple(4**n for n in range(14))
 
@@ -64,20 +69,20 @@ OLD_CACHE_WRITE = "gen_ai.usage.cache_creation.input_tokens"
 OLD_DURATION = "gen_ai.client.operation.duration"
 OLD_TOKENS, OLD_TOKEN_TYPE = "gen_ai.client.token.usage", "gen_ai.token.type"
 
-# For what no convention has a name.
+# Attributes for which the conventions have no name.
 TARGET = "breakwater.provider"
 NUMBER = "breakwater.attempt"
 COST = "breakwater.cost_usd"
 WHY = "breakwater.why"
 REQUEST_ID = "breakwater.request_id"
 EVENTS = {"rejected": "breakwater.rejected", "cached": "breakwater.cached"}
-"""Of attempts for which nothing went out, by outcome."""
+"""The events of attempts that did not call a provider, by outcome."""
 
 PORTS = {"http": 80, "https": 443}
 
 
 class Telemetry(Tracing):
-    """What a worker traces and measures, through whatever providers are set up."""
+    """Traces and measures through the OpenTelemetry providers that the process has set up."""
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer(SCOPE)
@@ -104,20 +109,24 @@ class Telemetry(Tracing):
             )  # fmt: skip
 
     @contextmanager
-    def processing(self, request: Any) -> Iterator[None]:
-        """Span one delivery, as a child of the span that sent it, and with a link to it."""
+    def processing(self, request: "Context") -> Iterator[None]:
+        """Open the span of one delivery, as a child of its producer's span and linked to it."""
         sent = propagate.extract(request.headers or {})
         origin = trace.get_current_span(sent).get_span_context()
+        links = []
+        if origin.is_valid:
+            links.append(Link(origin))
         queue = (request.delivery_info or {}).get("routing_key") or ""
         role = role_in(request.args, request.kwargs)
-        role = role if isinstance(role, str) and NAME.fullmatch(role) else ""
+        if not isinstance(role, str) or not NAME.fullmatch(role):
+            role = ""
         with (
             self._tracer.start_as_current_span(
                 f"{PROCESS} {queue}".strip(),
                 sent,
                 kind=SpanKind.CONSUMER,
                 attributes=of_message(PROCESS, role, queue, request.id),
-                links=[Link(origin)] if origin.is_valid else None,
+                links=links,
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span,
@@ -127,7 +136,7 @@ class Telemetry(Tracing):
 
     @contextmanager
     def calling(self, provider: "ProviderSettings", attempt: "Attempt") -> Iterator[None]:
-        """Span one call of a provider."""
+        """Open the span of one call to a provider."""
         with (
             self._tracer.start_as_current_span(
                 f"{CHAT} {attempt.model}",
@@ -150,7 +159,7 @@ class Telemetry(Tracing):
         attempt, completion = finished.attempt, finished.completion
         span = trace.get_current_span()
         if attempt.outcome in EVENTS:
-            attributes = {
+            attributes: Attributes = {
                 TARGET: attempt.provider, ERROR_TYPE: attempt.error or "", WHY: attempt.why,
             }  # fmt: skip
             span.add_event(EVENTS[attempt.outcome], attributes)
@@ -160,51 +169,66 @@ class Telemetry(Tracing):
             fail(span, attempt.error)
         self._measure(self._of_call(finished.provider, finished.model), attempt, completion)
 
-    def _of_call(self, provider: "ProviderSettings", model: str) -> dict[str, Any]:
+    def _of_call(self, provider: "ProviderSettings", model: str) -> Attributes:
+        """Return the attributes that are known before a call, for its span and its metrics."""
         vendor, address, port = _server(provider.name, provider.adapter, provider.base_url or "")
-        attributes: dict[str, Any] = {OPERATION: CHAT, PROVIDER: vendor, REQUEST_MODEL: model}
+        attributes: Attributes = {OPERATION: CHAT, PROVIDER: vendor, REQUEST_MODEL: model}
         if address:
             attributes |= {SERVER_ADDRESS: address, SERVER_PORT: port}
         if self._duplicate:
             attributes[OLD_SYSTEM] = vendor
         return attributes
 
-    def _of_end(self, attempt: "Attempt", completion: "Completion | None") -> dict[str, Any]:
-        used = _counts(attempt.usage)
-        told: dict[str, Any] = {name: count for name, count in used.items() if count}
+    def _of_end(self, attempt: "Attempt", completion: "Completion | None") -> Attributes:
+        """Return the attributes that are known after a call, for its span."""
+        counts = _counts(attempt.usage)
+        attributes: Attributes = {name: count for name, count in counts.items() if count}
         if self._duplicate and attempt.usage.cache_write_tokens:
-            told[OLD_CACHE_WRITE] = attempt.usage.cache_write_tokens
+            attributes[OLD_CACHE_WRITE] = attempt.usage.cache_write_tokens
         if completion:
-            told |= {RESPONSE_MODEL: completion.model, FINISH_REASONS: [completion.finish_reason]}
-        known = {
-            RESPONSE_ID: completion.response_id if completion else None,
-            REQUEST_ID: attempt.request_id,
-            STATUS_CODE: attempt.status,
-            COST: attempt.cost.usd and float(attempt.cost.usd),
-        }
-        return told | {name: value for name, value in known.items() if value is not None}
+            attributes[RESPONSE_MODEL] = completion.model
+            attributes[FINISH_REASONS] = [completion.finish_reason]
+        if completion and completion.response_id is not None:
+            attributes[RESPONSE_ID] = completion.response_id
+        if attempt.request_id is not None:
+            attributes[REQUEST_ID] = attempt.request_id
+        if attempt.status is not None:
+            attributes[STATUS_CODE] = attempt.status
+        if attempt.cost.usd is not None:
+            attributes[COST] = float(attempt.cost.usd)
+        return attributes
 
     def _measure(
-        self, about: dict[str, Any], attempt: "Attempt", completion: "Completion | None"
+        self, call: Attributes, attempt: "Attempt", completion: "Completion | None"
     ) -> None:
+        """
+        Measure a call's duration and its tokens.
+
+        Args:
+            call: As `_of_call` returns them.
+        """
         if completion:
-            about[RESPONSE_MODEL] = completion.model
-        ended = {**about, ERROR_TYPE: attempt.error} if attempt.error else about
-        used = _counts(attempt.usage)
-        modality = TEXT if any(used.values()) else UNKNOWN
-        self._duration.record(attempt.latency_ms / 1000, ended)
-        for name, counted in used.items():
-            if counted or name in {INPUT_TOKENS, OUTPUT_TOKENS}:  # these two also of failed calls
-                self._usage[name].add(counted, {**about, MODALITY: modality})
+            call = {**call, RESPONSE_MODEL: completion.model}
+        outcome = call
+        if attempt.error:
+            outcome = {**call, ERROR_TYPE: attempt.error}
+        counts = _counts(attempt.usage)
+        modality = UNKNOWN
+        if any(counts.values()):
+            modality = TEXT
+        self._duration.record(attempt.latency_ms / 1000, outcome)
+        for name, count in counts.items():
+            if count or name in {INPUT_TOKENS, OUTPUT_TOKENS}:  # failed calls count these two as 0
+                self._usage[name].add(count, {**call, MODALITY: modality})
         if self._duplicate:
-            self._old_duration.record(attempt.latency_ms / 1000, ended)
+            self._old_duration.record(attempt.latency_ms / 1000, outcome)
             for kind, name in (("input", INPUT_TOKENS), ("output", OUTPUT_TOKENS)):
-                if count := used.get(name):
-                    self._old_tokens.record(count, {**about, OLD_TOKEN_TYPE: kind})
+                if tokens := counts.get(name):
+                    self._old_tokens.record(tokens, {**call, OLD_TOKEN_TYPE: kind})
 
 
 def _counts(usage: "Usage") -> Mapping[str, int]:
-    """Return what was counted."""
+    """Return the counts that the provider sent, by the names of their attributes."""
     counts = {
         INPUT_TOKENS: usage.input_tokens,
         OUTPUT_TOKENS: usage.output_tokens,
@@ -217,11 +241,17 @@ def _counts(usage: "Usage") -> Mapping[str, int]:
 
 @cache
 def _server(name: str, adapter: str, base_url: str) -> tuple[str, str, int]:
-    """Return the vendor as the conventions call it, host and port; these empty if not known."""
+    """
+    Return the vendor by its name in the conventions, the host and the port.
+
+    The host is empty and the port 0 if they are unknown.
+    """
     spec = spec_of(adapter)
     vendor = spec.otel_provider or name
+    if not base_url and not spec.host:
+        return vendor, "", 0
     if not base_url:
-        return vendor, spec.host, PORTS["https"] if spec.host else 0
+        return vendor, spec.host, PORTS["https"]
     url = urlsplit(base_url)
     host = url.hostname or ""
     by_host = spec.otel_provider_by_host

@@ -6,9 +6,11 @@ one method call that does nothing.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # producers import this too
+if TYPE_CHECKING:
+    from celery.app.task import Context
+
     from breakwater.attempt import Attempt
     from tasks.config import ProviderSettings
 
@@ -18,7 +20,7 @@ _NOTHING: AbstractContextManager[object] = nullcontext()
 class Tracing:
     """What a worker traces; this class traces nothing."""
 
-    def processing(self, request: Any) -> AbstractContextManager[object]:
+    def processing(self, request: "Context") -> AbstractContextManager[object]:
         """
         Open the span of one delivery, as a child of its producer's span.
 
