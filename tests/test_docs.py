@@ -7,13 +7,10 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from simulator.__main__ import _parser
-from workers.cli import cli
+from tests.support.shell import fault_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -142,37 +139,9 @@ def words_of(path: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_every_command_and_option_is_there(page: str) -> None:
     """Of `breakwater`, of `make`, and of the simulator."""
-    wrong = [" ".join(words) for words in words_of(PAGES[page]) if not _is_there(words)]
+    wrong = [fault for words in words_of(PAGES[page]) if (fault := fault_of(words))]
 
     assert not wrong
-
-
-def _is_there(words: list[str]) -> bool:
-    if words[0] == "make":
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        return all(word in targets for word in words[1:] if word.isalpha() and word.islower())
-    if words[0] == "python":
-        commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-        return (
-            not words[3:] or words[3][0] == "-" or all(w in commands for w in words[3].split("|"))
-        )
-    return _is_a_command(words[1:])
-
-
-def _is_a_command(words: list[str]) -> bool:
-    node: Any = typer.main.get_command(cli)
-    known = {"--help", "--version", "--install-completion"}
-    for word in words:
-        children = getattr(node, "commands", {})
-        if word.startswith("--"):
-            options = {name for param in node.params for name in param.opts} | known
-            if word.partition("=")[0].rstrip(",.;:") not in options:
-                return False
-        elif word in children:
-            node = children[word]
-        elif children and word.isalpha() and word.islower():
-            return False
-    return True
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -189,9 +158,5 @@ def test_every_file_that_is_named_is_there(page: str) -> None:
 
 def test_what_is_wrong_would_be_found() -> None:
     """The checks above see what they are there for."""
-    assert not _is_there(["breakwater", "brakers"])
-    assert not _is_there(["breakwater", "ask", "coder", "hi", "--no-such"])
-    assert not _is_there(["make", "nothing"])
-    assert not _is_there(["python", "-m", "simulator", "nothing"])
     assert not _has("tasks", "nothing")
     assert "read-on" in anchors(ROOT / "README.md")
