@@ -28,6 +28,11 @@ roles:
 """
 """What a block that shows a part of a roles file leaves to the reader."""
 
+READ_ELSEWHERE = {
+    "adapter: acme": "tests/workers/test_own_adapter.py installs the package that has this adapter",
+}
+"""Parts of roles files that need more than this process has, by what they contain."""
+
 
 def of(*languages: str) -> list[Any]:
     return [pytest.param(each, id=each.place) for each in ALL if each.language in languages]
@@ -62,6 +67,8 @@ def test_a_part_of_a_roles_file_is_read_without_a_fault(block: Block, tmp_path: 
     documents = list(yaml.safe_load_all(block.text))
     if not (isinstance(documents[0], dict) and documents[0].keys() <= ROLES_FILE_KEYS):
         return  # YAML of another program
+    if any(words in block.text for words in READ_ELSEWHERE):
+        return
     is_whole = {"providers", "roles"} <= documents[0].keys()
     whole = {} if is_whole else yaml.safe_load(BASE)
     for section, content in documents[0].items():
