@@ -36,7 +36,7 @@ from workers.doctor.finding import Finding
 from workers.terminal.console import (
     CHECKS_FAILED,
     AsJson,
-    Screen,
+    CompactHelp,
     err,
     exit_code,
     flush_streams,
@@ -47,9 +47,9 @@ from workers.terminal.console import (
 )
 
 LEVELS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "red")}
-"""How a finding's level is shown: word and colour."""
+"""The word and the colour of each level of a finding."""
 
-cli = group(cls=Screen, no_args_is_help=True, add_completion=True)
+cli = group(cls=CompactHelp, no_args_is_help=True, add_completion=True)
 cli.add_typer(breakers.cli, name="breakers")
 cli.add_typer(dead_letters.cli, name="dead")
 cli.add_typer(ledger.cli, name="ledger")
@@ -65,7 +65,7 @@ cli.command(hidden=True)(workflows.workflows)  # the same as `workflow` without 
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line on standard error, exit code 1 or 2."""
+    """Run the command; print an expected error as one line, with exit code 1 or 2."""
     # The breakers log for workers; a command prints its own messages.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     prepare_streams()
@@ -83,7 +83,7 @@ def main() -> None:
     except (BreakwaterError, OperationalError) as error:
         err.print(f"{type(error).__name__}: {error}", style="red")
         raise SystemExit(_exit_code_of(error)) from None
-    except OSError as error:  # a full disk under standard output, a file that may not be read
+    except OSError as error:  # such as a full disk, or a file that may not be read
         err.print(f"{type(error).__name__}: {error}", style="red")
         raise SystemExit(1) from None
 
@@ -94,12 +94,12 @@ def _exit_code_of(error: Exception) -> int:
     return 1
 
 
-def _version(wanted: bool) -> None:
-    if not wanted:
+def _print_version(is_wanted: bool) -> None:
+    if not is_wanted:
         return
     try:
         out.print(version("breakwater-llm"))
-    except PackageNotFoundError:  # run from a checkout that pip did not install
+    except PackageNotFoundError:  # a checkout that pip did not install
         out.print("unknown: breakwater-llm is not installed; run pip install '.[worker]'")
     raise typer.Exit
 
@@ -107,7 +107,7 @@ def _version(wanted: bool) -> None:
 @cli.callback()
 def breakwater(
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, hidden=True)
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, hidden=True)
     ] = False,
 ) -> None:
     """Use, watch and control a fleet; reads REDIS_URL, ROLES_FILE and LEDGER_URL."""
@@ -160,6 +160,6 @@ def demo(
     About half a minute; needs no server and no key. With keys of real providers in
     the environment it sends them a few short prompts, and breaks nothing.
     """
-    from workers.demo.story import run  # noqa: PLC0415 - no other command needs it
+    from workers.demo.story import run  # noqa: PLC0415 - only this command needs it
 
     raise typer.Exit(run(simulated=simulated))

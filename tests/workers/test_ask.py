@@ -131,7 +131,7 @@ def test_why_knows_a_task_that_runs_and_an_id_nobody_knows(workers: Fleet, held:
     assert "now STARTED" in shown.stdout
     assert state == "STARTED"
     assert nobody.returncode == 1
-    assert "nothing is known of a task 'no-such-task'" in nobody.stderr
+    assert "task 'no-such-task' is unknown" in nobody.stderr
 
 
 @pytest.mark.slow

@@ -120,8 +120,8 @@ def test_letters_are_dropped(failed: Fleet, redis_url: str) -> None:
     [
         (["retry"], "give ids, or filters such as --role, or --all"),
         (["retry", "a", "--all"], "give ids, or filters such as --role, or --all"),
-        (["--older-than", "soon"], "'soon' is no age, such as 90s, 30m, 2h or 7d"),
-        (["--before", "soon"], "'soon' is no letter's own id"),
+        (["--older-than", "soon"], "'soon' is not a valid age, such as 90s, 30m, 2h or 7d"),
+        (["--before", "soon"], "'soon' is not a valid id of a letter"),
     ],
 )
 def test_words_that_could_mean_too_much_are_refused(

@@ -224,7 +224,7 @@ def test_queues_tells_what_waits_and_why(workers: Fleet, client: Any) -> None:
     assert rows["clarifier"].split()[1] == "2"
     assert "no worker consumes it" in rows["clarifier"]
     assert "paused by ann" in rows["coder"]
-    assert "parked until something is tried: gpt is open" in rows["planner"]
+    assert "parked until a call is tried: gpt is open" in rows["planner"]
 
 
 def test_a_fleet_in_two_minds_is_told(workers: Fleet, client: Any) -> None:

@@ -159,7 +159,7 @@ def test_why_tells_a_tasks_whole_way(
     assert later == told  # from Redis first, then from the database
     assert shown.index("rejected BreakerOpen") < shown.index("failed RateLimited 429")
     assert (nobody.returncode, nobody.stderr) == (
-        1, "nothing is known of a task 'no-such-task': it is not in Redis, nor in the ledger\n",
+        1, "task 'no-such-task' is unknown: it is not in Redis, nor in the ledger\n",
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def test_why_tells_a_tasks_whole_way(
     [
         (("summary", "--by", "provder"), "did you mean 'provider'?"),
         (("summary", "--outcome", "success"), "did you mean 'succeeded'?"),
-        (("summary", "--since", "yesterday"), "is no time, such as 24h"),
+        (("summary", "--since", "yesterday"), "is not a valid time, such as 24h"),
         (("summary", "--metadata", "x"), "is not KEY=VALUE"),
     ],
 )

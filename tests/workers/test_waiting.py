@@ -3,7 +3,7 @@
 import pytest
 
 from breakwater.messaging.whereabouts import Whereabouts
-from workers.commands.waiting import Stand
+from workers.commands.waiting import TaskStatus
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ def test_the_place_in_the_queue_is_said(ahead: int, said: str) -> None:
     """In plain words for each number."""
     where = Whereabouts("waiting", how="queue", queue="role.coder", ahead=ahead)
 
-    assert Stand(where, None, 0).lines() == [said]
+    assert TaskStatus(where, None, 0).lines() == [said]

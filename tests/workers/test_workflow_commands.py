@@ -86,10 +86,10 @@ def test_a_run_is_cancelled_and_goes_on(pair: Fleet, simulator: Simulator) -> No
 
     assert (cancelled.returncode, cancelled.stdout) == (0, f"{run} cancelled\n")
     assert state == "cancelled"
-    assert (resumed.returncode, resumed.stdout) == (0, f"{run} goes on\n")
-    assert (late.returncode, late.stderr) == (1, f"{run} is over already: succeeded\n")
+    assert (resumed.returncode, resumed.stdout) == (0, f"{run} resumed\n")
+    assert (late.returncode, late.stderr) == (1, f"{run} has ended already: succeeded\n")
     assert (done.returncode, done.stderr) == (
-        1, f"{run} has succeeded; there is nothing to go on with\n",
+        1, f"{run} has succeeded; there is nothing to resume\n",
     )  # fmt: skip
     assert len(simulator.hits("gpt")) == 1
 

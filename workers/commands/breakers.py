@@ -16,20 +16,21 @@ from workers.terminal.console import (
     COLOURS,
     AsJson,
     Watched,
-    at_utc,
     group,
     out,
     print_json,
     refuse,
     usable_redis_url,
     watch,
+    watch_json,
 )
+from workers.terminal.figures import at_utc
 from workers.terminal.plain import plain
 from workers.terminal.table import Cell, Table
 
 TIMEOUT_S = 2.0
-"""For a person who waits; a worker's own 100 ms would call a slow network an outage."""
-WIDE = 110
+"""A person can wait this long. A worker's own 100 ms would report a slow network as an outage."""
+WIDE_COLUMNS = 110
 """From this width on the table also shows which process made the last transition."""
 NUMBERS = ("failures", "successes", "opens in", "held for", "trips")
 EVENT_FIELDS = ("from", "to", "reason", "failures", "trips", "who")
@@ -56,9 +57,9 @@ def breakers(
         return
     fleet = _connect()
     if watched and as_json:
-        watch(lambda: _as_dicts(fleet), str, as_json)
+        watch_json(lambda: _as_dicts(fleet))
     elif watched:
-        watch(lambda: _read_states(fleet), _table, as_json)
+        watch(lambda: _read_states(fleet), _table)
     elif as_json:
         print_json(_as_dicts(fleet))
     elif states := _read_states(fleet):
@@ -146,9 +147,9 @@ def _check_name(name: str) -> Breakers:
 
 
 def _table(states: list[BreakerState]) -> Table:
-    wide = out.width >= WIDE
+    is_wide = out.width >= WIDE_COLUMNS
     heads = ["breaker", "state", *NUMBERS, "forced", "reason"]
-    if wide:
+    if is_wide:
         heads.append("who")
     table = Table(*heads, whole=("breaker", "state"), right=NUMBERS)
     for state in states:
@@ -163,14 +164,14 @@ def _table(states: list[BreakerState]) -> Table:
             state.forced or "",
             state.reason,
         ]
-        if wide:
+        if is_wide:
             cells.append(state.who)
         table.add(*cells)
     return table
 
 
 def _opens_in(state: BreakerState) -> str:
-    if state.due:
+    if state.due and not state.open_for_s:
         return "due"
     return _duration(state.open_for_s)
 

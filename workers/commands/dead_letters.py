@@ -1,11 +1,11 @@
-"""`breakwater dead`: what is past help, and an operator's decision on it."""
+"""`breakwater dead`: show the tasks that failed for good, and retry or drop them."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,27 +17,25 @@ from tasks.operations.operator import Operator
 from workers.terminal.console import (
     CHECKS_FAILED,
     AsJson,
-    at_utc,
     confirm,
     err,
     fail,
     group,
     out,
     print_json,
-    seconds,
     usable_redis_url,
 )
+from workers.terminal.figures import at_utc, number_of, seconds
 from workers.terminal.plain import plain
 from workers.terminal.table import Table
 
 NOT_RETRIED = {
-    "gone": "was retried or dropped by somebody else",
-    "lost": "has no message any more",
+    "gone": "was retried or dropped by another operator",
+    "lost": "no longer has a message",
     "answered": "has another result since",
 }
-
-SHOWN = 10
-"""Letters that are shown before many are decided on."""
+MAX_SHOWN = 10
+"""How many letters are shown before a command changes many."""
 
 cli = group(invoke_without_command=True)
 
@@ -55,7 +53,7 @@ Newer = Annotated[
     float | None, typer.Option("--newer-than", parser=seconds, metavar="AGE", help="As above.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]
-All = Annotated[bool, typer.Option("--all", help="Every letter there is.")]
+All = Annotated[bool, typer.Option("--all", help="Every letter.")]
 
 
 @cli.callback()
@@ -71,21 +69,21 @@ def dead(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show dead letters, newest first, or decide on them."""
+    """Show dead letters, newest first, or retry or drop them."""
     if context.invoked_subcommand:
         return
     wanted = LetterFilter(role, error, older_than_s=older_than or 0, newer_than_s=newer_than)
-    found = [*islice(_letters().find(wanted, before=_letter_id(before)), count + 1)]
-    letters, more = found[:count], len(found) > count
+    page = [*islice(_letters().find(wanted, before=_letter_id(before)), count + 1)]
+    letters = page[:count]
     if as_json:
-        print_json([_told(letter) for letter in letters])
+        print_json([_as_dict(letter) for letter in letters])
     elif letters:
         out.print(_table(letters))
+    elif before or wanted != LetterFilter():
+        out.print("no dead letters match")
     else:
-        out.print(
-            "no dead letters" + ("" if wanted == LetterFilter() and not before else " like that")
-        )
-    if more:
+        out.print("no dead letters")
+    if len(page) > count:
         err.print(f"there are more: --before {letters[-1].id}", style="dim")
 
 
@@ -100,25 +98,33 @@ def show(
     letter = letters.get(name)
     if letter is None:
         fail(f"no dead letter of {name!r}")
-    told = _told(letter)
+    fields = _as_dict(letter)
     if prompt:
         try:
-            told["prompt"] = letters.prompt(letter)
+            fields["prompt"] = letters.prompt(letter)
         except ValueError as error:
             fail(str(error))
     if as_json:
-        print_json(told)
+        print_json(fields)
         return
-    del told["attempts"]
-    for key, value in told.items():
+    del fields["attempts"]
+    for key, value in fields.items():
         out.print(f"{key + ':':10}{plain(value)}", soft_wrap=True)
+    if not letter.attempts:
+        out.print("no attempt was made")
+        return
     table = Table("provider", "model", "outcome", "error", "status", "ms", "why", right=("ms",))
-    for each in letter.attempts:
+    for attempt in letter.attempts:
         table.add(
-            each.provider, each.model, each.outcome, each.error or "", each.status or "",
-            each.latency_ms or "", each.why,
-        )  # fmt: skip
-    out.print(table if letter.attempts else "no attempt was made")
+            attempt.provider,
+            attempt.model,
+            attempt.outcome,
+            attempt.error or "",
+            attempt.status or "",
+            attempt.latency_ms or "",
+            attempt.why,
+        )
+    out.print(table)
 
 
 @cli.command()
@@ -135,22 +141,23 @@ def retry(
     """
     Queue letters again, each with a new deadline: by id, by filter, or all.
 
-    Of a filter and of all it shows which those are, and asks first; each may be paid again.
+    With a filter or --all it shows the letters, and asks first; each may be paid again.
     """
-    letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
+    wanted = _wanted(names, role, error, older_than, newer_than, all_)
+    letters, operator, command = _letters(), _operator(), Command()
     if not names:
-        _ask_first("retry", [*_chosen(letters, wanted)], yes)
-    operator, command, told = _operator(), Command(), Counter[str]()
-    for letter in _chosen(letters, wanted):
+        _ask_first("retry", [*_choose(letters, wanted)], yes)
+    outcomes = Counter[str]()
+    for letter in _choose(letters, wanted):
         outcome = operator.retry(letter, command)
-        told[outcome] += 1
+        outcomes[outcome] += 1
         if outcome != "retried":
             err.print(f"{letter.name} {NOT_RETRIED[outcome]}", style="yellow")
     if as_json:
-        print_json({outcome: told[outcome] for outcome in ("retried", *NOT_RETRIED)})
+        print_json({outcome: outcomes[outcome] for outcome in ("retried", *NOT_RETRIED)})
     else:
-        out.print(f"retried {told['retried']}")
-    if names and told["retried"] < told.total():
+        out.print(f"retried {outcomes['retried']}")
+    if names and outcomes["retried"] < outcomes.total():
         raise typer.Exit(CHECKS_FAILED)
 
 
@@ -164,21 +171,22 @@ def drop(
     all_: All = False,
     yes: Yes = False,
 ) -> None:
-    """Remove letters and their prompts for good: by id, by filter, or all."""
+    """Delete letters and their prompts for good: by id, by filter, or all."""
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
-    _ask_first("drop", [*_chosen(letters, wanted)], yes)
-    out.print(f"dropped {_operator().drop(_chosen(letters, wanted))}")
+    _ask_first("drop", [*_choose(letters, wanted)], yes)
+    out.print(f"dropped {_operator().drop(_choose(letters, wanted))}")
 
 
-def _ask_first(what: str, letters: list[DeadLetter], yes: bool) -> None:
-    """Show which letters are chosen, and ask; end the command unless the answer is yes."""
+def _ask_first(verb: str, letters: list[DeadLetter], yes: bool) -> None:
+    """Show the chosen letters, and ask; end the command unless the answer is yes."""
     if letters and not yes:
-        err.print(_table(letters[:SHOWN]), soft_wrap=False)
-        if len(letters) > SHOWN:
-            err.print(f"and {len(letters) - SHOWN} more", style="dim")
-    of_them = "dead letter" if len(letters) == 1 else "dead letters"
-    with_prompts = " and their prompts, for good" if what == "drop" else ""
-    confirm(f"{what} {len(letters)} {of_them}{with_prompts}", yes, len(letters))
+        err.print(_table(letters[:MAX_SHOWN]), soft_wrap=False)
+        if len(letters) > MAX_SHOWN:
+            err.print(f"and {len(letters) - MAX_SHOWN} more", style="dim")
+    question = f"{verb} {number_of(len(letters), 'dead letter')}"
+    if verb == "drop":
+        question += " and their prompts, for good"
+    confirm(question, yes, len(letters))
 
 
 def _operator() -> Operator:
@@ -197,39 +205,43 @@ def _wanted(
     newer_than_s: float | None,
     all_: bool,
 ) -> LetterFilter:
-    """Refuse words that could mean more letters than were meant."""
+    """Build the filter; refuse arguments that could mean more letters than the user meant."""
     filtered = LetterFilter(role, error, older_than_s=older_than_s or 0, newer_than_s=newer_than_s)
     if sum((bool(names), filtered != LetterFilter(), all_)) != 1:
         raise typer.BadParameter("give ids, or filters such as --role, or --all")
-    return LetterFilter(names=frozenset(names)) if names else filtered
+    if names:
+        return LetterFilter(names=frozenset(names))
+    return filtered
 
 
-def _chosen(letters: DeadLetters, wanted: LetterFilter) -> Iterator[DeadLetter]:
-    """Find the letters that are wanted now; a task that is named stands for its newest one."""
-    missing = set(wanted.names)
-    if not missing:
-        # What dies again meanwhile is younger than the first, and is not chosen twice.
+def _choose(letters: DeadLetters, wanted: LetterFilter) -> Iterator[DeadLetter]:
+    """Find the wanted letters now; the id of a task means the task's newest letter."""
+    if wanted.names:
+        yield from _choose_named(letters, wanted)
+    else:
+        # A task that dies again meanwhile has a newer letter, which is not chosen twice.
         yield from letters.find(wanted)
-        return
-    found = []
+
+
+def _choose_named(letters: DeadLetters, wanted: LetterFilter) -> list[DeadLetter]:
+    missing = set(wanted.names)
+    chosen = []
     for letter in letters.find(wanted):
         if not missing.isdisjoint((letter.task_id, letter.id)):
             missing -= {letter.task_id, letter.id}
-            found.append(letter)
+            chosen.append(letter)
         if not missing:
-            break
-    if missing:
-        fail(f"no dead letter of {', '.join(map(repr, sorted(missing)))}; nothing was changed")
-    yield from found
+            return chosen
+    return fail(f"no dead letter of {', '.join(map(repr, sorted(missing)))}; nothing was changed")
 
 
 def _letter_id(name: str) -> str:
     if name and not re.fullmatch(r"\d{1,15}-\d{1,15}", name):
-        raise typer.BadParameter(f"{name!r} is no letter's own id, such as 1763700000000-0")
+        raise typer.BadParameter(f"{name!r} is not a valid id of a letter, such as 1763700000000-0")
     return name
 
 
-def _told(letter: DeadLetter) -> dict[str, Any]:
+def _as_dict(letter: DeadLetter) -> dict[str, object]:
     attempts = attempts_as_json(letter.attempts)
     return {**asdict(letter), "attempts": attempts, "at": at_utc(letter.at_ms)}
 

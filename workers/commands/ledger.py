@@ -12,9 +12,10 @@ from tasks.ledger.database import Database
 from tasks.ledger.drain import BATCH_SIZE, Drainer
 from tasks.ledger.sums import DAY_MS
 from workers.commands.ledger_reports import export_, summary
-from workers.terminal.console import at_utc, fail, group, number_of, out, seconds, usable_redis_url
+from workers.terminal.console import fail, group, out, usable_redis_url
+from workers.terminal.figures import at_utc, number_of, seconds
 
-cli = group(no_args_is_help=True, help="Sum up, export and maintain the ledger.")
+cli = group(no_args_is_help=True, help_text="Sum up, export and maintain the ledger.")
 cli.command()(summary)
 cli.command("export")(export_)
 

@@ -1,9 +1,10 @@
-"""`breakwater ledger summary` and `ledger export`; `metrics` is the group's old name."""
+"""`breakwater ledger summary` and `ledger export`; `metrics` is the old name of the group."""
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,33 +23,35 @@ from workers.terminal.console import (
     AsJson,
     err,
     group,
-    moment_ms,
     out,
     print_csv,
     print_json,
     print_json_line,
 )
+from workers.terminal.figures import dollars, moment_ms, short
 from workers.terminal.table import Table
 
-OLD_GROUP = group(no_args_is_help=True, help="The old name of `ledger summary` and `export`.")
+OLD_GROUP = group(no_args_is_help=True, help_text="The old name of `ledger summary` and `export`.")
 
-Provider = Annotated[str | None, typer.Option(help="Only of this provider.")]
-Model = Annotated[str | None, typer.Option(help="Only of this model.")]
-Role = Annotated[str | None, typer.Option(help="Only of this role.")]
+Provider = Annotated[str | None, typer.Option(help="Only attempts of this provider.")]
+Model = Annotated[str | None, typer.Option(help="Only attempts of this model.")]
+Role = Annotated[str | None, typer.Option(help="Only attempts of this role.")]
 Outcome = Annotated[
-    str | None, typer.Option(help="Only succeeded, failed, abandoned, rejected or cached ones.")
+    str | None, typer.Option(help="Only succeeded, failed, abandoned, rejected or cached.")
 ]
 Since = Annotated[
     int | None,
-    typer.Option(parser=moment_ms, metavar="TIME", help="From then on: 24h, 2026-11-21."),
+    typer.Option(parser=moment_ms, metavar="TIME", help="From this time on: 24h, 2026-11-21."),
 ]
-Until = Annotated[int | None, typer.Option(parser=moment_ms, metavar="TIME", help="Before then.")]
+Until = Annotated[
+    int | None, typer.Option(parser=moment_ms, metavar="TIME", help="Before this time.")
+]
 Metadata = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of tasks with this; repeat.")
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only tasks with this; repeatable.")
 ]
 
 
-class Table_(StrEnum):  # noqa: N801 - typer shows the values, not this name
+class SummaryFormat(StrEnum):
     """How a summary is printed."""
 
     table = "table"
@@ -56,8 +59,8 @@ class Table_(StrEnum):  # noqa: N801 - typer shows the values, not this name
     json = "json"
 
 
-class Rows(StrEnum):
-    """How rows are printed; json is an object a line."""
+class ExportFormat(StrEnum):
+    """How attempts are printed; json is one object per line."""
 
     csv = "csv"
     json = "json"
@@ -66,7 +69,7 @@ class Rows(StrEnum):
 @OLD_GROUP.command()
 def summary(  # noqa: PLR0913, PLR0917 - a command's options
     by: Annotated[
-        str, typer.Option(help="Some of provider,model,role,outcome,day; empty: all in one.")
+        str, typer.Option(help="Any of provider,model,role,outcome,day; empty: one sum.")
     ] = "provider",
     provider: Provider = None,
     model: Model = None,
@@ -75,27 +78,30 @@ def summary(  # noqa: PLR0913, PLR0917 - a command's options
     since: Since = None,
     until: Until = None,
     metadata: Metadata = None,
-    form: Annotated[Table_, typer.Option("--format", help="How to print it.")] = Table_.table,
+    form: Annotated[
+        SummaryFormat, typer.Option("--format", help="How to print it.")
+    ] = SummaryFormat.table,
     as_json: AsJson = False,
 ) -> None:
     """
-    Show how many calls there were, how they ended, how long they took and what they cost.
+    Show how many calls were made, how they ended, how long they took and what they cost.
 
-    Percentiles are of answers, in ms, within 1 %. Times are UTC.
+    Percentiles are of answers, in ms, accurate to 1 %. Times are UTC.
     """
     groups = _groups(by)
     where = _where(provider, model, role, outcome, since, until, metadata)
     with Database(create=False) as database:
         lines = summarise(database, groups, where)
-    if as_json or form == Table_.json:
+    if as_json or form == SummaryFormat.json:
         print_json([line.as_dict(groups) for line in lines])
-    elif form == Table_.csv:
-        rows = [_flat(line.as_dict(groups)) for line in lines]
-        print_csv(rows[0] if rows else (), rows)
+    elif form == SummaryFormat.csv:
+        _print_csv(lines, groups)
     elif lines:
         _print_table(lines, groups)
+    elif where == AttemptFilter():
+        out.print("no attempts yet")
     else:
-        out.print("no attempts" + (" like that" if where != AttemptFilter() else " yet"))
+        out.print("no attempts match")
 
 
 @OLD_GROUP.command("export")
@@ -107,13 +113,15 @@ def export_(
     since: Since = None,
     until: Until = None,
     metadata: Metadata = None,
-    form: Annotated[Rows, typer.Option("--format", help="How to print them.")] = Rows.csv,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="How to print them.")
+    ] = ExportFormat.csv,
 ) -> None:
-    """Print attempts, the oldest first: as CSV, or JSON with an object a line."""
+    """Print attempts, oldest first: as CSV, or as JSON with one object per line."""
     where = _where(provider, model, role, outcome, since, until, metadata)
     with Database(create=False) as database:
         rows = export(database, where)
-        if form == Rows.json:
+        if form == ExportFormat.json:
             for row in rows:
                 print_json_line(row)
         else:
@@ -130,10 +138,12 @@ def _where(
     metadata: list[str] | None,
 ) -> AttemptFilter:
     if outcome and outcome not in OUTCOMES:
+        known = ", ".join(OUTCOMES)
         raise typer.BadParameter(
-            f"no outcome {outcome!r}; there are {', '.join(OUTCOMES)}{nearest(outcome, OUTCOMES)}"
+            f"unknown outcome {outcome!r}; there are {known}{nearest(outcome, OUTCOMES)}"
         )
-    until_ms = FOREVER_MS if until_ms is None else until_ms
+    if until_ms is None:
+        until_ms = FOREVER_MS
     return AttemptFilter(provider, model, role, outcome, since_ms or 0, until_ms, _pairs(metadata))
 
 
@@ -147,18 +157,31 @@ def _groups(by: str) -> list[str]:
     return groups
 
 
-def _pairs(given: list[str] | None) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in given or []]
+def _pairs(metadata: list[str] | None) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in metadata or []]
     for key, equals, value in pairs:
         if not (key and equals):
             raise typer.BadParameter(f"{key + equals + value!r} is not KEY=VALUE")
     return {key: value for key, _, value in pairs}
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: json.dumps(value) if isinstance(value, dict) else value for key, value in row.items()
-    }
+def _flat(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a row whose objects are JSON texts, for one cell of CSV each."""
+    return {key: _cell(value) for key, value in row.items()}
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return value
+
+
+def _print_csv(lines: list[GroupSummary], groups: list[str]) -> None:
+    rows = [_flat(line.as_dict(groups)) for line in lines]
+    heads: list[str] = []
+    if rows:
+        heads = [*rows[0]]
+    print_csv(heads, rows)
 
 
 def _print_table(lines: list[GroupSummary], groups: list[str]) -> None:
@@ -168,42 +191,47 @@ def _print_table(lines: list[GroupSummary], groups: list[str]) -> None:
         table.add(
             *line.group,
             f"{line.calls}",
-            _share(line.success_rate),
-            _share(line.failover_share),
-            *(_ms(line.percentile("latency_ms", share)) for share in (50, 95, 99)),
+            _percent(line.success_rate),
+            _percent(line.failover_share),
+            *(_number(line.percentile("latency_ms", share)) for share in (50, 95, 99)),
             short(line.sums["input_tokens"]),
             short(line.sums["output_tokens"]),
-            dollars(line.cost_usd) + ("+?" if line.sums["unpriced"] else ""),
+            cost(line),
         )
     out.print(table)
     for line in lines:
-        told = [f"{error} {number}" for error, number in (+line.errors).most_common()]
-        if line.outcomes["rejected"]:
-            told.append(f"rejected {line.outcomes['rejected']}")
-        if line.outcomes["cached"]:
-            told.append(f"answered by the cache {line.outcomes['cached']}")
-        if line.sums["unpriced"]:
-            told.append(f"no price known {line.sums['unpriced']}")
-        if told:
-            err.print(f"{' '.join(line.group) or 'all'}: {', '.join(told)}", style="dim")
+        if notes := _notes(line):
+            err.print(f"{' '.join(line.group) or 'all'}: {', '.join(notes)}", style="dim")
 
 
-def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+def _notes(line: GroupSummary) -> list[str]:
+    """List the errors of a group, and the attempts that the columns leave out."""
+    notes = [f"{error} {number}" for error, number in (+line.errors).most_common()]
+    for text, number in (
+        ("rejected", line.outcomes["rejected"]),
+        ("answered by the cache", line.outcomes["cached"]),
+        ("no price known", line.sums["unpriced"]),
+    ):
+        if number:
+            notes.append(f"{text} {number}")
+    return notes
 
 
-def _ms(ms: int | None) -> str:
-    return "-" if ms is None else f"{ms}"
+def cost(line: GroupSummary, times: Decimal = Decimal(1)) -> str:
+    """Format a group's cost, multiplied; `+?` marks calls without a known price."""
+    usd = dollars(line.cost_usd * times)
+    if line.sums["unpriced"]:
+        return f"{usd}+?"
+    return usd
 
 
-def dollars(usd: Decimal) -> str:
-    """Say an amount: to the cent, or its first digits if it is less than a dollar."""
-    return f"{usd:.2f}" if usd >= 1 or not usd else f"{usd:.4f}"
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return f"{share:.1%}"
 
 
-def short(number: int) -> str:
-    """Say a number in a few digits: 12345 is 12.3k."""
-    for size, unit in ((10**9, "G"), (10**6, "M"), (1000, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
+def _number(number: int | None) -> str:
+    if number is None:
+        return "-"
     return str(number)

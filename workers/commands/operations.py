@@ -1,4 +1,4 @@
-"""`breakwater operations`: who did what, and when."""
+"""`breakwater operations`: show what operators changed, and when."""
 
 from dataclasses import asdict
 from itertools import islice
@@ -8,7 +8,8 @@ import typer
 
 from breakwater.messaging.journal import Operation, Operations
 from breakwater.redis.connection import client
-from workers.terminal.console import AsJson, at_utc, out, print_json, seconds, usable_redis_url
+from workers.terminal.console import AsJson, out, print_json, usable_redis_url
+from workers.terminal.figures import at_utc, seconds
 from workers.terminal.table import Table
 
 
@@ -22,20 +23,27 @@ def operations(
     """
     Show what operators did, newest first.
 
-    Of pause, resume, drain, reload, cancel, dead retry, dead drop, and breakers moved by
-    hand, the newest 10,000. Who: BREAKWATER_WHO, else user@host.
+    The newest 10,000 of: pause, resume, drain, reload, cancel, dead retry, dead drop,
+    and breakers overridden by hand. Who: BREAKWATER_WHO, else user@host.
     """
-    found = [*islice(Operations(client(usable_redis_url())).find(since_s=since), count)]
+    newest = Operations(client(usable_redis_url())).find(since_s=since)
+    entries = [*islice(newest, count)]
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_json([asdict(entry) for entry in entries])
+        return
+    if not entries:
+        out.print("no operation")
         return
     table = Table("at (UTC)", "who", "what", "to", "")
-    for each in found:
-        why = each.details.get("why", "")
-        table.add(at_utc(each.at_ms), each.who, each.what, _targets(each), why)
-    out.print(table if found else "no operation")
+    for entry in entries:
+        why = entry.details.get("why", "")
+        table.add(at_utc(entry.at_ms), entry.who, entry.what, _targets(entry), why)
+    out.print(table)
 
 
 def _targets(operation: Operation) -> str:
+    listed = ", ".join(operation.targets)
     more = operation.number - len(operation.targets)
-    return ", ".join(operation.targets) + (f" and {more} more" if more > 0 else "")
+    if more > 0:
+        return f"{listed} and {more} more"
+    return listed

@@ -1,5 +1,6 @@
-"""`breakwater queues`, `pause` and `resume`: what waits, and an operator's hand on it."""
+"""`breakwater queues`, `pause` and `resume`: show the queues, and hold them by hand."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated
 
@@ -14,52 +15,59 @@ from tasks.operations.operator import Operator
 from workers.terminal.console import (
     AsJson,
     Watched,
-    age,
     err,
     out,
     print_json,
     refuse,
     usable_redis_url,
     watch,
-)  # fmt: skip
+    watch_json,
+)
+from workers.terminal.figures import age
 from workers.terminal.plain import plain
 from workers.terminal.table import Table
 
 ANY_ROLE = "(any)"
+"""Shown for the common queue."""
+
+
+def roles_of_file() -> frozenset[str]:
+    """Return the roles of the roles file; none if it cannot be read: workers publish theirs."""
+    try:
+        return role_names() or frozenset()
+    except ConfigError:
+        return frozenset()
 
 
 def _complete_role() -> list[str]:
-    try:
-        return sorted(role_names() or ())
-    except ConfigError:
-        return []
+    return sorted(roles_of_file())
 
 
 Roles = Annotated[
     list[str] | None,
     typer.Argument(metavar="ROLE", autocompletion=_complete_role, show_default=False),
 ]
-All = Annotated[bool, typer.Option("--all", help="Every queue, the common one too.")]
+All = Annotated[bool, typer.Option("--all", help="Every queue, also the common one.")]
 
 
 def queues(watched: Watched = False, as_json: AsJson = False) -> None:
     """
     Show each role's queue: what waits, what runs, what holds it.
 
-    oldest: how long the next to be taken has waited; running: in workers' hands;
-    delayed: put aside until it is due; workers: how many consume it.
+    oldest: how long the next task has waited; running: held by workers; delayed:
+    waiting until it is due; workers: how many consume the queue.
     """
     fleet = Fleet(client(usable_redis_url()))
     if watched and as_json:
-        watch(lambda: [asdict(queue) for queue in _look(fleet).queues], str, as_json)
+        watch_json(lambda: _as_dicts(fleet))
     elif watched:
-        watch(lambda: _look(fleet), _table, as_json)
+        watch(lambda: _snapshot(fleet), _table)
     elif as_json:
-        print_json([asdict(queue) for queue in _look(fleet).queues])
+        print_json(_as_dicts(fleet))
     else:
-        view = _look(fleet)
-        out.print(_table(view))
-        _warn(view)
+        snapshot = _snapshot(fleet)
+        out.print(_table(snapshot))
+        _warn(snapshot)
 
 
 def pause(
@@ -68,90 +76,114 @@ def pause(
     why: Annotated[str, typer.Option(help="Shown in `queues` and `operations`.")] = "",
 ) -> None:
     """
-    Take nothing more from these roles' queues, anywhere.
+    Stop all workers from taking these roles' prompts.
 
-    What runs finishes, new prompts wait in order, other roles run on; until `resume`.
+    Running tasks finish, new prompts wait in order, other roles go on; until `resume`.
     """
     redis = client(usable_redis_url())
-    chosen = _chosen(_look(Fleet(redis)), roles, all_)
-    _tell(chosen, Operator(redis).pause(chosen, why), "paused", "was paused already")
+    chosen = _choose(_snapshot(Fleet(redis)), roles, all_)
+    paused = Operator(redis).pause(chosen, why)
+    for name in chosen:
+        _report(name, name in paused, "paused", "was paused already")
 
 
 def resume(roles: Roles = None, all_: All = False) -> None:
-    """Take from these roles' queues again, at once."""
+    """Let workers take these roles' prompts again, at once."""
     redis = client(usable_redis_url())
-    chosen = _chosen(_look(Fleet(redis)), roles, all_)
-    _tell(chosen, Operator(redis).resume(chosen), "resumed", "was not paused")
+    chosen = _choose(_snapshot(Fleet(redis)), roles, all_)
+    resumed = Operator(redis).resume(chosen)
+    for name in chosen:
+        _report(name, name in resumed, "resumed", "was not paused")
 
 
-def _look(fleet: Fleet) -> FleetSnapshot:
-    try:
-        roles = role_names() or frozenset()
-    except ConfigError:  # what workers have said will do
-        roles = frozenset()
-    view = fleet.snapshot(roles)
-    shown = [each for each in view.queues if each.role in roles or each.is_in_use]
-    return FleetSnapshot(view.now_ms, shown, view.workers)
+def _report(name: str, has_changed: bool, changed: str, unchanged: str) -> None:
+    if has_changed:
+        out.print(f"{name} {changed}")
+    else:
+        out.print(f"{name} {unchanged}")
 
 
-def _chosen(view: FleetSnapshot, roles: list[str] | None, all_: bool) -> list[str]:
+def _snapshot(fleet: Fleet) -> FleetSnapshot:
+    roles = roles_of_file()
+    snapshot = fleet.snapshot(roles)
+    shown = [queue for queue in snapshot.queues if queue.role in roles or queue.is_in_use]
+    return FleetSnapshot(snapshot.now_ms, shown, snapshot.workers)
+
+
+def _as_dicts(fleet: Fleet) -> list[dict[str, object]]:
+    return [asdict(queue) for queue in _snapshot(fleet).queues]
+
+
+def _choose(snapshot: FleetSnapshot, roles: list[str] | None, all_: bool) -> list[str]:
+    """Return the names of the queues that the arguments mean."""
     if bool(roles) == all_:
         raise typer.BadParameter("give roles, or --all")
     if all_:
-        return [queue.name for queue in view.queues]
-    known = {queue.role: queue.name for queue in view.queues if queue.role}
+        return [queue.name for queue in snapshot.queues]
+    known = {queue.role: queue.name for queue in snapshot.queues if queue.role}
     for role in roles or ():
         if role not in known:
-            there = (
-                f"there are {', '.join(sorted(known))}"
-                if known
-                else "no role has a queue of its own"
-            )
-            refuse(f"unknown role {role!r}; {there}{nearest(role, known)}")
+            refuse(f"unknown role {role!r}; {_list_roles(known)}{nearest(role, known)}")
     return [known[role] for role in roles or ()]
 
 
-def _tell(chosen: list[str], changed: list[str], done: str, not_done: str) -> None:
-    for name in chosen:
-        out.print(f"{name} {done if name in changed else not_done}")
+def _list_roles(roles: Collection[str]) -> str:
+    if not roles:
+        return "no role has a queue of its own"
+    return f"there are {', '.join(sorted(roles))}"
 
 
-def _table(view: FleetSnapshot) -> Table:
+def _table(snapshot: FleetSnapshot) -> Table:
     numbers = ("waiting", "oldest", "running", "delayed", "workers")
     table = Table("role", *numbers, "", whole=("role",), right=numbers)
-    for queue in view.queues:
+    for queue in snapshot.queues:
         table.add(
             queue.role or ANY_ROLE,
             queue.depth,
-            age(queue.oldest_s) if queue.oldest_s is not None else "",
+            oldest(queue),
             queue.running,
             queue.delayed,
             queue.consumers,
-            _state(queue, view.now_ms),
+            _state(queue, snapshot.now_ms),
         )
     return table
 
 
+def oldest(queue: Queue) -> str:
+    """Format how long the next task has waited; empty if none waits."""
+    if queue.oldest_s is None:
+        return ""
+    return age(queue.oldest_s)
+
+
 def _state(queue: Queue, now_ms: int) -> Text:
-    said = Text()
+    state = Text()
     if queue.paused:
         since = age((now_ms - queue.paused.at_ms) / 1000)
-        why = f": {plain(queue.paused.why)}" if queue.paused.why else ""
-        said.append(f"paused by {plain(queue.paused.who)} {since} ago{why} ", style="yellow")
+        state.append(f"paused by {plain(queue.paused.who)} {since} ago", style="yellow")
+        if queue.paused.why:
+            state.append(f": {plain(queue.paused.why)}", style="yellow")
+        state.append(" ")
     if queue.parked:
+        until = "until a call is tried"
         left_s = (queue.parked.until_ms - now_ms) / 1000
-        until = f"for {age(left_s)} more" if left_s > 0 else "until something is tried"
-        said.append(f"parked {until}: {plain(queue.parked.why)} ", style="red")
+        if left_s > 0:
+            until = f"for {age(left_s)} more"
+        state.append(f"parked {until}: {plain(queue.parked.why)} ", style="red")
     if queue.depth and not queue.consumers:
-        said.append("no worker consumes it", style="red")
-    return said
+        state.append("no worker consumes it", style="red")
+    return state
 
 
-def _warn(view: FleetSnapshot) -> None:
-    if len(found := view.versions()) > 1:
-        told = "; ".join(f"{version}: {', '.join(names)}" for version, names in found.items())
-        err.print(f"workers route by different roles files: {told}", style="yellow")
-    for worker in view.workers:
+def _warn(snapshot: FleetSnapshot) -> None:
+    versions = snapshot.versions()
+    if len(versions) > 1:
+        listed = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
+        err.print(f"workers route by different roles files: {listed}", style="yellow")
+    for worker in snapshot.workers:
         if worker.draining:
-            told = f"{worker.name} is drained by {worker.draining.who}, {worker.running} run still"
-            err.print(plain(told), style="yellow")
+            err.print(
+                f"{plain(worker.name)} is drained by {plain(worker.draining.who)}, "
+                f"{worker.running} run still",
+                style="yellow",
+            )

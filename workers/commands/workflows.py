@@ -1,10 +1,10 @@
-"""`breakwater workflows` and `breakwater workflow`: begin a run, look at it, cancel it, go on."""
+"""`breakwater workflows` and `breakwater workflow`: start, show, cancel and resume runs."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from celery.exceptions import TaskRevokedError
-from celery.exceptions import TimeoutError as NoAnswer
+from celery.exceptions import TimeoutError as WaitTimeout
 from rich.console import Group
 from rich.text import Text
 
@@ -16,7 +16,6 @@ from breakwater.workflows.run_store import RunStore
 from workers.terminal.console import (
     AsJson,
     Watched,
-    at_utc,
     err,
     fail,
     group,
@@ -27,12 +26,16 @@ from workers.terminal.console import (
     typed,
     usable_redis_url,
     watch,
+    watch_json,
 )
+from workers.terminal.figures import at_utc
 from workers.terminal.plain import plain
-from workers.terminal.table import Table
+from workers.terminal.table import Cell, Table
 
 REDIS_TIMEOUT_S = 2.0
 COLOURS = {"running": "yellow", "succeeded": "green", "failed": "red", "cancelled": "magenta"}
+
+RunState: TypeAlias = dict[str, Any]  # as `Run.state` returns it; `overview` has fewer keys
 
 cli = group(invoke_without_command=True)
 
@@ -44,33 +47,36 @@ def _complete_name() -> list[str]:
         return []
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="A run's, as `run` and `workflows` say it.")]
-
-
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="A run's, as `run` and `workflows` print it.")
+]
 Count = Annotated[int, typer.Option(min=1, help="How many at most.")]
 
 
 @cli.callback()
 def group_(context: typer.Context, count: Count = 20, as_json: AsJson = False) -> None:
-    """Show the runs of workflows, newest first, or begin or steer one."""
+    """Show the runs of workflows, newest first, or start or control one."""
     if not context.invoked_subcommand:
         workflows(count, as_json)
 
 
 def workflows(count: Count = 20, as_json: AsJson = False) -> None:
     """Show the runs of workflows, newest first."""
-    found = [overview(snapshot) for snapshot in RunStore(client(usable_redis_url())).runs(count)]
+    runs = [overview(snapshot) for snapshot in RunStore(client(usable_redis_url())).runs(count)]
     if as_json:
-        print_json(found)
+        print_json(runs)
+        return
+    if not runs:
+        out.print("no run")
         return
     table = Table(
         "begun (UTC)", "workflow", "run", "state", "cost in $",
         whole=("run", "state"), right=("cost in $",),
     )  # fmt: skip
-    for each in found:
+    for each in runs:
         begun = at_utc(each["created_ms"])
         table.add(begun, each["workflow"], each["run"], _state(each["state"]), _cost(each))
-    out.print(table if found else "no run")
+    out.print(table)
 
 
 @cli.command()
@@ -78,20 +84,20 @@ def run(
     name: Annotated[
         str, typer.Argument(help="A workflow of roles.yaml.", autocompletion=_complete_name)
     ],
-    given: Annotated[
-        str, typer.Option("--input", help="What its prompts call {input}; `-` reads stdin.")
+    text: Annotated[
+        str, typer.Option("--input", help="The value of {input} in its prompts; `-` reads stdin.")
     ],
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and show the last answer.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")] = 600,
     as_json: AsJson = False,
 ) -> None:
-    """Begin a run, and say its id."""
-    _reach_redis()
+    """Start a run, and print its id."""
+    _check_redis()
     try:
         chosen = workflow(name)
     except UnknownWorkflow as fault:
         refuse(str(fault))
-    begun = chosen.delay(typed(given))
+    begun = chosen.delay(typed(text))
     if wait:
         _wait(begun, timeout, as_json)
     elif as_json:
@@ -102,63 +108,69 @@ def run(
 
 @cli.command()
 def show(id_: Id, watched: Watched = False, as_json: AsJson = False) -> None:
-    """Show a run: each stage, who served it, what it took and cost."""
-    _reach_redis()
-    looked_at = workflow.run(id_)
-    if watched:
-        watch(looked_at.state, _shown, as_json)
+    """Show a run: each stage, who served it, how long it took and what it cost."""
+    _check_redis()
+    chosen = workflow.run(id_)
+    if watched and as_json:
+        watch_json(chosen.state)
+    elif watched:
+        watch(chosen.state, _draw)
     elif as_json:
-        print_json(looked_at.state())
+        print_json(chosen.state())
     else:
-        out.print(_shown(looked_at.state()))
+        out.print(_draw(chosen.state()))
 
 
 @cli.command()
 def cancel(id_: Id) -> None:
-    """Stop what is not paid for yet; `resume` goes on from there."""
-    _reach_redis()
+    """Cancel the stage that runs, and start no further one; `resume` continues the run."""
+    _check_redis()
     if not workflow.run(id_).cancel():
-        fail(f"{id_} is over already: {workflow.run(id_).state()['state']}")
+        fail(f"{id_} has ended already: {workflow.run(id_).state()['state']}")
     out.print(f"{id_} cancelled")
 
 
 @cli.command()
 def resume(id_: Id) -> None:
     """
-    Go on with a run that failed, was cancelled, or stands still.
+    Continue a run that failed, was cancelled, or stands still.
 
-    What has an answer is not paid for again; the stage that failed is asked anew.
+    Stages that have an answer are not paid for again; the stage that failed is
+    called again.
     """
-    _reach_redis()
+    _check_redis()
     if not workflow.run(id_).resume():
-        fail(f"{id_} has succeeded; there is nothing to go on with")
-    out.print(f"{id_} goes on")
+        fail(f"{id_} has succeeded; there is nothing to resume")
+    out.print(f"{id_} resumed")
 
 
-def _reach_redis() -> None:
-    """Ask Redis before Celery does, which would try for long."""
-    with client(usable_redis_url(), connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S) as reached:
-        reached.ping()
+def _check_redis() -> None:
+    """Fail at once if Redis does not answer; Celery would retry for a long time."""
+    with client(usable_redis_url(), connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S) as redis:
+        redis.ping()
 
 
 def _wait(begun: Run, timeout_s: float, as_json: bool) -> None:
     try:
         answer = begun.get(timeout=timeout_s)
-    except NoAnswer:
-        fail(f"not over within {timeout_s:g} s; it goes on: breakwater workflow show {begun.id}")
+    except WaitTimeout:
+        fail(
+            f"it has not ended within {timeout_s:g} s, and goes on: "
+            f"breakwater workflow show {begun.id}"
+        )
     except TaskRevokedError:
         fail(f"{begun.id} was cancelled")
     except BreakwaterError as error:
-        err.print(_shown(begun.state()))
+        err.print(_draw(begun.state()))
         fail(f"{type(error).__name__}: {error}")
     if as_json:
         print_json(answer)
         return
     print_answer(answer["text"])
-    err.print(_shown(begun.state()))
+    err.print(_draw(begun.state()))
 
 
-def _shown(state: dict[str, Any]) -> Group:
+def _draw(state: RunState) -> Group:
     head = Text(f"{plain(state['workflow'] or '(in code)')} {plain(state['run'])} ")
     head.append_text(_state(state["state"]))
     head.append(f", begun {at_utc(state['created_ms'])} UTC, {_cost(state) or 'no'} $")
@@ -169,19 +181,32 @@ def _shown(state: dict[str, Any]) -> Group:
         "stage", "round", "try", "state", "role", "provider", "model", "ms", "cost in $", "",
         right=("round", "try", "ms", "cost in $"),
     )  # fmt: skip
-    for each in state["stages"]:
-        table.add(
-            each["stage"], each["round"], each["try"], _state(each["state"]),
-            *(each[name] or "" for name in ("role", "provider", "model")),
-            each["latency_ms"] or "", _cost(each),
-            f"until: {each['until']}" if each["until"] else each["error"] or "",
-        )  # fmt: skip
+    for stage in state["stages"]:
+        table.add(*_stage_cells(stage))
     return Group(head, table)
+
+
+def _stage_cells(stage: RunState) -> list[Cell]:
+    note = stage["error"] or ""
+    if stage["until"]:
+        note = f"until: {stage['until']}"
+    return [
+        stage["stage"],
+        stage["round"],
+        stage["try"],
+        _state(stage["state"]),
+        stage["role"] or "",
+        stage["provider"] or "",
+        stage["model"] or "",
+        stage["latency_ms"] or "",
+        _cost(stage),
+        note,
+    ]
 
 
 def _state(state: str) -> Text:
     return Text(plain(state), style=COLOURS.get(state, ""))
 
 
-def _cost(of: dict[str, Any]) -> str:
-    return of["cost_usd"] or ""
+def _cost(state: RunState) -> str:
+    return state["cost_usd"] or ""

@@ -44,7 +44,7 @@ from workers.doctor.redis import (
     check_server,
 )
 from workers.doctor.workers import check_host, check_workers
-from workers.terminal.console import number_of
+from workers.terminal.figures import number_of
 
 KEY_TIMEOUT_S = 10.0
 MAX_DRAIN_S = 60

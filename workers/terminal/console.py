@@ -1,142 +1,199 @@
 """
-Where the commands print: answers to standard output, everything else to standard error.
+Print for the commands: answers to standard output, everything else to standard error.
 
-Nothing that is printed here is read as rich's markup, and no character of it reaches a terminal
-that `workers.terminal.plain` does not let through. Standard streams may be closed (cron), may lack
-characters (an ASCII locale), and their reader may leave early (`| head`).
+Text that is printed here is not read as rich's markup, and its unsafe characters are escaped by
+`workers.terminal.plain` before they reach a terminal. Standard streams may be closed (cron), may
+lack characters (an ASCII locale), and their reader may leave early (`| head`).
 """
 
 import csv
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from typing import IO, Annotated, Any, NoReturn
+from typing import IO, Annotated, Any, NoReturn, TypedDict, TypeVar, Unpack
 
 import typer
 from redis.exceptions import RedisError
-from rich.console import Console, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    HighlighterType,
+    JustifyMethod,
+    OverflowMethod,
+    RenderableType,
+)
 from rich.live import Live
 from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 
 from breakwater.errors import ConfigError
 from breakwater.redis.connection import address, redis_url
 from breakwater.redis.foreign_keys import named
 from workers.terminal.plain import ERRORS, plain_json, plain_lines
 
-IN_A_PIPE = 65_536
-"""Columns: a line in a pipe is for grep, and is never broken."""
+PIPE_COLUMNS = 65_536
+"""A line in a pipe is for grep, and is never broken."""
+
+T = TypeVar("T")
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Tell whether a person is there; a stream that is closed is None."""
+    """Return whether a person reads the stream; a closed stream is None."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
+class _ConsoleSettings(TypedDict, total=False):
+    """The settings of rich's Console that are used here."""
+
+    file: IO[str]
+    stderr: bool
+    width: int | None
+    height: int
+    soft_wrap: bool
+    force_terminal: bool
+    no_color: bool
+
+
+class _TextSettings(TypedDict, total=False):
+    """The settings of rich's `render_str`."""
+
+    style: str | Style
+    justify: JustifyMethod | None
+    overflow: OverflowMethod | None
+    emoji: bool | None
+    markup: bool | None
+    highlight: bool | None
+    highlighter: HighlighterType | None
+
+
 class Terminal(Console):
-    """A console that takes every text as it is, and shows no character that is not safe."""
+    """A console that prints every text literally, and only safe characters of it."""
 
-    def __init__(self, *, markup: bool = False, **how: Any) -> None:
-        super().__init__(highlight=False, markup=markup, emoji=False, **how)
+    def __init__(self, *, markup: bool = False, **settings: Unpack[_ConsoleSettings]) -> None:
+        super().__init__(highlight=False, markup=markup, emoji=False, **settings)
 
-    def render_str(self, text: str, **how: Any) -> Text:
-        """Make safe before it is measured and wrapped."""
-        return super().render_str(plain_lines(text), **how)
+    def render_str(self, text: str, **settings: Unpack[_TextSettings]) -> Text:
+        """Escape text before rich measures and wraps it."""
+        return super().render_str(plain_lines(text), **settings)
 
-    def render(self, *given: Any, **how: Any) -> Iterable[Segment]:
-        """Make safe what came in another way, such as in a `Text`."""
-        for segment in super().render(*given, **how):
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Escape text that rich did not get as a str, such as a `Text`."""
+        for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
             else:
                 yield Segment(plain_lines(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """End well."""
+        """End the command without a fault."""
         reader_is_gone()
 
 
-out = Terminal(width=None if is_terminal(sys.stdout) else IN_A_PIPE)
+def _width_of_stdout() -> int | None:
+    """Return None for a terminal: rich asks it for its width."""
+    if is_terminal(sys.stdout):
+        return None
+    return PIPE_COLUMNS
+
+
+out = Terminal(width=_width_of_stdout())
 err = Terminal(stderr=True, soft_wrap=True)
 
 COLOURS = {"closed": "green", "open": "red", "half-open": "yellow"}
-LOOK_EVERY_S = 0.5
+REFRESH_INTERVAL_S = 0.5
 CHECKS_FAILED = 3
 """Exit code of a command that ended, and some of whose rows or checks failed."""
-UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+COMPLETION_OPTIONS = {"show_completion", "install_completion"}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Watched = Annotated[bool, typer.Option("--watch", help="Look again twice a second, until Ctrl-C.")]
+Watched = Annotated[bool, typer.Option("--watch", help="Refresh twice a second, until Ctrl-C.")]
 
 
-class Screen(TyperGroup):
-    """A group whose help has room for all its commands on 24 lines."""
+class CompactHelp(TyperGroup):
+    """A group whose help fits 24 lines with all its commands."""
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
-        """Leave out of the help what is wanted once; docs/commands.md tells of it."""
+        """Hide options that are needed once; docs/commands.md describes them."""
         params = super().get_params(ctx)
         for param in params:
-            if param.name in {"show_completion", "install_completion"}:
-                param.hidden = True  # type: ignore[attr-defined]
+            if isinstance(param, TyperOption) and param.name in COMPLETION_OPTIONS:
+                param.hidden = True
         return params
 
 
-def group(*, add_completion: bool = False, **how: Any) -> typer.Typer:
-    """Make a group of commands whose help needs no frames: 24 lines of 80 columns hold it."""
+def group(
+    *,
+    cls: type[TyperGroup] = TyperGroup,
+    help_text: str | None = None,
+    add_completion: bool = False,
+    no_args_is_help: bool = False,
+    invoke_without_command: bool = False,
+) -> typer.Typer:
+    """Make a group of commands whose help has no frames, so that it fits 80 columns, 24 lines."""
     return typer.Typer(
-        add_completion=add_completion, pretty_exceptions_enable=False, rich_markup_mode=None, **how
+        cls=cls,
+        help=help_text,
+        add_completion=add_completion,
+        no_args_is_help=no_args_is_help,
+        invoke_without_command=invoke_without_command,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
 
 
 def prepare_streams() -> None:
     """Let standard output and error take every character, whatever their encoding."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # it is closed, or somebody's own
+        with suppress(AttributeError):  # the stream is closed, or another program's object
             stream.reconfigure(errors=ERRORS)  # type: ignore[union-attr]
 
 
 def reader_is_gone() -> NoReturn:
-    """End the command: its reader has all it wanted (`| head`), which is no fault."""
-    _write_to_nobody()
+    """End the command without a fault: its reader has all that it wanted (`| head`)."""
+    _discard_stdout()
     raise SystemExit(0)
 
 
 def exit_code(ended: SystemExit) -> int | str | None:
-    """Return the code a command ended with; typer takes a reader that left early for a fault."""
-    left_early = type(sys.stdout).__name__ == "PacifyFlushWrapper"
-    return 0 if left_early else ended.code
+    """Return the command's exit code; 0 where typer made a fault of a reader that left early."""
+    if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+        return 0
+    return ended.code
 
 
 def flush_streams() -> None:
     """
-    Write what is buffered, before Python does so and says `Exception ignored`.
+    Write what is buffered, before Python does so and prints `Exception ignored`.
 
     Raises:
-        OSError: It cannot be written, such as to a disk that is full.
+        OSError: It cannot be written, such as to a full disk.
     """
     try:
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
     except BrokenPipeError:
-        _write_to_nobody()
+        _discard_stdout()
     except OSError:
-        _write_to_nobody()
+        _discard_stdout()
         raise
 
 
-def _write_to_nobody() -> None:
+def _discard_stdout() -> None:
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
-def _while_it_is_read() -> Any:
+def _stdout() -> Iterator[IO[str]]:
+    """Return standard output; if it is closed, a stream that discards what is written."""
     try:
         yield sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - ends with the command
     except BrokenPipeError:
@@ -144,25 +201,25 @@ def _while_it_is_read() -> Any:
 
 
 def fail(message: str) -> NoReturn:
-    """Say what went wrong in one line, and end with exit code 1."""
+    """Print one line about what went wrong, and end with exit code 1."""
     err.print(message, style="red")
     raise typer.Exit(1)
 
 
 def refuse(message: str) -> NoReturn:
-    """Say in one line which word is wrong, and which would be right; exit code 2."""
+    """Print one line about the wrong word and the right one, and end with exit code 2."""
     err.print(message, style="red")
     raise typer.Exit(2)
 
 
 def confirm(question: str, yes: bool, number: int) -> None:
     """
-    Ask before something is done to many; end the command unless the answer is yes.
+    Ask before many things are changed; end the command unless the answer is yes.
 
     Args:
-        question: What is about to be done, without the question mark.
-        yes: It was answered on the command line (`--yes`).
-        number: Of things; nothing is asked about none.
+        question: What the command is about to do, without the question mark.
+        yes: The answer was given on the command line (`--yes`).
+        number: How many things are changed; nothing is asked if it is 0.
     """
     if yes or not number:
         return
@@ -172,7 +229,7 @@ def confirm(question: str, yes: bool, number: int) -> None:
 
 
 def typed(text: str) -> str:
-    """Return what was given on the command line, or standard input where that is `-`."""
+    """Return a text of the command line; `-` stands for standard input."""
     if text != "-":
         return text
     if sys.stdin is None or sys.stdin.closed:
@@ -180,123 +237,83 @@ def typed(text: str) -> str:
     return sys.stdin.read()
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print one JSON document."""
     _write(_as_json(value, indent=2) + "\n")
 
 
-def print_json_line(value: Any) -> None:
+def print_json_line(value: object) -> None:
     """Print one JSON document on one line."""
     _write(_as_json(value) + "\n")
 
 
 def print_answer(text: str, end: str = "\n") -> None:
-    """Print an answer: to a terminal what is safe, to a pipe or a file exactly what came."""
+    """Print an answer: escaped on a terminal, unchanged to a pipe or a file."""
     if out.is_terminal:
         out.print(text, end=end, soft_wrap=True)
     else:
         _write(text + end)
 
 
-def print_csv(heads: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print CSV, of which no cell can do anything to a terminal."""
-    with _while_it_is_read() as stream:
+def print_csv(heads: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Print CSV whose cells are escaped: a file may be shown on a terminal later."""
+    with _stdout() as stream:
         writer = csv.DictWriter(stream, list(heads))
         writer.writeheader()
         for row in rows:
-            safe = {k: plain_lines(v) if isinstance(v, str) else v for k, v in row.items()}
-            writer.writerow(safe)
+            writer.writerow({name: _csv_cell(value) for name, value in row.items()})
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, str):
+        return plain_lines(value)
+    return value
 
 
 def _write(text: str) -> None:
-    with _while_it_is_read() as stream:
+    with _stdout() as stream:
         stream.write(text)
         stream.flush()
 
 
-def _as_json(value: Any, indent: int | None = None) -> str:
-    """Write JSON that any program reads, also where the encoding lacks characters."""
-    narrow = out.encoding.lower().replace("-", "") != "utf8"
-    return plain_json(json.dumps(value, indent=indent, ensure_ascii=narrow))
+def _as_json(value: object, indent: int | None = None) -> str:
+    """Write JSON that any program can read, even if the encoding lacks characters."""
+    is_utf8 = out.encoding.lower().replace("-", "") == "utf8"
+    return plain_json(json.dumps(value, indent=indent, ensure_ascii=not is_utf8))
 
 
-def at_utc(at_ms: int) -> str:
-    """Show a moment."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms / 1000))
-
-
-def number_of(number: int, noun: str) -> str:
-    """Show a count with its noun: 1 worker, 2 workers."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number} {noun}s"
-
-
-def seconds(age: str) -> float:
-    """Read an age such as 90s, 30m, 2h or 7d."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", age)
-    if not found:
-        raise typer.BadParameter(f"{age!r} is no age, such as 90s, 30m, 2h or 7d")
-    return float(found[1]) * UNITS_S[found[2]]
-
-
-def moment_ms(text: str) -> int:
-    """Read a moment: an age before now, or a date with or without a time (UTC)."""
-    if re.fullmatch(r"[\d.]+[smhd]", text):
-        return round((time.time() - seconds(text)) * 1000)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no time, such as 24h, 7d, 2026-11-21 or 2026-11-21T08:00"
-        ) from None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def age(seconds_: float) -> str:
-    """Show an age in the largest unit of which it has two; 0 if the clock was set back since."""
-    seconds_ = max(seconds_, 0)
-    units = [("d", 86400), ("h", 3600), ("m", 60)]
-    name, unit = next(((n, u) for n, u in units if seconds_ >= 2 * u), ("s", 1))
-    return f"{seconds_ / unit:.0f} {name}"
-
-
-def watch(look: Callable[[], Any], show: Callable[[Any], RenderableType], as_json: bool) -> None:
-    """
-    Look again and again, until Ctrl-C; an outage of Redis is waited out.
-
-    Args:
-        look: Reads it, as JSON would have it if that is wanted.
-        show: Draws what was read.
-    """
-    if not (as_json or out.is_terminal):
+def watch(read: Callable[[], T], draw: Callable[[T], RenderableType]) -> NoReturn:
+    """Draw again and again, until Ctrl-C; an outage of Redis is shown, and waited out."""
+    if not out.is_terminal:
         raise typer.BadParameter("the live table needs a terminal; in a pipe, add --json")
+
+    def frame() -> RenderableType:
+        try:
+            return draw(read())
+        except RedisError as error:
+            return f"Redis: {named(error)[0]}; trying again"
+
     try:
-        if as_json:
-            _print_again_and_again(look)
         with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(_drawn(look, show), refresh=True)
-                time.sleep(LOOK_EVERY_S)
+                live.update(frame(), refresh=True)
+                time.sleep(REFRESH_INTERVAL_S)
     except KeyboardInterrupt:
-        raise typer.Exit from None  # the way to end it
+        raise typer.Exit from None  # Ctrl-C is how a person ends it
 
 
-def _print_again_and_again(look: Callable[[], Any]) -> NoReturn:
-    while True:
-        print_json_line(look())
-        time.sleep(LOOK_EVERY_S)
-
-
-def _drawn(look: Callable[[], Any], show: Callable[[Any], RenderableType]) -> RenderableType:
+def watch_json(read: Callable[[], object]) -> NoReturn:
+    """Print a JSON document per line again and again, until Ctrl-C."""
     try:
-        return show(look())
-    except RedisError as error:
-        return f"Redis: {named(error)[0]}; looking again"
+        while True:
+            print_json_line(read())
+            time.sleep(REFRESH_INTERVAL_S)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 def usable_redis_url() -> str:
-    """Return REDIS_URL; end the command if it is no address of a Redis."""
+    """Return REDIS_URL; end the command if it is not a valid address of a Redis."""
     try:
         address()
     except ConfigError as error:
