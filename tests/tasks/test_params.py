@@ -70,7 +70,7 @@ def test_a_producer_does_not_pay_for_pydantic():
 @pytest.mark.parametrize("adapter", sorted(ADAPTERS))
 def test_every_parameter_is_taken_by_an_adapter_or_known_not_to_be(adapter: str):
     """What the roles file refuses at a provider is what its adapter would drop, no more or less."""
-    takes = load_class(adapter).TAKES
+    takes = load_class(adapter).PARAM_PATHS
     not_taken = ADAPTERS[adapter].params_not_taken
 
     assert takes.keys() | not_taken.keys() == PARAMS.keys()
