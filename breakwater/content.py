@@ -1,9 +1,12 @@
-"""What prompts and answers are made of: messages, media, tools, and the pieces of a stream."""
+"""The parts of prompts and answers: messages, media, tools, and the pieces of a stream."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Literal, NotRequired, TypedDict
+
+JsonObject = dict[str, Any]
+"""A JSON object; whoever reads a value checks its type."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
 
@@ -15,9 +18,9 @@ class Media:
     kind: Literal["image", "document"]
     url: str | None = field(default=None, repr=False)
     data: str | None = field(default=None, repr=False)
-    """Base64; None where there is a URL."""
+    """Base64; None if there is a URL."""
     media_type: str | None = None
-    """Such as `image/png` or `application/pdf`; given wherever there is data."""
+    """For example `image/png` or `application/pdf`; always set if there is data."""
     name: str | None = field(default=None, repr=False)
     """A document's file name."""
 
@@ -27,20 +30,20 @@ class ToolCallJson(TypedDict):
 
     id: str
     name: str
-    arguments: dict[str, Any]
+    arguments: JsonObject
     signature: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that the model wants to have called."""
+    """A tool call that the model asks for."""
 
     id: str
-    """The vendor's; ours where it gave none. The tool's result names it."""
+    """The vendor's id, or ours if the vendor sent none. The tool's result refers to it."""
     name: str
-    arguments: Mapping[str, Any] = field(repr=False)
+    arguments: Mapping[str, object] = field(repr=False)
     signature: str | None = field(default=None, repr=False)
-    """What the vendor wants back with the tool's result, untouched; None where it wants nothing."""
+    """The vendor expects this value back unchanged with the tool's result; None if it sent none."""
 
     def as_dict(self) -> ToolCallJson:
         """Return the call as the result's JSON object."""
@@ -76,36 +79,39 @@ class Message:
     """
     One turn of a conversation.
 
-    A turn of `tool` is what a tool returned; `tool_call_id` and `name` are those of the call.
+    A message of the role `tool` holds what a tool returned; `tool_call_id` and `name` are the
+    id and the name of the call.
     """
 
     role: Literal["user", "assistant", "system", "tool"]
     content: str | tuple[str | Media, ...] = field(repr=False)
-    """Plain text, or its parts in order where there is an image or a document among them."""
+    """Plain text; or the parts in order, if there is an image or a document among them."""
     tool_calls: tuple[ToolCall, ...] = ()
-    """What an assistant asked for in this turn."""
+    """The calls that the assistant asks for in this message."""
     tool_call_id: str | None = None
     name: str | None = None
 
     @property
     def text(self) -> str:
-        """The text alone."""
+        """The text parts, joined."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
     def parts(self) -> tuple[str | Media, ...]:
         """The content as parts, in order."""
-        return (self.content,) if isinstance(self.content, str) else self.content
+        if isinstance(self.content, str):
+            return (self.content,)
+        return self.content
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may ask to have called; nothing here calls it."""
+    """A function that the model may ask the caller to run; Breakwater never runs it."""
 
     name: str
     description: str = field(default="", repr=False)
-    parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """A JSON Schema of an object."""
+    parameters: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """The JSON Schema of an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +123,14 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """The next piece of a tool call; `id` and `name` come with its first."""
+    """The next piece of a tool call; `id` and `name` come with the first piece."""
 
     index: int
-    """Of the call in the answer, from 0."""
+    """The tool call's position in the answer, from 0."""
     id: str | None = None
     name: str | None = None
     arguments: str = field(default="", repr=False)
-    """A piece of the arguments' JSON text."""
+    """A piece of the JSON text of the arguments."""
 
 
 Delta = TextDelta | ToolCallDelta

@@ -31,8 +31,9 @@ MAY_IMPORT = {
     ),
     "breakwater.celery_app": ("breakwater.calls", "breakwater.errors", "breakwater.messaging"),
     "breakwater.enqueueing": (
-        "breakwater.calls", "breakwater.celery_app", "breakwater.config", "breakwater.errors",
-        "breakwater.messaging", "breakwater.redis", "breakwater.result", "breakwater.roles",
+        "breakwater.calls", "breakwater.celery_app", "breakwater.config", "breakwater.content",
+        "breakwater.errors", "breakwater.messaging", "breakwater.redis", "breakwater.result",
+        "breakwater.roles",
     ),
     "breakwater.completion": (
         "breakwater.calls", "breakwater.celery_app", "breakwater.enqueueing", "breakwater.errors",

@@ -215,7 +215,7 @@ for schema in ({"$ref": "#/$defs/none"}, {"$schema": "http://x"}, {"enum": ["x" 
         print(fault)
 """)
 
-    assert printed.count("schema is no JSON Schema: ") == 3
+    assert printed.count("schema is not a valid JSON Schema: ") == 3
 
 
 def test_the_client_enqueues_and_the_worker_part_answers(

@@ -155,10 +155,11 @@ class PendingCompletion:
         self._enqueue()
         return listener.hear(self._result)
 
-    def _enqueue(self, **more: Any) -> None:
-        complete.apply_async(
-            (self._role, self._prompt), {**self._options, **more}, task_id=self._result.id
-        )
+    def _enqueue(self, *, stream: bool = False) -> None:
+        options = dict(self._options)
+        if stream:
+            options["stream"] = True
+        complete.apply_async((self._role, self._prompt), options, task_id=self._result.id)
 
     def _settled(self) -> Result:
         try:

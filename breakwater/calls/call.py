@@ -1,24 +1,27 @@
 """
-The door: what a caller hands to `complete`, checked before anything is queued or paid for.
+A call of `complete`, checked before anything is queued or paid for.
 
-The same check runs at the producer, where a fault is raised by `delay()`, and in the worker,
-where it comes back as the task's error: messages also arrive from other languages.
+The producer and the worker run the same check. At the producer `delay()` raises the fault. In the
+worker it becomes the task's error, because messages also arrive from producers in other languages.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from breakwater.calls.messages import parse_prompt, prompt_as_json
-from breakwater.calls.options import check_options
+from breakwater.calls.options import CheckedOptions, check_options
 from breakwater.calls.value_types import NAME
 from breakwater.content import Media, Message, Tool
 from breakwater.errors import InvalidOption, InvalidPrompt, UnknownRole
 from breakwater.result import earlier_text
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Of prompt and options as JSON; as a message it is a third larger, and less than is taken."""
+"""
+Limit for prompt and options as JSON.
+
+Their message is a third larger, and still smaller than the largest one that a worker reads.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,64 +31,58 @@ class CompletionCall:
     role: str
     messages: tuple[Message, ...] = field(repr=False)
     system: str | None = field(default=None, repr=False)
-    params: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
     deadline_s: float | None = None
-    """Seconds from the moment of enqueueing; None means the role's own."""
-    schema: Mapping[str, Any] | None = field(default=None, repr=False)
-    """What the answer must satisfy, as JSON Schema; None: it is plain text."""
+    """Seconds from enqueueing; None: the role's own deadline."""
+    schema: Mapping[str, object] | None = field(default=None, repr=False)
+    """The JSON Schema that the answer must satisfy; None: the answer is plain text."""
     tools: tuple[Tool, ...] = field(default=(), repr=False)
     tool_choice: str = "auto"
     """`auto`, `none`, `required`, or the name of a tool."""
     stream: bool = False
 
     @classmethod
-    def of(cls, role: object, prompt: object, options: Mapping[str, Any]) -> "CompletionCall":
+    def of(cls, role: object, prompt: object, options: Mapping[str, object]) -> "CompletionCall":
         """
         Check the arguments of `complete` and return them as one value.
 
         Args:
-            role: The role's name; whether it exists is the roles file's to say.
+            role: The role's name; the roles file decides whether the role exists.
             prompt: A string, a list of messages, or the results of an earlier stage of a chain.
             options: Those of `breakwater.calls.options`.
 
         Raises:
-            UnknownRole: The role is not a name at all.
+            UnknownRole: The role cannot be the name of a role.
             InvalidPrompt: The prompt is empty, of the wrong shape, or not JSON.
             InvalidOption: An option does not exist, or its value does not fit.
         """
-        if not isinstance(role, str) or not NAME.fullmatch(role):
-            size = f" of {len(role)} characters" if isinstance(role, str) else ""
-            # Not shown: where prompt and role were confused, it is the prompt.
-            raise UnknownRole(
-                f"a {type(role).__name__}{size} cannot be a role; a role is a name of up to 64 "
-                f"letters, digits, '_', '.' and '-'"
-            )
+        name = _check_role(role)
         checked = check_options(options)
         earlier = earlier_text(prompt)
         messages = parse_prompt(prompt if earlier is None else earlier)
         _check_size(messages, checked)
-        return cls(role=role, messages=messages, **checked)
+        return cls(role=name, messages=messages, **checked)
 
     @property
     def media(self) -> frozenset[str]:
-        """The kinds of media among the messages: `image`, `document`."""
+        """The kinds of media in the messages: `image`, `document`."""
         parts = (part for message in self.messages for part in message.parts)
         return frozenset(part.kind for part in parts if isinstance(part, Media))
 
 
 def bind_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Any, Any, dict[str, Any]]:
+    args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[object, object, dict[str, object]]:
     """
     Sort the arguments of `complete` into role, prompt and options.
 
-    Behind another task in a Celery chain, the earlier result arrives first: both
-    `complete.s("planner")` and `complete.s(role="planner")` then take its text as their prompt.
-    Behind a group, as the body of a chord, there is a list of them: their texts, in order.
+    In a Celery chain the earlier task's result is the first argument. Both
+    `complete.s("planner")` and `complete.s(role="planner")` then use its text as the prompt. The
+    body of a chord receives the list of its group's results, and uses their texts in order.
 
     Raises:
-        InvalidOption: There are too many arguments, or one is given twice.
+        InvalidOption: There are too many arguments, or an argument occurs twice.
         InvalidPrompt: There is no prompt.
         UnknownRole: There is no role.
     """
@@ -112,7 +109,20 @@ def bind_arguments(
     return named["role"], named["prompt"], options
 
 
-def _check_size(messages: Sequence[Message], options: Mapping[str, Any]) -> None:
+def _check_role(role: object) -> str:
+    if isinstance(role, str) and NAME.fullmatch(role):
+        return role
+    size = ""
+    if isinstance(role, str):
+        size = f" of {len(role)} characters"
+    # The message does not quote the value: a caller who swaps the arguments passes the prompt here.
+    raise UnknownRole(
+        f"a {type(role).__name__}{size} cannot be a role; a role is a name of up to 64 "
+        f"letters, digits, '_', '.' and '-'"
+    )
+
+
+def _check_size(messages: Sequence[Message], options: CheckedOptions) -> None:
     plain = not options and all(isinstance(m.content, str) and not m.tool_calls for m in messages)
     if plain and sum(len(message.text) + 1 for message in messages) < MAX_BYTES // 12:
         return  # a character is at most twelve bytes of JSON
@@ -120,5 +130,5 @@ def _check_size(messages: Sequence[Message], options: Mapping[str, Any]) -> None
     size = len(json.dumps([prompt_as_json(messages), {**options, "tools": tools}]))
     if size > MAX_BYTES:
         raise InvalidPrompt(
-            f"the prompt and its options have {size} bytes as JSON; at most {MAX_BYTES} are taken"
+            f"the prompt and its options have {size} bytes as JSON; at most {MAX_BYTES} are allowed"
         )

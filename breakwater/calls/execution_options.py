@@ -1,8 +1,8 @@
 """
-Celery's own options of a call (`apply_async`, `.set()`, signatures), checked where it is enqueued.
+Check Celery's own options of a call (`apply_async`, `.set()`, signatures) before it is enqueued.
 
-Celery drops an option that it does not know, and finds one of a wrong type where nobody can answer
-the caller any more: in a worker. So each is checked before anything is queued.
+Celery ignores an option that it does not know, and notices a value of the wrong type only in the
+worker, where no error reaches the caller. So each option is checked before anything is queued.
 
 Source: docs.celeryq.dev, "Calling Tasks" and `Task.apply_async`, and the code of Celery 5.7.
 """
@@ -10,7 +10,7 @@ Source: docs.celeryq.dev, "Calling Tasks" and `Task.apply_async`, and the code o
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Self, cast
 
 from celery.canvas import Signature
 from celery.utils.time import maybe_iso8601
@@ -20,19 +20,21 @@ from breakwater.calls.options import CELERY_OPTIONS, OPTIONS
 from breakwater.errors import InvalidOption, nearest
 
 MAX_ID = 255
-"""Characters of a task id; a worker takes no longer one."""
+"""Characters of a task id; a worker accepts no longer one."""
 COMPRESSIONS = ("gzip", "zlib", "application/x-gzip")
-"""Compressions that a worker undoes; it has a bound for them."""
+"""Compressions that a worker decompresses; it limits the size of the result."""
 ARGUMENTS = ("role", "prompt")
 
-Check = Callable[[Any], bool]
+Value = Any
+"""The value of an option; the check decides on its type."""
+Check = Callable[[Value], bool]
 
 
-def _number(value: Any) -> bool:
+def _number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _moment(value: Any) -> bool:
+def _moment(value: Value) -> bool:
     if not isinstance(value, str):
         return isinstance(value, datetime)
     try:
@@ -41,23 +43,24 @@ def _moment(value: Any) -> bool:
         return False
 
 
-def _priority(value: Any) -> bool:
+def _priority(value: Value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
-def _text(value: Any) -> bool:
+def _text(value: Value) -> bool:
     return isinstance(value, str)
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: Value) -> bool:
     return isinstance(value, bool)
 
 
-def _signatures(value: Any) -> bool:
-    return all(isinstance(each, dict) for each in (value if _sequence(value) else [value]))
+def _signatures(value: Value) -> bool:
+    several = value if _sequence(value) else [value]
+    return all(isinstance(each, dict) for each in several)
 
 
-def _sequence(value: Any) -> bool:
+def _sequence(value: Value) -> bool:
     return isinstance(value, list | tuple)
 
 
@@ -78,7 +81,7 @@ KNOWN: Mapping[str, tuple[Check, str]] = {
     "serializer": (lambda value: value == "json", "'json'; workers take nothing else"),
     "compression": (lambda value: value in COMPRESSIONS, f"one of {', '.join(COMPRESSIONS)}"),
 }  # fmt: skip
-"""Of those that callers use: what each must be."""
+"""The options that callers use: a check, and what the value must be."""
 OTHERS = frozenset({
     "task_id", "producer", "connection", "publisher", "router", "retry_policy", "retries",
     "add_to_parent", "exchange", "exchange_type", "routing_key", "reply_to", "origin", "root_id",
@@ -88,7 +91,7 @@ OTHERS = frozenset({
     "stamped_headers", "replaced_task_nesting", "message_id", "app_id", "user_id", "timestamp",
     "type", "hostname", "logfile", "loglevel", "immutable", "app", "subtask_type", "throw",
 })  # fmt: skip
-"""Celery's and kombu's other ones; canvases set most of them."""
+"""Other options of Celery and kombu; canvases set most of them."""
 INSTEAD = {
     "apply_async": "apply_async((role, prompt), {{{name!r}: …}})",
     "set": "complete.s(role, prompt, {name}=…)",
@@ -97,35 +100,35 @@ INSTEAD = {
 
 def check_task_id(task_id: object) -> None:
     """
-    Check an id that a caller has chosen.
+    Check a task id that a caller has chosen.
 
     Raises:
-        InvalidOption: It is not a string of 1 to 255 printable characters.
+        InvalidOption: The id is not a string of 1 to 255 printable characters.
     """
     if not isinstance(task_id, str):
-        what = f"a {type(task_id).__name__}"
+        shown = f"a {type(task_id).__name__}"
     elif not task_id:
-        what = "an empty string"
+        shown = "an empty string"
     elif len(task_id) > MAX_ID:
-        what = f"a string of {len(task_id)} characters"
+        shown = f"a string of {len(task_id)} characters"
     elif not task_id.isprintable():
-        what = "a string with control characters, or others that cannot be shown"
+        shown = "a string with control characters, or others that cannot be shown"
     else:
         return
     raise InvalidOption(
-        f"task_id is {what}; it must be a string of 1 to {MAX_ID} printable characters"
+        f"task_id is {shown}; it must be a string of 1 to {MAX_ID} printable characters"
     )
 
 
-def check(options: Mapping[str, Any], way: str) -> None:
+def check(options: Mapping[str, Value], way: str) -> None:
     """
     Check Celery's options of one call.
 
     Args:
-        way: How they were given, `apply_async` or `set`; the error names the right place.
+        way: The method that takes them, `apply_async` or `set`; errors name the right place.
 
     Raises:
-        InvalidOption: Listing every fault.
+        InvalidOption: One or more do not fit; the message lists every fault.
     """
     faults = []
     stamps = options.get("stamped_headers") or ()
@@ -146,48 +149,51 @@ def check(options: Mapping[str, Any], way: str) -> None:
         check_task_id(options["task_id"])
 
 
-def check_keyword_names(kwargs: Mapping[str, Any]) -> None:
+def check_keyword_names(kwargs: Mapping[str, object]) -> None:
     """
-    Check the names of a signature's keyword arguments; their values are checked with its call.
+    Check the names of a signature's keyword arguments; the call checks their values.
 
     Raises:
-        InvalidOption: One is not an option of `complete`; of Celery's the right place is named.
+        InvalidOption: A name is not an option of `complete`; if it is Celery's, the message says
+            where it belongs.
     """
     faults = []
     for name in map(str, kwargs):
         if name in CELERY_OPTIONS:
-            faults.append(f"{name} is an option of Celery's: write complete.s(…).set({name}=…)")
+            faults.append(f"{name} is an option of Celery: write complete.s(…).set({name}=…)")
         elif name not in OPTIONS and name not in ARGUMENTS:
             faults.append(f"unknown option {name[:40]!r}{nearest(name, OPTIONS)}")
     if faults:
         raise InvalidOption("; ".join(faults), {"faults": faults})
 
 
-def check_follower_ids(task: str, options: Mapping[str, Any]) -> None:
+def check_follower_ids(task: str, options: Mapping[str, Value]) -> None:
     """
-    Check the ids of what is enqueued behind a task by a worker: chains, chords, links.
+    Check the ids of the tasks that a worker enqueues after a task: chains, chords, links.
 
     Raises:
-        InvalidOption: One of them is not an id.
+        InvalidOption: An id is not valid.
     """
-    behind: list[Any] = [options.get(name) for name in ("link", "link_error", "chain", "chord")]
-    while behind:
-        each = behind.pop()
+    followers: list[Value] = [
+        options.get(name) for name in ("link", "link_error", "chain", "chord")
+    ]
+    while followers:
+        each = followers.pop()
         if _sequence(each):
-            behind += each
+            followers += each
         elif isinstance(each, dict):
             own = each.get("options") or {}
             if (task_id := own.get("task_id")) is not None:
                 check_task_id(task_id)
             if each.get("task") == task:
                 _check_misplaced(own)
-            behind += [own.get(name) for name in ("link", "link_error", "chord")]
+            followers += [own.get(name) for name in ("link", "link_error", "chord")]
             inner = each.get("kwargs") or {}
-            if each.get("subtask_type"):  # of a group, a chain or a chord its members
-                behind += [inner.get(name) for name in ("tasks", "header", "body")]
+            if each.get("subtask_type"):  # the members of a group, a chain or a chord
+                followers += [inner.get(name) for name in ("tasks", "header", "body")]
 
 
-def _check_misplaced(options: Mapping[str, Any]) -> None:
+def _check_misplaced(options: Mapping[str, Value]) -> None:
     ours = {name: value for name, value in options.items() if name in OPTIONS}
     if ours:
         check(ours, "set")
@@ -196,25 +202,26 @@ def _check_misplaced(options: Mapping[str, Any]) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)[:20]
-    return f"{value[:20]!r}" if isinstance(value, str) else f"a {type(value).__name__}"
+    if isinstance(value, str):
+        return repr(value[:20])
+    return f"a {type(value).__name__}"
 
 
 class CheckedSignature(Signature):  # type: ignore[misc]
-    """A signature of `complete` that refuses an option in the wrong place at once."""
+    """A signature of `complete`; it refuses an option in the wrong place immediately."""
 
-    def set(self, immutable: bool | None = None, **options: Any) -> "CheckedSignature":
-        """Set Celery's options, as its `Signature.set` does, once they are checked."""
+    def set(self, immutable: bool | None = None, **options: object) -> Self:
+        """Check Celery's options, and set them as its `Signature.set` does."""
         check(options, "set")
-        changed: CheckedSignature = super().set(immutable=immutable, **options)
-        return changed
+        return cast("Self", super().set(immutable=immutable, **options))
 
-    def clone(self, *args: Any, **kwargs: Any) -> "CheckedSignature":
-        """Copy it; Celery would return a plain signature."""
+    def clone(self, *args: object, **kwargs: object) -> "CheckedSignature":
+        """Copy the signature; Celery's method returns one without checks."""
         return CheckedSignature.of(super().clone(*args, **kwargs))
 
     @classmethod
     def of(cls, plain: Signature) -> "CheckedSignature":
-        """Make one of Celery's."""
+        """Convert one of Celery's signatures."""
         made = cls(plain, app=plain._app)
         made._type = plain._type
         return made

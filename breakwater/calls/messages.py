@@ -1,24 +1,25 @@
-"""A prompt as messages: checked on the way in, and written as JSON on the way to a worker."""
+"""Check a prompt, hold it as messages, and write it as JSON for the worker."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from breakwater.calls.media import check_text, parse_parts, part_as_json
 from breakwater.calls.schema import as_json_object
 from breakwater.calls.tools import NAME
-from breakwater.content import Message, ToolCall
+from breakwater.content import JsonObject, Media, Message, ToolCall
 from breakwater.errors import InvalidPrompt
 
 SPEAKERS = ("user", "assistant", "system", "tool")
-MAX_TOLD = 10
-"""Faults of a prompt that its caller is told of; the rest are counted."""
+MAX_NAMED = 10
+"""An error lists this many faults of a prompt, and counts the rest."""
 _KEYS = {
     "user": {"role", "content"},
     "system": {"role", "content"},
     "assistant": {"role", "content", "tool_calls"},
     "tool": {"role", "content", "tool_call_id"},
 }
-_CALL = "a tool call is {'id': …, 'name': …, 'arguments': {…}}, perhaps with the signature it had"
+_CALL_SHAPE = (
+    "a tool call is {'id': …, 'name': …, 'arguments': {…}}, perhaps with the signature it had"
+)
 
 
 def parse_prompt(prompt: object) -> tuple[Message, ...]:
@@ -26,7 +27,7 @@ def parse_prompt(prompt: object) -> tuple[Message, ...]:
     Check a prompt, a string or a list of messages.
 
     Raises:
-        InvalidPrompt: Listing a fault of each message that has one, and what is allowed.
+        InvalidPrompt: Messages are at fault; the error lists one fault for each of them.
     """
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
@@ -43,56 +44,61 @@ def parse_prompt(prompt: object) -> tuple[Message, ...]:
     if not faults:
         faults += conversation.faults_at_its_end()
     if faults:
-        more = [f"and {len(faults) - MAX_TOLD} more"] if len(faults) > MAX_TOLD else []
-        raise InvalidPrompt("; ".join([*faults[:MAX_TOLD], *more]), {"faults": faults[:MAX_TOLD]})
+        named = faults[:MAX_NAMED]
+        parts = [*named]
+        if len(faults) > MAX_NAMED:
+            parts.append(f"and {len(faults) - MAX_NAMED} more")
+        raise InvalidPrompt("; ".join(parts), {"faults": named})
     return tuple(conversation.messages)
 
 
-def prompt_as_json(messages: Sequence[Message]) -> Any:
-    """Return a prompt as it travels: a plain string where it is one."""
+def prompt_as_json(messages: Sequence[Message]) -> str | list[JsonObject]:
+    """Return a prompt as its message holds it: a string if the prompt is one text of a user."""
     if len(messages) == 1 and messages[0].role == "user" and isinstance(messages[0].content, str):
         return messages[0].content
     return [_message_as_json(message) for message in messages]
 
 
 class _Conversation:
-    """The messages so far, and the tool calls that wait for their results."""
+    """The messages so far, and the tool calls that still need a result."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self._waiting: dict[str, str] = {}  # a call's id → its tool's name
+        self._waiting: dict[str, str] = {}  # id of a tool call → name of its tool
 
     def add(self, where: str, item: object) -> None:
-        """Check the next message and take it up."""
+        """Check the next message, and append it."""
         if not isinstance(item, Mapping):
             raise InvalidPrompt(f"{where} is a {type(item).__name__}; it must be an object")
         role = item.get("role")
         if not isinstance(role, str) or role not in SPEAKERS:
             allowed = ", ".join(SPEAKERS)
             raise InvalidPrompt(f"{where} has no valid role; it must be one of {allowed}")
-        if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS[role])[:MAX_TOLD]:
+        if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS[role])[:MAX_NAMED]:
             allowed = ", ".join(sorted(_KEYS[role]))
             raise InvalidPrompt(
                 f"{where} has unknown keys {unknown}; one of role {role} has {allowed}"
             )
         calls = _tool_calls(where, item.get("tool_calls"))
-        content = "" if calls and item.get("content") is None else _content(where, item)
+        content: str | tuple[str | Media, ...] = ""
+        if not calls or item.get("content") is not None:
+            content = _content(where, item)
         call_id, name = (None, None)
         if role == "tool":
             call_id, name = self._answered(where, item.get("tool_call_id"))
-        elif role != "system":  # adapters put system messages in front of the conversation
-            self._check_none_waits(where)
+        elif role != "system":  # adapters move system messages in front of the conversation
+            self._check_no_call_waits(where)
             self._waiting = {call.id: call.name for call in calls}
         self.messages.append(Message(role, content, calls, call_id, name))  # type: ignore[arg-type]
 
     def faults_at_its_end(self) -> list[str]:
-        """Tell what the conversation as a whole lacks."""
+        """Return the faults of the conversation as a whole."""
         if self._waiting:
             return ["the prompt ends before each tool call of its last assistant message has a "
                     "result; each needs a tool message with its id"]  # fmt: skip
-        last = self.messages[-1] if self.messages else None
-        says = any(_says_something(message) for message in self.messages)
-        if says or (last and last.role == "tool"):
+        if any(_says_something(message) for message in self.messages):
+            return []
+        if self.messages and self.messages[-1].role == "tool":
             return []
         return ["the prompt is empty; at least one user message must say or show something"]
 
@@ -104,9 +110,9 @@ class _Conversation:
             )
         return call_id, self._waiting.pop(call_id)
 
-    def _check_none_waits(self, where: str) -> None:
+    def _check_no_call_waits(self, where: str) -> None:
         if count := len(self._waiting):
-            self._waiting = {}  # told once
+            self._waiting = {}  # reported once
             raise InvalidPrompt(
                 f"{where} comes before {count} tool call(s) of the assistant message before it "
                 f"have a result; each needs a tool message with its id"
@@ -119,10 +125,10 @@ def _says_something(message: Message) -> bool:
     )
 
 
-def _content(where: str, item: Mapping[str, Any]) -> Any:
+def _content(where: str, item: Mapping[str, object]) -> str | tuple[str | Media, ...]:
     content = item.get("content")
     if isinstance(content, (list, tuple)):
-        return parse_parts(where, content, text_alone=item["role"] != "user")
+        return parse_parts(where, content, text_only=item["role"] != "user")
     if not isinstance(content, str):
         raise InvalidPrompt(
             f"{where} has content of type {type(content).__name__}; "
@@ -131,12 +137,12 @@ def _content(where: str, item: Mapping[str, Any]) -> Any:
     return check_text(where, content)
 
 
-def _tool_calls(where: str, given: object) -> tuple[ToolCall, ...]:
-    if given is None:
+def _tool_calls(where: str, value: object) -> tuple[ToolCall, ...]:
+    if value is None:
         return ()
-    if not isinstance(given, (list, tuple)):
-        raise InvalidPrompt(f"{where} has tool_calls that are no list; {_CALL}")
-    calls = tuple(_tool_call(f"tool call {at} of {where}", call) for at, call in enumerate(given))
+    if not isinstance(value, (list, tuple)):
+        raise InvalidPrompt(f"{where} has tool_calls that are not a list; {_CALL_SHAPE}")
+    calls = tuple(_tool_call(f"tool call {at} of {where}", call) for at, call in enumerate(value))
     if len({call.id for call in calls}) < len(calls):
         raise InvalidPrompt(f"{where} has two tool calls of the same id; ids must differ")
     return calls
@@ -144,7 +150,7 @@ def _tool_calls(where: str, given: object) -> tuple[ToolCall, ...]:
 
 def _tool_call(where: str, call: object) -> ToolCall:
     if not isinstance(call, Mapping) or call.keys() - {"id", "name", "arguments", "signature"}:
-        raise InvalidPrompt(f"{where} has the wrong shape; {_CALL}")
+        raise InvalidPrompt(f"{where} has the wrong shape; {_CALL_SHAPE}")
     call_id, name, signature = call.get("id"), call.get("name"), call.get("signature")
     if not check_text(f"the id of {where}", call_id).strip():
         raise InvalidPrompt(f"{where} has an empty id; it must be the one it came with")
@@ -159,12 +165,12 @@ def _tool_call(where: str, call: object) -> ToolCall:
     return ToolCall(str(call_id), name, arguments, signature)
 
 
-def _message_as_json(message: Message) -> dict[str, Any]:
-    told: dict[str, Any] = {"role": message.role, "content": message.content}
+def _message_as_json(message: Message) -> JsonObject:
+    item: JsonObject = {"role": message.role, "content": message.content}
     if not isinstance(message.content, str):
-        told["content"] = [part_as_json(part) for part in message.parts]
+        item["content"] = [part_as_json(part) for part in message.parts]
     if message.tool_calls:
-        told["tool_calls"] = [call.as_dict() for call in message.tool_calls]
+        item["tool_calls"] = [call.as_dict() for call in message.tool_calls]
     if message.tool_call_id is not None:
-        told["tool_call_id"] = message.tool_call_id
-    return told
+        item["tool_call_id"] = message.tool_call_id
+    return item

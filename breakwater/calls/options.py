@@ -1,12 +1,13 @@
-"""The options of `complete`, each checked, and every fault told at once."""
+"""Check the options of `complete`, and report every fault at once."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict, cast
 
 from breakwater.calls.media import check_text
 from breakwater.calls.params import PARAMS, check_params
 from breakwater.calls.schema import as_json_object, pydantic_schema, schema_fault
 from breakwater.calls.tools import parse_tool_choice, parse_tools
+from breakwater.content import JsonObject, Tool
 from breakwater.errors import InvalidOption, InvalidPrompt, nearest
 
 OPTIONS = (
@@ -17,28 +18,39 @@ CELERY_OPTIONS = frozenset({
     "time_limit", "soft_time_limit", "retry", "ignore_result", "shadow", "serializer",
     "compression",
 })  # fmt: skip
-"""Options of Celery's that callers use; they are not among the options of `complete`."""
-MAX_TOLD = 10
-"""Unknown options that are named; the rest are counted."""
-LONGEST_S = 10 * 365 * 86400
+"""Celery's options that callers use; `complete` does not take them as keyword arguments."""
+MAX_NAMED = 10
+"""A message names this many unknown options, and counts the rest."""
+MAX_DEADLINE_S = 10 * 365 * 86400
 
 
-def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+class CheckedOptions(TypedDict, total=False):
+    """Options as `CompletionCall` holds them; only those that the caller has set."""
+
+    system: str
+    params: JsonObject
+    metadata: JsonObject
+    deadline_s: float
+    schema: JsonObject
+    tools: tuple[Tool, ...]
+    tool_choice: str
+    stream: bool
+
+
+def check_options(options: Mapping[str, object]) -> CheckedOptions:
     """
-    Check the options, and return those that were given as `CompletionCall` has them.
+    Check the options, and return those that the caller has set.
 
     Raises:
-        InvalidOption: Listing every fault.
+        InvalidOption: One or more do not fit; the message lists every fault.
     """
     options = to_wire(options)
     unknown = [str(name) for name in options if name not in OPTIONS]
-    faults = [_unknown(name) for name in unknown[:MAX_TOLD]]
-    if len(unknown) > MAX_TOLD:
-        faults.append(f"and {len(unknown) - MAX_TOLD} more unknown options")
+    faults = [_unknown(name) for name in unknown[:MAX_NAMED]]
+    if len(unknown) > MAX_NAMED:
+        faults.append(f"and {len(unknown) - MAX_NAMED} more unknown options")
     given = {name: value for name, value in options.items() if value is not None}
-    checked: dict[str, Any] = {
-        name: given[name] for name in ("system", "deadline_s") & given.keys()
-    }
+    checked: JsonObject = {name: given[name] for name in ("system", "deadline_s") & given.keys()}
     faults += _check_system(given.get("system"))
     faults += _check_deadline(given.get("deadline_s"))
     for name in ("params", "metadata", "schema"):
@@ -46,7 +58,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
             checked[name] = _json_object(name, given[name], faults)
     faults += check_params(checked.get("params", {}))
     if "schema" in checked and (fault := schema_fault(checked["schema"])):
-        faults.append(f"schema is no JSON Schema: {fault}")
+        faults.append(f"schema is not a valid JSON Schema: {fault}")
     if "tools" in given:
         checked["tools"] = parse_tools(given["tools"], faults)
     if "tool_choice" in given:
@@ -56,11 +68,11 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         faults += _check_stream(given["stream"])
     if faults:
         raise InvalidOption("; ".join(faults), {"faults": faults})
-    return checked
+    return cast("CheckedOptions", checked)
 
 
 def _unknown(name: str) -> str:
-    """Say that an option is unknown, and where it belongs or what there is."""
+    """Return the fault of an unknown option: where it belongs, or which options exist."""
     fault = f"unknown option {name[:40]!r}"
     if name in CELERY_OPTIONS:
         return f"{fault}: it is Celery's; write apply_async((role, prompt), {name}=…)"
@@ -69,22 +81,23 @@ def _unknown(name: str) -> str:
     return f"{fault}{nearest(name, OPTIONS) or '; there are ' + ', '.join(OPTIONS)}"
 
 
-def to_wire(options: Mapping[str, Any]) -> dict[str, Any]:
+def to_wire(options: Mapping[str, object]) -> dict[str, object]:
     """
-    Return options with a pydantic model class as its JSON Schema, since a class is no JSON.
+    Replace a pydantic model class by its JSON Schema, because JSON cannot hold a class.
 
     Raises:
-        InvalidOption: The schema is another class, or has no JSON Schema.
+        InvalidOption: The class is not a pydantic model, or has no JSON Schema.
     """
-    if not isinstance(options.get("schema"), type):
+    schema = options.get("schema")
+    if not isinstance(schema, type):
         return dict(options)
     try:
-        return {**options, "schema": pydantic_schema(options["schema"])}
+        return {**options, "schema": pydantic_schema(schema)}
     except ValueError as fault:
         raise InvalidOption(f"schema: {fault}") from None
 
 
-def _json_object(name: str, value: object, faults: list[str]) -> dict[str, Any]:
+def _json_object(name: str, value: object, faults: list[str]) -> JsonObject:
     try:
         return as_json_object(value)
     except ValueError as fault:
@@ -113,7 +126,7 @@ def _check_deadline(deadline_s: object) -> list[str]:
         return []
     if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float):
         return [f"deadline_s is a {type(deadline_s).__name__}; it must be a number of seconds"]
-    if not 0 < deadline_s <= LONGEST_S:
+    if not 0 < deadline_s <= MAX_DEADLINE_S:
         return [
             f"deadline_s is {str(deadline_s)[:20]}; it must be more than 0 seconds, "
             f"and ten years at most"

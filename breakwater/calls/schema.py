@@ -1,20 +1,20 @@
 """
-JSON Schema: whether a schema is one, and what an answer makes of it.
+Check JSON Schemas, and validate answers with them.
 
-Draft 2020-12 unless the schema names another; formats are not asserted, and references stay within
-the schema: nothing is ever fetched. Schemas are bounded in size (`schema_bounds.py`), and so is the
-work of validating: an answer is judged in this process if a sum shows that it takes well under a
-second, and else in a process that can be ended (`validation.py`).
+The draft is 2020-12 unless the schema names another. Formats are not asserted. References must stay
+within the schema: nothing is ever fetched. The size of a schema is limited (`schema_bounds.py`), as
+is the work of validation. An answer is validated in this process if a calculation shows that it
+takes well under a second, and else in a process that can be killed (`validation.py`).
 
 Source: json-schema.org, "JSON Schema: A Media Type for Describing JSON Documents", 2020-12.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from breakwater.calls.schema_bounds import (
     MAX_BYTES,
@@ -24,6 +24,7 @@ from breakwater.calls.schema_bounds import (
     pattern_count,
     values_of,
 )
+from breakwater.content import JsonObject
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
@@ -31,39 +32,39 @@ if TYPE_CHECKING:
     from breakwater.calls.validation import Fault
 
 MAX_DEPTH = 64
-"""How deep what a call brings, or an answer, may nest; a message as a whole may a little deeper."""
+"""Nesting limit for answers and for each part of a call; a whole message may nest a bit deeper."""
 KEPT_BYTES = 32 * 1024
-"""A schema of up to this size is kept compiled."""
+"""Compiled schemas of up to this size are cached."""
 LIMIT_S = 10.0
-"""How long validating one answer may take; never longer than the task's deadline allows."""
+"""Time limit for validating one answer; the task's deadline may shorten it."""
 MAX_STEPS = 2_000_000
-"""Visits of a subschema to a value, 40 ns each, that are made in this process."""
+"""Limit for validation in this process: visits of a subschema to a value, 40 ns each."""
 MAX_MATCHED = 256 * 1024
-"""Characters of an answer times regular expressions, up to 5 µs each, in this process."""
+"""Limit for this process: characters of the answer times regular expressions, up to 5 µs each."""
 DRAFTS = ("2020-12", "2019-09", "draft-07", "draft-06", "draft-04")
 LARGE = 2**53
-"""From here on a float is not exact."""
+"""Floats are not exact from here on."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """What an answer's text says."""
+    """The JSON value of an answer, or why it does not satisfy the schema."""
 
-    data: Any = field(default=None, repr=False)
+    data: object = field(default=None, repr=False)
     fault: str = ""
-    """The first rule that is broken and where, none of the answer's own words; empty if none is."""
+    """The first broken rule and its place, in none of the answer's own words; empty if it fits."""
     advice: str = field(default="", repr=False)
-    """For the model that gave the answer: the faults in full; empty if it can do nothing."""
+    """The faults in full, for the model that gave the answer; empty if it cannot correct them."""
 
 
 class CompiledSchema:
     """
-    A schema, ready to read answers with.
+    A schema that is ready to read answers.
 
     Args:
         text: The schema as JSON.
-        validator: Its validator; None if answers are to be judged in a process of their own.
-        expansion: See `breakwater.calls.schema_bounds`; None if there is none.
+        validator: None if each answer must be validated in a separate process.
+        expansion: See `breakwater.calls.schema_bounds`; None if the schema has none.
     """
 
     def __init__(self, text: str, validator: "Validator | None", expansion: int | None) -> None:
@@ -76,14 +77,14 @@ class CompiledSchema:
 
     def read(self, text: str, limit_s: float = LIMIT_S) -> ParsedAnswer:
         """
-        Read an answer's text as JSON, perhaps in a ```json fence, and validate it.
+        Read an answer's text as JSON, with or without a ```json fence, and validate it.
 
         Args:
-            limit_s: What is left of the task's time, in seconds.
+            limit_s: The seconds until the task's deadline.
         """
         try:
             data = json.loads(unfenced(text))
-            # What Python reads and JSON has not: NaN, Infinity, half a surrogate pair.
+            # Python also reads what JSON does not have: NaN, Infinity, half a surrogate pair.
             plain = json.dumps(data, allow_nan=False, ensure_ascii=False)
             plain.encode()
         except (ValueError, RecursionError):
@@ -102,7 +103,7 @@ class CompiledSchema:
         advice = [f"at {_pointer(each.path)}: {each.message}" for each in faults]
         return ParsedAnswer(fault=self._named(faults[0]), advice="; ".join(advice))
 
-    def _faults(self, data: Any, plain: str, limit_s: float) -> "list[Fault]":
+    def _faults(self, data: object, plain: str, limit_s: float) -> "list[Fault]":
         from breakwater.calls.validation import judge, run  # noqa: PLC0415 - as above
 
         if self._validator is not None and self._expansion is not None:
@@ -113,59 +114,62 @@ class CompiledSchema:
         return run(self._text, plain, max(0.1, min(LIMIT_S, limit_s)))
 
     def _named(self, fault: "Fault") -> str:
-        """Name place and rule; a key that the schema does not name is the answer's own word."""
-        place = (
-            step if isinstance(step, int) or step in self._declared else "*" for step in fault.path
-        )
+        """Name place and rule; a key that the schema does not declare may quote the answer."""
+        place: list[str | int] = []
+        for step in fault.path:
+            is_public = isinstance(step, int) or step in self._declared
+            place.append(step if is_public else "*")
         return f"breaks {fault.rule!r} at {_pointer(place)}"
 
 
 def unfenced(text: str) -> str:
-    """Return what stands in a ```json fence, if the text is nothing but that; else the text."""
+    """Return the content of a ```json fence if the text is one fence; else the whole text."""
     body = text.strip()
     if not (body.startswith("```json") and body.endswith("```")):
         return text
     after, newline, inside = body[len("```json") : -len("```")].partition("\n")
-    return inside if newline and not after.strip() else text
+    if newline and not after.strip():
+        return inside
+    return text
 
 
-def compile_schema(schema: Mapping[str, Any]) -> CompiledSchema:
+def compile_schema(schema: Mapping[str, object]) -> CompiledSchema:
     """
-    Return a schema in which `schema_fault` finds none, ready to read answers with.
+    Compile a schema in which `schema_fault` finds no fault.
 
     Raises:
-        ValueError: It finds one.
+        ValueError: The schema has a fault.
     """
     shape, fault = _compiled(json.dumps(schema))
     if shape is None:
-        raise ValueError(f"this is no JSON Schema: {fault}")
+        raise ValueError(f"this is not a valid JSON Schema: {fault}")
     return shape
 
 
-def pydantic_schema(model: type) -> dict[str, Any]:
+def pydantic_schema(model: type) -> JsonObject:
     """
-    Return a pydantic model class as its JSON Schema.
+    Return the JSON Schema of a pydantic model class.
 
     Raises:
-        ValueError: It is another class, or has a field that JSON Schema has no words for.
+        ValueError: The class is not a pydantic model, or JSON Schema cannot express a field.
     """
     convert = getattr(model, "model_json_schema", None)
     if convert is None:
-        raise ValueError(f"the class {model.__name__} is no pydantic model")
+        raise ValueError(f"the class {model.__name__} is not a pydantic model")
     try:
-        schema: dict[str, Any] = convert()
-    except Exception as error:  # noqa: BLE001 - pydantic's own classes are not to be imported here
+        schema: JsonObject = convert()
+    except Exception as error:  # noqa: BLE001 - this module must not import pydantic's error classes
         kind = type(error).__name__
         raise ValueError(f"the class {model.__name__} has no JSON Schema ({kind})") from None
     return schema
 
 
-def as_json_object(value: object) -> dict[str, Any]:
+def as_json_object(value: object) -> JsonObject:
     """
-    Return a copy of a JSON object, as it would arrive.
+    Return a copy of a JSON object, as the worker would receive it.
 
     Raises:
-        ValueError: It is none; the message says why, and nothing of what is in it.
+        ValueError: The value is not a JSON object; the message says why, and quotes nothing of it.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"is a {type(value).__name__}; it must be an object")
@@ -176,13 +180,13 @@ def as_json_object(value: object) -> dict[str, Any]:
         raise ValueError("cannot be written as UTF-8: it has a lone surrogate") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from None
-    copy: dict[str, Any] = json.loads(text)
+    copy: JsonObject = json.loads(text)
     if depth_of(copy) > MAX_DEPTH:
         raise ValueError(f"nests deeper than {MAX_DEPTH}")
     return copy
 
 
-def schema_fault(schema: Mapping[str, Any]) -> str:
+def schema_fault(schema: Mapping[str, object]) -> str:
     """
     Return why an object is not a valid JSON Schema; empty if it is valid.
 
@@ -201,7 +205,9 @@ def schema_fault(schema: Mapping[str, Any]) -> str:
 
 
 def _compiled(text: str) -> tuple[CompiledSchema | None, str]:
-    return _kept(text) if len(text) <= KEPT_BYTES else _compile(text)
+    if len(text) <= KEPT_BYTES:
+        return _kept(text)
+    return _compile(text)
 
 
 @lru_cache(maxsize=64)
@@ -210,7 +216,7 @@ def _kept(text: str) -> tuple[CompiledSchema | None, str]:
 
 
 def _compile(text: str) -> tuple[CompiledSchema | None, str]:
-    """Return a shape and no fault, or the fault."""
+    """Return the compiled schema and an empty fault, or None and the fault."""
     from jsonschema_rs import ValidationError  # noqa: PLC0415 - as above
 
     try:
@@ -220,49 +226,51 @@ def _compile(text: str) -> tuple[CompiledSchema | None, str]:
         return None, str(fault)
     except ValidationError as error:
         return None, _refusal(error)
-    if not linear or _plain_values(schema, MAX_BYTES) is None:
-        expansion = None
-    return CompiledSchema(text, validator if expansion is not None else None, expansion), ""
+    if expansion is None or not linear or _plain_values(schema, MAX_BYTES) is None:
+        return CompiledSchema(text, None, None), ""
+    return CompiledSchema(text, validator, expansion), ""
 
 
-def _bounded(text: str) -> tuple[dict[str, Any], int | None]:
+def _bounded(text: str) -> tuple[JsonObject, int | None]:
     """
-    Return a schema and its expansion, None if it has none.
+    Return a schema and its expansion; None if it has no expansion.
 
     Raises:
-        Unbounded: It is too large, names an unknown draft, or has a reference that leads nowhere.
+        Unbounded: It is too large, names an unknown draft, or has a reference without a target.
     """
     if len(text) > MAX_BYTES:
         raise Unbounded(f"it has {len(text)} bytes as JSON; at most {MAX_BYTES} are allowed")
-    schema: dict[str, Any] = json.loads(text)
+    schema: JsonObject = json.loads(text)
     if not _names_known_draft(schema):
         raise Unbounded(
-            f"at /$schema: it names no draft that is known, which are {', '.join(DRAFTS)}; leave "
-            f"it out for 2020-12"
+            f"at /$schema: it names an unknown draft; known are {', '.join(DRAFTS)}; leave it out "
+            f"for 2020-12"
         )
     return schema, expansion_of(schema)
 
 
 def _validator(text: str) -> "tuple[Validator, bool]":
-    """Compile a schema; say whether its regular expressions run in linear time."""
+    """Compile a schema; return also whether its regular expressions run in linear time."""
     from breakwater.calls.validation import compiled  # noqa: PLC0415 - as above
 
     try:
         return compiled(text, linear=True), True
     except ValueError as error:
-        if not _is_of_pattern(error):
+        from jsonschema_rs import ValidationError  # noqa: PLC0415 - as above
+
+        if not isinstance(error, ValidationError) or not _is_of_pattern(error):
             raise
     return compiled(text, linear=False), False
 
 
-def _is_of_pattern(error: Any) -> bool:
+def _is_of_pattern(error: "ValidationError") -> bool:
     return bool(
         error.kind.name == "format" and {"pattern", "patternProperties"} & {*error.instance_path}
     )
 
 
 def _refusal(error: "ValidationError") -> str:
-    """Say why something is not a JSON Schema, in none of its own words."""
+    """Return why a value is not a valid JSON Schema, and quote nothing of it."""
     if error.kind.name == "$ref":
         return NOWHERE
     where = _pointer(error.instance_path)
@@ -274,7 +282,7 @@ def _refusal(error: "ValidationError") -> str:
     return f"at {where}: it breaks {error.kind.name!r}"
 
 
-def _names_known_draft(schema: Mapping[str, Any]) -> bool:
+def _names_known_draft(schema: Mapping[str, object]) -> bool:
     draft = schema.get("$schema")
     if draft is None:
         return True
@@ -289,7 +297,7 @@ def _names_known_draft(schema: Mapping[str, Any]) -> bool:
 
 
 def _declared(schema: object) -> Iterator[str]:
-    """Name the properties that a schema speaks of."""
+    """Yield the names of the properties that a schema declares."""
     level = [schema]
     while level:
         each = level.pop()
@@ -303,24 +311,28 @@ def _declared(schema: object) -> Iterator[str]:
 
 
 def depth_of(value: object) -> int:
-    """Count how deep lists and objects nest, without recursion."""
+    """Return how deep lists and objects nest, without recursion."""
     depth, level = 0, [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
-        level = [
-            child for each in level for child in (each.values() if isinstance(each, dict) else each)
-        ]
         depth += 1
+        children: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                children += each.values()
+            elif isinstance(each, list):
+                children += each
+        level = children
     return depth
 
 
 def _plain_values(data: object, most: float) -> int | None:
     """
-    Count the values in JSON data, names too.
+    Count the values in JSON data, including the names of members.
 
     Returns:
-        Their number; None if there are more than `most`, or a number of more than 53 bits among
-        them: long integers take the validator a thousand times longer to compare, and floats as
-        large are to be compared as integers.
+        Their number; None if there are more than `most`, or if a number has more than 53 bits. The
+        validator takes a thousand times longer to compare long integers, and floats as large must
+        be compared as integers.
     """
     count = 0
     for count, each in enumerate(values_of(data), 1):
@@ -330,7 +342,7 @@ def _plain_values(data: object, most: float) -> int | None:
     return count
 
 
-def _pointer(path: Any) -> str:
-    """Write a path as a JSON pointer (RFC 6901)."""
+def _pointer(path: Iterable[str | int]) -> str:
+    """Return a path as a JSON pointer (RFC 6901)."""
     steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
     return "".join(f"/{step}" for step in steps) or "the top"

@@ -1,26 +1,26 @@
 """
-How large a schema is, and how much work it can make of an answer.
+Limit the size of a schema, and calculate how much work it can make of an answer.
 
-A validator visits each value of an answer at most once for each subschema that applies to it, so a
-schema's *expansion*, its values with every reference written out, bounds the work. A recursive
-schema has no such bound: with two ways back into itself it doubles the work at each level.
+A validator visits each value of an answer at most once for each subschema that applies to it. So
+the work is limited by a schema's *expansion*: the number of its values with every reference written
+out. A recursive schema has no such limit: with two references back to itself it doubles the work at
+each level.
 """
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
 from urllib.parse import unquote
 
 MAX_BYTES = 256 * 1024
-"""Of a schema as JSON. OpenAI takes 120,000 characters, Anthropic and Google less."""
+"""Limit for a schema as JSON. OpenAI accepts 120,000 characters, Anthropic and Google fewer."""
 MAX_VALUES = 20_000
-"""In a schema: objects, lists, names, texts, numbers. OpenAI takes 5,000 properties."""
+"""Limit for objects, lists, names, texts and numbers. OpenAI accepts 5,000 properties."""
 MAX_EXPANSION = 100_000
-"""Values of a schema with every reference written out."""
+"""Limit for the values of a schema with every reference written out."""
 MAX_PATTERNS = 100
-"""Regular expressions in a schema; compiling one takes up to 20 ms."""
+"""Limit for regular expressions in a schema; compiling one takes up to 20 ms."""
 MAX_PATTERN = 2_000
-"""Characters of a regular expression."""
+"""Limit for the characters of one regular expression."""
 
 NOWHERE = "a $ref leads to no schema; it must point into the schema itself, as #/$defs/…"
 
@@ -40,7 +40,7 @@ _UNCOUNTABLE = frozenset(
     {"unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"}
 )
 
-Schema = Mapping[str, Any]
+Schema = Mapping[str, object]
 
 
 class Unbounded(ValueError):  # noqa: N818 - the schema is at fault
@@ -52,11 +52,11 @@ def expansion_of(schema: Schema) -> int | None:
     Check a schema's size and return its expansion.
 
     Returns:
-        The number of values with every reference written out; None if no such number bounds the
-        work: the schema is recursive, or refers in a way that is not followed here.
+        The number of values with every reference written out; None if this number does not limit
+        the work, because the schema is recursive or has references of another form.
 
     Raises:
-        Unbounded: With the size and its limit, or with what is wrong with a reference.
+        Unbounded: The schema is too large, or a reference is at fault.
     """
     refers: dict[int, Schema] = {}
     every = list(_every(schema, refers))
@@ -64,11 +64,11 @@ def expansion_of(schema: Schema) -> int | None:
     is_countable = not any(each.keys() & _UNCOUNTABLE for each in every) and all(
         id(each) in refers for each in every if "$ref" in each
     )
-    # A nested $id changes what the references below it mean.
+    # A nested $id changes the meaning of the references below it.
     is_countable = is_countable and not any(
         isinstance(each.get("$id", each.get("id")), str) for each in every[1:]
     )
-    # Each is a start of its own: a circle may stand in a definition that nothing refers to.
+    # Start at each subschema: a circle may be in a definition that nothing refers to.
     _, circular = _size(every, refers, everything=False)
     if circular:
         raise Unbounded("it refers to itself without an end")
@@ -78,7 +78,9 @@ def expansion_of(schema: Schema) -> int | None:
             f"it has {min(size, 10**12)} values with its references written out; "
             f"at most {MAX_EXPANSION} are allowed"
         )
-    return size if is_countable and not recursive else None
+    if recursive or not is_countable:
+        return None
+    return size
 
 
 def pattern_count(schema: Schema) -> int:
@@ -87,9 +89,9 @@ def pattern_count(schema: Schema) -> int:
 
 
 def _every(schema: Schema, refers: dict[int, Schema]) -> Iterator[Schema]:
-    """Walk over all subschemas, the definitions' too; note where each reference leads."""
+    """Yield all subschemas, including those of definitions; record the target of each reference."""
     waiting = [schema]
-    seen: set[int] = set()  # all are parts of the schema, which stays
+    seen: set[int] = set()  # ids are stable, because the schema keeps its parts alive
     values = 0
     while waiting:
         each = waiting.pop()
@@ -108,10 +110,13 @@ def _every(schema: Schema, refers: dict[int, Schema]) -> Iterator[Schema]:
 
 
 def _patterns(every: list[Schema]) -> list[str]:
-    patterns = [each["pattern"] for each in every if isinstance(each.get("pattern"), str)]
+    patterns: list[str] = []
     for each in every:
-        names = each.get("patternProperties")
-        patterns += names if isinstance(names, Mapping) else ()
+        pattern, names = each.get("pattern"), each.get("patternProperties")
+        if isinstance(pattern, str):
+            patterns.append(pattern)
+        if isinstance(names, Mapping):
+            patterns += names
     return patterns
 
 
@@ -131,17 +136,19 @@ def _holds_schemas(key: str) -> bool:
     return key in _SINGLE | _LISTS | _MAPS | _SAME_SINGLE | _SAME_LISTS | _SAME_MAPS | _DEFINITIONS
 
 
-def _subschemas(key: str, value: Any, *, same: bool | None = None) -> Iterator[Schema]:
+def _subschemas(key: str, value: object, *, same: bool | None = None) -> Iterator[Schema]:
     """
-    Return the subschemas that a keyword holds.
+    Return the subschemas in the value of a keyword.
 
     Args:
-        same: True: only those that apply to the same value; None: all.
+        same: True: only those that apply to the same value; False: all but definitions; None: all.
     """
-    singles = _SAME_SINGLE if same else _SINGLE | _SAME_SINGLE
-    lists = _SAME_LISTS if same else _LISTS | _SAME_LISTS
-    maps = _SAME_MAPS if same else _MAPS | _SAME_MAPS | (_DEFINITIONS if same is None else set())
-    held: list[Any] = []
+    singles, lists, maps = _SAME_SINGLE, _SAME_LISTS, _SAME_MAPS
+    if not same:
+        singles, lists, maps = singles | _SINGLE, lists | _LISTS, maps | _MAPS
+    if same is None:
+        maps |= _DEFINITIONS
+    held: list[object] = []
     if key in lists and isinstance(value, list):
         held = value
     elif key in maps and isinstance(value, Mapping):
@@ -159,10 +166,10 @@ def _size(
 
     Args:
         starts: The subschemas to begin at; the size is that of the first.
-        everything: False: only what applies to the same value, as `allOf` and `$ref` do.
+        everything: False: count only subschemas of the same value, as of `allOf` and `$ref`.
 
     Returns:
-        The number of values, and whether a part of the schema is reached from itself.
+        The number of values, and whether a part of the schema refers back to itself.
     """
     sizes: dict[int, int] = {}
     is_open: set[int] = set()
@@ -193,18 +200,20 @@ def _next(each: Schema, refers: Mapping[int, Schema], *, everything: bool) -> li
 
 
 def _own(schema: Schema) -> int:
-    """Count a schema's own values, with the names of its subschemas and without what they hold."""
+    """Count a schema's own values: names of subschemas count, the subschemas themselves do not."""
     own = 1
     for key, value in schema.items():
         if not _holds_schemas(key):
             own += sum(1 for _ in islice(values_of(value), MAX_VALUES + 1))
         else:
-            own += 1 + (len(value) if isinstance(value, Mapping | list) else 0)
+            own += 1
+            if isinstance(value, Mapping | list):
+                own += len(value)
     return own
 
 
-def values_of(data: Any) -> Iterator[Any]:
-    """Walk over a JSON value, all that is in it, and the names of objects' members."""
+def values_of(data: object) -> Iterator[object]:
+    """Yield a JSON value, all values inside it, and the names of the members of objects."""
     waiting = [data]
     while waiting:
         each = waiting.pop()
@@ -216,19 +225,19 @@ def values_of(data: Any) -> Iterator[Any]:
             waiting += each
 
 
-def _target(root: Schema, reference: Any) -> Schema | None:
+def _target(root: Schema, reference: object) -> Schema | None:
     """
-    Find what a JSON pointer into the schema leads to (RFC 6901).
+    Find the target of a JSON pointer into the schema (RFC 6901).
 
     Returns:
         The subschema; None for a boolean one, and for a reference of another form.
 
     Raises:
-        Unbounded: It leads nowhere.
+        Unbounded: The pointer has no target.
     """
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return None
-    node: Any = root
+    node: object = root
     for step in unquote(reference[1:]).split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(node, Mapping) and name in node:
@@ -237,6 +246,8 @@ def _target(root: Schema, reference: Any) -> Schema | None:
             node = node[int(name)]
         else:
             raise Unbounded(NOWHERE)
-    if not isinstance(node, Mapping | bool):
-        raise Unbounded(NOWHERE)
-    return node if isinstance(node, Mapping) else None
+    if isinstance(node, Mapping):
+        return node
+    if isinstance(node, bool):
+        return None
+    raise Unbounded(NOWHERE)

@@ -1,8 +1,8 @@
 """
-Tools that a vendor runs itself, such as a web search: told from functions, so as to be refused.
+Recognise tools that a vendor runs itself, such as a web search, so that calls can refuse them.
 
-A chain goes on to other vendors, which do not have them; and taken for a function, such a tool is
-an empty one that the model may call and nobody runs.
+A chain may continue with other vendors, which do not have these tools. If such a tool were taken
+for a function, the model could call a function without parameters that nobody runs.
 
 Sources: the tool lists of Anthropic's, OpenAI's and Gemini's API references, and their SDKs' types.
 """
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 FUNCTIONS = frozenset({
     "function", "object", "array", "string", "number", "integer", "boolean", "null"
 })  # fmt: skip
-"""Types that are no vendor's tool: OpenAI's form of a function, and those of JSON Schema."""
+"""Types that never name a vendor's tool: OpenAI's for a function, and those of JSON Schema."""
 _GOOGLE = frozenset({
     "googlesearch", "googlesearchretrieval", "googlemaps", "codeexecution", "urlcontext",
     "filesearch", "retrieval", "computeruse", "enterprisewebsearch", "mcpservers",
     "parallelaisearch", "exaaisearch",
 })  # fmt: skip
-"""Gemini's tools are keys, written in snake or in camel case."""
+"""Gemini names a tool by a key, in snake case or camel case."""
 
 
 def server_tool(tool: object) -> str | None:
@@ -32,8 +32,10 @@ def server_tool(tool: object) -> str | None:
         return None
     kind = tool.get("type")
     if isinstance(kind, str) and kind not in FUNCTIONS:
-        # Anthropic writes its functions so, too; OpenAI's custom tools have a grammar instead.
-        return None if kind == "custom" and "input_schema" in tool else kind
+        # Anthropic's functions are of this type too; OpenAI's custom tools have a grammar instead.
+        if kind == "custom" and "input_schema" in tool:
+            return None
+        return kind
     for key in tool:
         if isinstance(key, str) and key.replace("_", "").lower() in _GOOGLE:
             return key

@@ -1,29 +1,28 @@
-"""The options `tools` and `tool_choice`: functions that a model may ask to have called."""
+"""The options `tools` and `tool_choice`: functions that a model may ask the caller to run."""
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from breakwater.calls.schema import as_json_object, schema_fault
 from breakwater.calls.server_tools import server_tool
-from breakwater.content import Tool
+from breakwater.content import JsonObject, Tool
 from breakwater.errors import nearest
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What all vendors take."""
+"""Names that all vendors accept."""
 CHOICES = ("auto", "none", "required")
 MAX_TOOLS = 512
-"""OpenAI takes 128."""
+"""OpenAI accepts 128."""
 MAX_BYTES = 1024 * 1024
-"""Of all tools' parameters together, as JSON."""
-MAX_TOLD = 10
-"""Unknown keys of a tool that are named."""
+"""Limit for the parameters of all tools together, as JSON."""
+MAX_NAMED = 10
+"""A message names this many unknown keys of a tool."""
 _KEYS = {"name", "description", "parameters"}
 
 
 def parse_tools(given: object, faults: list[str]) -> tuple[Tool, ...]:
-    """Check the option `tools`; what does not fit is added to the faults."""
+    """Check the option `tools`; append each fault to `faults`."""
     if given is None:
         return ()
     if not isinstance(given, (list, tuple)):
@@ -57,7 +56,7 @@ def parse_tool_choice(given: object, tools: object, faults: list[str]) -> str:
     Check the option `tool_choice`.
 
     Args:
-        tools: The option `tools` as it was given: a tool at fault has a name all the same.
+        tools: The option `tools` as the caller passed it: a faulty tool still has a name.
     """
     if given is None:
         return "auto"
@@ -67,11 +66,15 @@ def parse_tool_choice(given: object, tools: object, faults: list[str]) -> str:
     known = [*CHOICES, *names]
     if not tools:
         faults.append("tool_choice needs tools; leave it out, or give tools")
-    elif not isinstance(given, str) or given not in known:
-        shown = repr(given[:64]) if isinstance(given, str) else f"a {type(given).__name__}"
-        near = nearest(given, known) if isinstance(given, str) else ""
-        faults.append(f"tool_choice is {shown}; it must be one of {', '.join(known)}{near}")
-    return given if isinstance(given, str) else "auto"
+    if not isinstance(given, str):
+        if tools:
+            kind = type(given).__name__
+            faults.append(f"tool_choice is a {kind}; it must be one of {', '.join(known)}")
+        return "auto"
+    if tools and given not in known:
+        hint = f"{', '.join(known)}{nearest(given, known)}"
+        faults.append(f"tool_choice is {given[:64]!r}; it must be one of {hint}")
+    return given
 
 
 def _tool(item: object) -> Tool:
@@ -79,16 +82,16 @@ def _tool(item: object) -> Tool:
     Check one tool.
 
     Raises:
-        ValueError: It does not fit.
+        ValueError: The tool does not fit; the message says why.
     """
     if not isinstance(item, Mapping):
         raise ValueError(f"it is a {type(item).__name__}; a tool has name, description, parameters")
     if kind := server_tool(item):
         raise ValueError(
-            f"{kind[:40]!r} is a tool that one vendor runs itself, and the others of a chain do "
-            f"not have it; give a function: name, description, parameters"
+            f"{kind[:40]!r} is a tool that one vendor runs itself; the other vendors of a chain "
+            f"do not have it; give a function: name, description, parameters"
         )
-    if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS)[:MAX_TOLD]:
+    if unknown := sorted(str(key)[:40] for key in item.keys() - _KEYS)[:MAX_NAMED]:
         raise ValueError(f"unknown keys {unknown}; a tool has name, description, parameters")
     name, description = item.get("name"), item.get("description") or ""
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -101,7 +104,7 @@ def _tool(item: object) -> Tool:
     return Tool(name, description, _parameters(item.get("parameters")))
 
 
-def _parameters(given: object) -> dict[str, Any]:
+def _parameters(given: object) -> JsonObject:
     if given is None:
         return {}
     if isinstance(given, type):
@@ -113,5 +116,5 @@ def _parameters(given: object) -> dict[str, Any]:
     if schema and schema.get("type") != "object":
         raise ValueError("its parameters must be the schema of an object: {'type': 'object', …}")
     if fault := schema_fault(schema):
-        raise ValueError(f"its parameters are no JSON Schema: {fault}")
+        raise ValueError(f"its parameters are not a valid JSON Schema: {fault}")
     return schema

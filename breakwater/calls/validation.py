@@ -1,11 +1,11 @@
 """
-Validation by jsonschema-rs: in this process, or in one of its own that has limits.
+Validate answers by jsonschema-rs: in this process, or in a separate one with limits.
 
-Regular expressions run on an engine whose time is linear in the text, as long as they need no
-look-around and no back reference; those that do are bounded in the number of their steps. Nothing
-is fetched, and formats and contents are not asserted. `run` judges in a new Python process with
-bounds on its time and memory, for schemas and answers whose work no sum bounds beforehand. This
-file is that process's program too, so it imports nothing of ours.
+Regular expressions run on an engine whose time is linear in the text, unless they need look-around
+or back references; those have a limit on their steps. Nothing is fetched, and formats and contents
+are not asserted. `run` validates in a new Python process with limits on time and memory; it serves
+schemas and answers whose work cannot be calculated in advance. This file is also the program of
+that process, so it imports nothing from Breakwater.
 
 Source: json-schema.org, drafts 4 to 2020-12; ECMA-262 for regular expressions.
 """
@@ -20,27 +20,27 @@ import threading
 import time
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jsonschema_rs
 
 MAX_FAULTS = 5
-"""Faults of an answer that are reported to its model."""
+"""The number of faults that the model is sent."""
 MAX_MESSAGE = 300
-"""Characters of each."""
+"""Characters of each fault's message."""
 EACH_FAULT = 5_000
-"""Up to so many steps all faults are collected, which takes 70 µs each; beyond, only the first."""
+"""All faults are collected up to this many steps, 70 µs per fault; above it only the first one."""
 MEMORY_BYTES = 1024 * 1024 * 1024
-"""Of the process of its own: its address space."""
+"""Limit for the address space of the separate process."""
 COMPILED_BYTES = 1024 * 1024
-"""How large a regular expression may become when it is compiled."""
+"""Limit for the size of one compiled regular expression."""
 CACHED_BYTES = 256 * 1024
-"""What running one may keep."""
+"""Limit for the cache of one running regular expression."""
 MAX_STEPS = 100_000
-"""Of a regular expression with look-around or back references, for one text."""
+"""Limit for a regular expression with look-around or back references, per text."""
 
 LARGE = 2**53
-"""From here on a float is not exact."""
+"""Floats are not exact from here on."""
 
 _LINEAR = jsonschema_rs.RegexOptions(size_limit=COMPILED_BYTES, dfa_size_limit=CACHED_BYTES)
 _STEPWISE = jsonschema_rs.FancyRegexOptions(
@@ -48,32 +48,32 @@ _STEPWISE = jsonschema_rs.FancyRegexOptions(
 )
 
 _places = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""Processes that may run at the same time."""
+"""The number of validating processes that may run at the same time."""
 
 
 class Fault(NamedTuple):
     """A rule that an answer breaks."""
 
     path: list[str | int]
-    """Where, from the top of the answer."""
+    """The path from the top of the answer."""
     rule: str
     """The keyword of the schema, such as `required`."""
     message: str
-    """In full, with the answer's own words."""
+    """The full message; it may quote the answer."""
 
 
-class NotValidated(Exception):  # noqa: N818 - neither the schema nor the answer has been found wrong
-    """The validation took longer or needed more memory than it may."""
+class NotValidated(Exception):  # noqa: N818 - neither the schema nor the answer is known to be wrong
+    """The validation exceeded its limit of time or memory."""
 
 
 class _Ignored:
-    """Stands for keywords that are annotations."""
+    """Handle a keyword that is only an annotation."""
 
-    def __init__(self, *given: Any) -> None:
+    def __init__(self, *_: object) -> None:
         pass
 
-    def validate(self, instance: Any) -> None:
-        """Accept it."""
+    def validate(self, instance: object) -> None:
+        """Accept any value."""
 
 
 def compiled(schema: str, *, linear: bool) -> jsonschema_rs.Validator:
@@ -85,7 +85,7 @@ def compiled(schema: str, *, linear: bool) -> jsonschema_rs.Validator:
         linear: Refuse regular expressions with look-around or back references.
 
     Raises:
-        jsonschema_rs.ValidationError: It is not a JSON Schema; `kind` says why.
+        jsonschema_rs.ValidationError: The schema is not valid; `kind` says why.
     """
     return jsonschema_rs.validator_for(
         schema,
@@ -96,12 +96,12 @@ def compiled(schema: str, *, linear: bool) -> jsonschema_rs.Validator:
     )
 
 
-def judge(validator: jsonschema_rs.Validator, data: Any, steps: float) -> list[Fault]:
+def judge(validator: jsonschema_rs.Validator, data: object, steps: float) -> list[Fault]:
     """
-    Return what is wrong with an answer, at most `MAX_FAULTS`; empty if nothing is.
+    Return the faults of an answer, at most `MAX_FAULTS`; empty if it is valid.
 
     Args:
-        steps: The most that validating may take; all faults are collected only if it is small.
+        steps: The most steps that validation may take; if small, all faults are collected.
     """
     if validator.is_valid(data):
         return []
@@ -116,22 +116,24 @@ def judge(validator: jsonschema_rs.Validator, data: Any, steps: float) -> list[F
 
 def run(schema: str, text: str, limit_s: float) -> list[Fault]:
     """
-    Judge in a process of its own.
+    Validate an answer in a separate process.
 
     Args:
-        schema: As JSON; may have look-around and back references.
+        schema: As JSON; it may contain look-around and back references.
         text: The answer as JSON.
-        limit_s: How long it may take, in seconds.
+        limit_s: The time limit in seconds.
 
     Raises:
-        NotValidated: It took longer, or needed more than `MEMORY_BYTES`.
+        NotValidated: The process exceeded its time limit or `MEMORY_BYTES`.
     """
     begun = time.monotonic()
     if not _places.acquire(timeout=limit_s):
-        raise NotValidated(f"cannot be validated within {limit_s:.1f} s: others are before it")
+        raise NotValidated(
+            f"cannot be validated within {limit_s:.1f} s: other validations are before it"
+        )
     try:
         ended = subprocess.run(
-            # -P: the modules beside this file are not to stand for those of the library.
+            # -P: the modules beside this file must not hide those of the standard library.
             [sys.executable, "-P", __file__],
             input=json.dumps([schema, text, limit_s, MEMORY_BYTES]).encode(),
             capture_output=True,
@@ -142,8 +144,8 @@ def run(schema: str, text: str, limit_s: float) -> list[Fault]:
         raise NotValidated(f"cannot be validated within {limit_s:.1f} s") from None
     except subprocess.CalledProcessError as error:
         raise NotValidated(
-            f"cannot be validated: that ended with code {error.returncode}, perhaps for lack of "
-            f"memory"
+            f"cannot be validated: the process ended with code {error.returncode}, perhaps for "
+            f"lack of memory"
         ) from None
     except OSError as error:
         raise NotValidated(f"cannot be validated: no process can be started ({error})") from None
@@ -157,9 +159,11 @@ def _fault(error: jsonschema_rs.ValidationError) -> Fault:
 
 
 def _exact(number: str) -> int | float:
-    """Read a JSON number; whole ones beyond 2**53, where a float would be another, as integers."""
+    """Read a JSON number; whole numbers beyond 2**53 become integers: a float would differ."""
     exact = decimal.Decimal(number)
-    return int(exact) if abs(exact) >= LARGE and exact % 1 == 0 else float(number)
+    if abs(exact) >= LARGE and exact % 1 == 0:
+        return int(exact)
+    return float(number)
 
 
 def _main() -> None:
@@ -167,7 +171,7 @@ def _main() -> None:
     with suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     seconds = int(limit_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # should nobody be left to end it
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # in case its parent is gone
     decimal.getcontext().prec = 400  # more digits than the largest float has
     schema, data = (json.loads(each, parse_float=_exact) for each in (schema, text))
     faults = judge(compiled(json.dumps(schema), linear=False), data, float("inf"))

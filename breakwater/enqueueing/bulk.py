@@ -1,24 +1,27 @@
 """
-Enqueue many calls at once: all are checked before any is queued, then sent in few round trips.
+Enqueue many calls at once: check all of them first, then send them in few round trips.
 
-Celery builds the messages exactly as for `apply_async`. What is saved is one connection, one client
-and one round trip per call.
+Celery builds the messages exactly as for `apply_async`. This saves one connection, one client and
+one round trip per call.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import cast
 
 from celery import Task
 from celery.result import AsyncResult
 from celery.utils import uuid
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from breakwater.calls import execution_options
 from breakwater.calls.options import OPTIONS
 from breakwater.celery_app import app
+from breakwater.content import JsonObject
+from breakwater.enqueueing.interface import DeliveryOptions
 from breakwater.enqueueing.prepared import (
     REDACTED_REPRS,
     PreparedCall,
@@ -33,34 +36,34 @@ from breakwater.redis.connection import cause_of, unavailable
 from breakwater.redis.foreign_keys import named
 
 SHARED_OPTIONS = ("queue", "priority", "countdown", "eta", "expires", "headers")
-"""Celery's options that apply to all calls."""
+"""Celery's options that apply to all calls; the keys of `DeliveryOptions`."""
 
 
 class BulkEnqueue:
     """
-    Many calls that are enqueued at once, each with the same effect as alone.
+    Many calls that are enqueued at once; the effect on each call is as if it were alone.
 
     Args:
         task: `complete`.
-        calls: For each a role, a prompt, and perhaps a dict of options.
-        task_ids: One for each call; None: new ones are made.
-        options: Of `SHARED_OPTIONS`.
+        calls: Each is a role, a prompt, and perhaps a dict of options.
+        task_ids: One id for each call; None: new ids.
+        options: Those of `SHARED_OPTIONS`.
 
     Raises:
         BadCalls: Some calls are at fault; the error lists each.
-        InvalidOption: The ids or the options for all do not fit.
+        InvalidOption: The ids or the options do not fit.
     """
 
     def __init__(
         self,
         task: Task,
-        calls: Iterable[Any],
+        calls: Iterable[object],
         task_ids: Iterable[str] | None,
-        options: Mapping[str, Any],
+        options: DeliveryOptions,
     ) -> None:
         _check_common(options)
         self._task = task
-        self._options = dict(options)
+        self._options = options
         self._prepared = _prepare_all(calls, options.get("queue"))
         self._has_chosen_ids = task_ids is not None
         self.task_ids = _ids(task_ids, len(self._prepared))
@@ -70,7 +73,7 @@ class BulkEnqueue:
         Write the calls to their queues in bounded batches; return their results in order.
 
         Raises:
-            QueueUnavailable: Redis did not take all of them; `details` says which it took.
+            QueueUnavailable: Redis did not accept all calls; `details` says which it accepted.
         """
         self._queued = self._unsure = 0
         try:
@@ -97,20 +100,25 @@ class BulkEnqueue:
         outbox.flush()
         self._queued, self._unsure = self._queued + self._unsure, 0
 
-    def _common(self) -> dict[str, Any]:
-        """Return the fields that all messages share; the enqueueing task is named as in `delay`."""
-        common = {name: self._options.get(name) for name in ("countdown", "eta", "expires")}
+    def _common(self) -> JsonObject:
+        """Return the fields that all messages share; `delay` names the enqueueing task likewise."""
+        options = self._options
+        common: JsonObject = {
+            "countdown": options.get("countdown"),
+            "eta": options.get("eta"),
+            "expires": options.get("expires"),
+        }
         common["reply_to"] = app.thread_oid
         if parent := app.current_worker_task:
             common["root_id"] = parent.request.root_id or parent.request.id
             common["parent_id"] = parent.request.id
         return common
 
-    def _write(
-        self, outbox: Outbox, call: PreparedCall, task_id: str, common: dict[str, Any]
-    ) -> None:
-        asked = call.digests() if self._has_chosen_ids and app.current_worker_task is None else ""
-        headers = message_headers(self._options.get("headers"), asked)
+    def _write(self, outbox: Outbox, call: PreparedCall, task_id: str, common: JsonObject) -> None:
+        digests = ""
+        if self._has_chosen_ids and app.current_worker_task is None:
+            digests = call.digests()
+        headers = message_headers(self._options.get("headers"), digests)
         with publishing(call.role, call.queue, task_id, headers):
             message = app.amqp.create_task_message(
                 task_id, self._task.name, (call.role, call.prompt), call.options,
@@ -135,7 +143,7 @@ class BulkEnqueue:
         )
 
 
-def _check_common(options: Mapping[str, Any]) -> None:
+def _check_common(options: Mapping[str, object]) -> None:
     faults = []
     for name in options.keys() - set(SHARED_OPTIONS):
         hint = nearest(name, SHARED_OPTIONS)
@@ -147,12 +155,10 @@ def _check_common(options: Mapping[str, Any]) -> None:
     execution_options.check(options, "apply_async")
 
 
-def _prepare_all(calls: Iterable[Any], queue: str | None) -> list[PreparedCall]:
+def _prepare_all(calls: Iterable[object], queue: str | None) -> list[PreparedCall]:
     prepared: list[PreparedCall] = []
     faults = []
-    choose = cache(
-        queue_selector(queue)
-    )  # the roles file is looked at once a role, not once a call
+    choose = cache(queue_selector(queue))  # checks the roles file once per role, not per call
     for index, call in enumerate(calls):
         try:
             prepared.append(_prepared(call, choose))
@@ -163,11 +169,10 @@ def _prepare_all(calls: Iterable[Any], queue: str | None) -> list[PreparedCall]:
     return prepared
 
 
-def _prepared(call: Any, choose: Callable[[str], str]) -> PreparedCall:
-    is_sequence = isinstance(call, tuple | list)
-    if not is_sequence or not 2 <= len(call) <= 3:
+def _prepared(call: object, choose: Callable[[str], str]) -> PreparedCall:
+    if not isinstance(call, tuple | list) or not 2 <= len(call) <= 3:
         size = ""
-        if is_sequence:
+        if isinstance(call, tuple | list):
             size = f" of {len(call)}"
         raise InvalidOption(
             f"a call is (role, prompt) or (role, prompt, {{option: value}}), "
@@ -192,10 +197,13 @@ def _ids(chosen: Iterable[str] | None, number: int) -> list[str]:
     return ids
 
 
-def _seconds(expires: float | datetime | None) -> float | None:
-    """Return how many seconds a message is valid, as Celery passes it to its broker."""
-    if isinstance(expires, datetime):
-        expires = (expires - datetime.now(expires.tzinfo)).total_seconds()
+def _seconds(expires: float | datetime | str | None) -> float | None:
+    """Return for how many seconds a message is valid, as Celery passes it to its broker."""
     if expires is None:
         return None
-    return max(expires, 0)
+    if isinstance(expires, int | float):
+        return max(expires, 0)
+    due = expires
+    if isinstance(due, str):
+        due = cast("datetime", maybe_make_aware(maybe_iso8601(due)))
+    return max((due - datetime.now(due.tzinfo)).total_seconds(), 0)

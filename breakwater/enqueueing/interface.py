@@ -1,13 +1,13 @@
 """
 The types of `complete` and of its results, for type checkers.
 
-Celery has no type information of its own. These Protocols describe what `complete` and its results
+Celery has no type information of its own. These types describe what `complete` and its results
 offer, so that `mypy --strict` checks a caller's code with and without Celery's stubs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar, Unpack
 
 from breakwater.result import Result
 
@@ -35,12 +35,45 @@ class CompletionOptions(TypedDict, total=False):
     stream: bool
 
 
-Call = tuple[str, Prompt] | tuple[str, Prompt, Mapping[str, Any]]
+class DeliveryOptions(TypedDict, total=False):
+    """Celery's options of a call, as `delay_many` applies them to all of its calls."""
+
+    queue: str | None
+    priority: int | None
+    """0 (first) to 9 (last)."""
+    countdown: float | None
+    """Seconds until a worker may start the task."""
+    eta: datetime | str | None
+    """The time from which a worker may start the task."""
+    expires: float | datetime | str | None
+    """Seconds, or a time, after which a task that has not started is discarded."""
+    headers: Mapping[str, object] | None
+
+
+class ApplyOptions(DeliveryOptions, total=False):
+    """Celery's options of one call, as `apply_async` takes them."""
+
+    task_id: str | None
+    link: object
+    """A signature, or a list of them: enqueued with the result."""
+    link_error: object
+    """A signature, or a list of them: enqueued when the task fails."""
+    time_limit: float | None
+    soft_time_limit: float | None
+    retry: bool | None
+    ignore_result: bool | None
+    shadow: str | None
+    """The name that monitoring shows."""
+    serializer: str | None
+    compression: str | None
+
+
+Call = tuple[str, Prompt] | tuple[str, Prompt, CompletionOptions | Json]
 """One call of `delay_many`: a role, a prompt, and perhaps options."""
 
 
 class AsyncResult(Protocol[R_co]):
-    """The result of one task, which may not be there yet; Celery's `AsyncResult` at run time."""
+    """The result of one task, which may not exist yet; at run time, Celery's `AsyncResult`."""
 
     id: str
 
@@ -50,7 +83,7 @@ class AsyncResult(Protocol[R_co]):
 
     @property
     def result(self) -> R_co | BaseException | None:
-        """The result, or the error; None if there is neither yet."""
+        """The result, or the error; None if the task has not ended."""
 
     def get(self, timeout: float | None = None) -> R_co:
         """
@@ -79,7 +112,7 @@ class AsyncResult(Protocol[R_co]):
 
 
 class CompletionTask(Protocol):
-    """What `complete` offers to callers."""
+    """The methods of `complete` for callers."""
 
     name: str
 
@@ -88,19 +121,11 @@ class CompletionTask(Protocol):
     ) -> AsyncResult[Result]:
         """Enqueue one call; see `apply_async`."""
 
-    def apply_async(  # noqa: PLR0913 - Celery's options by name
+    def apply_async(
         self,
         args: tuple[str, Prompt],
         kwargs: CompletionOptions | Json | None = None,
-        *,
-        task_id: str | None = None,
-        countdown: float | None = None,
-        eta: datetime | None = None,
-        expires: float | datetime | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[ApplyOptions],
     ) -> AsyncResult[Result]:
         """
         Check the call and put it on its role's queue.
@@ -115,12 +140,7 @@ class CompletionTask(Protocol):
         calls: Iterable[Call],
         *,
         task_ids: Iterable[str] | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        countdown: float | None = None,
-        eta: datetime | None = None,
-        expires: float | datetime | None = None,
-        headers: Mapping[str, Any] | None = None,
+        **options: Unpack[DeliveryOptions],
     ) -> list[AsyncResult[Result]]:
         """Check many calls, and enqueue them in few round trips; see `Complete.delay_many`."""
 
@@ -130,7 +150,7 @@ class CompletionTask(Protocol):
         """Make a signature for a canvas; a later stage of a chain has no prompt of its own."""
 
     def si(self, role: str, prompt: Prompt, **options: Unpack[CompletionOptions]) -> "Signature":
-        """Make a signature that ignores the answer of the stage before."""
+        """Make a signature that ignores the answer of the stage before it."""
 
     def starmap(self, it: Iterable[tuple[str, Prompt]]) -> "group":
         """Make a group of many calls."""

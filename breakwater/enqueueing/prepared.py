@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from breakwater import roles
 from breakwater.calls.call import CompletionCall, bind_arguments
@@ -22,21 +22,21 @@ T = TypeVar("T")
 ANSWER_OPTIONS = ("system", "params", "schema", "tools", "tool_choice")
 """Options that change the answer."""
 REDACTED_REPRS = {"argsrepr": "(…)", "kwargsrepr": "{…}"}
-"""What monitoring shows instead of the arguments."""
+"""The text that monitoring shows instead of the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
-    """A checked call, as it goes into its message."""
+    """A checked call, in the form that its message holds."""
 
     role: str
-    prompt: Any = field(repr=False)
-    options: dict[str, Any] = field(repr=False)
+    prompt: object = field(repr=False)
+    options: dict[str, object] = field(repr=False)
     queue: str
 
     @classmethod
     def of(
-        cls, args: Sequence[Any], kwargs: Mapping[str, Any], choose: Callable[[str], str]
+        cls, args: Sequence[object], kwargs: Mapping[str, object], choose: Callable[[str], str]
     ) -> "PreparedCall":
         """
         Check a call of `complete`.
@@ -72,13 +72,13 @@ def queue_selector(queue: str | None) -> Callable[[str], str]:
 
 def queue_for(role: str) -> str:
     """
-    Return the role's own queue, or the common queue where there is no roles file.
+    Return the role's own queue, or the common queue if there is no roles file.
 
-    The roles that workers publish count too. Without a roles file a role must be among them, if
-    they can be read; with a roles file it may be in either.
+    The roles that workers publish count too. Without a roles file, a role must be one of these if
+    they can be read. With a roles file, it may be in either place.
 
     Raises:
-        UnknownRole: The roles can be read, and this role is not among them.
+        UnknownRole: The roles can be read, and this role is not one of them.
     """
     in_file = role_names()
     if in_file is not None and role in in_file:
@@ -97,15 +97,15 @@ def queue_for(role: str) -> str:
     raise UnknownRole.named(role, in_file | served.roles.keys(), "the roles file")
 
 
-def message_headers(headers: Mapping[str, Any] | None, digests: str) -> dict[str, Any]:
+def message_headers(headers: Mapping[str, object] | None, digests: str) -> dict[str, object]:
     """
     Return a message's headers.
 
     Args:
-        headers: The caller's.
-        digests: `PreparedCall.digests` where the caller has chosen the task id; else empty.
+        headers: The caller's headers.
+        digests: `PreparedCall.digests` if the caller has chosen the task id; else empty.
     """
-    ours: dict[str, Any] = {}
+    ours: dict[str, object] = {}
     if digests:
         ours[HEADER] = {"asked": digests}
     return {**ours, **(headers or {})}
@@ -113,10 +113,10 @@ def message_headers(headers: Mapping[str, Any] | None, digests: str) -> dict[str
 
 def enqueue_persistently(enqueue: Callable[[], T]) -> T:
     """
-    Enqueue a task; in a worker, retry for as long as Redis is away.
+    Enqueue a task; in a worker, retry until Redis is available.
 
     In a worker the task follows one that is settled and paid for, and nothing else will enqueue it.
-    Its id was chosen before, so it may be queued twice and is paid for once.
+    Its id was chosen earlier, so the task is paid for once even if it is queued twice.
     """
     if app.current_worker_task is None:
         return enqueue()

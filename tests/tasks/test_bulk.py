@@ -35,6 +35,7 @@ AS_ONE = {
         ("coder", "hi"),
         {"eta": datetime(2100, 1, 1, tzinfo=UTC), "expires": datetime(2100, 1, 2, tzinfo=UTC)},
     ),
+    "moments as text": (("coder", "hi"), {"expires": "2100-01-02T00:00:00+00:00"}),
 }
 
 

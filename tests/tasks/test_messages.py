@@ -138,7 +138,7 @@ def test_only_users_show_media(role: str) -> None:
         ([HI, {**HI, "tool_calls": []}], "unknown keys ['tool_calls']"),
         ([HI, {**HI, "role": "assistant", "tool_call_id": "c1"}], "unknown keys ['tool_call_id']"),
         ([HI, {"role": "assistant"}], "content of type NoneType"),
-        ([HI, {**ASKED, "tool_calls": {}}], "tool_calls that are no list"),
+        ([HI, {**ASKED, "tool_calls": {}}], "tool_calls that are not a list"),
         ([HI, {**ASKED, "tool_calls": [CANARY]}], "tool call 0 of message 1 of the prompt"),
         (calling(id=3), "the id of tool call 0"),
         (calling(id=" "), "an empty id"),

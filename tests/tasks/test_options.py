@@ -82,7 +82,7 @@ def test_no_model_class_stays_in_a_signature() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (dict, "the class dict is no pydantic model"),
+        (dict, "the class dict is not a pydantic model"),
         (Unwritable, "the class Unwritable has no JSON Schema (PydanticInvalidForJsonSchema)"),
     ],
 )
@@ -98,11 +98,11 @@ def test_a_class_that_has_no_schema_is_refused(model: type, message: str) -> Non
     [
         ([], "schema is a list; it must be an object"),
         (True, "schema is a bool; it must be an object"),
-        ({"type": CANARY}, "schema is no JSON Schema: at /type: it breaks 'anyOf'"),
+        ({"type": CANARY}, "schema is not a valid JSON Schema: at /type: it breaks 'anyOf'"),
         ({"properties": {"a": {"minimum": "x"}}}, "at /properties/a/minimum: it breaks 'type'"),
         ({"pattern": "["}, "at /pattern: this regular expression is not supported; allowed are"),
-        ({"$schema": "http://a.b/c"}, "names no draft that is known"),
-        ({"$schema": 3}, "names no draft that is known"),
+        ({"$schema": "http://a.b/c"}, "names an unknown draft"),
+        ({"$schema": 3}, "names an unknown draft"),
         ({"$ref": "#/$defs/a"}, "a $ref leads to no schema"),
         ({"properties": {"a": {"$ref": "#/$defs/a"}}}, "a $ref leads to no schema"),
         ({"properties": {"a": {"$ref": "http://127.0.0.1:9/a"}}}, "a $ref leads to no schema"),

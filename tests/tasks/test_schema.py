@@ -125,7 +125,7 @@ def test_the_vocabulary_of_the_draft_that_is_named_counts() -> None:
 
 def test_no_shape_is_made_of_a_bad_schema() -> None:
     """The door refuses it before."""
-    with pytest.raises(ValueError, match="this is no JSON Schema: at /type"):
+    with pytest.raises(ValueError, match="this is not a valid JSON Schema: at /type"):
         compile_schema({"type": 3})
 
 

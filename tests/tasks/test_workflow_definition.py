@@ -190,7 +190,7 @@ def test_a_prompt_is_counted_while_it_is_filled_in(template: str) -> None:
 
 def test_the_input_of_a_workflow_is_no_larger_than_a_prompt() -> None:
     """It is refused before a run is begun."""
-    with pytest.raises(InvalidPrompt, match="at most 8388608 are taken"):
+    with pytest.raises(InvalidPrompt, match="at most 8388608 are allowed"):
         workflow([PLAN]).delay("x" * 9_000_000)
 
 
