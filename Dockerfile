@@ -3,6 +3,7 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY breaker breaker
 COPY breakwater breakwater
+COPY docs docs
 COPY simulator simulator
 COPY tasks tasks
 COPY workers workers

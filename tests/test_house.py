@@ -74,7 +74,8 @@ def test_every_package_of_ours_is_in_the_wheel() -> None:
         for path in (ROOT / package).rglob("__init__.py")
     }
 
-    assert set(listed) == there
+    # The pages, which `breakwater docs` prints, are a folder without modules.
+    assert set(listed) - {"workers.docs"} == there
 
 
 def test_a_producer_imports_neither_an_sdk_nor_the_http_stack() -> None:

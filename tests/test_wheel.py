@@ -138,11 +138,12 @@ def test_an_index_would_take_both_files(dist: Path) -> None:
 
 
 def test_the_wheel_has_our_packages_and_nothing_else(wheel: Path) -> None:
-    """No test, benchmark or tool; scripts, migrations and type markers are there."""
+    """No test, benchmark or tool; scripts, migrations, type markers and the docs' pages are there."""
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     tracked = _checked(["git", "ls-files", *OURS], ROOT).splitlines()
+    pages = _checked(["git", "ls-files", "docs/*.md"], ROOT).splitlines()
 
-    assert names == set(tracked)
+    assert names == {*tracked, *(f"workers/{page}" for page in pages)}
 
 
 def test_the_sdist_has_all_that_a_build_needs_and_no_test(dist: Path) -> None:
@@ -151,7 +152,7 @@ def test_the_sdist_has_all_that_a_build_needs_and_no_test(dist: Path) -> None:
     with tarfile.open(path) as archive:
         folders = {name.split("/")[1] for name in archive.getnames() if name.count("/") > 1}
 
-    assert folders == {*OURS, "breakwater_llm.egg-info"}
+    assert folders == {*OURS, "docs", "breakwater_llm.egg-info"}
 
 
 def test_the_metadata_names_the_licence_and_every_extra(wheel: Path) -> None:
@@ -240,3 +241,5 @@ def test_the_client_enqueues_and_the_worker_part_answers(
 
     assert answers.splitlines() == ["Answered."] * 4
     environment.pip("check")
+    page = _checked([str(environment.python.with_name("breakwater")), "docs", "redis"], tmp_path)
+    assert page == (ROOT / "docs" / "redis.md").read_text()

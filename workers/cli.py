@@ -23,6 +23,7 @@ from workers.commands import (
     ask,
     breakers,
     dead_letters,
+    docs,
     ledger,
     ledger_reports,
     operations,
@@ -58,7 +59,7 @@ cli.add_typer(workflows.cli, name="workflow")
 for command in (
     queues.queues, queues.pause, queues.resume,
     workers.workers, workers.drain, workers.reload,
-    operations.operations, why.why, top.top, ask.ask,
+    operations.operations, why.why, top.top, ask.ask, docs.docs,
 ):  # fmt: skip
     cli.command()(command)
 cli.command(hidden=True)(workflows.workflows)  # the same as `workflow` without a command

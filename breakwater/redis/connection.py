@@ -223,7 +223,7 @@ MEANINGS = (
     ),
     (
         NoPermissionError, "", "its ACL does not allow this user enough (NOPERM)",
-        "give the user the rules of docs/redis.md",
+        "give the user the rules that `breakwater docs redis#users` lists",
     ),
     (BusyLoadingError, "", "it is still loading its data (LOADING)", "wait for it"),
     (MasterDownError, "", "it is a replica whose master is down (MASTERDOWN)", "name the master"),

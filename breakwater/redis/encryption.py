@@ -131,6 +131,6 @@ def _fernet(given: str) -> "MultiFernet":
         except ValueError:
             raise ConfigError(
                 f"key {number} of {KEYS} is no Fernet key (32 bytes, urlsafe base64); "
-                f"docs/redis.md shows how to make one"
+                f"`breakwater docs redis#encryption` shows how to make one"
             ) from None
     return MultiFernet(fernets)

@@ -142,7 +142,7 @@ def test_settings_of_a_server_that_hurt_are_warnings(workers: Fleet, redis_url: 
     steps = {each["about"]: each["next_step"] for each in found if each["level"] == "warning"}
     assert steps["connections"] == "redis-cli config set timeout 0"
     assert steps["persistence"] == "redis-cli config set appendfsync everysec"
-    assert "docs/scale.md" in steps["memory"]
+    assert "`breakwater docs scale`" in steps["memory"]
 
 
 def test_prompts_of_a_role_that_is_gone_are_found(workers: Fleet, redis_url: str) -> None:

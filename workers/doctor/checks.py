@@ -92,7 +92,7 @@ def _load() -> tuple[Settings | None, list[Finding]]:
         return load_settings(), []
     except ConfigError as error:
         faults = error.details.get("faults", [str(error)])
-        step = "docs/roles-file.md explains every key"
+        step = "`breakwater docs roles-file` explains every key"
         return None, [fault("config", each, step) for each in faults]
 
 
@@ -153,7 +153,7 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         where = address()
     except ConfigError as error:
         for each in error.details["faults"]:
-            yield fault("redis", each, "docs/redis.md shows every form")
+            yield fault("redis", each, "`breakwater docs redis#addresses` shows every form")
         return
     yield from check_sentinels(where)
     server = client(connect_s=REDIS_TIMEOUT_S, answer_s=REDIS_TIMEOUT_S)
@@ -233,7 +233,7 @@ def _ledger(server: redis.Redis, fleet: FleetSnapshot) -> Iterator[Finding]:
     try:
         yield ok("ledger", database.check_connection())
     except ConfigError as error:
-        yield fault("ledger", str(error), "docs/ledger.md shows the forms")
+        yield fault("ledger", str(error), "`breakwater docs ledger` shows the forms")
     except SQLAlchemyError as error:
         what = f"it cannot be reached: {type(error).__name__}"
         yield warning("ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
@@ -255,7 +255,7 @@ def _encryption() -> Iterator[Finding]:
         if number := encryption.keys():
             yield ok("encryption", f"{number} keys; the first encrypts")
     except ConfigError as error:
-        yield fault("encryption", str(error), "docs/redis.md, `Encryption`")
+        yield fault("encryption", str(error), "see `breakwater docs redis#encryption`")
 
 
 def _environment() -> Iterator[Finding]:

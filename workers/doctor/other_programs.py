@@ -13,7 +13,10 @@ from breakwater.redis.text import to_text
 from tasks.config import Settings
 from workers.doctor.finding import Finding, warning
 
-STEP = "give this fleet its own BREAKWATER_PREFIX, BREAKWATER_QUEUE or database; docs/redis.md"
+STEP = (
+    "give this fleet its own BREAKWATER_PREFIX, BREAKWATER_QUEUE or database; "
+    "see `breakwater docs configuration#which-redis`"
+)
 KOMBU_UNACKED = "unacked_index"
 """Celery's own transport keeps the messages that its workers hold here; ours has no such key."""
 BINDING = "_kombu.binding."
@@ -36,7 +39,9 @@ def other_fleets(server: redis.Redis, settings: Settings | None) -> Iterator[Fin
                 f"no role in common: two fleets on one database and prefix take each other's "
                 f"prompts"
             )
-            yield warning("fleets", what, "one BREAKWATER_PREFIX each; docs/redis.md")
+            yield warning(
+                "fleets", what, "give each its own BREAKWATER_PREFIX; see `breakwater docs redis`"
+            )
 
 
 def _roles(published: bytes) -> frozenset[str]:

@@ -87,7 +87,9 @@ def check_rights(server: redis.Redis, db: int) -> Iterator[Finding]:
         refused = cast("list[bytes]", server.eval(REFUSED_COMMANDS, 0, *commands))
         if refused:
             what = f"this user may not {', '.join(each.decode() for each in refused)}"
-            yield fault("acl", what, "give the user the rules of docs/redis.md")
+            yield fault(
+                "acl", what, "give the user the rules that `breakwater docs redis#users` lists"
+            )
 
 
 def check_server(server: redis.Redis, info: ServerInfo, where: Address) -> Iterator[Finding]:
@@ -109,7 +111,7 @@ def _role(info: ServerInfo) -> Iterator[Finding]:
         yield fault("redis", what, explain(redis.ReadOnlyError())[1])
     if info.get("cluster_enabled"):
         what = "this is a Redis Cluster: breakers work on it, the queues do not"
-        step = "use one server with replicas and Sentinels; docs/redis.md explains why"
+        step = "use one server with replicas and Sentinels; see `breakwater docs redis#cluster`"
         yield fault("cluster", what, step)
 
 
@@ -151,7 +153,11 @@ def _memory(info: ServerInfo) -> Iterator[Finding]:
     used, limit = info.get("used_memory", 0), info.get("maxmemory", 0)
     if limit and used > NEARLY_FULL * limit:
         what = f"{used / limit:.0%} of maxmemory is used; a full server takes no prompts"
-        yield warning("memory", what, "give it more memory, or start more workers; docs/scale.md")
+        yield warning(
+            "memory",
+            what,
+            "give it more memory, or start more workers; see `breakwater docs scale`",
+        )
 
 
 def _idle_timeout(server: redis.Redis) -> Iterator[Finding]:
