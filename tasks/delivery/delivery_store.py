@@ -241,6 +241,7 @@ class DeliveryStore(TaskStore):
         task_id: str,
         fence: str,
         *,
+        number: int,
         call: str = "",
         numbered: int,
         rows: Sequence[str] = (),
@@ -251,6 +252,7 @@ class DeliveryStore(TaskStore):
         Note that a call goes out, or that it has come to an end.
 
         Args:
+            number: The attempt's; several calls of a task may be out at once.
             call: Its row, should nobody hear its end; empty when it has ended.
             numbered: How many attempts have a number.
             rows: Of attempts, for the ledger.
@@ -262,7 +264,12 @@ class DeliveryStore(TaskStore):
             another delivery has begun: then the call must not go out.
         """
         arguments = named(
-            fence=fence, call=call, may_be_paid=paid, numbered=numbered, failed=failed
+            fence=fence,
+            number=number,
+            call=call,
+            may_be_paid=paid,
+            numbered=numbered,
+            failed=failed,
         )
         return int(self._run("call", [f"task:{task_id}", RESULT + task_id], arguments, *rows))
 

@@ -264,16 +264,21 @@ class Lease:
             raise Cancelled(f"Redis: {explain(error)[0]}") from None
 
     def _call(self, call: str, number: int) -> None:
-        self.numbered = number
-        told = retry_while_redis_is_down(
+        self.numbered = max(self.numbered, number)
+        duplicates = retry_while_redis_is_down(
             lambda: self._store.call(
-                self.task_id, self.fence, call=call, numbered=number, rows=self._rows
+                self.task_id,
+                self.fence,
+                number=number,
+                call=call,
+                numbered=self.numbered,
+                rows=self._rows,
             )
         )
         self._rows.clear()
-        if told < 0:
+        if duplicates < 0:
             raise DeliverySuperseded("another delivery of this task has begun, or it was settled")
-        self.duplicates = told
+        self.duplicates = duplicates
 
     def _begin_with(self, call: str, number: int) -> None:
         begun = retry_while_redis_is_down(lambda: self._begin(call, number))
@@ -288,32 +293,33 @@ class Lease:
         """Note an attempt for which nothing went out; Redis is told with the next step."""
         self.ensure_begun()
         self._rows.append(REJECTED + row)
-        self.numbered = number
+        self.numbered = max(self.numbered, number)
 
     def answered(self, row: str) -> None:
         """Note that the call was answered; Redis is told with the result."""
         self._rows.append(CALL + row)
 
-    def fail(self, row: str, attempt: Attempt | None) -> None:
+    def fail(self, row: str, attempt: Attempt) -> None:
         """
-        Note that the call has failed.
+        Note that the call of an attempt has failed, or was abandoned.
 
-        Args:
-            attempt: None if nobody waited for its end, so that it may have to be
-                paid all the same.
+        An abandoned call may have to be paid; it is not remembered as a failure.
         """
         self._rows.append(CALL + row)
-        self.failed += [attempt] if attempt else []
-        told = json.dumps(attempt.as_dict()) if attempt else ""
+        failed = ""
+        if not attempt.is_abandoned:
+            self.failed.append(attempt)
+            failed = json.dumps(attempt.as_dict())
         with suppress(RedisError):
             retry_while_redis_is_down(
                 lambda: self._store.call(
                     self.task_id,
                     self.fence,
+                    number=attempt.number,
                     numbered=self.numbered,
                     rows=self._rows,
-                    paid=not attempt,
-                    failed=told,
+                    paid=attempt.is_abandoned,
+                    failed=failed,
                 ),
                 1.0,
             )

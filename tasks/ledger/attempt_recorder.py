@@ -42,8 +42,6 @@ class LedgerSink:
             self._lease.rejected(row, attempt.number)
         elif attempt.outcome == "succeeded":
             self._lease.answered(row)  # sent with the result
-        elif attempt.is_abandoned:
-            self._lease.fail(row, None)
         else:
             self._lease.fail(row, attempt)
 

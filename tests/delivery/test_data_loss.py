@@ -78,7 +78,7 @@ def test_an_answer_counts_though_its_beginning_was_lost(
     """It was paid for and nobody else has begun; a failure is a result as well."""
     tag = taken(bench)
     begun = bench.begin(tag)
-    bench.store.call("t", begun.fence, call=CALL, numbered=1)
+    bench.store.call("t", begun.fence, call=CALL, number=1, numbered=1)
     lose(bench)
 
     assert bench.settle(begun, tag, rows=["c" + CALL], **more) == "settled"
@@ -94,8 +94,8 @@ def test_a_task_goes_on_calling_though_its_beginning_was_lost(bench: Bench, lose
     begun = bench.begin(taken(bench))
     lose(bench)
 
-    assert bench.store.call("t", begun.fence, call=CALL, numbered=1) == 0
-    assert bench.store.call("t", begun.fence, numbered=1, failed='{"n": 1}') == 0
+    assert bench.store.call("t", begun.fence, call=CALL, number=1, numbered=1) == 0
+    assert bench.store.call("t", begun.fence, number=1, numbered=1, failed='{"n": 1}') == 0
     assert bench.redis.hget("task:t", "failed") == b'{"n": 1}'
     assert bench.redis.pttl("task:t") > 0
 
@@ -110,7 +110,7 @@ def test_who_has_begun_after_a_loss_is_not_overruled(bench: Bench, lose: Loss) -
     tag = taken(bench)
     new = bench.begin(tag)
 
-    assert bench.store.call("t", old.fence, call=CALL, numbered=1) == -1
+    assert bench.store.call("t", old.fence, call=CALL, number=1, numbered=1) == -1
     assert bench.settle(old, meta='"late"') == "superseded"
     assert bench.wait(old, "w1:1") == 0
     assert bench.store.restore([delivery("w1:1", old.fence)]) == set()
@@ -125,7 +125,7 @@ def test_a_loss_does_not_undo_a_cancellation(bench: Bench) -> None:
     bench.store.settle(Settlement("t", '"revoked"', 60))
 
     assert bench.store.restore([delivery(tag, begun.fence)]) == set()
-    assert bench.store.call("t", begun.fence, call=CALL, numbered=1) == -1
+    assert bench.store.call("t", begun.fence, call=CALL, number=1, numbered=1) == -1
     assert bench.wait(begun, tag) == 0
     assert bench.settle(begun, tag) == "already"
 

@@ -151,9 +151,9 @@ def test_only_the_newest_fence_calls_and_settles(bench: Bench) -> None:
     tag = bench.take_one()
     new = bench.begin(tag)
 
-    assert bench.store.call("t", old.fence, call='{"provider": "x"}', numbered=1) == -1
+    assert bench.store.call("t", old.fence, call='{"provider": "x"}', number=1, numbered=1) == -1
     assert bench.settle(old, meta='"late"') == "superseded"
-    assert bench.store.call("t", new.fence, call='{"provider": "x"}', numbered=1) == 0
+    assert bench.store.call("t", new.fence, call='{"provider": "x"}', number=1, numbered=1) == 0
     assert bench.settle(new) == "settled"
     assert bench.settle(old, meta='"late"') == "already"
     assert bench.redis.get("celery-task-meta-t") == b'"answer"'
@@ -187,13 +187,14 @@ def test_a_call_whose_worker_was_lost_is_counted_when_another_goes_out(bench: Be
     """Not before: it may never be needed again. And never twice."""
     bench.push("a")
     begun = bench.begin(bench.take_one())
-    bench.store.call("t", begun.fence, call='{"provider": "x", "model": "m"}', numbered=1)
+    bench.store.call("t", begun.fence, call='{"provider": "x", "model": "m"}', number=1, numbered=1)
     bench.pass_tended(LEASE_MS + 2000)
 
     again = bench.begin(bench.take_one())
     before = bench.counted("duplicates")
     counts = [
-        bench.store.call("t", again.fence, call='{"provider": "x"}', numbered=1) for _ in range(2)
+        bench.store.call("t", again.fence, call='{"provider": "x"}', number=1, numbered=1)
+        for _ in range(2)
     ]
 
     assert again.task["lost"] == "1"
@@ -244,7 +245,7 @@ def test_who_asks_again_has_not_called_yet(bench: Bench) -> None:
     begun = bench.begin(tag)
     bench.settle(begun)
 
-    assert "calling" not in begun.task
+    assert not [field for field in begun.task if field.startswith("calling")]
     assert bench.redis.xlen("ledger") == 0
 
 
@@ -252,13 +253,13 @@ def test_a_call_that_has_failed_is_not_one_that_may_have_been_paid(bench: Bench)
     """Killed between two targets: there is nothing to count."""
     bench.push("a")
     begun = bench.begin(bench.take_one())
-    bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1)
-    bench.store.call("t", begun.fence, numbered=1)
+    bench.store.call("t", begun.fence, call='{"provider": "x"}', number=1, numbered=1)
+    bench.store.call("t", begun.fence, number=1, numbered=1)
     bench.pass_tended(LEASE_MS + 2000)
 
     again = bench.begin(bench.take_one())
 
-    assert bench.store.call("t", again.fence, call='{"provider": "y"}', numbered=1) == 0
+    assert bench.store.call("t", again.fence, call='{"provider": "y"}', number=1, numbered=1) == 0
 
 
 def test_a_call_that_has_failed_is_remembered_once(bench: Bench) -> None:
@@ -266,9 +267,11 @@ def test_a_call_that_has_failed_is_remembered_once(bench: Bench) -> None:
     bench.push("a")
     begun = bench.begin(bench.take_one())
     for number in (1, 2):
-        bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=number)
+        bench.store.call("t", begun.fence, call='{"provider": "x"}', number=number, numbered=number)
         for _ in range(2):
-            bench.store.call("t", begun.fence, numbered=number, failed=f'{{"n": {number}}}')
+            bench.store.call(
+                "t", begun.fence, number=number, numbered=number, failed=f'{{"n": {number}}}'
+            )
     bench.pass_tended(LEASE_MS + 2000)
 
     again = bench.begin(bench.take_one())
@@ -401,7 +404,7 @@ def test_what_a_stopping_worker_gives_back_is_in_order_and_counts_no_loss(bench:
     bench.push(*"abc")
     tags = [tag for tag, _ in bench.take(3)]
     begun = bench.begin(tags[0])
-    bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1)
+    bench.store.call("t", begun.fence, call='{"provider": "x"}', number=1, numbered=1)
 
     bench.store.return_all(reversed(tags))
 
@@ -458,7 +461,7 @@ def test_a_cancelled_task_is_its_workers_no_more(bench: Bench) -> None:
     assert told == "settled"
     assert bench.store.tend([tag])[0] == [tag]
     assert bench.settle(begun) == "already"
-    assert bench.store.call("t", begun.fence, call='{"provider": "x"}', numbered=1) == -1
+    assert bench.store.call("t", begun.fence, call='{"provider": "x"}', number=1, numbered=1) == -1
 
 
 def test_a_failure_is_kept_with_its_message(bench: Bench) -> None:
@@ -552,3 +555,37 @@ def test_a_task_that_waits_keeps_its_first_date(bench: Bench) -> None:
     tag = bench.take_one()
 
     assert bench.begin(tag).task["enqueued_ms"] == str(bench.ms)
+
+
+def test_two_calls_of_a_task_are_out_at_once(bench: Bench) -> None:
+    """One attempt ends, the other's worker is lost: only that call may have to be paid."""
+    bench.push("a")
+    tag = bench.take_one()
+    begun = bench.begin(tag)
+    for number in (9, 10, 11):
+        call = json.dumps({"provider": f"p{number}", "model": "m"})
+        bench.store.call("t", begun.fence, number=number, call=call, numbered=number)
+    bench.store.call("t", begun.fence, number=10, numbered=11, failed='{"n": 10}')
+
+    bench.pass_tended(LEASE_MS + 2000)
+    again = bench.begin(bench.take_one())
+
+    lost = [json.loads(line)["provider"] for line in again.task["lost_calls"].splitlines()]
+    assert lost == ["p9", "p11"]
+    assert again.task["unknown"] == "2"
+    assert again.task["failed"] == '{"n": 10}'
+    assert bench.redis.xlen("ledger") == 2
+
+
+def test_a_call_that_an_older_worker_had_out_is_lost_with_it(bench: Bench) -> None:
+    """It wrote one field, without the number of the attempt."""
+    bench.push("a")
+    bench.begin(bench.take_one())
+    call = json.dumps({"provider": "x", "model": "m"})
+    bench.redis.hset("task:t", "calling", call)
+
+    bench.pass_tended(LEASE_MS + 2000)
+    again = bench.begin(bench.take_one())
+
+    assert again.task["lost_calls"] == call
+    assert not bench.redis.hexists("task:t", "calling")

@@ -95,7 +95,7 @@ class Fleet:
                 self.bench.store.acknowledge([tag])
                 dies = any(one in self.poison for _, one in held if one != task_id)
                 continue
-            self.bench.store.call(task_id, begun.fence, call=CALL, numbered=1)
+            self.bench.store.call(task_id, begun.fence, call=CALL, number=1, numbered=1)
             self.calls[task_id] += 1
         if dies:
             return True
@@ -306,7 +306,7 @@ def test_a_child_of_a_prefork_has_one_task(bench: Bench) -> None:
     for number in range(MAX_LOST):
         ((tag, _, _),) = bench.store.take([QUEUE], 1, f"w.{number}")
         begun = bench.store.begin("a", tag)
-        bench.store.call("a", begun.fence, call=CALL, numbered=1)
+        bench.store.call("a", begun.fence, call=CALL, number=1, numbered=1)
         bench.store.return_lost([tag])
         assert not bench.redis.exists("apart")
     task = bench.redis.hgetall("task:a")
@@ -324,7 +324,7 @@ def test_a_task_accuses_once_at_the_second_lonely_loss(
     for number in range(times):
         ((tag, _, _),) = bench.store.take([QUEUE], 1, f"w.{number}")
         begun = bench.store.begin("a", tag)
-        bench.store.call("a", begun.fence, call=CALL, numbered=1)
+        bench.store.call("a", begun.fence, call=CALL, number=1, numbered=1)
         bench.store.return_lost([tag])
     ((tag, _, _),) = bench.store.take([QUEUE], 1, "w.9")
 

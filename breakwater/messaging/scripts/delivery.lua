@@ -10,7 +10,8 @@
 -- task:ID                hash    what outlives one delivery of an unsettled task:
 --     fence              the time (ms) of its newest beginning, or more; only its holder settles
 --     tag                the delivery that runs it, while one does
---     calling            the call whose answer is awaited: its row for the ledger, if it is lost
+--     calling:N          the call of attempt N, while its end is awaited: its row for the ledger, if it
+--                        is lost; older workers write `calling`, for the one call that they make at a time
 --     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
 --     failed             attempts of a walk that has not come to its end, a line each (JSON)
 --     numbered           how many attempts have a number
@@ -200,16 +201,29 @@ local function delay_until(tag, entry, due)
   redis.call('HINCRBY', 'delayed:queues', queue_of((split_entry(entry))), 1)
 end
 
--- A delivery ends without an answer. If its call was out, nobody knows whether it was paid.
-local function release(task)
-  local calling = redis.call('HGET', task, 'calling')
-  if calling then
-    redis.call('XADD', 'ledger', '*', 'row', calling)
-    local calls = redis.call('HGET', task, 'lost_calls')
-    redis.call('HSET', task, 'lost_calls', calls and calls .. '\n' .. calling or calling)
-    redis.call('HINCRBY', task, 'unknown', 1)
+-- The fields of the calls whose end a task awaits, by the number of their attempt.
+local function calls_out(task)
+  local fields = {}
+  for _, field in ipairs(redis.call('HKEYS', task)) do
+    if string.find(field, '^calling') then fields[#fields + 1] = field end
   end
-  redis.call('HDEL', task, 'tag', 'calling')
+  table.sort(fields, function(a, b)
+    return #a == #b and a < b or #a < #b
+  end)
+  return fields
+end
+
+-- A delivery ends without an answer. If calls were out, it is unknown whether they have to be paid.
+local function release(task)
+  for _, field in ipairs(calls_out(task)) do
+    local row = redis.call('HGET', task, field)
+    redis.call('XADD', 'ledger', '*', 'row', row)
+    local lost = redis.call('HGET', task, 'lost_calls')
+    redis.call('HSET', task, 'lost_calls', lost and lost .. '\n' .. row or row)
+    redis.call('HINCRBY', task, 'unknown', 1)
+    redis.call('HDEL', task, field)
+  end
+  redis.call('HDEL', task, 'tag')
 end
 
 -- The task that makes this call now, in a living worker's hands; nil if none does.
@@ -272,7 +286,7 @@ local function handle_lost_delivery(tag, entry, company, is_child, until_ms)
   local alone = redis.call('HINCRBY', task, 'lost_alone', is_alone and 1 or 0)
   redis.call('HSET', task, 'company', company)
   if is_alone and lost > 1 and redis.call('HGET', task, 'tag') == tag
-    and redis.call('HEXISTS', task, 'calling') == 1 and redis.call('HSETNX', task, 'blamed', 1) == 1 then
+    and #calls_out(task) > 0 and redis.call('HSETNX', task, 'blamed', 1) == 1 then
     redis.call('HSET', task, 'accused', 1)
   end
   redis.call('PEXPIRE', task, TASK_TTL_MS)

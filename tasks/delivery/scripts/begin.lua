@@ -23,14 +23,14 @@ if call_or_nil('HEXISTS', 'paused', queue) == 1 then
   return {'paused'}
 end
 if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out
-  redis.call('HDEL', task, 'calling')
+  for _, field in ipairs(calls_out(task)) do redis.call('HDEL', task, field) end
 elseif held then
   release(task)
 end
 -- Not a plain count: after a loss of Redis' data two deliveries would have the same number.
 local fence = math.max(tonumber(redis.call('HGET', task, 'fence') or 0) + 1, now_ms())
 redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
-if args.call ~= '' then redis.call('HSET', task, 'calling', args.call, 'numbered', args.numbered) end
+if args.call ~= '' then redis.call('HSET', task, 'calling:' .. args.numbered, args.call, 'numbered', args.numbered) end
 redis.call('PEXPIRE', task, TASK_TTL_MS)
 redis.call('HSET', BEGUN, tag, id)
 local fields = redis.call('HGETALL', task)

@@ -1,5 +1,5 @@
 -- A call is about to go out, or has come to an end.
--- KEYS: task:ID, the result's key. ARGV: JSON: fence, call (the call's row, as it stays if its end is never
+-- KEYS: task:ID, the result's key. ARGV: JSON: fence, number (the attempt's), call (the call's row, as it stays if its end is never
 -- reported; empty: it has ended), may_be_paid (it ended without an answer but may have to be paid), numbered
 -- (how many attempts have a number), failed (the attempt as JSON, if it has failed and is to be
 -- remembered; else empty); then rows.
@@ -14,7 +14,7 @@ if not owned then
 end
 redis.call('HSET', task, 'numbered', args.numbered)
 if args.call == '' then
-  local was_out = redis.call('HDEL', task, 'calling') == 1
+  local was_out = redis.call('HDEL', task, 'calling:' .. args.number) == 1
   if was_out and args.failed ~= '' then -- once, also when the reply was lost and this is asked again
     local failed = redis.call('HGET', task, 'failed')
     redis.call('HSET', task, 'failed', failed and failed .. '\n' .. args.failed or args.failed)
@@ -27,7 +27,7 @@ else
     redis.call('HINCRBY', task, 'duplicates', unknown)
     count('duplicates', unknown)
   end
-  redis.call('HSET', task, 'calling', args.call)
+  redis.call('HSET', task, 'calling:' .. args.number, args.call)
 end
 if is_lost then redis.call('PEXPIRE', task, TASK_TTL_MS) end
 return tonumber(redis.call('HGET', task, 'duplicates') or 0)
