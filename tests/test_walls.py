@@ -78,8 +78,7 @@ MAY_IMPORT = {
     ),
     "tasks.admission": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.errors",
-        "breakwater.messaging", "breakwater.redis", "tasks.config", "tasks.delivery",
-        "tasks.telemetry",
+        "breakwater.messaging", "tasks.config", "tasks.delivery", "tasks.telemetry",
     ),
     "tasks.ledger": (
         "breakwater.attempt", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
@@ -89,8 +88,7 @@ MAY_IMPORT = {
     "tasks.worker_app": ("breakwater.completion",),
     "tasks.workflows": (
         "breakwater.celery_app", "breakwater.completion", "breakwater.errors",
-        "breakwater.executors", "breakwater.messaging", "breakwater.redis", "breakwater.result",
-        "breakwater.workflows",
+        "breakwater.executors", "breakwater.messaging", "breakwater.result", "breakwater.workflows",
     ),
     "tasks.operations": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.celery_app",
@@ -148,8 +146,8 @@ MAY_IMPORT = {
         "tasks.providers", "tasks.spool_file", "workers", "workers.shutdown", "workers.terminal",
     ),
     "workers.demo": (
-        "breaker", "breakwater.messaging", "breakwater.redis", "tasks", "tasks.answering",
-        "tasks.config", "workers.doctor", "workers.terminal",
+        "breaker", "breakwater.messaging", "breakwater.redis", "breakwater.result", "tasks",
+        "tasks.answering", "tasks.config", "workers.doctor", "workers.terminal",
     ),
     "workers.cli": (
         "breakwater.errors", "breakwater.messaging", "breakwater.redis", "workers.commands",

@@ -63,7 +63,7 @@ def test_the_demo_tells_its_story_and_leaves_nothing(folder: Path) -> None:
 
     assert demo.returncode == 0, story
     told = [
-        "closed → open (Overloaded, failures 5)", "nobody asks claude now",
+        "closed → open (Overloaded, failures 5)", "no worker calls claude now",
         "open → half-open", "half-open → closed (recovered", "0 lost, 0 paid for twice",
     ]  # fmt: skip
     places = [story.index(line) for line in told]
