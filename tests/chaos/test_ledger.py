@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from simulator.client import Simulator
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import AttemptFilter
 from tests.support.chaos import Killer, account, enqueue, roles_over, wait_until_drained
 from tests.support.fleet import Fleet, fleet, wait_for
 from tests.support.postgres import postgres

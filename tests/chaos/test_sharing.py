@@ -13,9 +13,10 @@ import redis
 from cryptography.fernet import Fernet
 
 from simulator.client import Simulator
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import AttemptFilter, summarise
+from tasks.ledger.summary import summarise
 from tests.support.chaos import Killer, kill, roles_over
 from tests.support.fleet import Fleet, fleet, wait_for
 from tests.support.ports import free_port

@@ -17,9 +17,10 @@ from sqlalchemy.exc import DBAPIError
 
 from breakwater.attempt import UNCOUNTED, Cost
 from breakwater.errors import ConfigError
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import IDS_MULTIPLE, Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import GROUPS, AttemptFilter, summarise
+from tasks.ledger.summary import GROUPS, summarise
 from tasks.ledger.tables import METADATA, SCHEMA, versions
 from tests.support.ledger_rows import DAY_MS, START_MS, abandoned, random_rows, row
 from tests.support.spawner import spawn

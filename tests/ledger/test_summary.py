@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.export import export
-from tasks.ledger.summary import GROUPS, AttemptFilter, summarise
+from tasks.ledger.summary import GROUPS, summarise
 from tasks.ledger.tables import bucket_of, middle_of
 from tests.support.ledger_rows import DAY_MS, START_MS, random_rows
 from tests.support.postgres import emptied

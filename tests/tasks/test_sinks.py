@@ -58,7 +58,7 @@ def test_an_abandoned_call_that_never_went_out_reaches_no_sink(received: Remembe
     one.calling(Attempt("claude", "m", "failed", "WorkerLost"))
     one.record(Attempt("claude", "m", "failed", "Cancelled"), CLAUDE, "m")
 
-    assert [finished.attempt.told for finished in received] == ["abandoned"]
+    assert [finished.attempt.recorded_outcome for finished in received] == ["abandoned"]
     assert len(one.rows) == 1
 
 

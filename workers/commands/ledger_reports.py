@@ -9,16 +9,10 @@ from typing import Annotated
 import typer
 
 from breakwater.errors import nearest
+from tasks.ledger.attempt_filter import FOREVER_MS, AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.export import COLUMNS, export
-from tasks.ledger.summary import (
-    FOREVER_MS,
-    GROUPS,
-    OUTCOMES,
-    AttemptFilter,
-    GroupSummary,
-    summarise,
-)
+from tasks.ledger.summary import GROUPS, OUTCOMES, GroupSummary, summarise
 from workers.terminal.console import (
     AsJson,
     err,

@@ -69,8 +69,8 @@ class Counters:
 
     def record(self, finished: FinishedAttempt) -> None:
         """Count an attempt; about 10 µs."""
-        attempt = finished.attempt
-        outcome, target = attempt.told, (attempt.provider, self._role(finished.task["role"]))
+        attempt, role = finished.attempt, self._role(finished.task["role"])
+        outcome, target = attempt.recorded_outcome, (attempt.provider, role)
         self._add(1, definitions.ATTEMPTS, *target, outcome, attempt.error or "")
         if outcome in NOT_CALLED:
             return
