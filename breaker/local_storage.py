@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply, whoami
+from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply
+from breakwater.redis.process_name import process_name
 
 
 @dataclass(slots=True)
@@ -186,7 +187,7 @@ class LocalStorage:
 
     def _transition(self, b: _Breaker, now: float, to: State) -> None:
         self._newest_generation = b.generation = max(b.generation, self._newest_generation) + 1
-        b.state, b.since_s, b.who, b.successes = to, now, whoami(), 0
+        b.state, b.since_s, b.who, b.successes = to, now, process_name(), 0
         b.since_ms = time.time_ns() // 1_000_000  # shown, never decided on
         b.leases.clear()
 

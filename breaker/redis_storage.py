@@ -16,8 +16,10 @@ from typing import Any, TypeAlias, cast
 import redis
 from redis.exceptions import NoScriptError
 
-from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply, whoami
+from breaker.state import BreakerState, Forced, Report, Rules, State, StorageReply
+from breakwater.redis.process_name import process_name
 from breakwater.redis.script_arguments import named
+from breakwater.redis.text import to_text
 
 NAMES_KEY = "breakers"
 
@@ -122,7 +124,7 @@ class RedisStorage:
 
     def names(self) -> list[str]:
         """Read the names of all breakers, sorted."""
-        return sorted(_text(name) for name in self.client.smembers(NAMES_KEY))
+        return sorted(to_text(name) for name in self.client.smembers(NAMES_KEY))
 
     def add_name(self, name: str) -> None:
         """Add a name to the set of all breakers; no script does, as each stays in one slot."""
@@ -135,7 +137,10 @@ class RedisStorage:
             self.client.xrevrange(events_key(name), count=count),
         )
         return [
-            {"id": _text(entry), **{_text(key): _text(value) for key, value in fields.items()}}
+            {
+                "id": to_text(entry),
+                **{to_text(key): to_text(value) for key, value in fields.items()},
+            }
             for entry, fields in entries
         ]
 
@@ -149,7 +154,7 @@ class RedisStorage:
 
 
 def _arguments(name: str, rules: Rules, args: Mapping[str, Argument]) -> tuple[str, str, str]:
-    arguments = named(who=whoami(), lease_ms=_ms(rules.lease_s), **args)
+    arguments = named(who=process_name(), lease_ms=_ms(rules.lease_s), **args)
     return f"breaker:{{{name}}}", events_key(name), arguments
 
 
@@ -172,10 +177,6 @@ def _decoded(item: _Item) -> _Item:
     if isinstance(item, bytes):
         return item.decode()
     return item
-
-
-def _text(item: RawText) -> str:
-    return str(_decoded(item))
 
 
 def _ms(seconds: float) -> int:

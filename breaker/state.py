@@ -1,8 +1,6 @@
 """The data of a breaker: its rules, its state, the report of a call, the reply of a storage."""
 
-import os
 import re
-import socket
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,11 +22,6 @@ def check_name(name: str) -> None:
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"breaker name {name!r} must be without spaces and braces")
-
-
-def whoami() -> str:
-    """Return `host:pid`; computed each time, because a fork changes it."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)

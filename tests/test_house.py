@@ -59,6 +59,7 @@ def test_the_breaker_takes_from_the_client_how_redis_is_reached_alone() -> None:
     assert imported <= {
         "breakwater.redis.address",
         "breakwater.redis.prefix",
+        "breakwater.redis.process_name",
         "breakwater.redis.script_arguments",
         "breakwater.redis.text",
     }

@@ -78,7 +78,8 @@ MAY_IMPORT = {
     ),
     "tasks.admission": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.errors",
-        "breakwater.messaging", "tasks.config", "tasks.delivery", "tasks.telemetry",
+        "breakwater.messaging", "breakwater.redis", "tasks.config", "tasks.delivery",
+        "tasks.telemetry",
     ),
     "tasks.ledger": (
         "breakwater.attempt", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
@@ -88,7 +89,8 @@ MAY_IMPORT = {
     "tasks.worker_app": ("breakwater.completion",),
     "tasks.workflows": (
         "breakwater.celery_app", "breakwater.completion", "breakwater.errors",
-        "breakwater.executors", "breakwater.messaging", "breakwater.result", "breakwater.workflows",
+        "breakwater.executors", "breakwater.messaging", "breakwater.redis", "breakwater.result",
+        "breakwater.workflows",
     ),
     "tasks.operations": (
         "breaker", "breakwater.attempt", "breakwater.calls", "breakwater.celery_app",

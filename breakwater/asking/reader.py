@@ -20,6 +20,7 @@ from breakwater.enqueueing.interface import AsyncResult
 from breakwater.errors import BreakwaterError
 from breakwater.redis.connection import async_client, is_transient, unavailable
 from breakwater.redis.encryption import opened
+from breakwater.redis.text import to_text
 from breakwater.result import read_result
 
 LOOK_MS = 1_000
@@ -201,7 +202,7 @@ def _read(entries: Any) -> Iterator[tuple[str, str, str]]:
     for _, found in pairs:
         rows = found[0] if isinstance(entries, dict) else found
         for entry_id, fields in rows:
-            yield _text(entry_id), _text(fields[b"event"]), _text(fields[b"data"])
+            yield to_text(entry_id), to_text(fields[b"event"]), to_text(fields[b"data"])
 
 
 def _next(steps: Generator[Any, Any, None], reply: Any) -> Any:
@@ -222,7 +223,3 @@ def _reply(ask: Any, step: Command) -> Any:
         return ask(*step)
     except RedisError as error:
         return error
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -17,6 +17,8 @@ from typing import Any, cast
 import redis
 
 from breakwater.messaging.task_store import TaskStore
+from breakwater.redis.batches import batches
+from breakwater.redis.text import to_text
 
 STREAM = "operations"
 PAGE = 500
@@ -115,8 +117,8 @@ class Operations:
             TaskStore(self._client).script("record"),
             journal_entry(what, details, command),
         )
-        for first in range(0, len(targets), BATCH_SIZE):
-            write(args=[entry, *targets[first : first + BATCH_SIZE]])
+        for batch in batches(targets, BATCH_SIZE):
+            write(args=[entry, *batch])
 
     def find(self, *, since_s: float | None = None) -> Iterator[Operation]:
         """
@@ -131,8 +133,8 @@ class Operations:
             oldest = str(max(0, seconds * 1000 + microseconds // 1000 - round(since_s * 1000)))
         while page := cast("list[Any]", self._client.xrevrange(STREAM, newest, oldest, PAGE)):
             for id_, fields in page:
-                yield _operation(_text(id_), {_text(k): _text(v) for k, v in fields.items()})
-            newest = f"({_text(page[-1][0])}"
+                yield _operation(to_text(id_), {to_text(k): to_text(v) for k, v in fields.items()})
+            newest = f"({to_text(page[-1][0])}"
 
 
 def _operation(id_: str, told: Mapping[str, str]) -> Operation:
@@ -145,7 +147,3 @@ def _operation(id_: str, told: Mapping[str, str]) -> Operation:
         number=int(told["number"]),
         details=json.loads(told["details"]),
     )
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

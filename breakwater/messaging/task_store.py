@@ -16,6 +16,7 @@ from redis.commands.core import Script
 from breakwater.messaging.names import RESULT
 from breakwater.messaging.settlement import Settlement
 from breakwater.redis.script_arguments import named
+from breakwater.redis.text import to_text
 
 SCRIPTS = ("settle", "record", "where")
 
@@ -67,7 +68,7 @@ class TaskStore:
             opens=one.opens, numbered=one.numbered, keep_s=one.keep_s, letter=letter,
         )  # fmt: skip
         keys = [f"task:{one.task_id}", RESULT + one.task_id]
-        return _text(self._run("settle", keys, arguments, one.meta, one.answer, *one.rows))
+        return to_text(self._run("settle", keys, arguments, one.meta, one.answer, *one.rows))
 
     def is_settled(self, task_id: str) -> bool:
         """Tell whether a task has a result."""
@@ -75,7 +76,3 @@ class TaskStore:
 
     def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return cast("Any", self._scripts[name](keys=keys, args=args))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

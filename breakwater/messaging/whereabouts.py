@@ -16,6 +16,7 @@ from breakwater.config import role_names
 from breakwater.errors import ConfigError
 from breakwater.messaging.names import COMMON_QUEUE, PRIORITIES, RESULT, list_of, queue_of
 from breakwater.messaging.task_store import TaskStore
+from breakwater.redis.text import to_text
 
 AT_ONCE = 500
 """Messages that Redis looks at in one step, which takes it about a millisecond."""
@@ -71,7 +72,7 @@ def find(client: redis.Redis, task_id: str) -> Whereabouts:
     while first <= MOST:
         found = cast("list[Any]", script(keys=keys, args=[task_id, first, AT_ONCE, *lists]))
         if found[0] != b"more":
-            return _read([_text(word) for word in found])
+            return _read([to_text(word) for word in found])
         first = int(found[1])
     return Whereabouts("unknown")
 
@@ -83,7 +84,7 @@ def _lists(client: redis.Redis) -> list[str]:
     except ConfigError:
         roles = ()
     consumed = cast("set[bytes]", client.smembers("queues"))
-    names = {COMMON_QUEUE, *map(queue_of, roles), *map(_text, consumed)}
+    names = {COMMON_QUEUE, *map(queue_of, roles), *map(to_text, consumed)}
     return [list_of(name, priority) for name in sorted(names) for priority in PRIORITIES]
 
 
@@ -132,7 +133,3 @@ def parse_parked(told: str | None, now_ms: int | None = None) -> Parked | None:
     if now_ms is not None and until_ms - now_ms > state["for_ms"]:
         until_ms = now_ms  # the clock was set back: a take lets the next few through
     return Parked(until_ms, int(state["since_ms"]), state["reason"])
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

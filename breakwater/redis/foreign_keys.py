@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from breakwater.redis.connection import client as connect
 from breakwater.redis.connection import explain
+from breakwater.redis.text import to_text
 
 HEADS = (("breakwater.messaging", "delivery.lua"), ("breakwater.workflows", "workflow.lua"))
 ROW = re.compile(r"^-- ([a-z]+(?::[a-z]+)*) +(hash|list|set|stream|string|zset) ", re.MULTILINE)
@@ -83,7 +84,7 @@ def foreign(client: redis.Redis, queues: Iterable[str] = ()) -> list[Foreign]:
     pipe = client.pipeline(transaction=False)
     for key in expected:
         pipe.type(key)
-    found = [str(_text(each)) for each in cast("list[bytes]", pipe.execute())]
+    found = [to_text(each) for each in cast("list[bytes]", pipe.execute())]
     return [
         Foreign(key, type_, ours)
         for (key, ours), type_ in zip(expected.items(), found, strict=True)
@@ -105,7 +106,3 @@ def named(error: BaseException, queues: Iterable[str] = ()) -> tuple[str, str]:
         if found := foreign(client, queues):
             return f"WRONGTYPE: {'; '.join(map(str, found))}", STEP
     return what, step
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -19,6 +19,7 @@ from breakwater.calls.value_types import NAME
 from breakwater.errors import UnknownRun
 from breakwater.redis.encryption import opened, seal
 from breakwater.redis.script_arguments import named
+from breakwater.redis.text import to_text
 from breakwater.workflows.definition import Definition, Stage
 from breakwater.workflows.progress import StageHistory, StageRecord, StageRun
 
@@ -160,7 +161,7 @@ class RunStore:
             word for name, value in (says or {}).items() for word in (name, seal(json.dumps(value)))
         ]
         wanted = json.dumps([move.as_dict() for move in moves])
-        return _text(self._move(keys=keys_of(run), args=[who, wanted, *words]))
+        return to_text(self._move(keys=keys_of(run), args=[who, wanted, *words]))
 
     def snapshot(self, run: str) -> RunSnapshot:
         """
@@ -176,7 +177,7 @@ class RunStore:
             raise UnknownRun(
                 f"no run {run[:80]!r}; `breakwater workflows` lists those of the last 60 days"
             )
-        return RunSnapshot(run, {_text(name): _text(value) for name, value in fields.items()})
+        return RunSnapshot(run, {to_text(name): to_text(value) for name, value in fields.items()})
 
     def definition(self, run: str) -> Definition:
         """Read what a run goes by."""
@@ -184,12 +185,12 @@ class RunStore:
 
     def input(self, run: str) -> str:
         """Read what a run was given."""
-        return opened(_text(self.client.hget(keys_of(run)[1], "input")))
+        return opened(to_text(self.client.hget(keys_of(run)[1], "input")))
 
     def read(self, run: str, name: str) -> Any:
         """Read one of the things a run has said; None if it has not."""
         told = self.client.hget(keys_of(run)[1], name)
-        return None if told is None else json.loads(opened(_text(told)))
+        return None if told is None else json.loads(opened(to_text(told)))
 
     def answers(self, run: str, keys: Mapping[str, str]) -> dict[str, Any]:
         """Read the answers of turns; the keys by name."""
@@ -197,7 +198,7 @@ class RunStore:
             return {}
         told = cast("list[Any]", self.client.hmget(keys_of(run)[1], list(keys.values())))
         return {
-            name: json.loads(opened(_text(each)))
+            name: json.loads(opened(to_text(each)))
             for name, each in zip(keys, told, strict=True)
             if each is not None
         }
@@ -213,13 +214,13 @@ class RunStore:
     def events(self, run: str) -> list[dict[str, Any]]:
         """Read the transitions of a run, the oldest first."""
         told = cast("list[Any]", self.client.xrange(keys_of(run)[2]))
-        found = [{_text(k): _text(v) for k, v in fields.items()} for _, fields in told]
+        found = [{to_text(k): to_text(v) for k, v in fields.items()} for _, fields in told]
         return [{**each, "at_ms": int(each["at_ms"])} for each in found]
 
     def wait_for_change(self, run: str, since: str, within_ms: int) -> str:
         """Wait for a transition after this entry, so long; return the newest entry."""
         told: Any = self.client.xread({keys_of(run)[2]: since}, block=within_ms)
-        return _text(told[0][1][-1][0]) if told else since
+        return to_text(told[0][1][-1][0]) if told else since
 
     def runs(self, count: int) -> list[RunSnapshot]:
         """Return the newest runs."""
@@ -227,10 +228,12 @@ class RunStore:
         first = 0
         while len(found) < count:
             page = cast("list[Any]", self.client.zrange(INDEX, first, first + PAGE - 1, desc=True))
-            for run in map(_text, page):
+            for run in map(to_text, page):
                 fields = cast("dict[Any, Any]", self.client.hgetall(keys_of(run)[0]))
                 if fields:  # else its time is over
-                    found.append(RunSnapshot(run, {_text(k): _text(v) for k, v in fields.items()}))
+                    found.append(
+                        RunSnapshot(run, {to_text(k): to_text(v) for k, v in fields.items()})
+                    )
             if len(page) < PAGE:
                 break
             first += PAGE
@@ -250,7 +253,3 @@ def initial_facts(stage: Stage, stage_run: StageRun) -> dict[str, Any]:
         "try": stage_run.attempt,
         "role": stage.role,
     }
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

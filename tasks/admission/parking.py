@@ -14,6 +14,7 @@ from typing import cast
 import structlog
 
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
+from breakwater.redis.text import to_text
 from tasks.admission.gate import Gate, closed_for
 from tasks.config import Role, Settings, Target
 from tasks.delivery.delivery_store import DeliveryStore
@@ -79,7 +80,7 @@ class Parking:
         streams = {stream for target in targets for stream in self._gate.signals(target)}
         for stream in streams - self._last_ids.keys():
             newest = cast("Entries", self._store.client.xrevrange(stream, count=1))
-            self._last_ids[stream] = _text(newest[0][0]) if newest else "0"
+            self._last_ids[stream] = to_text(newest[0][0]) if newest else "0"
         return sorted(streams)
 
     def _has_event(self, streams: list[str], within_s: float) -> bool:
@@ -87,7 +88,7 @@ class Parking:
         block_ms = max(1, round(within_s * 1000))
         reply = self._store.client.xread(after, block=block_ms)  # type: ignore[arg-type] # a dict is one
         for stream, entries in cast("list[tuple[bytes | str, Entries]]", reply or []):
-            self._last_ids[_text(stream)] = _text(entries[-1][0])
+            self._last_ids[to_text(stream)] = to_text(entries[-1][0])
         return bool(reply)
 
     def _open(self, queue: str) -> None:
@@ -104,7 +105,3 @@ class Parking:
             if self._gate.look(target).admits_all:
                 return target
         return None
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -1,8 +1,5 @@
 """What a worker knows of a task that it runs: its lease, its attempts, its age and its deadline."""
 
-import os
-import socket
-from functools import cache
 from typing import Any
 
 from breakwater.attempt import attempts_as_json
@@ -10,6 +7,7 @@ from breakwater.calls.call import CompletionCall
 from breakwater.errors import DeadlineExceeded
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.messaging.times import Clock, enqueued_ms
+from breakwater.redis.process_name import process_name
 from tasks.answering.runtime import Runtime
 from tasks.config import Role
 from tasks.delivery.lease import Lease
@@ -91,15 +89,10 @@ class TaskState:
                 "task_id": self.request.id,
                 "role": call.role,
                 "queued_ms": self.queued_ms,
-                "worker": _worker(os.getpid()),
+                "worker": process_name(),
                 "roles_version": self.runtime.settings.version,
                 "metadata": dict(call.metadata),
             },
             self.lease,
             self._clock,
         )
-
-
-@cache
-def _worker(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid}"

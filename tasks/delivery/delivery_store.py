@@ -27,7 +27,9 @@ import redis
 from breakwater.messaging import task_store
 from breakwater.messaging.names import PRIORITIES, RESULT, list_of
 from breakwater.messaging.task_store import TaskStore
+from breakwater.redis.batches import batches
 from breakwater.redis.script_arguments import named
+from breakwater.redis.text import to_text
 from tasks.delivery.waits import Delay, Park
 
 LEASE_MS = 12_000
@@ -152,19 +154,21 @@ class DeliveryStore(TaskStore):
         """Take messages; returns the tag, the list and the message of each."""
         command = self.take_command(queues, most, tag, held)
         number = command[0]
-        told = self._run("take", command[1 : number + 1], *command[number + 1 :])[:-1]
-        return [(_text(told[i]), _text(told[i + 1]), told[i + 2]) for i in range(0, len(told), 3)]
+        reply = self._run("take", command[1 : number + 1], *command[number + 1 :])[:-1]
+        return [
+            (to_text(tag), to_text(list_), message) for tag, list_, message in batches(reply, 3)
+        ]
 
     def tend(self, tags: Iterable[str]) -> Tended:
         """Renew these deliveries, and put back those whose workers are silent."""
         lost, parked, data, given_up = (
             self._run("tend", [], LEASE_MS, token_hex(8), *tags)
         )  # fmt: skip
-        words = [_text(word) for word in given_up]
+        words = [to_text(word) for word in given_up]
         return Tended(
-            [_text(tag) for tag in lost],
-            [_text(name) for name in parked],
-            _text(data),
+            [to_text(tag) for tag in lost],
+            [to_text(name) for name in parked],
+            to_text(data),
             list(zip(words[::2], words[1::2], strict=True)),
         )
 
@@ -185,7 +189,7 @@ class DeliveryStore(TaskStore):
         ]  # fmt: skip
         arguments = named(lease_ms=LEASE_MS, deliveries=fields)
         tags = self._run("restore", [], arguments, *(one.message for one in several))
-        return {_text(tag) for tag in tags}
+        return {to_text(tag) for tag in tags}
 
     def acknowledge(self, tags: Iterable[str]) -> int:
         """Forget messages that are done with; return how many were not, and went back."""
@@ -228,9 +232,9 @@ class DeliveryStore(TaskStore):
         arguments = named(tag=tag, task_id=task_id, queue=queue, call=call, numbered=numbered)
         verdict, *more = self._run("begin", keys, arguments)
         if not more:
-            return Begun(_text(verdict))
-        fields = [_text(field) for field in more[1]]
-        return Begun("run", _text(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
+            return Begun(to_text(verdict))
+        fields = [to_text(field) for field in more[1]]
+        return Begun("run", to_text(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
 
     def call(
         self,
@@ -291,7 +295,7 @@ class DeliveryStore(TaskStore):
             fence=fence, tag=tag, task_id=task_id, digest=digest, wait_ms=wait_ms, keep_s=keep_s
         )
         verdict, *answer = self._run("share", keys, arguments)
-        return _text(verdict), _text(answer[0]) if answer else ""
+        return to_text(verdict), to_text(answer[0]) if answer else ""
 
     def requeue(  # noqa: PLR0913 - how the task waits, and what it keeps
         self,
@@ -387,7 +391,7 @@ class DeliveryStore(TaskStore):
             queues=list(queues),
         )  # fmt: skip
         told = self._run("heartbeat", [], arguments)
-        return _text(told) if told else ""
+        return to_text(told) if told else ""
 
     def forget_worker(self, worker: str) -> None:
         """Forget a worker that ends."""
@@ -397,7 +401,3 @@ class DeliveryStore(TaskStore):
         pipe.hdel("apart:workers", worker)
         pipe.zrem("workers:until", worker)
         pipe.execute()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

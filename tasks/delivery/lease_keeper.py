@@ -21,6 +21,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from breakwater.errors import WorkerLost
+from breakwater.redis.batches import batches
 from breakwater.redis.connection import explain, is_transient
 from tasks.delivery import result_spool
 from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Delivery, DeliveryStore
@@ -266,7 +267,7 @@ class DeliveryKeeper:
         self._flush()
         held = list(reversed(self._held))
         self._held.clear()
-        for tags in _batches(held):
+        for tags in batches(held, BATCH_SIZE):
             self._try(self.store.return_all, tags)
         self._try(self.store.forget_worker, self._worker)
 
@@ -304,7 +305,7 @@ class DeliveryKeeper:
 
     def _tend(self) -> list[str]:
         parked: list[str] = []
-        for tags in _batches(list(self._held)) or [[]]:
+        for tags in list(batches(list(self._held), BATCH_SIZE)) or [[]]:
             if (found := self._try(self.store.tend, tags)) is None:
                 self._was_away = True
                 return parked
@@ -408,7 +409,8 @@ class DeliveryKeeper:
             (self._done, self.store.acknowledge),
             (self._dropped, self.store.return_unstarted),
         ):
-            for tags in _batches([waiting.popleft() for _ in range(len(waiting))]):
+            drained = [waiting.popleft() for _ in range(len(waiting))]
+            for tags in batches(drained, BATCH_SIZE):
                 if self._try(send, tags) is None:
                     waiting.extend(tags)
 
@@ -442,7 +444,3 @@ def _by_bytes(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
         size += len(one.message)
     if some:
         yield some
-
-
-def _batches(tags: list[str]) -> list[list[str]]:
-    return [tags[i : i + BATCH_SIZE] for i in range(0, len(tags), BATCH_SIZE)]

@@ -6,8 +6,6 @@ between, the next one moves the row again, and the database counts it once. One 
 time: the leader, which holds the key `ledger:drainer`.
 """
 
-import os
-import socket
 import threading
 from collections.abc import Callable
 from importlib.resources import files
@@ -19,6 +17,7 @@ from redis.exceptions import RedisError
 
 from breakwater.errors import ConfigError
 from breakwater.redis.encryption import opened
+from breakwater.redis.process_name import process_name
 from breakwater.redis.text import to_text
 from tasks.ledger import row_spool
 from tasks.ledger.redis_queue import LEDGER, send
@@ -52,7 +51,7 @@ class Drainer:
         self._open = database
         self._database: Database | None = None
         self._script = client.register_script((files("tasks.ledger") / "drain.lua").read_text())
-        self._me = f"{socket.gethostname()}:{os.getpid()}"
+        self._me = process_name()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_away = False

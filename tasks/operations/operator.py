@@ -8,7 +8,7 @@ is.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, TypedDict, cast
 
 import redis
@@ -20,6 +20,7 @@ from breakwater.celery_app import app
 from breakwater.config import role_names
 from breakwater.messaging.journal import Command, Operations, journal_entry
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
+from breakwater.redis.batches import batches
 from breakwater.redis.text import to_text
 from tasks.delivery.delivery_store import DeliveryStore
 from tasks.operations.dead_letters import DeadLetter
@@ -152,7 +153,7 @@ class Operator:
         script = self._store.script("drop")
         return sum(
             cast("int", script(args=[entry, *ids]))
-            for ids in _batches(letter.id for letter in letters)
+            for ids in batches((letter.id for letter in letters), BATCH_SIZE)
         )
 
     def cancel(self, task_ids: Collection[str], command: Command | None = None) -> None:
@@ -169,14 +170,3 @@ def _is_of_removed_role(queue: str) -> bool:
     if roles is None or not queue.startswith(queue_of("")):
         return False
     return queue not in {queue_of(role) for role in roles}
-
-
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for id_ in ids:
-        batch.append(id_)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -7,8 +7,6 @@ paid for once. A stage is begun before it is enqueued; so a run that has lost it
 a turn that is running, and whoever asks again (`Run.resume`) enqueues the same id.
 """
 
-import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +20,7 @@ from breakwater.celery_app import app
 from breakwater.completion import complete
 from breakwater.errors import BadTask, LoopExhausted, UnknownRun
 from breakwater.messaging.names import WORKFLOW_TASK
+from breakwater.redis.process_name import process_name
 from breakwater.result import Result, read_result
 from breakwater.workflows import summary
 from breakwater.workflows.definition import Definition, Loop
@@ -67,7 +66,7 @@ class Advance:
     def __init__(self, store: RunStore, run: str) -> None:
         self._store = store
         self._run = run
-        self._who = f"{socket.gethostname()}:{os.getpid()}"
+        self._who = process_name()
         self._refused = ""
 
     def go_on(self, turn: str, answer: Any, *, again: bool) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import redis
 
 from breaker.redis_storage import RedisStorage, Scripts
-from breaker.state import Report, Rules, StorageReply, whoami
+from breaker.state import Report, Rules, StorageReply
+from breakwater.redis.process_name import process_name
 from tests.breaker.conftest import CLOCK
 from tests.support.breaker_model import Breaker, Event, Model, Numbers, Step
 
@@ -92,7 +93,7 @@ class Pair:
     ) -> None:
         self.client: Any = client
         self.storage = RedisStorage(client, scripts)
-        self.model = Model(numbers, whoami())
+        self.model = Model(numbers, process_name())
         self.rules = rules_of(numbers)
         self.b = breaker or Breaker()
         self.now_us = now_us

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from breakwater.redis.batches import batches
 from breakwater.redis.connection import client
 from tasks.ledger import row_spool
 from tasks.ledger.database import Database
@@ -48,9 +49,8 @@ def import_(
     number = 0
     with Database() as database:
         for path in paths or row_spool.files():
-            rows = list(row_spool.rows_in(path))
-            for at in range(0, len(rows), BATCH_SIZE):
-                number += database.add(rows[at : at + BATCH_SIZE])
+            rows = batches(row_spool.rows_in(path), BATCH_SIZE)
+            number += sum(database.add(batch) for batch in rows)
             if not paths:
                 path.unlink()
     out.print(f"imported {number}")
