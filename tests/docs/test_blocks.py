@@ -132,7 +132,7 @@ def test_a_configuration_of_redis_starts_a_server(block: Block) -> None:
     [
         "breakwater brakers", "breakwater ask coder hi --no-such", "make nothing", "celery -A workers wroker",
         "python -m simulator nothing", "python -m no.such", "celery -A workers worker --no-such", "unheard-of",
-        "pip install 'breakwater[worker]'", "REDIS_URL=x breakwater brakers", "true && make nothing",
+        "pip install 'breakwater" "[worker]'", "REDIS_URL=x breakwater brakers", "true && make nothing",
         "docker compose exec worker breakwater brakers", ".venv/bin/breakwater brakers > file",
     ],
 )  # fmt: skip
