@@ -70,7 +70,7 @@ class TaskExecution:
         return cls(task, lease, tag)
 
     def __enter__(self) -> "TaskExecution":
-        """Let the keeper end this thread's call, if the task is settled by somebody else."""
+        """Let the keeper end this thread's call if the task is settled elsewhere."""
         if self._lease:
             self._now.keeper.task_started(self._tag, self._lease)
         return self
@@ -130,7 +130,7 @@ class TaskExecution:
             if self._lease and self._lease.is_given_up:
                 raise WorkerLost(
                     f"{self._lease.lost} workers were lost while they ran this task, "
-                    f"{self._lease.lost_alone} of them with nothing else in hand"
+                    f"{self._lease.lost_alone} of them while they ran nothing else"
                 )
             call = CompletionCall.of(*bind_arguments(args, kwargs))
             if self._was_removed(call.role):

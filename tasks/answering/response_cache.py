@@ -1,9 +1,9 @@
 """
-The response cache: what is kept of an answer, and which calls have the same.
+The response cache: which calls are equal, and what Redis keeps of an answer.
 
-A role with `cache` makes the same call once: while it is out the same ones wait for its answer
-("single flight"), and afterwards they get it for as long as the role keeps it. How they wait is
-told in docs/delivery.md; the keys at the head of `delivery/scripts/delivery.lua`.
+A role with `cache` makes equal calls once. While the call is out, tasks with an equal call wait
+for its answer ("single flight"). Afterwards they get the answer for as long as the role keeps it.
+docs/delivery.md explains how they wait; the head of `delivery.lua` lists the keys.
 """
 
 import json
@@ -11,8 +11,11 @@ from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import NamedTuple
 
+import structlog
+
 from breakwater.attempt import Attempt, Cost, Usage
 from breakwater.calls.call import CompletionCall
+from breakwater.errors import ConfigError
 from breakwater.redis.encryption import fingerprint, opened, seal
 from breakwater.result import Answer
 from tasks.answering.walk import ChainAnswer
@@ -21,14 +24,18 @@ from tasks.delivery.lease import Lease
 from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion
 
+_log = structlog.get_logger("breakwater")
+
 VERSION = 1
-"""Of what is kept; answers of another one are not found."""
+"""The version of the stored answer; answers of other versions are not used."""
 OF_THE_TASK = frozenset({"metadata", "deadline_s", "stream"})
-"""What of a call does not change its answer."""
+"""Fields of a call that do not change its answer."""
 WORTH_KEEPING = frozenset({"stop", "tool_calls"})
-"""How a whole and good answer ends."""
+"""Finish reasons of answers that are kept."""
 NOT_KEPT_S = 60
-"""How long nobody waits for the same call again, when its answer turned out not worth keeping."""
+"""After an answer that is not kept, equal calls are made without waiting for this long."""
+UNREADABLE = (ValueError, KeyError, RecursionError, ConfigError)
+"""What reading a damaged answer raises; ConfigError: no key decrypts it."""
 
 
 def shared(
@@ -40,32 +47,40 @@ def shared(
     left_s: float,
 ) -> ChainAnswer | None:
     """
-    Return the answer that another task got to this very call; None: make it.
+    Return the answer that another task got to an equal call; None: this task makes the call.
 
     Args:
-        role: One that shares.
-        lease: Of the task; it knows afterwards whether others wait for its answer.
-        recorder: Told of the attempt that was not needed.
-        left_s: How long the task has to wait at most.
+        role: A role with `cache`.
+        lease: The task's; `keep_s` says afterwards whether others wait for its answer.
+        recorder: Records the attempt that was not needed.
+        left_s: Seconds for which the task can wait.
+
+    An answer that cannot be read is a miss: one damaged entry must not fail every equal prompt.
 
     Raises:
-        WaitsForSharedAnswer: Another one is making it; this task waits in Redis.
-        DeliverySuperseded, Cancelled: As of `Lease.share`.
+        WaitsForSharedAnswer: Another task makes the call; this one waits in Redis.
+        DeliverySuperseded: See `Lease.share`.
+        Cancelled: See `Lease.share`.
     """
     keep_s = role.cache.ttl_s if role.cache else 0
     answer = lease.share(digest(call, role, settings), round(left_s * 1000) + 1, keep_s)
     if answer is None:
         return None
-    routed = found(
-        answer, number=recorder.number(), started_ms=recorder.now_ms(), waited=lease.waited
-    )
+    try:
+        routed = found(
+            answer, number=recorder.number(), started_ms=recorder.now_ms(), waited=lease.waited
+        )
+        provider = settings.providers[routed.target.provider]
+    except UNREADABLE as error:
+        _log.warning("cache.unreadable", task_id=lease.task_id, error=type(error).__name__)
+        return None
     (attempt,) = routed.attempts
-    recorder.record(attempt, settings.providers[attempt.provider], attempt.model)
+    recorder.record(attempt, provider, attempt.model)
     return routed
 
 
 def digest(call: CompletionCall, role: Role, settings: Settings) -> str:
-    """Return 64 hex digits; calls that have the same ask the same, of the same targets."""
+    """Return 64 hex digits: equal for calls that ask the same of the same targets."""
     asked = {field.name for field in fields(call)} - OF_THE_TASK
     return fingerprint(
         json.dumps(

@@ -1,4 +1,4 @@
-"""What a worker does with a delivery of `complete`."""
+"""The body of `complete`, as a worker runs it."""
 
 from traceback import clear_frames
 from typing import Any
@@ -18,11 +18,11 @@ Complete.Request = "tasks.delivery.request:QuietRequest"
 
 
 def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
-    """Answer a prompt, as `complete` has it."""
+    """Answer a prompt; arguments and result are those of `complete`."""
     name_linked(task.request)
-    with tracing.current().processing(task.request), TaskExecution.of(task) as hand:
+    with tracing.current().processing(task.request), TaskExecution.of(task) as execution:
         try:
-            return hand.answer(args, kwargs)
+            return execution.answer(args, kwargs)
         except AlreadySettled:
             return stored(task)
         except Ignore:
@@ -67,10 +67,10 @@ def stored(task: Task) -> Result:
 
 def name_linked(request: Any) -> None:
     """
-    Give the tasks that are linked to this one ids that come of its own.
+    Give the tasks that are linked to this one ids that are derived from its own.
 
-    A task that is delivered again once it is settled, or was enqueued twice, queues them again;
-    under the same id they are paid for once.
+    A task that is delivered again after its settlement, or was enqueued twice, queues its linked
+    tasks again. Under the same id each of them is paid for once.
     """
     for how in ("callbacks", "errbacks"):
         for number, linked in enumerate(getattr(request, how, None) or []):

@@ -172,7 +172,7 @@ class Trial:
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt as it stands if nobody sees its end; only after admission."""
+        """The attempt as it is recorded if the worker is lost; only after admission."""
         if self._begun is None:
             raise RuntimeError("a trial has no attempt before its target is admitted")
         return self._begun
@@ -317,7 +317,7 @@ class Trial:
         return isinstance(error, ProviderTimeout) and is_shortened and is_over
 
     def _cut(self, attempt: Attempt) -> DeadlineExceeded:
-        """Record a call that the deadline cut: nobody's fault, and it may have to be paid."""
+        """Record a call that the deadline cut: no breaker counts it, and it may have to be paid."""
         why = f"{attempt.why}{WORDS_AFTER}cut by the deadline of the task"
         cut = replace(attempt, error=DeadlineExceeded.__name__, why=why)
         self._context.record(self.target, cut)

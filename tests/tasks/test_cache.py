@@ -1,10 +1,12 @@
 """Which calls have the same answer, and what is kept of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from structlog.testing import capture_logs
 
 from breakwater.attempt import Attempt, Usage
 from breakwater.calls.call import CompletionCall
@@ -12,6 +14,7 @@ from breakwater.content import FinishReason, Media, Message, ToolCall
 from tasks.answering import response_cache
 from tasks.answering.walk import ChainAnswer
 from tasks.config import CacheSettings, ProviderSettings, Role, Settings, Target
+from tasks.ledger.attempt_recorder import AttemptRecorder
 from tasks.providers.base import Completion
 
 PROVIDERS = {
@@ -152,3 +155,23 @@ def test_what_is_kept_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert "text" not in kept
     assert response_cache.found(kept, number=1, waited=False).completion.text == "text"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["no JSON", "{}", "[1]", '{"task_id": 1}', "[" * 100_000, "gAAAAno token", "\x00",
+     '{"task_id": "t", "provider": "gone", "model": "m", "text": "x", "finish_reason": "stop"}'],
+)  # fmt: skip
+def test_a_damaged_answer_is_a_miss(answer: str) -> None:
+    """The task makes the call, as if nothing had been kept; the log names neither text."""
+    lease: Any = SimpleNamespace(
+        task_id="t2", share=lambda *_: answer, waited=False, numbered=0, ensure_begun=lambda: None
+    )
+    recorder = AttemptRecorder({"task_id": "t2", "role": "coder"}, lease)
+
+    with capture_logs() as lines:
+        assert response_cache.shared(CALL, ROLE, SETTINGS, lease, recorder, 60) is None
+
+    (line,) = lines
+    assert line["event"] == "cache.unreadable"
+    assert set(line) == {"event", "log_level", "task_id", "error"}
