@@ -24,6 +24,7 @@ NOT_RUN = {
 }
 """Other Python that is run elsewhere, by what it contains."""
 BEFORE = {
+    "docs/backup.md": "from pathlib import Path; Path('answered.jsonl').write_text('')",
     "docs/breaker.md": "ask, prompt = (lambda prompt: prompt), 'hi'",
     "docs/completions.md": "from pathlib import Path; Path('report.pdf').write_bytes(b'%PDF-1.7')",
 }

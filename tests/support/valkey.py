@@ -56,6 +56,21 @@ class Server:
         shutil.rmtree(self._folder)
         Path(self._folder).mkdir()
 
+    def snapshot(self, copy: Path) -> None:
+        """Save all data into a file, as a backup does."""
+        self.client.save()
+        shutil.copy(Path(self._folder) / "dump.rdb", copy)
+
+    def restore(self, copy: Path) -> None:
+        """Kill it, and start it with the data of a snapshot and nothing else."""
+        self.kill()
+        self.forget()
+        shutil.copy(copy, Path(self._folder) / "dump.rdb")
+        # With an append-only file the server would not read the snapshot.
+        self._config["appendonly"] = "no"
+        self.start()
+        self.client.config_set("appendonly", "yes")
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)
