@@ -127,8 +127,8 @@ MAY_IMPORT = {
         "workers.pools",
     ),
     "workers.metrics": (
-        "breakwater.attempt", "breakwater.errors", "breakwater.redis", "tasks.answering",
-        "tasks.config", "tasks.operations", "tasks.telemetry",
+        "breakwater.attempt", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
+        "tasks.answering", "tasks.config", "tasks.operations", "tasks.telemetry",
     ),
     "workers.reload": (
         "breakwater.celery_app", "breakwater.config", "breakwater.errors", "breakwater.messaging",
@@ -144,8 +144,9 @@ MAY_IMPORT = {
     "workers": ("tasks", "workers.lifecycle"),
     "workers.doctor": (
         "breaker", "breakwater", "breakwater.errors", "breakwater.messaging", "breakwater.redis",
-        "tasks", "tasks.answering", "tasks.config", "tasks.ledger", "tasks.operations",
-        "tasks.providers", "tasks.spool_file", "workers", "workers.shutdown", "workers.terminal",
+        "breakwater.roles", "tasks", "tasks.answering", "tasks.config", "tasks.ledger",
+        "tasks.operations", "tasks.providers", "tasks.spool_file", "workers", "workers.shutdown",
+        "workers.terminal",
     ),
     "workers.demo": (
         "breaker", "breakwater.messaging", "breakwater.redis", "breakwater.result", "tasks",

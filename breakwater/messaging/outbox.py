@@ -13,6 +13,7 @@ import redis
 from redis.commands.core import Script
 
 from breakwater.errors import InvalidOption
+from breakwater.messaging.keys import wakeup_key
 
 RINGS = 8
 """Entries a bell holds at most, each for one idle worker; as in `scripts/delivery.lua`."""
@@ -61,7 +62,7 @@ def put(script: Script, letters: Iterable[Letter]) -> None:
     lists: dict[tuple[str, str], list[str]] = {}
     for letter in letters:
         lists.setdefault((letter.key, letter.queue), []).append(letter.text)
-    keys = [name for key, queue in lists for name in (key, f"bell:{queue}")]
+    keys = [name for key, queue in lists for name in (key, wakeup_key(queue))]
     words: list[str] = [word for texts in lists.values() for word in (str(len(texts)), *texts)]
     asked = [word for letter in letters for word in letter.asked or ()]
     if refused := script(keys=keys, args=[RINGS, len(asked), *asked, *words]):

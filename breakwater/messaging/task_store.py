@@ -13,7 +13,7 @@ from typing import Any, cast
 import redis
 from redis.commands.core import Script
 
-from breakwater.messaging.names import RESULT
+from breakwater.messaging.keys import result_key, task_key
 from breakwater.messaging.settlement import Settlement
 from breakwater.redis.script_arguments import named
 from breakwater.redis.text import to_text
@@ -67,12 +67,12 @@ class TaskStore:
             fence=one.fence, tag=one.tag, task_id=one.task_id, expires_s=one.expires_s,
             opens=one.opens, numbered=one.numbered, keep_s=one.keep_s, letter=letter,
         )  # fmt: skip
-        keys = [f"task:{one.task_id}", RESULT + one.task_id]
+        keys = [task_key(one.task_id), result_key(one.task_id)]
         return to_text(self._run("settle", keys, arguments, one.meta, one.answer, *one.rows))
 
     def is_settled(self, task_id: str) -> bool:
         """Tell whether a task has a result."""
-        return bool(self.client.exists(RESULT + task_id))
+        return bool(self.client.exists(result_key(task_id)))
 
     def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return cast("Any", self._scripts[name](keys=keys, args=args))

@@ -14,7 +14,8 @@ import redis
 
 from breakwater.config import role_names
 from breakwater.errors import ConfigError
-from breakwater.messaging.names import COMMON_QUEUE, PRIORITIES, RESULT, list_of, queue_of
+from breakwater.messaging.keys import CONSUMED_QUEUES, result_key, task_key
+from breakwater.messaging.names import COMMON_QUEUE, PRIORITIES, list_of, queue_of
 from breakwater.messaging.task_store import TaskStore
 from breakwater.redis.text import to_text
 
@@ -67,7 +68,7 @@ def find(client: redis.Redis, task_id: str) -> Whereabouts:
         RedisError: Redis is away.
     """
     script = TaskStore(client).script("where")
-    keys = [f"task:{task_id}", RESULT + task_id]
+    keys = [task_key(task_id), result_key(task_id)]
     lists, first = _lists(client), 1
     while first <= MOST:
         found = cast("list[Any]", script(keys=keys, args=[task_id, first, AT_ONCE, *lists]))
@@ -83,7 +84,7 @@ def _lists(client: redis.Redis) -> list[str]:
         roles: Iterable[str] = role_names() or ()
     except ConfigError:
         roles = ()
-    consumed = cast("set[bytes]", client.smembers("queues"))
+    consumed = cast("set[bytes]", client.smembers(CONSUMED_QUEUES))
     names = {COMMON_QUEUE, *map(queue_of, roles), *map(to_text, consumed)}
     return [list_of(name, priority) for name in sorted(names) for priority in PRIORITIES]
 

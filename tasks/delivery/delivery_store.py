@@ -24,8 +24,10 @@ from typing import Any, NamedTuple
 
 import redis
 
+from breakwater.messaging import keys as redis_keys
 from breakwater.messaging import task_store
-from breakwater.messaging.names import PRIORITIES, RESULT, list_of
+from breakwater.messaging.keys import cache_key, result_key, shared_call_key, task_key
+from breakwater.messaging.names import PRIORITIES, list_of
 from breakwater.messaging.task_store import TaskStore
 from breakwater.redis.batches import batches
 from breakwater.redis.script_arguments import named
@@ -228,7 +230,7 @@ class DeliveryStore(TaskStore):
             call: A call that goes out at once, as in `call`; only of a task nothing is known of.
             numbered: How many attempts have a number then.
         """
-        keys = [f"task:{task_id}", RESULT + task_id]
+        keys = [task_key(task_id), result_key(task_id)]
         arguments = named(tag=tag, task_id=task_id, queue=queue, call=call, numbered=numbered)
         verdict, *more = self._run("begin", keys, arguments)
         if not more:
@@ -271,7 +273,7 @@ class DeliveryStore(TaskStore):
             numbered=numbered,
             failed=failed,
         )
-        return int(self._run("call", [f"task:{task_id}", RESULT + task_id], arguments, *rows))
+        return int(self._run("call", [task_key(task_id), result_key(task_id)], arguments, *rows))
 
     def share(
         self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int, keep_s: int
@@ -290,7 +292,9 @@ class DeliveryStore(TaskStore):
             there is an answer), lost (Redis has lost the message: restore it, ask again) or gone
             (this delivery has the task no more).
         """
-        keys = [f"task:{task_id}", f"cache:{digest}", f"flight:{digest}", RESULT + task_id]
+        keys = [
+            task_key(task_id), cache_key(digest), shared_call_key(digest), result_key(task_id)
+        ]  # fmt: skip
         arguments = named(
             fence=fence, tag=tag, task_id=task_id, digest=digest, wait_ms=wait_ms, keep_s=keep_s
         )
@@ -333,7 +337,7 @@ class DeliveryStore(TaskStore):
             delay_ms=delay_ms, park_ms=park.ms, reason=park.reason, trial_count=park.trial_count,
             numbered=numbered, enqueued_ms=enqueued_ms,
         )  # fmt: skip
-        return int(self._run("requeue", [f"task:{task_id}", RESULT + task_id], arguments, *rows))
+        return int(self._run("requeue", [task_key(task_id), result_key(task_id)], arguments, *rows))
 
     def open(self, queue: str, reason: str) -> bool:
         """Let a parked queue be consumed again; tell whether it was parked."""
@@ -396,8 +400,8 @@ class DeliveryStore(TaskStore):
     def forget_worker(self, worker: str) -> None:
         """Forget a worker that ends."""
         pipe = self.client.pipeline(transaction=True)
-        pipe.hdel("workers", worker)
-        pipe.hdel("draining", worker)
-        pipe.hdel("apart:workers", worker)
-        pipe.zrem("workers:until", worker)
+        pipe.hdel(redis_keys.WORKERS, worker)
+        pipe.hdel(redis_keys.DRAINING, worker)
+        pipe.hdel(redis_keys.ISOLATED_WORKERS, worker)
+        pipe.zrem(redis_keys.WORKERS_UNTIL, worker)
         pipe.execute()

@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from breakwater.errors import InvalidMessage
 from breakwater.messaging import kombu_transport, times
+from breakwater.messaging.keys import wakeup_key
 from breakwater.messaging.kombu_transport import REPLIES
 from breakwater.messaging.names import PRIORITY_MARK
 from breakwater.redis.connection import is_transient
@@ -144,7 +145,7 @@ class Channel(kombu_transport.Channel):
             )
         else:
             self._asked = "BRPOP"
-            bells = [f"bell:{queue}" for queue in queues]
+            bells = [wakeup_key(queue) for queue in queues]
             connection.send_command("BRPOP", *bells, timeout or self.brpop_timeout)
 
     def _brpop_read(self, **options: Any) -> bool:

@@ -16,11 +16,12 @@ import structlog
 from redis.exceptions import RedisError
 
 from breakwater.errors import ConfigError
+from breakwater.messaging.keys import LEDGER
 from breakwater.redis.encryption import opened
 from breakwater.redis.process_name import process_name
 from breakwater.redis.text import to_text
 from tasks.ledger import row_spool
-from tasks.ledger.redis_queue import LEDGER, send
+from tasks.ledger.redis_queue import send
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database

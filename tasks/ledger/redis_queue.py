@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 import redis
 from redis.exceptions import RedisError
 
+from breakwater.messaging.keys import LEDGER
 from tasks.ledger import row_spool
-
-LEDGER = "ledger"
 
 
 def write(client: redis.Redis, rows: Sequence[str]) -> None:

@@ -17,12 +17,11 @@ import redis
 from breakwater.attempt import Attempt, read_attempts
 from breakwater.calls.call import bind_arguments
 from breakwater.errors import BadTask, ConfigError, InvalidMessage
+from breakwater.messaging.keys import DEAD_LETTERS, DEAD_MESSAGES
 from breakwater.redis.encryption import opened
 from breakwater.redis.text import to_text
 from tasks.delivery import envelope
 
-LETTERS = "dead"
-MESSAGES = "dead:messages"
 PAGE_SIZE = 200
 """Letters read at a time; one may have a hundred attempts."""
 
@@ -123,7 +122,7 @@ class DeadLetters:
         Raises:
             ValueError: The message does not exist, or no prompt can be read from it.
         """
-        entry = cast("bytes | None", self._client.hget(MESSAGES, letter.id))
+        entry = cast("bytes | None", self._client.hget(DEAD_MESSAGES, letter.id))
         if entry is None:
             raise ValueError(f"the message of {letter.name} no longer exists")
         try:
@@ -137,7 +136,7 @@ class DeadLetters:
             raise ValueError(f"the message of {letter.name} contains no prompt") from None
 
     def _page(self, newest: str, oldest: str) -> list[DeadLetter]:
-        entries = cast("Entries", self._client.xrevrange(LETTERS, newest, oldest, PAGE_SIZE))
+        entries = cast("Entries", self._client.xrevrange(DEAD_LETTERS, newest, oldest, PAGE_SIZE))
         return [_letter(to_text(id_), fields) for id_, fields in entries]
 
     def _now_ms(self) -> int:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from breaker import Breakers, BreakerState
 from breakwater.errors import ConfigError
 from breakwater.messaging.journal import Operations
+from breakwater.messaging.keys import PARKED_EVENTS
 from breakwater.messaging.names import queue_of
 from breakwater.redis.text import to_text
 from tasks.ledger.attempt_filter import AttemptFilter
@@ -127,7 +128,7 @@ class Dashboard:
             for state in states
             for entry in self._breakers.events(state.name, MAX_EVENTS)
         ]
-        parked = cast("Entries", self._client.xrevrange("parked:events", count=MAX_EVENTS))
+        parked = cast("Entries", self._client.xrevrange(PARKED_EVENTS, count=MAX_EVENTS))
         for _, entry in parked:
             events.append(_parking({to_text(k): to_text(v) for k, v in entry.items()}))
         for operation in islice(Operations(self._client).find(), MAX_EVENTS):

@@ -17,7 +17,7 @@ from breaker import threads
 from breakwater.asking.events import RESTART, TEXT, TOOL_CALL, stream_key
 from breakwater.calls.call import MAX_BYTES
 from breakwater.content import Delta, TextDelta
-from breakwater.messaging.names import RESULT
+from breakwater.messaging.keys import result_key, task_key
 from breakwater.redis.encryption import seal
 from tasks.delivery.delivery_store import DeliveryStore
 
@@ -176,7 +176,7 @@ class StreamSender:
         pipe = self._store.client.pipeline(transaction=False)
         for writer, (number, words) in batches:
             task_id = writer.task_id
-            keys = f"task:{task_id}", stream_key(task_id), RESULT + task_id
+            keys = task_key(task_id), stream_key(task_id), result_key(task_id)
             pipe.evalsha(self._script.sha, 3, *keys, writer.fence, number, STREAM_TTL_MS, *words)
         refused: Exception | None = None
         for (writer, _), told in zip(batches, pipe.execute(raise_on_error=False), strict=True):

@@ -12,13 +12,13 @@ from redis.exceptions import ConnectionError as Away
 from sqlalchemy.exc import OperationalError
 
 from breakwater.errors import ConfigError
+from breakwater.messaging.keys import LEDGER
 from breakwater.redis.encryption import KEYS, seal
 from tasks.ledger import redis_queue, row_spool
 from tasks.ledger.attempt_filter import AttemptFilter
 from tasks.ledger.database import Database
 from tasks.ledger.drain import BATCH_SIZE, DRAINER, LEADERSHIP_MS, Drainer
 from tasks.ledger.export import export
-from tasks.ledger.redis_queue import LEDGER
 from tests.support.ledger_rows import abandoned, row
 from tests.support.waiting import wait_until
 

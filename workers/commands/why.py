@@ -7,13 +7,12 @@ import redis
 from redis.exceptions import RedisError
 
 from breakwater.errors import ConfigError
-from breakwater.messaging.names import RESULT
+from breakwater.messaging.keys import LEDGER, result_key
 from breakwater.messaging.whereabouts import as_dict
 from breakwater.redis.connection import client
 from breakwater.redis.encryption import opened
 from tasks.ledger.database import Database
 from tasks.ledger.export import as_export_row, task_attempts
-from tasks.ledger.redis_queue import LEDGER
 from tasks.ledger.rows import parse_row
 from workers.commands.waiting import read_status
 from workers.terminal.console import AsJson, err, fail, out, print_json, usable_redis_url
@@ -84,7 +83,7 @@ def _add_queued(
 
 def _read_state(redis_client: redis.Redis, task_id: str) -> tuple[dict[str, object], list[str]]:
     """Return where the task is now, as JSON fields and as lines; empty if it is unknown."""
-    if result := cast("bytes | None", redis_client.get(RESULT + task_id)):
+    if result := cast("bytes | None", redis_client.get(result_key(task_id))):
         state = json.loads(opened(result.decode()))["status"]
         return {"state": state}, [f"now {state}"]
     status = read_status(task_id, "")

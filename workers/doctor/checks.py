@@ -24,6 +24,7 @@ from breakwater.errors import (
     HostFault,
     ModelNotFound,
 )
+from breakwater.messaging.keys import LEDGER
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis import encryption
 from breakwater.redis.connection import address, client
@@ -31,7 +32,6 @@ from breakwater.redis.foreign_keys import STEP, foreign, named
 from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
 from tasks.ledger import database
-from tasks.ledger.redis_queue import LEDGER
 from tasks.operations.fleet import Fleet, FleetSnapshot
 from tasks.providers.registry import Registry, preload
 from workers.doctor.finding import Finding, fault, ok, warning

@@ -8,8 +8,10 @@ from typing import cast
 import redis
 from redis.exceptions import RedisError
 
+from breakwater.messaging.keys import FOREIGN_TASKS
 from breakwater.messaging.names import COMMON_QUEUE, queue_of
 from breakwater.redis.text import to_text
+from breakwater.roles import ROLES
 from tasks.config import Settings
 from workers.doctor.finding import Finding, warning
 
@@ -28,7 +30,7 @@ MAX_ROLES, MAX_EXCHANGES = 5, 10
 
 def other_fleets(server: redis.Redis, settings: Settings | None) -> Iterator[Finding]:
     """Name roles files without a common role: they belong to two fleets."""
-    published = cast("dict[bytes, bytes]", server.hgetall("roles"))
+    published = cast("dict[bytes, bytes]", server.hgetall(ROLES))
     served = {to_text(version): _roles(roles) for version, roles in published.items()}
     if settings and settings.roles:
         served[settings.version] = frozenset(settings.roles)
@@ -60,7 +62,7 @@ def _some(names: frozenset[str]) -> str:
 
 def other_programs(server: redis.Redis) -> Iterator[Finding]:
     """Name tasks of other programs, their workers and their queues."""
-    tasks = cast("dict[bytes, bytes]", server.hgetall("foreign"))
+    tasks = cast("dict[bytes, bytes]", server.hgetall(FOREIGN_TASKS))
     for name, queue in sorted((to_text(name), to_text(queue)) for name, queue in tasks.items()):
         what = f"queue {queue} has messages of it, and no worker of ours has it; they stay there"
         yield warning(f"task {name}", what, STEP)

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
+from breakwater.messaging.keys import COUNTS, DEAD_LETTERS, LEDGER
 from breakwater.redis.connection import client
 from tasks.answering import runtime
 from tasks.operations.fleet import Fleet, FleetSnapshot, Queue
@@ -83,9 +84,9 @@ class FleetMetrics(Collector):
         roles = set(runtime.runtime().settings.roles)
         yield from _fleet_metrics(self._snapshot(roles), roles)
         pipe = self._client.pipeline(transaction=False)
-        pipe.hgetall("delivery")
-        pipe.xlen("dead")
-        pipe.xlen("ledger")
+        pipe.hgetall(COUNTS)
+        pipe.xlen(DEAD_LETTERS)
+        pipe.xlen(LEDGER)
         counts, dead, rows = cast("tuple[dict[bytes, bytes], int, int]", pipe.execute())
         for metric, field in COUNTER_FIELDS.items():
             yield _family(metric, [((), int(counts.get(field, 0)))])
