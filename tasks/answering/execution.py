@@ -15,7 +15,8 @@ from breakwater.config.last_good import REMOVAL_GRACE_S
 from breakwater.errors import BreakwaterError, Cancelled, ChainExhausted, WorkerLost
 from breakwater.messaging.names import queue_of, role_in
 from breakwater.result import Result
-from tasks.answering import response_cache, runtime
+from tasks.answering import response_cache
+from tasks.answering.runtime import Runtime
 from tasks.answering.settling import Settler
 from tasks.answering.task_state import TaskState
 from tasks.answering.waiting import delay, log_host_faults, wait_for_target
@@ -46,39 +47,41 @@ class TaskExecution:
         lease: None if there is no message to settle or requeue: the task was called directly, or
             it runs eagerly.
         tag: The delivery's.
+        runtime: The task keeps it to its end, also if the settings change meanwhile.
     """
 
-    def __init__(self, task: Task, lease: Lease | None, tag: str) -> None:
+    def __init__(self, task: Task, lease: Lease | None, tag: str, runtime: Runtime) -> None:
         self._tag = tag
         self._lease = lease
-        self._now = runtime.runtime()
-        self._state = TaskState(task.request, lease, self._now)
+        self._runtime = runtime
+        self._state = TaskState(task.request, lease, runtime)
         self._settler = Settler(task, self._state)
 
     @classmethod
-    def of(cls, task: Task) -> "TaskExecution":
+    def of(cls, task: Task, runtime: Runtime) -> "TaskExecution":
         """Return the execution of a task that has been taken and has not begun."""
         tag = (getattr(task.request, "properties", None) or {}).get("delivery_tag")
         if not tag or task.request.is_eager:
-            return cls(task, None, "")
+            return cls(task, None, "", runtime)
         role = role_in(task.request.args, task.request.kwargs)
         queue = ""
         if isinstance(role, str) and NAME.fullmatch(role):
             queue = queue_of(role)
-        now = runtime.runtime()
-        lease = Lease(now.store, task.request.id, tag, queue, now.keeper, keep_rows=row_spool.keep)
-        return cls(task, lease, tag)
+        lease = Lease(
+            runtime.store, task.request.id, tag, queue, runtime.keeper, keep_rows=row_spool.keep
+        )
+        return cls(task, lease, tag, runtime)
 
     def __enter__(self) -> "TaskExecution":
         """Let the keeper end this thread's call if the task is settled elsewhere."""
         if self._lease:
-            self._now.keeper.task_started(self._tag, self._lease)
+            self._runtime.keeper.task_started(self._tag, self._lease)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Unregister this thread: it may run another task now."""
         if self._lease:
-            self._now.keeper.task_finished(self._tag)
+            self._runtime.keeper.task_finished(self._tag)
 
     def answer(self, args: Any, kwargs: Any) -> Result:
         """
@@ -114,7 +117,7 @@ class TaskExecution:
             raise Ignore(str(error)) from None
         except Exception as error:
             self._state.ensure_begun()
-            if self._now.keeper.stopped:
+            if self._runtime.keeper.stopped:
                 raise Ignore("the worker stops; its tasks have gone back") from None
             if not _is_ours(error) or not self._repeat(call, role, error):
                 self._settler.fail(error)
@@ -135,8 +138,8 @@ class TaskExecution:
             call = CompletionCall.of(*bind_arguments(args, kwargs))
             if self._was_removed(call.role):
                 return call, None
-            role = self._now.settings.role(call.role)
-            self._now.settings.check_params(role, call.params)
+            role = self._runtime.settings.role(call.role)
+            self._runtime.settings.check_params(role, call.params)
         except Exception as error:
             self._settler.fail(error)
             raise
@@ -148,8 +151,8 @@ class TaskExecution:
 
         The first such loss of a task counts for nothing: operators and full hosts kill workers too.
         """
-        if self._lease and self._lease.accused in self._now.settings.providers:
-            self._now.health.report_lost_worker(self._lease.accused)
+        if self._lease and self._lease.accused in self._runtime.settings.providers:
+            self._runtime.health.report_lost_worker(self._lease.accused)
 
     def _was_removed(self, role: str) -> bool:
         """
@@ -158,12 +161,12 @@ class TaskExecution:
         The queue of a removed role keeps its tasks. A task of the common queue waits for a minute,
         as the file may be half written, and for as long as other workers publish the role.
         """
-        settings = self._now.settings
+        settings = self._runtime.settings
         if not self._lease or role in settings.roles or settings.serves_any_role:
             return False
         if role in settings.removed:
             taken_from = (self._state.request.properties or {}).get(TAKEN_FROM)
-            if taken_from == queue_of(role) or self._now.age_s < REMOVAL_GRACE_S:
+            if taken_from == queue_of(role) or self._runtime.age_s < REMOVAL_GRACE_S:
                 return True
         others = roles.published(roles.FRESH_S)
         return bool(others and role in others.roles)
@@ -179,7 +182,9 @@ class TaskExecution:
             return None
         left_s = self._left_s(call, role)
         recorder = self._state.recorder(call)
-        return response_cache.shared(call, role, self._now.settings, self._lease, recorder, left_s)
+        return response_cache.shared(
+            call, role, self._runtime.settings, self._lease, recorder, left_s
+        )
 
     def _walk(self, call: CompletionCall, role: Role) -> ChainAnswer:
         deadline = time.monotonic() + self._left_s(call, role)
@@ -187,7 +192,7 @@ class TaskExecution:
             self._open_stream(role)
         recorder = self._state.recorder(call)
         try:
-            return self._now.walker.walk(
+            return self._runtime.walker.walk(
                 call,
                 role,
                 task_id=self._state.request.id,
@@ -198,7 +203,7 @@ class TaskExecution:
             )
         finally:
             if recorder.rows:
-                redis_queue.write(self._now.store.client, recorder.rows)
+                redis_queue.write(self._runtime.store.client, recorder.rows)
 
     def _left_s(self, call: CompletionCall, role: Role) -> float:
         """
@@ -223,7 +228,7 @@ class TaskExecution:
             return
         self._lease.ensure_begun()
         lease, task_id = self._lease, self._state.request.id
-        stream = Writer(self._now.stream_sender, task_id, lease.fence, lease.batches_sent)
+        stream = Writer(self._runtime.stream_sender, task_id, lease.fence, lease.batches_sent)
         self._state.stream = stream
         if lease.mid_answer and not role.stream_restart:
             raise WorkerLost(
@@ -241,7 +246,9 @@ class TaskExecution:
         state.ensure_begun()
         log_host_faults(state.request.id, role, nothing)
         tries = len(state.attempts) // max(1, len(role.chain))
-        wait = wait_for_target(role, nothing, self._now.parking, tries, state.left_s(call, role))
+        wait = wait_for_target(
+            role, nothing, self._runtime.parking, tries, state.left_s(call, role)
+        )
         if wait is None:
             error = state.deadline_exceeded(call)
             self._settler.fail(error)

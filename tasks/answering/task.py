@@ -10,6 +10,7 @@ from celery.exceptions import Ignore
 from breakwater import executors
 from breakwater.completion import Complete
 from breakwater.result import Result
+from tasks.answering import runtime
 from tasks.answering.execution import TaskExecution
 from tasks.delivery.lease import AlreadySettled
 from tasks.telemetry import tracing
@@ -20,7 +21,10 @@ Complete.Request = "tasks.delivery.request:QuietRequest"
 def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """Answer a prompt; arguments and result are those of `complete`."""
     name_linked(task.request)
-    with tracing.current().processing(task.request), TaskExecution.of(task) as execution:
+    with (
+        tracing.current().processing(task.request),
+        TaskExecution.of(task, runtime.runtime()) as execution,
+    ):
         try:
             return execution.answer(args, kwargs)
         except AlreadySettled:

@@ -19,7 +19,7 @@ def hand(breakers: Breakers, accused: str) -> Any:
     """Return a task in hand that was lost before."""
     one: Any = object.__new__(TaskExecution)
     one._lease = SimpleNamespace(accused=accused)
-    one._now = SimpleNamespace(
+    one._runtime = SimpleNamespace(
         settings=SETTINGS,
         health=HealthGate(SETTINGS, breakers),
     )

@@ -158,7 +158,7 @@ def test_what_was_taken_just_before_its_role_was_removed_goes_back(
     roles.write_text(ROLES.format(deadline_s=1).replace("coder", "writer"))
     reloader.reload()
 
-    hand = TaskExecution.of(SimpleNamespace(request=request))
+    hand = TaskExecution.of(SimpleNamespace(request=request), runtime.runtime())
     assert hand
     with pytest.raises(Ignore):
         hand.answer(("coder", "hi"), {})
