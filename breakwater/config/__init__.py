@@ -1,7 +1,7 @@
 """
-Where the roles file is and which roles it names: what a producer needs, without keys.
+Find the roles file and read the names in it: all that a producer needs, without keys.
 
-A worker reads the whole of it by `tasks.answering.settings_loader`.
+A worker reads the whole file by `tasks.answering.settings_loader`.
 """
 
 import os
@@ -12,28 +12,28 @@ from pathlib import Path
 from breakwater.config.last_good import LastGood
 from breakwater.errors import ConfigError
 
-DEFAULT = Path("roles.yaml")
+DEFAULT_PATH = Path("roles.yaml")
 LAST_GOOD = LastGood()
-"""What this process has read from roles files."""
+"""The parts of roles files that this process has read."""
 _served: frozenset[str] | None = None
 
-# YAML costs 60 ms to import; the function that needs it imports it.
+# YAML costs 60 ms to import: the function that needs it imports it.
 
 
 def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None:
     """
     Return the names of the roles, without keys, expansion or validation.
 
-    A worker also knows those that it serves or has served, whatever its file says now.
-
-    Asked at every enqueue: the file is parsed again only when it has changed.
+    In a worker they include the roles that it serves or has served, whatever the file has now.
+    Each enqueue calls this; the file is parsed again only after it has changed.
 
     Returns:
-        None where they cannot be known: there is no roles file, or it names no roles.
+        None if they are unknown: there is no roles file, or it names no roles.
 
     Raises:
-        ConfigError: There is a roles file, but it cannot be read or is no YAML, and this process
-            has never read it. Else what it said last counts (`breakwater/config/last_good.py`).
+        ConfigError: There is a roles file, but it cannot be read or is not YAML, and this process
+            has never read it. If it has, the last reading counts
+            (`breakwater/config/last_good.py`).
     """
     if environ is not os.environ or _served is None:
         return _names("roles", environ)
@@ -43,13 +43,13 @@ def role_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None
 
 
 def set_served_roles(names: frozenset[str] | None) -> None:
-    """Add a worker's roles to what `role_names` returns in this process; None: it has none."""
-    global _served  # noqa: PLW0603 - one worker a process
+    """Add a worker's roles to those of `role_names` in this process; None removes them."""
+    global _served  # noqa: PLW0603 - a process has one worker
     _served = names
 
 
 def provider_names(environ: Mapping[str, str] = os.environ) -> frozenset[str] | None:
-    """Return the names of the providers, as `role_names` does those of the roles."""
+    """Return the names of the providers; None and errors as for `role_names`."""
     return _names("providers", environ)
 
 
@@ -61,22 +61,30 @@ def _names(key: str, environ: Mapping[str, str]) -> frozenset[str] | None:
 
     def read() -> Mapping[str, None] | None:
         keys = document.keys_of(path, key)
-        return None if keys is None else dict.fromkeys(keys)
+        if keys is None:
+            return None
+        return dict.fromkeys(keys)
 
-    found = LAST_GOOD.read(path, key, read)
-    return None if found is None else frozenset(found)
+    names = LAST_GOOD.read(path, key, read)
+    if names is None:
+        return None
+    return frozenset(names)
 
 
 def known_path(environ: Mapping[str, str]) -> Path | None:
-    """Return where the roles file is, or was: it may be missing for a moment."""
+    """Return the path of the roles file, also while a file that was read before is missing."""
     if path := roles_path(environ):
         return path.absolute()
-    default = DEFAULT.absolute()
-    return default if LAST_GOOD.has(default) else None
+    default = DEFAULT_PATH.absolute()
+    if LAST_GOOD.has(default):
+        return default
+    return None
 
 
 def roles_path(environ: Mapping[str, str]) -> Path | None:
-    """Return where the roles file is to be; None if there is none."""
+    """Return the path of the roles file, `ROLES_FILE` or `./roles.yaml`; None if there is none."""
     if named := environ.get("ROLES_FILE"):
         return Path(named)
-    return DEFAULT if DEFAULT.exists() else None
+    if DEFAULT_PATH.exists():
+        return DEFAULT_PATH
+    return None

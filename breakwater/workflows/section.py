@@ -94,8 +94,8 @@ def _is_broken(node: Node) -> bool:
 def _line(node: Node, path: tuple[str | int, ...]) -> int:
     """Return the line of what a path leads to, or of the nearest there is on its way."""
     for part in path:
-        try:
-            node = node.value[part]
-        except (LookupError, TypeError):  # it is not there, or there is nothing inside
+        child = node.child(part)
+        if child is None:
             break
+        node = child
     return node.line

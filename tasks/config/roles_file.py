@@ -1,9 +1,9 @@
 """
-The roles file: from YAML to settings, or one error with every fault in it.
+Read the roles file: from YAML to settings, or to one error that lists every fault.
 
-The rules are in the tables at the head. A value that breaks one is told with its line, what is
-allowed and the nearest known word; reading goes on without it, and at the end the faults are
-raised together.
+The tables at the head hold the rules. A value that breaks a rule becomes a fault, which names its
+line, the allowed values and the nearest known word. Reading goes on without that value, and all
+faults are raised together at the end.
 """
 
 import importlib
@@ -12,14 +12,14 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
 from breakwater.calls.params import PARAMS
 from breakwater.calls.value_types import FLAG, NAME, number, seconds, some_of, whole
-from breakwater.config.document import BROKEN, Faults, Node, Unset, parse
-from breakwater.config.reader import TEXT, NodeReader, at, nearest_to
+from breakwater.config.document import BROKEN, Faults, Node, Unset, at, parse
+from breakwater.config.reader import TEXT, NodeReader, Values, nearest_to
 from tasks import catalogue
 from tasks.config import unsupported_params
 from tasks.config.endpoint import API_KEY, BASE_URL
@@ -35,7 +35,7 @@ from tasks.config.settings import (
 from tasks.config.shared_page import version_of
 
 _DAY_S = 86_400
-_MAX_DEPTH = 50  # roles that continue with one another
+_MAX_DEPTH = 50  # of roles that continue with other roles
 
 _PROVIDER = {
     "model": TEXT,
@@ -79,10 +79,11 @@ _TOP_KEYS = ("providers", "params", "default_provider", "roles")
 _PROVIDER_KEYS = (*_PROVIDER, "timeout", "params", "breaker", "prices")
 _ROLE_KEYS = ("chain", *_ROLE, "params", "cache")
 
-
+LeftOut = Mapping[str, tuple[str, ...]]
+"""Optional providers that are left out, by name, with the variables that are not set."""
 SectionReader = Callable[[Node, Collection[str], Faults], object]
-"""Checks a section of another package, given the names of the roles; adds what is wrong to the
-faults. Its result is not used here."""
+"""Checks a section that another package owns. It takes the names of the roles, and adds to the
+faults; its result is not used."""
 
 
 def check(
@@ -109,7 +110,7 @@ def check(
 
 
 class _Link(NamedTuple):
-    """One entry of a chain: a target, or the name of the role whose chain goes on from here."""
+    """One entry of a chain: a target, or the name of a role whose chain continues this one."""
 
     line: int
     where: str
@@ -130,8 +131,7 @@ class _RolesFile(NodeReader):
         self._sections = sections
 
     def settings(self, root: Node, source: str, version: str) -> Settings:
-        given = root.value if isinstance(root.value, dict) else {}
-        if "provider" in given and "providers" not in given:
+        if "provider" in root.entries and "providers" not in root.entries:
             return self._single_provider(root, source, version)
         top = self.mapping(root, "", (*_TOP_KEYS, *self._sections))
         providers = {
@@ -143,11 +143,14 @@ class _RolesFile(NodeReader):
         for key in top.keys() & self._sections.keys():
             self._sections[key](top[key], roles, self.faults)
         left_out = self._left_out(top)
+        served = self._served(self._roles(roles, providers, default), top, left_out)
+        if default in left_out:
+            default = None
         settings = Settings(
             providers={name: each for name, each in providers.items() if name not in left_out},
-            roles=self._served(self._roles(roles, providers, default), top, left_out),
+            roles=served,
             params=self._params(top, ""),
-            default_provider=None if default in left_out else default,
+            default_provider=default,
             source=source,
             version=version,
             left_out=left_out,
@@ -155,16 +158,18 @@ class _RolesFile(NodeReader):
         unsupported_params.check(settings, top, self.faults)
         return settings
 
-    def _left_out(self, top: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
-        """Name the optional providers whose variables are not set, and excuse those."""
-        named = top["providers"].value if "providers" in top else {}
+    def _left_out(self, top: Mapping[str, Node]) -> LeftOut:
+        """Return the optional providers whose variables are not set; drop the faults about these.
+
+        A variable that another part of the file needs too stays a fault.
+        """
         unset: dict[str, frozenset[Unset]] = {}
         needed = frozenset[Unset]().union(
             *(node.unset for key, node in top.items() if key != "providers")
         )
-        for name, node in named.items() if isinstance(named, dict) else ():
-            entries = node.value if isinstance(node.value, dict) else {}
-            if node.unset and "optional" in entries and entries["optional"].value is True:
+        for name, node in _entries(top, "providers").items():
+            optional = node.entries.get("optional")
+            if node.unset and optional and optional.value is True:
                 unset[name] = node.unset
             else:
                 needed |= node.unset
@@ -177,13 +182,10 @@ class _RolesFile(NodeReader):
         }
 
     def _served(
-        self,
-        roles: Mapping[str, Role],
-        top: Mapping[str, Node],
-        left_out: Mapping[str, tuple[str, ...]],
+        self, roles: Mapping[str, Role], top: Mapping[str, Node], left_out: LeftOut
     ) -> dict[str, Role]:
-        """Return the roles over what is left of their chains, of which something must be."""
-        if left_out and left_out.keys() == top["providers"].value.keys():
+        """Return the roles without targets that are left out; an empty chain is a fault."""
+        if left_out and left_out.keys() == _entries(top, "providers").keys():
             self._none_left(top["providers"].line, left_out)
             return dict(roles)
         served = {}
@@ -191,50 +193,49 @@ class _RolesFile(NodeReader):
             chain = tuple(target for target in role.chain if target.provider not in left_out)
             if role.chain and not chain:
                 gone = {target.provider: left_out[target.provider] for target in role.chain}
-                self._none_left(top["roles"].value[name].line, gone, f"roles.{name}.chain")
+                line = _entries(top, "roles")[name].line
+                self._none_left(line, gone, f"roles.{name}.chain")
             served[name] = replace(role, chain=chain)
         return served
 
-    def _none_left(
-        self, line: int, gone: Mapping[str, tuple[str, ...]], where: str = "providers"
-    ) -> None:
-        """Say that nobody is left to ask, and what would change that."""
-        told = ", ".join(f"{name} ({', '.join(unset)})" for name, unset in gone.items())
-        what = f"no provider is left; optional, and left out while a variable is not set: {told}"
-        self.faults.add(line, where, f"{what}; set one of these, or add a provider")
+    def _none_left(self, line: int, left_out: LeftOut, where: str = "providers") -> None:
+        """Add the fault that all providers are left out, with the variables to set."""
+        names = ", ".join(f"{name} ({', '.join(unset)})" for name, unset in left_out.items())
+        reason = f"optional, and left out while a variable is not set: {names}"
+        message = f"no provider is left; {reason}; set one of these, or add a provider"
+        self.faults.add(line, where, message)
 
     def _single_provider(self, root: Node, source: str, version: str) -> Settings:
-        adapter = root.value["provider"]
-        name = str(adapter.text or adapter.value).rpartition(":")[2]
+        """Read the short form of the file: the keys of one provider at the top, and no roles."""
+        name = str(root.entries["provider"].as_text).rpartition(":")[2]
         provider = self._provider(name, root, "", "provider")
         return Settings({name: provider}, {}, source=source, version=version, serves_any_role=True)
 
     def _named(self, key: str, top: Mapping[str, Node], root: Node) -> dict[str, Node]:
-        """Return the entries of `providers` or `roles`, of which there must be some."""
+        """Return the entries of `providers` or `roles`; none at all is a fault."""
         node = top.get(key)
         if node is None:
-            if isinstance(root.value, dict):
+            if root.is_mapping:
                 self.faults.add(root.line, key, "missing; there must be at least one")
             return {}
         if node.value is BROKEN:
             return {}
-        if not isinstance(node.value, dict) or not node.value:
+        if not node.entries:
             self.faults.add(node.line, key, f"{node.shown} is not a mapping of names to {key}")
             return {}
-        for name, child in node.value.items():
+        for name, child in node.entries.items():
             if not NAME.fullmatch(name):
-                what = f"{name[:64]!r} cannot be a name; allowed is {NAME.pattern}"
-                self.faults.add(child.line, key, what)
-        return node.value
+                message = f"{name[:64]!r} cannot be a name; allowed is {NAME.pattern}"
+                self.faults.add(child.line, key, message)
+        return node.entries
 
     def _provider(self, name: str, node: Node, where: str, adapter_key: str) -> ProviderSettings:
         entries = self.mapping(node, where, (adapter_key, *_PROVIDER_KEYS))
         adapter = self._adapter(entries, where, adapter_key)
         values = self.values(entries, where, _PROVIDER)
-        if isinstance(node.value, dict):
-            for key in (adapter_key, "model"):
-                if key not in entries:
-                    self.faults.add(node.line, where, f"{key} is missing")
+        for key in (adapter_key, "model"):
+            if node.is_mapping and key not in entries:
+                self.faults.add(node.line, where, f"{key} is missing")
         return ProviderSettings(
             name=name,
             adapter=adapter,
@@ -264,7 +265,7 @@ class _RolesFile(NodeReader):
     def _api_key(
         self,
         entries: Mapping[str, Node],
-        values: Mapping[str, Any],
+        values: Values,
         adapter: str,
         line: int,
         where: str,
@@ -274,10 +275,10 @@ class _RolesFile(NodeReader):
         if "api_key" not in entries and needed:
             hint = "only openai-chat with a base_url can do without"
             self.faults.add(line, where, f"api_key is missing; {hint}")
-        key = values.get("api_key")
+        key = values.get("api_key", "none")
         if key != "none":
-            return SecretStr(key) if key else None
-        if needed:
+            return SecretStr(key)
+        if needed and "api_key" in values:
             hint = "only openai-chat with a base_url may have none"
             self.faults.add(entries["api_key"].line, at(where, "api_key"), hint)
         return None
@@ -286,18 +287,18 @@ class _RolesFile(NodeReader):
         node, where = entries.get("prices"), at(where, "prices")
         if node is None or node.value is BROKEN:
             return {}
-        if not isinstance(node.value, dict):
+        if not node.is_mapping:
             allowed = "a mapping of models, or '*' for any, to their prices"
             self.faults.add(node.line, where, f"{node.shown} is not {allowed}")
             return {}
         prices = {}
-        for model, child in node.value.items():
-            given = self.section(node.value, where, model, _PRICES)
+        for model, child in node.entries.items():
+            values = self.section(node.entries, where, model, _PRICES)
             for kind in ("input_tokens", "output_tokens"):
-                if isinstance(child.value, dict) and kind not in child.value:
+                if child.is_mapping and kind not in child.entries:
                     self.faults.add(child.line, at(where, model), f"{kind} is missing")
-            # From the text: 0.1 stands for a tenth, not for the nearest binary fraction.
-            prices[model] = {kind: Decimal(str(price)) for kind, price in given.items()}
+            # From the text: 0.1 means a tenth, not the nearest binary fraction.
+            prices[model] = {kind: Decimal(str(price)) for kind, price in values.items()}
         return prices
 
     def _roles(
@@ -316,11 +317,13 @@ class _RolesFile(NodeReader):
         chains: dict[str, tuple[Target, ...]] = {}
         for name in nodes:
             self._flatten(name, links, (), chains)
-        last = (Target(default, providers[default].model),) if default else ()
+        if default:
+            last = Target(default, providers[default].model)
+            chains = {name: _with_last(chain, last) for name, chain in chains.items()}
         return {
             name: Role(
                 name,
-                chain=chains[name] + tuple(target for target in last if target not in chains[name]),
+                chain=chains[name],
                 params=self._params(entries[name], f"roles.{name}"),
                 cache=self._cache(entries[name], f"roles.{name}"),
                 **self.values(entries[name], f"roles.{name}", _ROLE),
@@ -329,10 +332,12 @@ class _RolesFile(NodeReader):
         }
 
     def _cache(self, entries: Mapping[str, Node], where: str) -> CacheSettings | None:
-        given, node = self.section(entries, where, "cache", _CACHE), entries.get("cache")
-        if node and isinstance(node.value, dict) and "ttl_s" not in node.value:
+        values, node = self.section(entries, where, "cache", _CACHE), entries.get("cache")
+        if node and node.is_mapping and "ttl_s" not in node.entries:
             self.faults.add(node.line, at(where, "cache"), "ttl_s is missing")
-        return CacheSettings(**given) if given else None
+        if not values:
+            return None
+        return CacheSettings(**values)
 
     def _links(
         self,
@@ -344,7 +349,7 @@ class _RolesFile(NodeReader):
     ) -> list[_Link]:
         chain = entries.get("chain")
         if chain is None:
-            if isinstance(role.value, dict):
+            if role.is_mapping:
                 self.faults.add(role.line, where, "chain is missing")
             return []
         if chain.value is BROKEN:
@@ -368,10 +373,12 @@ class _RolesFile(NodeReader):
         providers: Mapping[str, ProviderSettings],
         roles: Collection[str],
     ) -> Target | str | None:
-        """Return a target, or the name of a role to go on with; None after a fault."""
-        if not isinstance(item.value, dict):
+        """Return a target, or the name of a role that continues the chain; None after a fault."""
+        if not item.is_mapping:
             provider = self.known_name("provider", {where: item}, "", where, providers)
-            return Target(provider, providers[provider].model) if provider else None
+            if provider is None:
+                return None
+            return Target(provider, providers[provider].model)
         entries = self.mapping(item, where, _LINK)
         if "role" in entries and len(entries) == 1:
             return self.known_name("role", entries, where, "role", roles)
@@ -391,45 +398,66 @@ class _RolesFile(NodeReader):
         trail: tuple[str, ...],
         chains: dict[str, tuple[Target, ...]],
     ) -> tuple[Target, ...]:
-        """Return the role's targets, those of the roles it continues with in their place."""
+        """Return the targets of a role, with those of each role that its chain names."""
         if role in chains:
             return chains[role]
         trail = (*trail, role)
         chain: list[Target] = []
-        for line, where, to in links[role]:
-            if isinstance(to, Target):
-                found: tuple[Target, ...] = (to,)
-            elif to in trail:
-                circle = " -> ".join([*trail[trail.index(to) :], to])
-                self.faults.add(line, where, f"a circle of roles: {circle}")
-                continue
-            elif len(trail) == _MAX_DEPTH:
-                self.faults.add(line, where, f"more than {_MAX_DEPTH} roles, one inside the other")
-                continue
-            else:
-                found = self._flatten(to, links, trail, chains)
-            for target in found:
-                if target in chain:
-                    what = f"provider {target.provider!r} with the same model is in the chain twice"
-                    self.faults.add(line, where, what)
-                else:
+        for link in links[role]:
+            for target in self._targets(link, links, trail, chains):
+                if target not in chain:
                     chain.append(target)
+                    continue
+                twice = f"provider {target.provider!r} with the same model is in the chain twice"
+                self.faults.add(link.line, link.where, twice)
         chains[role] = tuple(chain)
         return chains[role]
+
+    def _targets(
+        self,
+        link: _Link,
+        links: Mapping[str, list[_Link]],
+        trail: tuple[str, ...],
+        chains: dict[str, tuple[Target, ...]],
+    ) -> tuple[Target, ...]:
+        """Return the targets of one entry of a chain; none after a fault."""
+        line, where, to = link
+        if isinstance(to, Target):
+            return (to,)
+        if to in trail:
+            circle = " -> ".join([*trail[trail.index(to) :], to])
+            self.faults.add(line, where, f"a circle of roles: {circle}")
+            return ()
+        if len(trail) == _MAX_DEPTH:
+            self.faults.add(line, where, f"more than {_MAX_DEPTH} roles, one inside the other")
+            return ()
+        return self._flatten(to, links, trail, chains)
 
     def _params(
         self,
         entries: Mapping[str, Node],
         where: str,
         not_taken: Mapping[str, str] = MappingProxyType({}),
-    ) -> dict[str, Any]:
+    ) -> Values:
         params = self.section(entries, where, "params", PARAMS)
         for name in params.keys() & not_taken.keys():
-            line = entries["params"].value[name].line
-            self.faults.add(
-                line, f"{at(where, 'params')}.{name}", f"{not_taken[name]}; remove it here"
-            )
+            line = _entries(entries, "params")[name].line
+            where_set = at(at(where, "params"), name)
+            self.faults.add(line, where_set, f"{not_taken[name]}; remove it here")
         return params
+
+
+def _entries(top: Mapping[str, Node], key: str) -> Mapping[str, Node]:
+    """Return the entries of the mapping under a key; empty if there is none."""
+    if key not in top:
+        return {}
+    return top[key].entries
+
+
+def _with_last(chain: tuple[Target, ...], last: Target) -> tuple[Target, ...]:
+    if last in chain:
+        return chain
+    return (*chain, last)
 
 
 def _adapter_problem(adapter: str, node: Node) -> str:

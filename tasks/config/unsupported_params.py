@@ -1,4 +1,4 @@
-"""Roles that set `drop_params: false`: what one of their targets does not take is a fault."""
+"""Check roles with `drop_params: false`: each of their targets must take every parameter."""
 
 from collections.abc import Mapping
 
@@ -8,19 +8,19 @@ from tasks.config.settings import Settings
 
 def check(settings: Settings, top: Mapping[str, Node], faults: Faults) -> None:
     """
-    Add to the faults what a strict role inherits or sets in vain.
+    Add a fault for each parameter that a strict role sets or inherits, and a target does not take.
 
     Args:
-        top: The file's own entries, `params` and `roles` among them.
+        top: The top-level entries of the file.
     """
     for role in settings.roles.values():
         if role.drop_params:
             continue
-        own = top["roles"].value[role.name].value
+        own = top["roles"].entries[role.name].entries
         for where, entries in (("params", top), (f"roles.{role.name}.params", own)):
-            params = entries["params"].value if "params" in entries else None
-            if not isinstance(params, dict):
+            if "params" not in entries:
                 continue
+            params = entries["params"].entries
             for name, why in settings.unsupported_params(role, params).items():
-                what = f"{why}; remove it here, or let role {role.name!r} drop it (drop_params)"
-                faults.add(params[name].line, f"{where}.{name}", what)
+                message = f"{why}; remove it here, or let role {role.name!r} drop it (drop_params)"
+                faults.add(params[name].line, f"{where}.{name}", message)

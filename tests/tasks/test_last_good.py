@@ -151,7 +151,7 @@ def test_a_bad_file_is_read_once_and_named_once(
         role_names()
 
     assert next(number) == 1
-    assert caplog.text.count("the last good one is kept") == 1
+    assert caplog.text.count("the last good one stays") == 1
     assert "empty; it needs providers and roles" in caplog.text
 
 

@@ -210,7 +210,7 @@ FAULTS = {
     f"{CLAUDE}\n{CODER}\n[a]: 1": "3: a key must be a word, not a list or a mapping",
     f"{CLAUDE}\n{CODER}\n<<: 3": "3: '<<' needs a mapping, or a list of mappings",
     f"{CLAUDE}\n{CODER}\nparams: &a {{stop: *a}}": (
-        "3: params.stop: an alias stands inside of what it stands for"
+        "3: params.stop: an alias stands inside its own anchor"
     ),
     f"{CLAUDE}\n{CODER}\nparams: !!set {{seed}}": (
         "3: params: the tag 'tag:yaml.org,2002:set' is not allowed here"
