@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ COMPUTED: dict[tuple[str, str], set[str]] = {
     ("workers/otel.py", "f'OTEL_{signal}_EXPORTER'"): {
         "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER",
     },
-    ("workers/otel.py", "_of(signal, 'ENDPOINT')"): {
+    ("workers/otel.py", "_otlp(signal, 'ENDPOINT')"): {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
     },
     ("workers/otel.py", "variable"): {
@@ -57,11 +58,17 @@ def constants(tree: ast.Module) -> dict[str, set[str]]:
             case ast.ImportFrom(module=str(module), names=aliases):
                 path = ROOT / f"{module.replace('.', '/')}.py"
                 if module.split(".")[0] in FLOORS and path.exists():
-                    theirs = constants(ast.parse(path.read_text()))
+                    theirs = constants_of(path)
                     for alias in aliases:
                         if alias.name in theirs:
                             found[alias.asname or alias.name] = theirs[alias.name]
     return found
+
+
+@cache
+def constants_of(path: Path) -> dict[str, set[str]]:
+    """Return `constants` of a file; many files import it, on many ways."""
+    return constants(ast.parse(path.read_text()))
 
 
 def strings(node: ast.AST) -> set[str]:
