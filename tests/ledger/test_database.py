@@ -1,4 +1,4 @@
-"""The ledger's database: each row once, whatever comes, and sums that say the same as the rows."""
+"""The ledger's database stores each row once, and its sums equal those of the rows."""
 
 import json
 import subprocess
@@ -33,42 +33,42 @@ def rows_of(database: Database) -> list[dict[str, Any]]:
 
 
 def sums_of(database: Database) -> list[dict[str, Any]]:
-    """By days, and by rows: metadata makes it look at each."""
+    """By days, and by rows: a filter by metadata reads each row."""
     return [line.as_dict(GROUPS) for line in summarise(database, GROUPS, AttemptFilter())]
 
 
 def test_a_row_comes_back_as_it_was(database: Database) -> None:
-    """Costs to the last digit, metadata as an object."""
+    """Costs are exact to the last digit, and metadata is an object."""
     database.add([row("t", metadata={"team": "a", "n": 5}, request_id="r-1", place=1)])
 
-    (found,) = rows_of(database)
+    (stored,) = rows_of(database)
 
-    assert found["task_id"] == "t"
-    assert (found["cost_usd"], found["price_source"], found["price_version"]) == (
+    assert stored["task_id"] == "t"
+    assert (stored["cost_usd"], stored["price_source"], stored["price_version"]) == (
         "0.000123", "genai-prices", "1",
     )  # fmt: skip
-    assert (found["metadata"], found["failover"]) == ({"team": "a", "n": 5}, 1)
-    assert (found["request_id"], found["first_token_ms"]) == ("r-1", None)
+    assert (stored["metadata"], stored["failover"]) == ({"team": "a", "n": 5}, 1)
+    assert (stored["request_id"], stored["first_token_ms"]) == ("r-1", None)
 
 
-def test_tokens_that_nobody_counted_are_null(database: Database) -> None:
-    """In the row and its export; sums add what is known."""
+def test_tokens_that_the_provider_did_not_count_are_null(database: Database) -> None:
+    """In the row and in its export; sums add the counts that exist."""
     started = {"started_ms": START_MS + DAY_MS // 2}
     database.add([row("t1", usage=UNCOUNTED, cost=Cost(), **started), row("t2", **started)])
 
-    found = {each["task_id"]: each for each in export(database, AttemptFilter())}
+    stored = {each["task_id"]: each for each in export(database, AttemptFilter())}
     whole_days = summarise(database, ["provider"], AttemptFilter())
     since = summarise(database, ["provider"], AttemptFilter(since_ms=START_MS + 1))
 
-    assert [found[task]["input_tokens"] for task in ("t1", "t2")] == [None, 10]
+    assert [stored[task]["input_tokens"] for task in ("t1", "t2")] == [None, 10]
     assert whole_days[0].sums["input_tokens"] == since[0].sums["input_tokens"] == 10
     assert database.add([row("t1", usage=UNCOUNTED, cost=Cost(), **started)]) == 0
 
 
-def test_a_batch_of_another_length_is_no_other_statement(database: Database) -> None:
-    """Drivers keep statements: 12 MB of them, when each length was one of its own."""
+def test_batches_of_different_lengths_share_a_statement(database: Database) -> None:
+    """Drivers cache statements: 12 MB of them, when each length had its own."""
     statements: set[str] = set()
-    event.listen(database.engine, "before_cursor_execute", lambda *told: statements.add(told[2]))
+    event.listen(database.engine, "before_cursor_execute", lambda *args: statements.add(args[2]))
 
     for length in range(1, 2 * IDS_MULTIPLE, 7):
         assert database.add([row(f"{length}-{at}") for at in range(length)]) == length
@@ -76,8 +76,8 @@ def test_a_batch_of_another_length_is_no_other_statement(database: Database) -> 
     assert len([each for each in statements if "task_id IN" in each]) == 2
 
 
-def test_a_row_that_comes_again_changes_nothing(database: Database) -> None:
-    """In one batch or in two."""
+def test_a_row_that_arrives_again_changes_nothing(database: Database) -> None:
+    """Whether it arrives twice in one batch or in two."""
     rows = random_rows(50, 1)
     new = database.add(rows)
     sums = sums_of(database)
@@ -90,27 +90,27 @@ def test_a_row_that_comes_again_changes_nothing(database: Database) -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("late", [True, False])
-def test_the_end_of_a_call_replaces_its_abandonment(
+def test_the_outcome_of_a_call_replaces_its_abandoned_row(
     database: Database, together: bool, late: bool
 ) -> None:
-    """In whatever order they come; and the sums forget it."""
+    """In any order of arrival; the sums no longer count the abandoned call."""
     rows = [abandoned(), row()] if late else [row(), abandoned()]
     for batch in [rows] if together else [[each] for each in rows]:
         database.add(batch)
 
-    assert [found["outcome"] for found in rows_of(database)] == ["succeeded"]
+    assert [stored["outcome"] for stored in rows_of(database)] == ["succeeded"]
     assert [(line["outcome"], line["attempts"]) for line in sums_of(database)] == [("succeeded", 1)]
 
 
-def test_an_id_that_is_queued_again_later_keeps_both_accounts(database: Database) -> None:
-    """Its numbers begin anew when its result has expired."""
+def test_an_id_that_is_queued_again_later_keeps_both_histories(database: Database) -> None:
+    """After its result has expired, its attempts are counted from 1 again."""
     database.add([row("t"), row("t", started_ms=START_MS + 3 * DAY_MS)])
 
     assert len(rows_of(database)) == 2
 
 
-def test_what_is_no_row_is_dropped_alone(database: Database) -> None:
-    """The stream is open to everybody; the rows beside it count."""
+def test_an_invalid_row_is_dropped_alone(database: Database) -> None:
+    """Anybody may write to the stream; the valid rows beside it are stored."""
     good = json.loads(row("good"))
     bad = [
         "", "[]", "{", "{}", json.dumps({**good, "attempt": "x"}),
@@ -120,21 +120,21 @@ def test_what_is_no_row_is_dropped_alone(database: Database) -> None:
     added = database.add([*bad, row("good")])
 
     assert added == 1
-    assert [found["task_id"] for found in rows_of(database)] == ["good"]
+    assert [stored["task_id"] for stored in rows_of(database)] == ["good"]
 
 
 def test_numbers_and_words_out_of_range_do_not_stop_the_others(database: Database) -> None:
-    """A provider may count what it likes."""
+    """A provider may send any count."""
     mad = json.loads(row("mad"))
     mad |= {"input_tokens": 10**30, "output_tokens": -5, "model": "x" * 9999, "why": "a\x00b"}
 
     database.add([json.dumps(mad), row("good")])
 
-    assert "good" in [found["task_id"] for found in rows_of(database)]
+    assert "good" in [stored["task_id"] for stored in rows_of(database)]
 
 
 def test_pruning_takes_whole_days_and_their_sums(database: Database) -> None:
-    """What is younger stays as it is."""
+    """Younger days stay as they are."""
     rows = random_rows(90, 2)
     database.add(rows)
     kept = [each for each in rows if json.loads(each)["started_ms"] >= START_MS + DAY_MS]
@@ -147,7 +147,7 @@ def test_pruning_takes_whole_days_and_their_sums(database: Database) -> None:
 
 
 def test_a_ledger_that_was_pruned_meanwhile_is_added_to(url: str) -> None:
-    """By another process, which took sums away that this one has seen."""
+    """Another process has deleted sums that this one remembers."""
     rows = random_rows(60, 4)
     with Database(url) as database, Database(url) as other:
         database.add(rows)
@@ -171,7 +171,7 @@ with Database(sys.argv[1]) as database:
 
 @pytest.mark.slow
 def test_processes_that_add_the_same_at_once_count_it_once(url: str) -> None:
-    """Also the first rows of a day, and a ledger that none of them finds there."""
+    """Also the first rows of a day, and a ledger that does not exist yet."""
     adding = [spawn([sys.executable, "-c", ADD, url]) for _ in range(4)]
 
     assert [process.wait(180) for process in adding] == [0, 0, 0, 0]
@@ -190,24 +190,24 @@ def migrate(engine: Engine, version: str) -> None:
 
 @pytest.fixture
 def first_schema(url: str) -> str:
-    """A ledger as the first version wrote it, with rows and without sums."""
+    """A ledger of the first version, with rows and without sums."""
     engine = create_engine(url)
     migrate(engine, "0001")
     with Database("sqlite://") as source, engine.begin() as connection:
         source.add(random_rows(200, 3))
         with source.reading() as reading:
-            found = reading.execute(text("SELECT * FROM attempts")).mappings().all()
-        names = list(found[0])
+            rows = reading.execute(text("SELECT * FROM attempts")).mappings().all()
+        names = list(rows[0])
         connection.execute(
             text(f"INSERT INTO attempts ({', '.join(names)}) VALUES (:{', :'.join(names)})"),
-            [dict(each) for each in found],
+            [dict(each) for each in rows],
         )
     engine.dispose()
     return url
 
 
-def test_an_older_ledger_is_brought_up_to_date(first_schema: str) -> None:
-    """With the sums of what it had."""
+def test_an_older_ledger_is_migrated(first_schema: str) -> None:
+    """The sums of its rows are added."""
     with Database("sqlite://") as fresh:
         fresh.add(random_rows(200, 3))
         wanted = sums_of(fresh)
@@ -219,7 +219,7 @@ def test_an_older_ledger_is_brought_up_to_date(first_schema: str) -> None:
 
 @pytest.mark.parametrize("by", ["migrations", "worker"])
 def test_the_tables_are_those_of_the_newest_migration(url: str, by: str) -> None:
-    """What the migrations make is what a new ledger has, and what the code takes them to be."""
+    """Migrations and a new ledger create the same tables, which are those of the code."""
     engine = create_engine(url)
     if by == "migrations":
         migrate(engine, "head")
@@ -235,7 +235,7 @@ def test_the_tables_are_those_of_the_newest_migration(url: str, by: str) -> None
 
 
 def test_a_new_ledger_is_made_without_alembic(url: str) -> None:
-    """10 MB, in a worker that lives for weeks."""
+    """Alembic takes 10 MB, in a worker that runs for weeks."""
     code = (
         "import sys; from tasks.ledger.database import Database; Database(sys.argv[1]).close();"
         "sys.exit('alembic' in sys.modules)"
@@ -245,7 +245,7 @@ def test_a_new_ledger_is_made_without_alembic(url: str) -> None:
 
 
 def test_a_ledger_without_a_version_is_migrated(url: str) -> None:
-    """As Alembic leaves one that was taken back to its beginning."""
+    """Alembic leaves such a ledger after a downgrade to its base."""
     engine = create_engine(url)
     with engine.begin() as connection:
         versions.create(connection)
@@ -255,8 +255,8 @@ def test_a_ledger_without_a_version_is_migrated(url: str) -> None:
         assert database.add(random_rows(10, 1)) == 10
 
 
-def test_another_ones_table_is_not_taken_for_ours(url: str) -> None:
-    """A ledger may share its database, and rows must not go where they do not belong."""
+def test_a_table_of_another_program_is_an_error(url: str) -> None:
+    """A ledger may share its database; rows must not be written to another program's table."""
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE attempts (who VARCHAR(9))"))
@@ -264,12 +264,12 @@ def test_another_ones_table_is_not_taken_for_ours(url: str) -> None:
     with pytest.raises(DBAPIError, match="attempts"):
         Database(url)
 
-    assert inspect(engine).get_table_names() == ["attempts"]  # nothing half-made
+    assert inspect(engine).get_table_names() == ["attempts"]  # no partial ledger
     engine.dispose()
 
 
 def test_a_newer_ledger_is_left_alone(url: str) -> None:
-    """An old worker would write rows that lack something."""
+    """An old worker would write incomplete rows."""
     with Database(url) as database, database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
@@ -278,23 +278,23 @@ def test_a_newer_ledger_is_left_alone(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         ("my.secret", "is not a valid database URL"),
         ("nosuch://x/y", "is not a valid database URL"),
         ("mysql+pymysql://h/d", "needs the module pymysql"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_told(bad: str, said: str) -> None:
-    """Without what is in it: there may be a password."""
-    with pytest.raises(ConfigError, match=said) as raised:
+def test_an_invalid_url_is_an_error(bad: str, message: str) -> None:
+    """The message does not quote the URL, which may contain a password."""
+    with pytest.raises(ConfigError, match=message) as raised:
         Database(bad)
 
     assert bad not in str(raised.value)
 
 
-def test_a_reader_makes_no_empty_ledger(tmp_path: Path) -> None:
-    """It would seem that nothing ever happened."""
+def test_a_reader_creates_no_empty_ledger(tmp_path: Path) -> None:
+    """An empty ledger would look as if nothing had ever happened."""
     path = tmp_path / "none.db"
 
     with pytest.raises(ConfigError, match="there is no ledger"):

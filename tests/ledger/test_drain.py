@@ -1,4 +1,4 @@
-"""From Redis to the database: every row arrives, once, whoever dies on the way."""
+"""Every row reaches the database once, whichever process dies on the way."""
 
 import threading
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def client(request: pytest.FixtureRequest) -> redis.Redis:
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """SQLite is enough here."""
+    """The URL of a SQLite file."""
     return f"sqlite:///{tmp_path}/ledger.db"
 
 
@@ -44,7 +44,7 @@ def _own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def drain(client: redis.Redis, url: str) -> Iterator[Drainer]:
-    """One worker's; stopped in the end."""
+    """The drainer of one worker."""
     one = Drainer(client, lambda: Database(url))
     yield one
     one.stop()
@@ -56,7 +56,7 @@ def outcomes(url: str) -> list[str]:
 
 
 def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drainer, url: str) -> None:
-    """More than one batch of them."""
+    """More rows than one batch has."""
     redis_queue.send(client, [row(f"t{i}") for i in range(BATCH_SIZE + 3)])
 
     drained = drain.drain()
@@ -66,7 +66,7 @@ def test_rows_arrive_and_leave_redis(client: redis.Redis, drain: Drainer, url: s
 
 
 def test_one_drains_at_a_time(client: redis.Redis, drain: Drainer, url: str) -> None:
-    """Another waits for its turn to end; rows are not lost on the way."""
+    """Another process waits until the leadership expires; no row is lost meanwhile."""
     client.set(DRAINER, "another:1", px=200)
     redis_queue.send(client, [row()])
 
@@ -75,8 +75,10 @@ def test_one_drains_at_a_time(client: redis.Redis, drain: Drainer, url: str) -> 
     wait_until(lambda: drain.drain() == 1)
 
 
-def test_rows_stay_in_redis_until_the_database_has_them(client: redis.Redis, url: str) -> None:
-    """A database that is away takes none; the next time they all come."""
+def test_rows_stay_in_redis_until_the_database_has_stored_them(
+    client: redis.Redis, url: str
+) -> None:
+    """A database that is away stores none; the next run moves all of them."""
     redis_queue.send(client, [row("a"), row("b")])
 
     def away() -> Database:
@@ -89,10 +91,8 @@ def test_rows_stay_in_redis_until_the_database_has_them(client: redis.Redis, url
     assert Drainer(client, lambda: Database(url)).drain() == 2
 
 
-def test_whoever_dies_between_database_and_redis_doubles_nothing(
-    client: redis.Redis, url: str
-) -> None:
-    """The next brings the same rows again."""
+def test_a_death_between_database_and_redis_doubles_no_row(client: redis.Redis, url: str) -> None:
+    """The next process moves the same rows again."""
     redis_queue.send(client, [row("a"), abandoned("b")])
     with Database(url) as database:
         database.add([row("a"), abandoned("b")])
@@ -101,10 +101,10 @@ def test_whoever_dies_between_database_and_redis_doubles_nothing(
     assert sorted(outcomes(url)) == ["abandoned", "succeeded"]
 
 
-def test_what_redis_does_not_take_waits_on_the_disk(
+def test_rows_that_redis_does_not_take_wait_on_disk(
     client: redis.Redis, drain: Drainer, url: str
 ) -> None:
-    """And is handed on by the thread of any worker of this host."""
+    """The drainer of any worker of this host sends it to Redis later."""
 
     class Gone:
         def pipeline(self, **_: object) -> None:
@@ -119,10 +119,10 @@ def test_what_redis_does_not_take_waits_on_the_disk(
     wait_until(lambda: outcomes(url) == ["succeeded"] * 2)
 
 
-def test_the_thread_brings_the_rest_when_it_stops(
+def test_the_thread_moves_the_rest_when_it_stops(
     client: redis.Redis, drain: Drainer, url: str
 ) -> None:
-    """Nothing waits for a worker that may never come."""
+    """No row waits for another worker, which may never start."""
     drain.start()
     wait_until(lambda: client.exists(DRAINER))
     redis_queue.send(client, [row()])
@@ -133,10 +133,10 @@ def test_the_thread_brings_the_rest_when_it_stops(
     assert "ledger" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_encrypted_rows_are_opened(
+def test_encrypted_rows_are_decrypted(
     client: redis.Redis, drain: Drainer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the key; without it they stay where they are."""
+    """With the key; without it the rows stay in Redis."""
     monkeypatch.setenv(KEYS, Fernet.generate_key().decode())
     redis_queue.send(client, [seal(row(metadata={"name": "CANARY"}))])
     assert b"CANARY" not in str(client.xrange(LEDGER)).encode()
@@ -151,10 +151,10 @@ def test_encrypted_rows_are_opened(
     assert outcomes(url) == ["succeeded"]
 
 
-def test_a_turn_lasts_no_longer_though_the_servers_clock_stepped_back(
+def test_a_leadership_lasts_no_longer_after_the_servers_clock_stepped_back(
     client: redis.Redis, drain: Drainer
 ) -> None:
-    """Redis keeps a key until a moment, which is further away then."""
+    """Redis expires a key at a point in time, which is then further away."""
     redis_queue.send(client, [row("t")])
     client.set(DRAINER, "dead:1", px=3600_000)
 

@@ -1,4 +1,4 @@
-"""What a call costs: as the library reckons, under what the roles file says."""
+"""The cost of a call: by the library, unless the roles file has a price."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ USAGES = [
 
 @pytest.mark.parametrize("usage", USAGES)
 def test_our_sum_is_the_librarys(usage: Usage) -> None:
-    """For every model it knows; ours takes 3 us, theirs 129."""
+    """For every model of the library; our sum takes 3 us, the library's 129."""
     theirs = TheirUsage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -40,23 +40,23 @@ def test_our_sum_is_the_librarys(usage: Usage) -> None:
     for vendor in get_snapshot().providers:
         for model in vendor.models:
             if prices := from_genai_prices(model.get_prices(AT)):
-                told = model.calc_price(theirs, vendor, genai_request_timestamp=AT)
-                assert prices.usd(usage) == told.total_price, (vendor.id, model.id)
+                theirs_usd = model.calc_price(theirs, vendor, genai_request_timestamp=AT)
+                assert prices.usd(usage) == theirs_usd.total_price, (vendor.id, model.id)
                 compared += 1
     assert compared > 1500
 
 
 def prices(adapter: str, base_url: str | None = None, **table: dict[str, str]) -> PriceList:
-    given = {
+    prices_of_file = {
         model.replace("any", "*"): {kind: Decimal(usd) for kind, usd in kinds.items()}
         for model, kinds in table.items()
     }
-    provider = ProviderSettings("p", adapter, "m", base_url=base_url, prices=given)
+    provider = ProviderSettings("p", adapter, "m", base_url=base_url, prices=prices_of_file)
     return PriceList(Settings({"p": provider}, {}, version="v1"))
 
 
-def test_the_answering_model_decides_then_the_one_that_was_asked_for() -> None:
-    """An alias is answered by a dated model, which the list may not have."""
+def test_the_answering_model_comes_before_the_requested_one() -> None:
+    """A dated model answers for an alias, and the list may lack the dated one."""
     listed = prices("anthropic")
 
     exact = listed.cost("p", ("claude-haiku-4-5-20251001", "x"), MTOK, AT_MS)
@@ -66,15 +66,15 @@ def test_the_answering_model_decides_then_the_one_that_was_asked_for() -> None:
     assert (exact.text, exact.source) == ("6", "genai-prices")
 
 
-def test_no_known_price_is_no_price() -> None:
-    """Never 0: somebody may have to pay."""
+def test_an_unknown_price_is_no_price() -> None:
+    """The cost is never 0: the call may have to be paid."""
     assert prices("anthropic").cost("p", ("my-model",), MTOK, AT_MS) == Cost(None, "unpriced")
     local = prices("openai-chat", "http://127.0.0.1:8000/v1")
     assert local.cost("p", ("gpt-4o",), MTOK, AT_MS).source == "unpriced"
 
 
 def test_a_gateway_in_front_of_a_vendor_has_the_vendors_prices() -> None:
-    """A server that speaks OpenAI's chat format has those of its address, if it is listed."""
+    """A server with OpenAI's chat format has the prices of its address, if it is listed."""
     gateway = prices("anthropic", "https://llm.example.com")
     router = prices("openai-chat", "https://openrouter.ai/api/v1")
 
@@ -83,7 +83,7 @@ def test_a_gateway_in_front_of_a_vendor_has_the_vendors_prices() -> None:
 
 
 def test_the_roles_file_comes_first() -> None:
-    """By model, else by `*`; cached input costs as much as other input unless it says."""
+    """By model, else by `*`; by default cached input costs as much as other input."""
     listed = prices(
         "anthropic",
         special={"input_tokens": "1", "output_tokens": "2", "cached_input_tokens": "0.1"},
@@ -98,7 +98,7 @@ def test_the_roles_file_comes_first() -> None:
     assert other.text == "1.75"
 
 
-def test_a_price_that_changes_is_the_one_of_that_day() -> None:
+def test_a_call_has_the_price_of_its_day() -> None:
     """o3 cost 10 dollars per million tokens of input until 2025-06-10, then 2."""
     usage = Usage(input_tokens=1_000_000)
     listed = prices("openai")
@@ -112,7 +112,7 @@ def test_a_price_that_changes_is_the_one_of_that_day() -> None:
 
 
 def test_small_costs_keep_their_digits() -> None:
-    """Decimal texts without exponents."""
+    """Decimal strings without exponents."""
     listed = prices("anthropic", any={"input_tokens": "0.000001", "output_tokens": "0"})
 
     assert listed.cost("p", ("m",), Usage(input_tokens=1), AT_MS).text == "0.000000000001"
@@ -143,13 +143,13 @@ ONE, FIFTY = ({"input_tokens": usd, "output_tokens": usd} for usd in ("1", "50")
     ],
 )
 def test_a_models_own_price_beats_the_catch_all(named: str, models: tuple[str, ...]) -> None:
-    """`*` stands for models that have none, in whatever order the table has them."""
+    """`*` covers models without a price of their own, in any order of the table."""
     provider = ProviderSettings("p", "openai-chat", "m")
     for table in ({"*": FIFTY, named: ONE}, {named: ONE, "*": FIFTY}):
-        given = {
+        prices_of_file = {
             name: {kind: Decimal(usd) for kind, usd in each.items()} for name, each in table.items()
         }
-        listed = PriceList(Settings({"p": replace(provider, prices=given)}, {}))
+        listed = PriceList(Settings({"p": replace(provider, prices=prices_of_file)}, {}))
 
         assert listed.cost("p", models, Usage(input_tokens=1_000_000), AT_MS).text == "1"
 
@@ -158,10 +158,12 @@ def test_the_nearest_name_wins() -> None:
     """A dated name before its alias, the alias before a family, the longer family first."""
     usd = {"m-1-2026-08-06": "1", "m-1": "2", "m-1-*": "3", "m-*": "4", "*": "5"}
     table = {name: {"input_tokens": each, "output_tokens": each} for name, each in usd.items()}
-    given = {
+    prices_of_file = {
         name: {kind: Decimal(usd) for kind, usd in each.items()} for name, each in table.items()
     }
-    listed = PriceList(Settings({"p": ProviderSettings("p", "openai-chat", "m", prices=given)}, {}))
+    listed = PriceList(
+        Settings({"p": ProviderSettings("p", "openai-chat", "m", prices=prices_of_file)}, {})
+    )
 
     asked = ("m-1-2026-08-06", "m-1-2026-01-01", "m-1-mini", "m-2", "n")
 
@@ -181,8 +183,8 @@ def test_the_nearest_name_wins() -> None:
         3,
     ],
 )
-def test_a_bad_price_costs_no_answer(broken: Any) -> None:
-    """The call is unpriced; it was paid for all the same."""
+def test_a_bad_price_loses_no_answer(broken: Any) -> None:
+    """The call is unpriced, although it was paid for."""
     provider = ProviderSettings("p", "openai-chat", "m", prices={"m": broken})
 
     cost = PriceList(Settings({"p": provider}, {})).cost("p", ("m",), Usage(10, 1), AT_MS)
@@ -190,8 +192,8 @@ def test_a_bad_price_costs_no_answer(broken: Any) -> None:
     assert cost == Cost(None, "unpriced")
 
 
-def test_a_price_list_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever genai-prices raises, about whatever name."""
+def test_a_price_list_that_fails_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever genai-prices raises, for any name."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("CANARY")
@@ -206,14 +208,14 @@ def test_a_price_list_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch
 
 
 def test_unknown_reasoning_matters_only_where_it_has_its_own_price() -> None:
-    """It is part of the output, whose number is known."""
+    """Reasoning is part of the output, whose count is known."""
     usage = Usage(1_000_000, 1_000_000, 0, 0, None)
 
     assert prices("anthropic", any=ONE).cost("p", ("m",), usage, AT_MS).text == "2"
 
 
-def test_the_models_that_a_vendor_names_are_not_all_kept() -> None:
-    """Each answer may name another one."""
+def test_the_cache_of_prices_is_bounded() -> None:
+    """Each answer may name another model."""
     listed = prices("openai")
     for number in range(MAX_CACHED + 10):
         listed._cached["p", str(number)] = (0, None)

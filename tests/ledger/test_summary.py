@@ -1,4 +1,4 @@
-"""A summary says what adding up the attempts by hand says, whatever is asked for."""
+"""A summary equals the sums of the attempts, for every filter and grouping."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def fits(row: dict[str, Any], where: AttemptFilter) -> bool:
 def test_a_summary_equals_the_sum_of_its_attempts(
     filled: list[Database], where: AttemptFilter, by: list[str]
 ) -> None:
-    """For every filter, time and group: exactly, but for percentiles, which are within 1 %."""
+    """For every filter, time and group; exact, except percentiles, which are within 1 %."""
     wanted: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in ROWS:
         if fits(row, where):
@@ -85,34 +85,34 @@ def day_of(row: dict[str, Any]) -> str:
     return f"2024-10-{4 + (row['started_ms'] - START_MS) // DAY_MS:02}"
 
 
-def check(told: dict[str, Any], rows: list[dict[str, Any]], *, apart: bool) -> None:
+def check(summary: dict[str, Any], rows: list[dict[str, Any]], *, apart: bool) -> None:
     outcomes = Counter(row["outcome"] for row in rows)
     calls = len(rows) - outcomes["rejected"] - outcomes["cached"]
-    assert told["attempts"] == len(rows)
-    assert {name: told[name] for name in outcomes} == outcomes
-    assert told["success_rate"] == (outcomes["succeeded"] / calls if calls else None)
-    assert told["errors"] == Counter(
+    assert summary["attempts"] == len(rows)
+    assert {name: summary[name] for name in outcomes} == outcomes
+    assert summary["success_rate"] == (outcomes["succeeded"] / calls if calls else None)
+    assert summary["errors"] == Counter(
         row["error"] for row in rows if row["error"] and row["outcome"] != "rejected"
     )
     answered = [row for row in rows if row["outcome"] == "succeeded"]
     moved = sum(row["failover"] for row in answered)
-    assert told["failover_share"] == (moved / len(answered) if answered else None)
+    assert summary["failover_share"] == (moved / len(answered) if answered else None)
     for kind in ("input_tokens", "output_tokens", "cached_input_tokens"):
-        assert told[kind] == sum(row[kind] for row in rows)
-    assert Decimal(told["cost_usd"]) == sum(Decimal(row["cost_usd"] or 0) for row in rows)
-    assert told["unpriced"] == sum(row["price_source"] == "unpriced" for row in rows)
+        assert summary[kind] == sum(row[kind] for row in rows)
+    assert Decimal(summary["cost_usd"]) == sum(Decimal(row["cost_usd"] or 0) for row in rows)
+    assert summary["unpriced"] == sum(row["price_source"] == "unpriced" for row in rows)
     timed = (
         [row for row in rows if row["outcome"] not in ("rejected", "cached")] if apart else answered
     )
     for time in ("latency", "queued"):
         times = sorted(row[f"{time}_ms"] for row in timed)
         for share in (50, 95, 99):
-            told_ms = told[f"{time}_p{share}_ms"]
+            summary_ms = summary[f"{time}_p{share}_ms"]
             if times:
                 exact = times[math.ceil(len(times) * share / 100) - 1]
-                assert abs(told_ms - exact) <= 0.01 * exact + 0.5
+                assert abs(summary_ms - exact) <= 0.01 * exact + 0.5
             else:
-                assert told_ms is None
+                assert summary_ms is None
 
 
 def test_an_export_is_complete_and_in_order(filled: list[Database]) -> None:

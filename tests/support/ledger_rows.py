@@ -15,31 +15,31 @@ TASK = {
 }  # fmt: skip
 
 
-def row(task_id: str = "t1", number: int = 1, **given: Any) -> str:
-    """One row; a successful attempt unless said otherwise."""
+def row(task_id: str = "t1", number: int = 1, **fields: Any) -> str:
+    """One row; by default of a successful attempt."""
     task = {**TASK, "task_id": task_id}
-    task |= {name: given.pop(name) for name in list(given) if name in TASK}
+    task |= {name: fields.pop(name) for name in list(fields) if name in TASK}
     attempt = {
         "provider": "claude", "model": "m", "outcome": "succeeded", "latency_ms": 100,
         "number": number, "started_ms": START_MS, "usage": Usage(10, 5, 4, 3, 2),
         "cost": Cost(Decimal("0.000123"), "genai-prices", "1"),
     }  # fmt: skip
-    return Attempt(**{**attempt, **given}).row(task)
+    return Attempt(**{**attempt, **fields}).row(task)
 
 
-def abandoned(task_id: str = "t1", number: int = 1, **given: Any) -> str:
-    """The row of a call whose end nobody heard."""
+def abandoned(task_id: str = "t1", number: int = 1, **fields: Any) -> str:
+    """The row of a call whose outcome is unknown."""
     lost = {"outcome": "failed", "error": "WorkerLost", "usage": Usage(), "cost": Cost()}
-    return row(task_id, number, **{**lost, "latency_ms": 0, **given})
+    return row(task_id, number, **{**lost, "latency_ms": 0, **fields})
 
 
 def random_rows(number: int, seed: int, days: int = 3) -> list[str]:
-    """Rows of all kinds, each of a task of its own."""
+    """Rows of all kinds, each of another task."""
     dice = random.Random(seed)
     made = []
     for i in range(number):
         outcome = dice.choice(["succeeded"] * 6 + ["failed", "rejected", "abandoned", "cached"])
-        given: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "provider": dice.choice(["claude", "gpt"]),
             "role": dice.choice(["coder", "planner"]),
             "model": dice.choice(["m", "n"]),
@@ -53,20 +53,20 @@ def random_rows(number: int, seed: int, days: int = 3) -> list[str]:
             tokens = [dice.randrange(1000) for _ in range(5)]
             usd = Decimal(dice.randrange(10**6)) / 10**9
             cost = Cost(usd, "genai-prices", "1") if dice.random() < 0.9 else Cost(None, "unpriced")
-            made.append(row(f"t{i}", usage=Usage(*tokens), cost=cost, **given))
+            made.append(row(f"t{i}", usage=Usage(*tokens), cost=cost, **fields))
         elif outcome == "cached":
             nothing = Cost(Decimal(0))
             made.append(
-                row(f"t{i}", **{**given, "outcome": outcome, "usage": Usage(), "cost": nothing})
+                row(f"t{i}", **{**fields, "outcome": outcome, "usage": Usage(), "cost": nothing})
             )
         elif outcome == "abandoned":
-            made.append(abandoned(f"t{i}", **given))
+            made.append(abandoned(f"t{i}", **fields))
         else:
             error = (
                 dice.choice(["Overloaded", "RateLimited"]) if outcome == "failed" else "BreakerOpen"
             )
             more = {"usage": Usage(), "cost": Cost(), "outcome": outcome, "error": error}
-            made.append(row(f"t{i}", **{**given, **more}))
+            made.append(row(f"t{i}", **{**fields, **more}))
     return made
 
 

@@ -1,4 +1,4 @@
-"""What alembic runs: migrations over the connection it is given, in its transaction."""
+"""Alembic's entry point: run migrations on the caller's connection, in its transaction."""
 
 from alembic import context
 

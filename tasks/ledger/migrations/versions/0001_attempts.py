@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "attempts",
         sa.Column("task_id", sa.String(255), nullable=False),

@@ -1,4 +1,4 @@
-"""Sums by day, from the attempts there are."""
+"""Daily sums, computed from the existing attempts."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ SUMS = (
 
 
 def upgrade() -> None:
-    """Make both tables and fill them."""
+    """Create both tables and fill them."""
     op.create_table(
         "days",
         sa.Column("day", sa.Integer, nullable=False),
@@ -52,18 +52,20 @@ def _dimensions() -> list[sa.Column[str]]:
 
 
 def _fill(time: str) -> None:
-    found = op.get_bind().exec_driver_sql(f"""
+    rows = op.get_bind().exec_driver_sql(f"""
         SELECT started_ms / 86400000, {DIMENSIONS}, {time}, COUNT(*) FROM attempts
         WHERE {time} IS NOT NULL AND outcome NOT IN ('rejected', 'cached')
         GROUP BY started_ms / 86400000, {DIMENSIONS}, {time}
     """)  # noqa: S608 - constants
     counts: dict[tuple[object, ...], Counter[str]] = {}
-    for *key, ms, number in found:
-        bucket = 0 if ms < 1 else 1 + math.ceil(math.log(ms, 1.02) - 1e-9)
+    for *key, ms, number in rows:
+        bucket = 0
+        if ms >= 1:
+            bucket = 1 + math.ceil(math.log(ms, 1.02) - 1e-9)
         slots = counts.setdefault((*key, time, bucket // 16), Counter(dict.fromkeys(SLOTS, 0)))
         slots[SLOTS[bucket % 16]] += number
     names = ["day", *DIMENSIONS.split(", "), "time", "sixteen"]
     table = sa.table("day_times", *(sa.column(name) for name in [*names, *SLOTS]))
-    rows = [dict(zip(names, key, strict=True)) | slots for key, slots in counts.items()]
-    if rows:
-        op.bulk_insert(table, rows)
+    inserted = [dict(zip(names, key, strict=True)) | slots for key, slots in counts.items()]
+    if inserted:
+        op.bulk_insert(table, inserted)

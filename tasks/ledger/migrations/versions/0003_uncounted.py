@@ -13,7 +13,7 @@ TOKENS = (
 
 
 def upgrade() -> None:
-    """Change the columns; SQLite cannot, so there the table is copied."""
+    """Change the columns; SQLite cannot alter a column, so Alembic copies the table there."""
     with op.batch_alter_table("attempts") as table:
         for name in TOKENS:
             table.alter_column(name, existing_type=sa.BigInteger, nullable=True)
