@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -217,6 +218,33 @@ for schema in ({"$ref": "#/$defs/none"}, {"$schema": "http://x"}, {"enum": ["x" 
 """)
 
     assert printed.count("schema is not a valid JSON Schema: ") == 3
+
+
+def test_extras_of_the_client_bring_the_breaker_and_the_full_check_of_schemas(
+    tmp_path: Path, wheel: Path, redis_url: str
+) -> None:
+    """`[breaker]` guards any function; `[schema]` refuses a schema before it is enqueued."""
+    environment = Environment(tmp_path)
+    environment.pip("install", f"{wheel}[breaker,schema]")
+    shutil.rmtree(environment.code_base / "breaker")
+
+    printed = environment.run(
+        """
+import os
+from breaker import Breakers
+from breakwater import complete, errors
+print(Breakers.from_url(os.environ["REDIS_URL"]).get("any").call(lambda: "called"))
+try:
+    complete.delay("coder", "hi", schema={"type": "strnig"})
+except errors.InvalidOption as fault:
+    print(fault)
+""",
+        REDIS_URL=redis_url,
+    )
+
+    called, refused = printed.splitlines()
+    assert called == "called"
+    assert refused.endswith("at /type: it breaks 'anyOf'")
 
 
 def test_the_client_enqueues_and_the_worker_part_answers(
