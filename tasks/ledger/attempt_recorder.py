@@ -6,6 +6,7 @@ goes out, its failure, or the result. It arrives in the stream `ledger`, and a w
 stream into the database.
 """
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 from breakwater.attempt import NOT_CALLED, Attempt
@@ -48,7 +49,7 @@ class LedgerSink:
 
 class AttemptRecorder:
     """
-    The attempts of one task while this worker runs it.
+    Records the attempts of one task while this worker runs it.
 
     Args:
         task: The fields that their rows share.
@@ -62,7 +63,8 @@ class AttemptRecorder:
         self._task = task
         self._lease = lease
         self._clock = clock or Clock.host()
-        self._number = lease.numbered if lease else 0
+        last = lease.numbered if lease else 0
+        self._numbers = count(last + 1)  # atomic: two calls of a task may run at once
         self._calls: set[int] = set()  # numbers of the attempts whose call went out
         self._ledger = LedgerSink(lease)
         self._sinks = [*sinks.installed, self._ledger]
@@ -73,9 +75,8 @@ class AttemptRecorder:
         return self._ledger.rows
 
     def number(self) -> int:
-        """Return the number of the next attempt; a task's count from 1, whoever runs it."""
-        self._number += 1
-        return self._number
+        """Return the number of the next attempt, counted from 1 over all deliveries of the task."""
+        return next(self._numbers)
 
     def now_ms(self) -> int:
         """Return the time by which attempts are dated, in ms."""
@@ -86,8 +87,9 @@ class AttemptRecorder:
         Record that a call goes out now; if the worker is lost, its row stays as it is here.
 
         Raises:
-            DeliverySuperseded: It must not: another delivery has begun, or the task was settled.
-            Cancelled: Redis is away, so it is not known whether it may.
+            DeliverySuperseded: The call must not go out: another delivery has begun, or the task
+                was settled.
+            Cancelled: Redis is away, so that neither can be ruled out.
         """
         if self._lease:
             self._lease.calling(seal(attempt.row(self._task)), attempt.number)
@@ -111,7 +113,7 @@ class AttemptRecorder:
             completion: The answer, if there is one.
 
         Raises:
-            HasHistory: The task is not new, and this was not its next attempt.
+            HasHistory: The task is not new, so the attempt has another number.
         """
         went_out = attempt.number in self._calls
         self._calls.discard(attempt.number)

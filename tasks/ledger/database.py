@@ -1,43 +1,24 @@
 """
-The ledger's database: any that SQLAlchemy supports; SQLite by default, PostgreSQL for a fleet.
+An open ledger: add rows, prune, read.
 
 Rows may arrive twice, late, and from several workers at once; each is counted once. The row of an
 abandoned call is replaced if the outcome of the call arrives after all.
 """
 
-import logging
-import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    IntegrityError,
-    NoSuchModuleError,
-)
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DataError, IntegrityError
 
 from breakwater.errors import ConfigError
+from tasks.ledger.engine import ledger_url, open_engine
+from tasks.ledger.migration import migrate, version_of
 from tasks.ledger.rows import KEY, Row, key_of, log_refused, parse_row
 from tasks.ledger.sums import DAY_MS, Key, SumPrunedError, add_to_daily_sums
-from tasks.ledger.tables import METADATA, SCHEMA, attempts, day_times, days, versions
+from tasks.ledger.tables import SCHEMA, attempts, day_times, days
 
-DEFAULT_URL = "sqlite:///ledger.db"
-BUSY_S = 10.0
-"""How long to wait for SQLite while another process writes."""
-LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 30_000}
-"""
-Defaults for PostgreSQL's client, which LEDGER_URL can override.
-
-Seconds to connect, and milliseconds until a silent network counts as down. Without these the client
-waits two minutes and a quarter of an hour.
-Source: PostgreSQL's manual, "Parameter Key Words" of libpq.
-"""
 TRIES = 5
 """Two processes may add the first row of a day at the same moment."""
 IDS_MULTIPLE = 100
@@ -48,33 +29,6 @@ Each length makes a different statement, of up to 100 kB, and SQLite's driver ca
 """
 MAX_EXISTING = 100_000
 """How many sums are remembered as existing."""
-
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def ledger_url() -> str:
-    """Return LEDGER_URL, by default the URL of a SQLite file in the current directory."""
-    return os.environ.get("LEDGER_URL") or DEFAULT_URL
-
-
-def is_sqlite() -> bool:
-    """Return whether LEDGER_URL names a SQLite file; only the workers of one host can share it."""
-    return ledger_url().startswith("sqlite")
-
-
-def check_connection() -> str:
-    """
-    Connect to the ledger without creating it; return its URL without the password.
-
-    Raises:
-        ConfigError: LEDGER_URL cannot be used.
-        SQLAlchemyError: The database is away.
-    """
-    engine = _engine(ledger_url())
-    if not is_sqlite():
-        engine.connect().close()
-    engine.dispose()
-    return engine.url.render_as_string(hide_password=True)
 
 
 class Database:
@@ -91,7 +45,7 @@ class Database:
     """
 
     def __init__(self, url: str | None = None, *, create: bool = True) -> None:
-        self.engine = _engine(url or ledger_url())
+        self.engine = open_engine(url or ledger_url())
         self.display_url = self.engine.url.render_as_string(hide_password=True)
         if not create and self._lacks_file():
             raise ConfigError(
@@ -100,10 +54,10 @@ class Database:
             )
         self._existing: set[Key] = set()
         with self.reading() as connection:
-            version = _version(connection)
+            version = version_of(connection)
         if version != SCHEMA:
             with self._writing() as connection:
-                _bring_up_to_date(connection, self.display_url)
+                migrate(connection, self.display_url)
 
     def _lacks_file(self) -> bool:
         """Return whether this is a SQLite ledger whose file does not exist."""
@@ -190,81 +144,6 @@ class Database:
         engine = self.engine.execution_options(writes=True)
         with engine.begin() as connection:
             yield connection
-
-
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-        options = {}
-        if parsed.drivername.endswith(("psycopg", "psycopg2")):
-            options = {name: LIBPQ[name] for name in LIBPQ if name not in parsed.query}
-        engine = create_engine(parsed, pool_pre_ping=True, connect_args=options)
-    except (ArgumentError, NoSuchModuleError):
-        raise ConfigError(
-            "LEDGER_URL is not a valid database URL; examples are "
-            "sqlite:////var/lib/breakwater/ledger.db and postgresql+psycopg://user@host/name"
-        ) from None
-    except ModuleNotFoundError as missing:
-        raise ConfigError(
-            f"LEDGER_URL needs the module {missing.name}; for PostgreSQL: "
-            f"pip install 'breakwater-llm[postgres]', with postgresql+psycopg://…"
-        ) from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    connection.isolation_level = None  # `_begin_sqlite` sends BEGIN
-    cursor = connection.cursor()
-    for pragma in (f"busy_timeout={int(BUSY_S * 1000)}", "journal_mode=WAL", "synchronous=FULL"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    begin = "BEGIN"
-    if connection.get_execution_options().get("writes"):
-        # A transaction that reads first fails to write if another one has written in between.
-        begin = "BEGIN IMMEDIATE"
-    connection.exec_driver_sql(begin)
-
-
-def _version(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(versions.name):
-        return None
-    return connection.execute(select(versions.c.version_num)).scalar() or ""
-
-
-def _bring_up_to_date(connection: Connection, shown: str) -> None:
-    if connection.dialect.name == "postgresql":  # one at a time; the others have nothing left to do
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7236183)")
-    version = _version(connection)
-    if version is None:
-        # Source: Alembic's cookbook, "Building an Up to Date Database from Scratch". A table with
-        # this name that belongs to another program is an error, as it is to a migration.
-        METADATA.create_all(connection, checkfirst=False)
-        versions.create(connection, checkfirst=False)
-        connection.execute(versions.insert().values(version_num=SCHEMA))
-    elif version != SCHEMA:
-        _upgrade(connection, shown)
-
-
-def _upgrade(connection: Connection, shown: str) -> None:
-    from alembic import command  # noqa: PLC0415 - 10 MB, only to migrate
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(files("tasks.ledger") / "migrations"))
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError:
-        raise ConfigError(
-            f"the ledger {shown} was written by a newer version of Breakwater; update this one"
-        ) from None
 
 
 def _add_new(

@@ -31,7 +31,7 @@ from breakwater.redis.connection import address, client
 from breakwater.redis.foreign_keys import STEP, foreign, named
 from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
-from tasks.ledger import database
+from tasks.ledger import engine
 from tasks.operations.fleet import Fleet, FleetSnapshot
 from tasks.providers.registry import Registry, preload
 from workers.doctor.finding import Finding, fault, ok, warning
@@ -231,14 +231,14 @@ def _paused_queues(fleet: FleetSnapshot) -> Iterator[Finding]:
 def _ledger(server: redis.Redis, fleet: FleetSnapshot) -> Iterator[Finding]:
     """Check that this host reaches the ledger, that all workers share it, and that rows drain."""
     try:
-        yield ok("ledger", database.check_connection())
+        yield ok("ledger", engine.check_connection())
     except ConfigError as error:
         yield fault("ledger", str(error), "`breakwater docs ledger` shows the forms")
     except SQLAlchemyError as error:
         what = f"it cannot be reached: {type(error).__name__}"
         yield warning("ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
     hosts = {worker.name.partition("@")[2] for worker in fleet.workers}
-    if database.is_sqlite() and len(hosts) > 1:
+    if engine.is_sqlite() and len(hosts) > 1:
         what = f"a SQLite file is one host's, and workers run on {len(hosts)}: each drains its own"
         yield warning("ledger", what, "give all of them one PostgreSQL as LEDGER_URL")
     oldest = cast("list[tuple[bytes, object]]", server.xrange(LEDGER, count=1))
