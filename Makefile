@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all proof chaos lint bench bench-short clean
+.PHONY: help demo test test-all proof chaos lint reference bench bench-short clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -33,6 +33,9 @@ lint: .venv/lint.stamp ## Check style and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
+
+reference: .venv/test.stamp ## Write docs/reference.md from the docstrings
+	@$(BIN)/python tools/reference.py
 
 bench: .venv/test.stamp ## Measure, beside what others run; two hours
 	@$(BIN)/python -m benchmarks
