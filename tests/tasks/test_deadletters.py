@@ -43,7 +43,7 @@ def operator(server: redis.Redis) -> Operator:
 
 @pytest.fixture
 def fail(server: redis.Redis, letters: DeadLetters) -> Fail:
-    """Take a task, begin it, and let it fail: what its worker does."""
+    """Take a task, begin it and fail it, as a worker does."""
     store = DeliveryStore(server)
 
     def fail(
@@ -75,7 +75,7 @@ def take(server: redis.Redis, role: str) -> list[str]:
 
 
 def test_letters_come_newest_first_and_page_by_page(letters: DeadLetters, fail: Fail) -> None:
-    """A page begins behind the last letter of the page before."""
+    """A page begins after the last letter of the page before."""
     for n in range(5):
         fail(f"t{n}")
 
@@ -85,7 +85,7 @@ def test_letters_come_newest_first_and_page_by_page(letters: DeadLetters, fail: 
     assert [letter.task_id for letter in first + rest] == ["t4", "t3", "t2", "t1", "t0"]
 
 
-def test_letters_are_found_by_role_error_id_and_age(
+def test_letters_can_be_selected_by_role_error_id_and_age(
     server: redis.Redis, letters: DeadLetters, fail: Fail
 ) -> None:
     """Each condition narrows the search."""
@@ -110,7 +110,7 @@ def test_letters_are_found_by_role_error_id_and_age(
 def test_a_letter_has_its_whole_history_and_its_prompt_by_reference(
     server: redis.Redis, letters: DeadLetters, fail: Fail
 ) -> None:
-    """The stream itself holds no prompt."""
+    """The stream does not contain the prompt."""
     letter = fail("a")
 
     assert (letter.role, letter.queue, letter.error, letter.message) == (
@@ -122,7 +122,7 @@ def test_a_letter_has_its_whole_history_and_its_prompt_by_reference(
 
 
 def test_a_prompt_that_cannot_be_read_is_an_error(server: redis.Redis, fail: Fail) -> None:
-    """A message may be gone, or be no message at all."""
+    """A message may be deleted, or not valid."""
     letters, letter = DeadLetters(server), fail("a")
 
     for entry in (
@@ -138,17 +138,17 @@ def test_a_prompt_that_cannot_be_read_is_an_error(server: redis.Redis, fail: Fai
         letters.prompt(letter)
 
 
-def test_a_retry_starts_anew_and_takes_the_history_along(
+def test_a_retry_starts_again_and_keeps_the_history(
     server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
-    """The error is forgotten, the message is behind the others, its deadline counts from now."""
+    """The error is deleted, the message is the last of its queue, and its deadline starts now."""
     letter = fail("a", priority="\x06\x163")
     server.lpush("role.coder\x06\x163", "waits already")
     before_ms = int(server.time()[0]) * 1000
 
-    told = operator.retry(letter)
+    outcome = operator.retry(letter)
 
-    assert told == "retried"
+    assert outcome == "retried"
     assert not server.exists(RESULT + "a", "dead:messages")
     assert not server.xlen("dead")
     assert server.lrange("role.coder\x06\x163", 0, -1) == [
@@ -163,7 +163,7 @@ def test_a_retry_starts_anew_and_takes_the_history_along(
 def test_a_task_that_fails_again_has_both_lives_in_its_letter(
     server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
-    """What `begin` hands to the worker is what the letter had."""
+    """`begin` returns the attempts of the letter to the worker."""
     operator.retry(fail("a"))
 
     begun = DeliveryStore(server).begin("a", take(server, "coder")[0])
@@ -173,22 +173,22 @@ def test_a_task_that_fails_again_has_both_lives_in_its_letter(
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "REVOKED", "FAILURE"])
-def test_a_result_that_came_since_is_not_undone(
+def test_a_later_result_is_not_undone(
     status: str, server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
-    """The same id, queued again after its error had lapsed, was answered: that stays."""
+    """The id was queued again after its error had expired, and was answered: that result stays."""
     letter = fail("a")
     server.set(RESULT + "a", json.dumps({"status": status}))
 
-    told = operator.retry(letter)
+    outcome = operator.retry(letter)
 
-    assert told == "answered"
+    assert outcome == "answered"
     assert json.loads(server.get(RESULT + "a") or "") == {"status": status}
     assert letters.get("a") == letter
     assert not server.exists("role.coder")
 
 
-def test_a_letter_whose_error_has_lapsed_can_be_retried(
+def test_a_letter_whose_error_has_expired_can_be_retried(
     server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
     """Results are kept for a day, letters for thirty."""
@@ -198,10 +198,10 @@ def test_a_letter_whose_error_has_lapsed_can_be_retried(
     assert operator.retry(letter) == "retried"
 
 
-def test_a_life_that_has_begun_already_keeps_its_own_fields(
+def test_a_task_that_is_queued_again_keeps_its_own_fields(
     server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
-    """Its id was queued again and waits: a second message of it costs nothing."""
+    """Its id was queued again and waits: a second message causes no second payment."""
     letter = fail("a")
     server.delete(RESULT + "a")
     server.hset("task:a", mapping={"fence": "7", "attempts": "[]"})
@@ -214,7 +214,7 @@ def test_a_life_that_has_begun_already_keeps_its_own_fields(
 def test_a_letter_without_its_message_stays(
     server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
-    """Its history is all there is; it is not thrown away by a retry that cannot be."""
+    """Only its history is left; a retry, which is not possible, must not delete it."""
     letter = fail("a")
     server.delete("dead:messages")
 
@@ -233,17 +233,17 @@ def _retry_once(url: str, letter: DeadLetter, gate: "multiprocessing.Barrier") -
 def test_operators_who_retry_at_once_queue_one_message(
     redis_url: str, server: redis.Redis, fail: Fail
 ) -> None:
-    """Whoever comes second is told that the letter is gone."""
+    """The second operator learns that the letter is gone."""
     letter = fail("a")
 
     with multiprocessing.Manager() as manager, multiprocessing.Pool(4) as pool:
-        told = pool.starmap(_retry_once, [(redis_url, letter, manager.Barrier(4))] * 4)
+        outcomes = pool.starmap(_retry_once, [(redis_url, letter, manager.Barrier(4))] * 4)
 
-    assert sorted(told) == ["gone", "gone", "gone", "retried"]
+    assert sorted(outcomes) == ["gone", "gone", "gone", "retried"]
     assert server.llen("role.coder") == 1
 
 
-def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
+def test_the_queue_of_a_removed_role_is_replaced_by_the_common_one(
     server: redis.Redis,
     letters: DeadLetters,
     fail: Fail,
@@ -251,7 +251,7 @@ def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
     monkeypatch: pytest.MonkeyPatch,
     operator: Operator,
 ) -> None:
-    """Nobody consumes it; from the common queue the task comes back as an unknown role."""
+    """No worker consumes it; from the common queue the task fails with UnknownRole."""
     roles = tmp_path / "roles.yaml"
     roles.write_text("providers: {}\nroles: {planner: {chain: []}}\n")
     monkeypatch.setenv("ROLES_FILE", str(roles))
@@ -265,10 +265,10 @@ def test_a_queue_whose_role_is_no_more_is_replaced_by_the_common_one(
     assert server.llen("bell:celery") == 1
 
 
-def test_a_message_that_is_no_task_is_put_back_as_it_is(
+def test_a_message_that_is_not_a_task_is_requeued_unchanged(
     server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
-    """It has no task id; it is known by the letter's own."""
+    """It has no task id; the letter's own id names it."""
     server.lpush("role.coder", b"\x80garbage")
     DeliveryStore(server).dead_letter(
         take_raw(server), {"error": "InvalidMessage", "message": "not JSON"}
@@ -288,10 +288,10 @@ def take_raw(server: redis.Redis) -> str:
     return store.script("take")(keys=words[:number], args=words[number:])[0].decode()
 
 
-def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
+def test_a_dead_message_fails_its_task_unless_the_task_has_begun(
     server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
-    """A message that cannot be read says nothing about a sound one of the same id."""
+    """An unreadable message proves nothing about a valid message with the same id."""
     store = DeliveryStore(server)
     for id_, fields in (("new", {}), ("begun", {"fence": "1"}), ("retried", {"enqueued_ms": "1"})):
         if fields:
@@ -311,7 +311,7 @@ def test_buried_with_a_task_id_its_caller_is_told_unless_the_task_was_begun(
 def test_dropped_letters_leave_nothing_behind(
     server: redis.Redis, letters: DeadLetters, fail: Fail, operator: Operator
 ) -> None:
-    """Told is how many were there; the error stays with whoever waits for it."""
+    """The number of existing letters is returned; the error stays for its caller."""
     a, b = fail("a"), fail("b")
     operator.retry(a)
 
@@ -340,10 +340,10 @@ def test_one_command_is_one_entry_that_names_its_user(
     ]
 
 
-def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
+def test_a_letter_is_written_even_without_its_message(
     server: redis.Redis, letters: DeadLetters, operator: Operator
 ) -> None:
-    """A result that comes late, after the message had gone back: why it failed is not lost."""
+    """The result arrives late, after the message was requeued: the cause of the failure is kept."""
     store = DeliveryStore(server)
     server.lpush("role.coder", message("coder", "x"))
     tag = take_raw(server)
@@ -360,10 +360,10 @@ def test_a_letter_is_written_also_when_its_message_is_not_in_hand(
     assert operator.retry(letter) == "lost"
 
 
-def test_letters_older_than_thirty_days_go_with_their_messages(
+def test_letters_older_than_thirty_days_are_deleted_with_their_messages(
     server: redis.Redis, letters: DeadLetters, fail: Fail
 ) -> None:
-    """Whatever worker looks after its deliveries removes some; nothing is left of them."""
+    """Any worker that renews its deliveries deletes some of them, completely."""
     now_ms = server.time()[0] * 1000
     for age_ms in (31 * DAY_MS, 30 * DAY_MS + 60_000, 30 * DAY_MS - 60_000):
         id_ = server.xadd("dead", {"task_id": "x", "at_ms": "1"}, id=f"{now_ms - age_ms}-0")

@@ -33,13 +33,13 @@ print(Blocked.tried, "tasks.telemetry.opentelemetry" in sys.modules)
 
 
 def test_without_opentelemetry_no_import_is_tried(redis_url: str) -> None:
-    """A failing import searches every directory of the path, each time anew."""
-    told = subprocess.run(
+    """A failing import searches every directory of the path, every time."""
+    output = subprocess.run(
         [sys.executable, "-c", BLOCKED],
         capture_output=True, text=True, check=True, env={"REDIS_URL": redis_url},
     ).stdout  # fmt: skip
 
-    assert told.splitlines()[-1] == "[] False"
+    assert output.splitlines()[-1] == "[] False"
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_without_opentelemetry_no_import_is_tried(redis_url: str) -> None:
         ("my.module:Mine", "", ("mine", "", 0)),
     ],
 )  # fmt: skip
-def test_a_provider_is_called_as_the_conventions_do(
+def test_a_provider_has_its_name_of_the_conventions(
     adapter: str, base_url: str, seen: tuple[str, str, int]
 ) -> None:
-    """By its vendor where that is known; else as in the roles file."""
+    """The vendor's name if it is known, else the name in the roles file."""
     assert opentelemetry._server("mine", adapter, base_url) == seen
 
 
 def test_names_are_those_of_the_published_conventions() -> None:
-    """A slip in a name would be a graph without data; the package has them all but the newest."""
+    """A misspelt name would make a graph without data; the package lacks only the newest names."""
     from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
     from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
 
