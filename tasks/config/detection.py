@@ -1,7 +1,7 @@
 """
-Settings without a roles file: one chain over every vendor whose key is in the environment.
+Settings without a roles file: one chain over each vendor whose key is in the environment.
 
-The variables are those the vendors' SDKs read; an empty one counts as not set.
+The variables are those that the vendors' SDKs read. An empty variable counts as not set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ KEYS = _key_variables(catalogue.ADAPTERS.values())
 
 def detect(environ: Mapping[str, str]) -> Settings:
     """
-    Build settings from the environment; every role is served by the one chain.
+    Build settings from the environment; each role is served by the one chain.
 
     Raises:
         ConfigError: No key is set, or a variable cannot be used; lists every fault.

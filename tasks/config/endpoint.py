@@ -1,4 +1,4 @@
-"""How to reach a provider: what a key and a URL may be."""
+"""The value types of a provider's key and base URL."""
 
 from urllib.parse import urlsplit
 
@@ -17,14 +17,14 @@ def _is_base_url(value: str) -> bool:
             and value.isprintable()
             and " " not in value
         )
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # such as a port that is not a number, or half an IPv6 address
         return False
 
 
 BASE_URL = text("a URL like https://host/path (no user or password in it)", _is_base_url)
 
 API_KEY = text(
-    # An HTTP header cannot carry more, and the HTTP library would say so with the key in its error.
+    # An HTTP header can contain nothing else, and the error of the HTTP library would show the key.
     "visible ASCII characters alone (does a space or a line break hang on the key?)",
     lambda value: value.isascii() and value.isprintable() and " " not in value,
     secret=True,

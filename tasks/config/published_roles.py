@@ -7,9 +7,13 @@ from tasks.config.settings import Settings
 
 
 def to_publish(settings: Settings) -> str:
-    """Write the roles of a worker, as JSON."""
-    roles = {
-        name: {} if role.drop_params else settings.unsupported_params(role, PARAMS)
-        for name, role in settings.roles.items()
-    }
+    """
+    Return the roles of a worker, as JSON.
+
+    A strict role comes with the parameters that one of its targets does not take.
+    """
+    roles: dict[str, dict[str, str]] = {name: {} for name in settings.roles}
+    for name, role in settings.roles.items():
+        if not role.drop_params:
+            roles[name] = settings.unsupported_params(role, PARAMS)
     return json.dumps({"roles": roles, "any": settings.serves_any_role})

@@ -1,13 +1,14 @@
 """
-What a worker knows of providers and roles, frozen: no file, no environment, no I/O here.
+A worker's settings: providers, roles, parameters, frozen. Nothing here does I/O.
 
-Built by `tasks.answering.settings_loader`, read by routing, the registry and `breakwater doctor`.
+`tasks.answering.settings_loader` builds them; the walk over a chain, the registry of providers and
+`breakwater doctor` read them.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from breakwater.calls.value_types import NAME
 from breakwater.errors import InvalidOption, UnknownRole
@@ -17,18 +18,20 @@ if TYPE_CHECKING:  # producers import this module too, and pydantic costs 50 ms
     from pydantic import SecretStr
 
 DEADLINE_S = 24 * 3600.0
+Params = Mapping[str, object]
+"""Parameters of a call by name; `breakwater.calls.params` lists them, with their types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """How long a call may take to connect, and in all; a stream also to say something."""
+    """Time limits of one call: to connect, in all, and for a stream between its deltas."""
 
     connect_s: float = 5.0
     total_s: float = 120.0
     first_token_s: float | None = None
-    """To a stream's first delta; None: as long as the whole call."""
+    """Until the first delta of a stream; None: the limit of the whole call."""
     between_tokens_s: float | None = 30.0
-    """From one delta of a stream to the next."""
+    """From one delta of a stream to the next; None: the limit of the whole call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +39,23 @@ class BreakerSettings:
     """When a provider's breaker opens, and when it closes again."""
 
     fail_max: int = 5
-    """Consecutive failures that open it."""
+    """Consecutive failures that open the breaker."""
     reset_timeout_s: float = 30.0
-    """From open to half-open."""
+    """Time from open to half-open."""
     success_threshold: int = 2
-    """Successes in half-open that close it."""
+    """Successes in half-open that close the breaker."""
     max_probes: int | None = None
-    """Calls at once in half-open; None: as many as `success_threshold`."""
+    """Calls at once in half-open; None: `success_threshold`."""
     retry_after_max_s: float = 3600.0
-    """The longest Retry-After that is believed."""
+    """A longer Retry-After is cut to this."""
     open_factor: float = 1.0
-    """The open time grows by this factor with every trip in a row; 1 is off."""
+    """Each further trip in a row multiplies the open time by this; 1 is off."""
     open_max_s: float = 600.0
-    """Where that growth ends."""
+    """The longest open time after that."""
     open_jitter: float = 0.0
-    """Up to this share of it is added to the open time at random; 0 is off."""
+    """Up to this share is added to the open time at random; 0 is off."""
     stable_s: float = 300.0
-    """Each such time spent closed forgives one trip in a row."""
+    """Each period of this length in closed takes one trip off the count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +67,21 @@ class ProviderSettings:
     """`anthropic`, `openai`, `openai-chat`, `google`, or `package.module:Class`."""
     model: str
     api_key: "SecretStr | None" = None
-    """None: the server asks for no key."""
+    """None: the server needs no key."""
     base_url: str | None = None
-    """None: the vendor's own."""
+    """None: the vendor's URL."""
     timeout: Timeout = Timeout()
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     prompt_cache: bool = False
     inputs: frozenset[str] | None = None
-    """What media it takes, `image` and `document`; None: what its adapter's vendor does."""
+    """The kinds of media that it takes, `image` and `document`; None: those of its adapter."""
     breaker: BreakerSettings = BreakerSettings()
     prices: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
-    """By model, `*` for any: US dollars per million tokens, by the names in a usage."""
+    """By model, `*` for any model: US dollars per million tokens, by the names in a usage."""
 
     @property
     def media(self) -> frozenset[str]:
-        """The kinds of media that a prompt for it may have."""
+        """The kinds of media that its prompts may have."""
         if self.inputs is not None:
             return self.inputs
         return frozenset(spec_of(self.adapter).media)
@@ -86,7 +89,7 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to try: a provider, and the model to ask there."""
+    """A provider and one of its models."""
 
     provider: str
     model: str
@@ -94,56 +97,57 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """That equal calls of a role share an answer."""
+    """Equal calls of a role share an answer."""
 
     ttl_s: int
-    """How long an answer is kept."""
+    """The time for which an answer is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a task names: the targets to try in order, and how to ask them."""
+    """The targets that a task tries, in order, and the settings of its calls."""
 
     name: str
     chain: tuple[Target, ...]
     system: str | None = field(default=None, repr=False)
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     deadline_s: float = DEADLINE_S
-    """From enqueue to the last moment an answer is of use."""
+    """Time from enqueueing to the last moment at which an answer is of use."""
     drop_params: bool = True
-    """A parameter that a target does not take is left out there; False: it is a fault."""
+    """Leave out parameters that a target does not take; False: they are faults."""
     stream_restart: bool = True
-    """A stream that breaks after its first token begins anew with the next target, and says so."""
+    """A stream that breaks after its first token sends a restart event, and starts over with the
+    next target."""
     cache: CacheSettings | None = None
-    """None: every call is made."""
+    """None: no answer is shared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the roles file or the environment says."""
+    """The whole roles file, or what the environment configures."""
 
     providers: Mapping[str, ProviderSettings]
     roles: Mapping[str, Role]
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     default_provider: str | None = None
-    """The last resort of every chain; it is in the chains already."""
+    """The last target of each chain; the chains contain it already."""
     source: str = "environment"
     """The roles file's path, or `environment`."""
     version: str = "environment"
     """The first 12 hex digits of the file's SHA-256, or `environment`."""
     serves_any_role: bool = False
-    """No roles are named: every name is a role over all providers, in their order."""
+    """No roles are listed: each name is a role over all providers, in their order."""
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Optional providers that no chain has here, with the variables that are not set."""
+    """Optional providers that are left out of the chains, with the variables that are not set."""
     removed: frozenset[str] = frozenset()
-    """Roles that this worker has served, and that a reload has taken away."""
+    """Roles that this worker served until a reload removed them."""
 
     def role(self, name: str) -> Role:
         """
         Return the role of this name.
 
         Raises:
-            UnknownRole: Naming the nearest known one.
+            UnknownRole: Naming the nearest known role.
         """
         if name in self.roles:
             return self.roles[name]
@@ -153,33 +157,33 @@ class Settings:
             raise UnknownRole(f"{name[:80]!r} cannot name a role; allowed is {NAME.pattern}")
         return Role(name, tuple(Target(p.name, p.model) for p in self.providers.values()))
 
-    def params_for(
-        self, target: Target, role: Role, call_params: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def params_for(self, target: Target, role: Role, call_params: Params) -> dict[str, object]:
         """Merge the parameters of one call, key by key: global < provider < role < call."""
         provider = self.providers[target.provider]
         return {**self.params, **provider.params, **role.params, **call_params}
 
     def unsupported_params(self, role: Role, params: Iterable[str]) -> dict[str, str]:
-        """Say of parameters which target of the role does not take them, and why."""
-        found: dict[str, str] = {}
+        """Return the parameters that a target of the role does not take, each with the reason."""
+        reasons: dict[str, str] = {}
         for target in role.chain:
-            refused = spec_of(self.providers[target.provider].adapter).params_not_taken
-            for name in refused.keys() & set(params):
-                found.setdefault(name, f"provider {target.provider!r}: {refused[name]}")
-        return found
+            not_taken = spec_of(self.providers[target.provider].adapter).params_not_taken
+            for name in not_taken.keys() & set(params):
+                reasons.setdefault(name, f"provider {target.provider!r}: {not_taken[name]}")
+        return reasons
 
     def check_params(self, role: Role, params: Iterable[str]) -> None:
         """
-        Refuse what a target of the role would have to leave out, if the role says so.
+        Check that each target of the role takes these parameters, if the role drops none.
 
         Raises:
-            InvalidOption: Naming each such parameter and a provider that does not take it.
+            InvalidOption: Naming each parameter that is not taken, and a provider of that target.
         """
-        if role.drop_params or not (unsupported_params := self.unsupported_params(role, params)):
+        if role.drop_params:
             return
+        advice = f"leave it out, or set drop_params: true for role {role.name!r}"
         faults = [
-            f"params.{name}: {why}; leave it out, or set drop_params: true for role {role.name!r}"
-            for name, why in sorted(unsupported_params.items())
+            f"params.{name}: {reason}; {advice}"
+            for name, reason in sorted(self.unsupported_params(role, params).items())
         ]
-        raise InvalidOption("; ".join(faults), {"faults": faults})
+        if faults:
+            raise InvalidOption("; ".join(faults), {"faults": faults})

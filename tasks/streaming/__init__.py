@@ -1,1 +1,1 @@
-"""Streams: what a task's provider says, read while the task runs."""
+"""Send the deltas of streamed answers to Redis; `breakwater.asking.reader` reads them."""

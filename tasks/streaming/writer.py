@@ -1,9 +1,9 @@
 """
-What a streamed task tells while a worker runs it, on its way to Redis.
+Send the deltas of streamed tasks to Redis while their workers run them.
 
-The thread that reads the provider's stream never waits for Redis: it puts deltas down, and one
-thread sends those of all the process's tasks together, once in 20 ms; only a task's first goes at
-once. While Redis is away they gather, up to the size that a result may have.
+The thread that reads a provider's stream never waits for Redis: it only buffers deltas. One thread
+of the process sends the deltas of all tasks together, every 20 ms; the first delta of a task goes
+at once. While Redis is away the deltas stay in the buffer, up to the largest size of a result.
 """
 
 import json
@@ -22,28 +22,29 @@ from breakwater.redis.encryption import seal
 from tasks.delivery.delivery_store import DeliveryStore
 
 BATCH_INTERVAL_S = 0.02
-"""Deltas that come within this go out together."""
+"""Deltas that arrive within this time are sent together."""
 REDIS_RETRY_S = 0.2
-"""How long Redis is left alone when it has not answered."""
+"""The time until Redis is tried again after it has not answered."""
 FINISH_TIMEOUT_S = 5.0
-"""How long a task that is done waits for its last deltas to be out."""
+"""The longest time that a finished task waits until its last deltas are sent."""
 STREAM_TTL_MS = 3_600_000
-"""How long a stream is kept after the last thing that was told."""
+"""The time for which a stream is kept after its last event."""
 
 _log = structlog.get_logger("breakwater")
 
 Batch = tuple[int, list[str]]
+"""A number, and alternately the kind of an event and its sealed data."""
 
 
 class Writer:
     """
-    The stream of one task, while this process runs it.
+    The stream of one task while this process runs it.
 
     Args:
-        sender: Sends what is written.
-        task_id: The task's.
-        fence: Of this delivery; whoever has an older one is not heard.
-        batches_sent: How many batches the task's earlier deliveries have sent.
+        sender: Sends the events.
+        task_id: The id of the task.
+        fence: The fence of this delivery; Redis refuses batches with an older fence.
+        batches_sent: The number of batches that earlier deliveries of the task have sent.
     """
 
     def __init__(self, sender: "StreamSender", task_id: str, fence: str, batches_sent: int) -> None:
@@ -53,16 +54,16 @@ class Writer:
         self._number = batches_sent
         self._lock = threading.Lock()
         self._events: list[tuple[str, dict[str, object]]] = []
-        self._unsent: Batch | None = None  # until Redis has said that it has it
+        self._unsent: Batch | None = None  # until Redis has confirmed it
         self._size = 0
         self._is_over = self._is_full = False
         self._empty = threading.Event()
         self._empty.set()
         self.has_begun = False
-        """Whether anything of the answer that runs was written."""
+        """Whether a delta of the current answer was written."""
 
     def delta(self, delta: Delta) -> None:
-        """Write the next piece of the answer."""
+        """Buffer the next delta of the answer, and wake the sender."""
         first = not self.has_begun
         self.has_begun = True
         with self._lock:
@@ -72,38 +73,39 @@ class Writer:
                 self._size += len(delta.arguments)
                 data = {"index": delta.index, "id": delta.id, "name": delta.name}
                 self._events.append((TOOL_CALL, {**data, "arguments": delta.arguments}))
-            if self._size > MAX_BYTES:  # and so is the result, which is refused
+            if self._size > MAX_BYTES:  # the result is as large, and will be refused
                 self._is_full = True
                 self._events.clear()
         self._sender.wake(self, at_once=first)
 
     def restart(self, provider: str, error: str) -> None:
-        """Take back what was told of this answer, if it was."""
+        """Retract the answer so far: readers get a restart event."""
         with self._lock:
             self.has_begun, self._size, self._is_full = False, 0, False
             self._events = [(RESTART, {"provider": provider, "error": error})]
         self._sender.wake(self, at_once=True)
 
     def finish(self) -> None:
-        """Wait until all is out, or Redis has had its time: who reads sees it in the result."""
+        """Wait up to FINISH_TIMEOUT_S for the last deltas; readers get the rest from the result."""
         if not self._empty.wait(FINISH_TIMEOUT_S):
             _log.warning("stream.unfinished", task_id=self.task_id)
         self._is_over = True
 
     def batch(self) -> Batch | None:
-        """Return what to send next; the same as before, if nobody said that it has arrived."""
+        """Return the next batch; the same again until `sent` confirms it, None if there is none."""
         with self._lock:
             if self._unsent is None and self._events:
                 self._number += 1
                 words = [word for kind, data in self._events for word in (kind, _sealed(data))]
-                self._unsent, self._events = (self._number, words), []
+                self._unsent = self._number, words
+                self._events = []
             if self._unsent is None or self._is_over:
                 self._empty.set()
                 return None
             return self._unsent
 
     def sent(self, *, is_current: bool) -> None:
-        """Note that a batch has arrived; nobody listens to a delivery that is too late."""
+        """Confirm the last batch; a delivery that is not current any more sends nothing else."""
         with self._lock:
             self._unsent = None
             self._is_over = self._is_over or not is_current
@@ -112,8 +114,8 @@ class Writer:
                 return
         self._sender.wake(self)
 
-    def is_dirty(self) -> None:
-        """Note that there is something to send."""
+    def mark_unsent(self) -> None:
+        """Note that there are events to send."""
         self._empty.clear()
 
     def _add_text(self, text: str) -> None:
@@ -127,10 +129,10 @@ class Writer:
 
 class StreamSender:
     """
-    The thread that sends what all tasks of the process write.
+    Sends the events of all tasks of the process, in one thread.
 
     Args:
-        store: Has the script, and the client.
+        store: Its client and script send the batches.
     """
 
     def __init__(self, store: DeliveryStore) -> None:
@@ -143,9 +145,9 @@ class StreamSender:
         self._thread: threading.Thread | None = None
 
     def wake(self, writer: Writer, *, at_once: bool = False) -> None:
-        """Send what was written, soon or at once."""
+        """Send the events of a writer within BATCH_INTERVAL_S, or at once."""
         with self._lock:
-            writer.is_dirty()
+            writer.mark_unsent()
             self._dirty.add(writer)
             if self._thread is None:
                 self._thread = threads.start(self._run, "sender")
@@ -163,7 +165,7 @@ class StreamSender:
                 due, self._dirty = self._dirty, set()
             try:
                 self._send([(writer, batch) for writer in due if (batch := writer.batch())])
-            except Exception as fault:  # noqa: BLE001 - whatever it is, others have to be heard
+            except Exception as fault:  # noqa: BLE001 - no fault may end the thread of all tasks
                 if not isinstance(fault, RedisError):
                     _log.exception("stream.fault")
                 time.sleep(REDIS_RETRY_S)
@@ -179,12 +181,12 @@ class StreamSender:
             keys = task_key(task_id), stream_key(task_id), result_key(task_id)
             pipe.evalsha(self._script.sha, 3, *keys, writer.fence, number, STREAM_TTL_MS, *words)
         refused: Exception | None = None
-        for (writer, _), told in zip(batches, pipe.execute(raise_on_error=False), strict=True):
-            if isinstance(told, Exception):
-                refused = told
+        for (writer, _), reply in zip(batches, pipe.execute(raise_on_error=False), strict=True):
+            if isinstance(reply, Exception):
+                refused = reply
                 self.wake(writer)
             else:
-                writer.sent(is_current=told == 1)
+                writer.sent(is_current=reply == 1)
         if isinstance(refused, NoScriptError):  # Redis was restarted
             self._store.client.script_load(self._script.script)
         elif refused:

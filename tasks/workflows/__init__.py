@@ -1,7 +1,7 @@
 """
-What a worker does between the stages of a workflow; `breakwater.workflows` has the rest.
+The worker's part of workflows; `breakwater.workflows` has the rest.
 
-    advance.py     the body of the Celery task `workflow`, which stands behind each stage
+    advance.py     the body of the Celery task `workflow`, which runs after each stage
 """
 
 from breakwater.workflows import Definition, Loop, Run, Stage, Until, Workflow, Workflows, workflow

@@ -1,10 +1,11 @@
 """
-The Celery task `workflow`: it stands behind each stage, and does what comes next.
+The Celery task `workflow`: it runs after each stage, and takes the run to its next stage.
 
-It may be killed anywhere, come twice, or come late: it reads where the run stands, every transition
-is one script that refuses what is not so any more, and a stage's task has an id of its own that is
-paid for once. A stage is begun before it is enqueued; so a run that has lost its message stands at
-a turn that is running, and whoever asks again (`Run.resume`) enqueues the same id.
+The task may be killed at any line, run twice, or run late. It therefore reads the position of the
+run first. Each transition is one script, which refuses a transition whose start is out of date.
+Each stage run has one task id, and is paid for once. A stage run begins before its task is
+enqueued. So a run whose message was lost stands at a stage run that is `running`, and `Run.resume`
+enqueues the same id again.
 """
 
 from collections.abc import Mapping
@@ -39,14 +40,14 @@ from breakwater.workflows.template import INPUT, Reference, parse, render
 ENQUEUED, ENDED = "enqueued", "ended"
 
 
-def execute(answer: Any, run: str, turn: str, again: bool) -> None:
-    """Do what comes next in a run, as `workflow` has it."""
+def execute(answer: Mapping[str, object] | None, run: str, turn: str, again: bool) -> None:
+    """Advance a run: the body of the Celery task `workflow`, with its arguments."""
     try:
-        Advance(RunStore(app.backend.client), run).go_on(turn, answer, again=again)
+        Advance(RunStore(app.backend.client), run).advance(turn, answer, again=again)
     except UnknownRun as gone:
         raise Ignore(str(gone)) from None
     except (RedisError, OperationalError) as error:
-        # Nothing is half done; the message goes back and finds the run where it stands.
+        # Each step is whole, so the requeued message continues where the run stands.
         raise Reject(f"Redis is away: {type(error).__name__}", requeue=True) from None
 
 
@@ -56,11 +57,11 @@ executors.install(WORKFLOW_TASK, execute)
 
 class Advance:
     """
-    One run, and what comes next in it.
+    Advances one run.
 
     Args:
-        store: Of the runs.
-        run: Its id.
+        store: Keeps the runs.
+        run: The id of the run.
     """
 
     def __init__(self, store: RunStore, run: str) -> None:
@@ -69,13 +70,18 @@ class Advance:
         self._who = process_name()
         self._refused = ""
 
-    def go_on(self, turn: str, answer: Any, *, again: bool) -> None:
+    def advance(self, turn: str, answer: Mapping[str, object] | None, *, again: bool) -> None:
         """
-        Go on until a stage's task is out, or the run is over.
+        Make transitions until a stage's task is enqueued, or the run is over.
+
+        Args:
+            turn: The key of the stage run that has ended; empty at the begin of a run.
+            answer: Its result; None if it failed, or if the run begins or is resumed.
+            again: Enqueue the task of a running stage run even if it was enqueued before.
 
         Raises:
-            UnknownRun: There is no such run any more.
-            RedisError: Redis is away; asking again does no harm.
+            UnknownRun: The run does not exist any more.
+            RedisError: Redis is away; the call can be repeated.
         """
         before: RunSnapshot | None = None
         while (snapshot := self._look()).state not in FINISHED_STATES:
@@ -83,54 +89,61 @@ class Advance:
                 if self._refused and before and snapshot.fields == before.fields:
                     raise RuntimeError(f"run {self._run} cannot go on: {self._refused}")
                 before, self._refused = snapshot, ""
-                if self._is_out(snapshot, turn, answer, again=again):
+                if self._step(snapshot, turn, answer, again=again):
                     return
             except (RedisError, OperationalError, UnknownRun):
                 raise
-            except Exception as fault:  # such as a key that is not here: shown, and can be resumed
+            except (
+                Exception
+            ) as fault:  # such as a missing key: the run shows it, and can be resumed
                 self._fail(snapshot, fault)
                 raise
 
-    def _is_out(self, snapshot: RunSnapshot, turn: str, answer: Any, *, again: bool) -> bool:
-        """Do one thing; tell whether a stage's task is out, so that nothing is left to be done."""
+    def _step(
+        self, snapshot: RunSnapshot, turn: str, answer: Mapping[str, object] | None, *, again: bool
+    ) -> bool:
+        """Make one transition; return whether a stage's task is enqueued, so that this is all."""
         definition = self._store.definition(self._run)
         position = current_position(definition, snapshot.history)
         if not isinstance(position, Position):
             self._finish(snapshot, position)
         elif position.state == "running":
-            mine = answer if position.stage_run.key == turn else None
-            return self._end(snapshot, definition, position, mine, again=again) == ENQUEUED
+            if position.stage_run.key != turn:
+                answer = None  # of an earlier stage run: this message came late, or twice
+            return self._end(snapshot, definition, position, answer, again=again) == ENQUEUED
         else:
             self._begin(snapshot, position)
         return False
 
     def _begin(self, snapshot: RunSnapshot, position: Position) -> None:
-        """Begin a turn; its task is enqueued when it is found running."""
+        """Begin a stage run; the next step finds it running, and enqueues its task."""
         key, task_id = position.stage_run.key, position.stage_run.task_id(self._run)
-        moves = [Transition(RUN, "pending", "running")] if snapshot.state == "pending" else []
+        transitions = []
+        if snapshot.state == "pending":
+            transitions.append(Transition(RUN, "pending", "running"))
         if position.state == "none":
-            moves.append(
-                Transition(
-                    key, "none", "pending", initial_facts(position.stage, position.stage_run)
-                )
-            )
-        # A resumption prepares it with the id of the try before, if that may be answered yet.
-        about = {"task_id": position.facts.get("task_id", task_id)}
-        moves.append(Transition(key, "pending", "running", about))
-        self._move(moves)
+            facts = initial_facts(position.stage, position.stage_run)
+            transitions.append(Transition(key, "none", "pending", facts))
+        # A resumption sets the id of the attempt before, if that may still be answered.
+        ids = {"task_id": position.facts.get("task_id", task_id)}
+        transitions.append(Transition(key, "pending", "running", ids))
+        self._apply(transitions)
 
     def _end(
         self,
         snapshot: RunSnapshot,
         definition: Definition,
         position: Position,
-        answer: Any,
+        answer: Mapping[str, object] | None,
         *,
         again: bool,
     ) -> str:
-        """End a turn that runs, if its task has come to an end; else see that it is enqueued."""
+        """End a running stage run if its task has ended; else make sure that it is enqueued."""
         task_id = position.facts["task_id"]
-        state, outcome = (states.SUCCESS, answer) if answer else outcome_of(task_id)
+        if answer:
+            self._succeed(position, read_result(answer))
+            return ENDED
+        state, outcome = outcome_of(task_id)
         if state == states.PENDING:
             if again or snapshot.fields.get("sent") != task_id:
                 try:
@@ -150,74 +163,82 @@ class Advance:
         prompt = render(
             stage.prompt, self._store.input(self._run), self._answers(snapshot, stage.prompt)
         )
-        about = {
+        metadata = {
+            **(stage.options.get("metadata") or {}),
             "workflow": definition.name, "run": self._run,
             "stage": stage.name, "round": position.stage_run.round,
         }  # fmt: skip
-        options = {**stage.options, "metadata": {**(stage.options.get("metadata") or {}), **about}}
-        behind: Any = step
+        next_step: Any = step  # Celery's decorators are untyped
         complete.apply_async(
             (stage.role, prompt),
-            options,
+            {**stage.options, "metadata": metadata},
             task_id=task_id,
-            link=behind.s(run=self._run, turn=key),
-            link_error=behind.si(run=self._run, turn=key),
+            link=next_step.s(run=self._run, turn=key),
+            link_error=next_step.si(run=self._run, turn=key),
         )
         self._store.mark_sent(self._run, task_id)
 
-    def _answers(self, snapshot: RunSnapshot, template: str) -> dict[str, Any]:
+    def _answers(self, snapshot: RunSnapshot, template: str) -> Mapping[str, Any]:
         """Read the latest answers of the stages that a prompt refers to."""
         wanted = {piece.name for piece in parse(template) if isinstance(piece, Reference)} - {INPUT}
         keys = {
-            facts_["stage"]: key
-            for key, facts_ in snapshot.stage_runs.items()
-            if facts_["state"] == "succeeded" and facts_["stage"] in wanted
+            facts["stage"]: key
+            for key, facts in snapshot.stage_runs.items()
+            if facts["state"] == "succeeded" and facts["stage"] in wanted
         }
         return self._store.answers(self._run, keys)
 
     def _succeed(self, position: Position, result: Result) -> None:
-        known = summary.of_answer(result, until_outcome(position, result))
+        facts = summary.of_answer(result, until_outcome(position, result))
         key = position.stage_run.key
-        self._move([Transition(key, "running", "succeeded", known)], {key: dict(result)})
+        self._apply([Transition(key, "running", "succeeded", facts)], {key: dict(result)})
 
     def _stop(self, position: Position, error: Exception) -> None:
-        """End a turn, and the run with it, that failed or was cancelled."""
-        to = "cancelled" if isinstance(error, TaskRevokedError) else "failed"
-        known = {} if to == "cancelled" else summary.of_error(error)
+        """End a stage run that failed or was cancelled, and the run with it."""
         key = position.stage_run.key
-        moves = [
-            Transition(key, "running", to, known),
-            Transition(RUN, "running", to, _named(error, to)),
-        ]
-        self._move(moves, {"error": told(error)})
+        if isinstance(error, TaskRevokedError):
+            transitions = [
+                Transition(key, "running", "cancelled"),
+                Transition(RUN, "running", "cancelled"),
+            ]
+        else:
+            transitions = [
+                Transition(key, "running", "failed", summary.of_error(error)),
+                Transition(RUN, "running", "failed", {"error": type(error).__name__}),
+            ]
+        self._apply(transitions, {"error": error_as_json(error)})
 
     def _finish(self, snapshot: RunSnapshot, exhausted: Loop | None) -> None:
+        """End the run; as failed if a loop was exhausted."""
         if exhausted is None:
-            self._move([Transition(RUN, snapshot.state, "succeeded")])
+            self._apply([Transition(RUN, snapshot.state, "succeeded")])
             return
         stage = exhausted.until.stage
         self._fail(
             snapshot,
             LoopExhausted(
-                f"the loop of stage {stage!r} was used up after {exhausted.at_most} rounds, "
-                f"and what it waited for was never so"
+                f"the loop of stage {stage!r} ended after {exhausted.at_most} rounds, "
+                f"and its `until` never held"
             ),
         )
 
     def _fail(self, snapshot: RunSnapshot, error: Exception) -> None:
-        """Fail a run that nobody here can go on with; what is out may be answered all the same."""
-        known = summary.of_error(error)
-        moves = [Transition(key, "running", "failed", known) for key in snapshot.running()]
-        moves.append(Transition(RUN, snapshot.state, "failed", _named(error, "failed")))
-        self._move(moves, {"error": told(error)})
+        """Fail a run that cannot go on; a task that is enqueued may still be answered."""
+        facts = summary.of_error(error)
+        transitions = [Transition(key, "running", "failed", facts) for key in snapshot.running()]
+        reason = {"error": type(error).__name__}
+        transitions.append(Transition(RUN, snapshot.state, "failed", reason))
+        self._apply(transitions, {"error": error_as_json(error)})
 
-    def _move(self, moves: list[Transition], says: Mapping[str, Any] | None = None) -> None:
-        """Transition; if it is refused somebody was quicker, and we look again."""
-        self._refused = self._store.move(self._run, moves, self._who, says)
+    def _apply(
+        self, transitions: list[Transition], content: Mapping[str, object] | None = None
+    ) -> None:
+        """Make transitions. If another worker was quicker they are refused, and are read again."""
+        self._refused = self._store.move(self._run, transitions, self._who, content)
 
     def _look(self) -> RunSnapshot:
-        """Read the run, and write the line of each stage that has ended and has none yet."""
-        import structlog  # noqa: PLC0415 - producers import this module, and have no log
+        """Read the run, and log each stage run that has ended and is not logged yet."""
+        import structlog  # noqa: PLC0415 - only a worker has a log
 
         snapshot = self._store.snapshot(self._run)
         for key in snapshot.unlogged:
@@ -227,11 +248,7 @@ class Advance:
         return snapshot
 
 
-def told(error: Exception) -> dict[str, Any]:
-    """Write an error as JSON, for `app.backend.exception_to_python`."""
-    prepared: dict[str, Any] = app.backend.prepare_exception(error, serializer="json")
+def error_as_json(error: Exception) -> dict[str, object]:
+    """Return an error as JSON, as `app.backend.exception_to_python` reads it."""
+    prepared: dict[str, object] = app.backend.prepare_exception(error, serializer="json")
     return prepared
-
-
-def _named(error: Exception, to: str) -> dict[str, str]:
-    return {"error": type(error).__name__} if to == "failed" else {}

@@ -223,7 +223,7 @@ def test_a_loop_that_is_used_up_goes_on_and_says_so_or_fails(echo: Fleet) -> Non
     assert went_on["text"] == "xx"
     assert failed == [
         "LoopExhausted",
-        "the loop of stage 'code' was used up after 2 rounds, and what it waited for was never so",
+        "the loop of stage 'code' ended after 2 rounds, and its `until` never held",
     ]
 
 
