@@ -1,21 +1,20 @@
 """
-What the four adapters share: the HTTP client, the errors' translation, the parameters' mapping.
+The base of the four adapters: HTTP client, translation of errors, mapping of parameters.
 
-An adapter is one vendor's request and one vendor's answer; everything else is here, so that the
-four stay comparable side by side.
+Each adapter holds one vendor's request and one vendor's answer. Everything else is here, so that
+the four can be compared side by side.
 """
 
 import json
 import re
-import sys
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from mimetypes import guess_extension
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias
 
 import httpx2
 import structlog
@@ -39,8 +38,10 @@ from tasks.config import ProviderSettings
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import read_error
 from tasks.providers.errors.translation import error_from_body, error_from_response, translate_error
+from tasks.providers.http.bounded import ENCODINGS
 from tasks.providers.http.call_limits import call_limits
 from tasks.providers.http.transport import Transport
+from tasks.providers.json_values import JsonBody
 from tasks.providers.models import is_listed
 from tasks.providers.round_trip import (
     UniqueCallIds,
@@ -58,15 +59,18 @@ if TYPE_CHECKING:
     import openai
 
 MAX_MODELS = 10_000
-"""Names that are read of a list of models, page by page; the longest has some hundred."""
+"""Names read from a list of models, page by page; the longest list has some hundred."""
 CHECK_S = 10.0
 """How long `check` waits for the list of models."""
+
+StreamClass: TypeAlias = Any
+"""`Stream[object]` of the client's SDK; the two SDKs share no type."""
 
 _REASON = re.compile(
     r"(?=.{1,64}$)[A-Za-z]{1,20}[0-9]{0,3}([_. :-]{1,2}[A-Za-z]{1,20}[0-9]{0,3}){0,5}"
 )
 _ANSWERS = frozenset({"choices", "output", "candidates", "content", "metadata", "tools", "text"})
-"""Parts of an answer around an error: the model's and the caller's words choose no verdict."""
+"""Parts of an answer beside its error: words of the model or the caller decide no verdict."""
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 catalogue.hold_loggers(catalogue.loggers())
@@ -75,22 +79,37 @@ _log = structlog.get_logger()
 
 
 class RawToolCall(NamedTuple):
-    """A tool call as a vendor writes it."""
+    """A tool call as a vendor sends it."""
 
     id: str | None
     name: str | None
     arguments: object
-    """JSON text, or what it says."""
+    """JSON text, or the object itself."""
     signature: str | None = None
 
 
 class RawAnswer(NamedTuple):
-    """An answer as it came."""
+    """A whole answer as a vendor sends it."""
 
-    body: Any
-    """Its JSON."""
+    body: JsonBody
     request_id: str | None = None
-    """The vendor's, where it stands in a header."""
+    """The vendor's id of the request, if it is in a header."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    """What an error keeps of an answer that has to be paid for."""
+
+    usage: Usage
+    request_id: str | None
+
+    def fail(
+        self, error: type[ProviderError], message: str, details: dict[str, str] | None = None
+    ) -> ProviderError:
+        """Build an error that carries the counts of the answer."""
+        return error(
+            message, {**(details or {})}, request_id=self.request_id, usage=self.usage.as_dict()
+        )
 
 
 class Adapter(ABC):
@@ -103,73 +122,76 @@ class Adapter(ABC):
 
     calls_before_sending_hook: Literal[True] = True
     BASE_URL: ClassVar[str]
-    """The vendor's own; given to the SDK in any case, or else it would ask the environment."""
+    """The vendor's own; always passed to the SDK, which would else read the environment."""
     PARAM_PATHS: ClassVar[Mapping[str, str]]
-    """Our parameters, and where each goes in the vendor's request; a dot goes one level down."""
+    """By parameter of ours, its place in the vendor's request; a dot goes one level down."""
     EFFORTS: ClassVar[Mapping[str, str]] = {}
-    """The vendor's nearest word for a `reasoning_effort`, where it is another."""
+    """By `reasoning_effort`, the vendor's nearest word, where it is another."""
     HTTP: ClassVar[type[httpx2.Client]] = httpx2.Client
     FINISH: ClassVar[Mapping[str, FinishReason | type[ProviderError]]]
     """
-    What the vendor's finish reasons mean, in lower case; with a source for each.
+    What the vendor's finish reasons mean, in lower case; each with its source.
 
-    A word that is not here is no proof of an end: the attempt fails with UnfinishedAnswer.
+    A word that is not here does not prove that the answer is whole: the attempt fails with
+    UnfinishedAnswer.
     """
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self.model = settings.model
         self.base_url = settings.base_url or self.BASE_URL
+        self.known_models: frozenset[str] | None = None
+        """The provider's own list, as `check` last read it; None before."""
         self._dropped: set[str] = set()
         self._transport = Transport(self.base_url, settings.timeout.connect_s)
-        # No redirects: a POST does not survive most, and Google's key header would go along.
+        # No redirects: most do not keep a POST, and Google's key header would be sent along.
         http = self.HTTP(
-            transport=self._transport, timeout=settings.timeout.total_s,
+            transport=self._transport,
+            timeout=settings.timeout.total_s,
+            headers={"accept-encoding": ENCODINGS},
             event_hooks={"response": [self._check_readable]},
-        )  # fmt: skip
-        # The SDKs take an empty key for none, and then look for one in the environment.
-        key = settings.api_key.get_secret_value() if settings.api_key else "none"
+        )
+        # The SDKs set both. To replace a default costs 5 us per call.
+        for name in ("accept", "user-agent"):
+            del http.headers[name]
+        # Given an empty key, an SDK looks for one in the environment.
+        key = "none"
+        if settings.api_key:
+            key = settings.api_key.get_secret_value()
         self._build_client(settings, key, http)
 
     @abstractmethod
     def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
-        """Build the SDK's client over the HTTP client, without retries of its own."""
+        """Build the SDK's client over this HTTP client, with the SDK's retries off."""
 
     @abstractmethod
     def _call(self, request: Request) -> RawAnswer:
-        """Send the request through the SDK; whatever it raises is translated."""
+        """Send the request through the SDK; the caller translates what it raises."""
 
     @abstractmethod
     def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         """
-        Ask for a stream, tell its pieces on, and return the answer they make.
+        Request a stream, forward its pieces, and return the answer that they make.
 
-        The stream is closed whatever happens. One that ended before its own end makes an answer
-        without a finish reason.
+        The stream is always closed. A stream that breaks off makes an answer without a finish
+        reason.
         """
 
     @abstractmethod
     def _parse(self, answer: RawAnswer, request: Request) -> Completion:
-        """Read the answer; what is missing or of another type makes it garbled."""
+        """Read the answer; a missing part, or one of another type, makes it garbled."""
 
     @abstractmethod
     def _list_models(self) -> Iterable[str]:
         """List the names of the models this key may use."""
 
     def complete(self, request: Request) -> Completion:
-        """Ask the provider and wait for the whole answer; see `Provider.complete`."""
+        """Call the provider and wait for the whole answer; see `Provider.complete`."""
         request = prepared(request)
-        relay = StreamRelay(request.on_delta, request) if request.on_delta else None
-        failure: ProviderError | None = None
-        try:
-            with call_limits(request.before_sending, relay.timeouts if relay else None):
-                answer = self._call_streaming(request, relay) if relay else self._call(request)
-        except Exception as error:
-            if relay and error is relay.listener_error:
-                raise
-            failure = translate_error(self.name, error)
-        if failure:
-            raise _without_frames(failure)
+        if request.on_delta:
+            answer = self._answer_of_stream(request, StreamRelay(request.on_delta, request))
+        else:
+            answer = self._answer(request)
         try:
             return self._parse(answer, request)
         except (
@@ -182,14 +204,30 @@ class Adapter(ABC):
         ):
             raise GarbledAnswer(f"{self.name}: the answer has the wrong shape") from None
 
-    known_models: frozenset[str] | None = None
-    """The provider's own list, as `check` last read it; None before."""
+    def _answer(self, request: Request) -> RawAnswer:
+        try:
+            with call_limits(request.before_sending):
+                return self._call(request)
+        except Exception as error:  # noqa: BLE001 - an SDK may raise anything
+            failure = translate_error(self.name, error)
+        raise _without_frames(failure)
+
+    def _answer_of_stream(self, request: Request, relay: StreamRelay) -> RawAnswer:
+        try:
+            with call_limits(request.before_sending, relay.timeouts):
+                return self._call_streaming(request, relay)
+        except Exception as error:
+            if error is relay.listener_error:
+                raise
+            failure = translate_error(self.name, error)
+        raise _without_frames(failure)
 
     def check(self) -> str:
         """Prove the key by listing the models; see `Provider.check`."""
         self.known_models = self.listed()
-        listed = is_listed(self.model, self.known_models)
-        listing = "is listed" if listed else "is not in the list of models"
+        listing = "is not in the list of models"
+        if is_listed(self.model, self.known_models):
+            listing = "is listed"
         return f"{self.base_url} accepts the key; {self.model} {listing}"
 
     def listed(self) -> frozenset[str]:
@@ -199,10 +237,9 @@ class Adapter(ABC):
         Raises:
             ProviderError: As `complete` does.
         """
-        failure: ProviderError | None = None
         try:
             return frozenset(islice(self._list_models(), MAX_MODELS))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - an SDK may raise anything
             failure = translate_error(self.name, error)
         raise _without_frames(failure)
 
@@ -211,44 +248,41 @@ class Adapter(ABC):
         self._transport.close()
 
     def _check_readable(self, response: httpx2.Response) -> None:
-        """Translate an error here whose body an SDK would stumble over, and lose its status."""
-        if response.is_success:
+        """Translate an error whose body the SDK could not read: the SDK would lose its status."""
+        if 200 <= response.status_code < 300:  # is_success costs 0.9 us
             return
         try:
             json.loads(response.read())
         except json.JSONDecodeError:
             return
-        # Not UTF-8, an endless number, too deep; too long, cut off, or encoded in another way than
-        # it says: its status is known.
+        # Not UTF-8, an endless number, nested too deeply, too long, cut off, or encoded in another
+        # way than its header says. Its status is known all the same.
         except (
             ValueError, RecursionError, GarbledAnswer, TruncatedAnswer, httpx2.DecodingError,
         ):  # fmt: skip
             raise error_from_response(self.name, response) from None
 
-    def _error_in_body(self, body: Mapping[str, Any]) -> ProviderError:
-        """Read an error that came inside an answer, or as an event, with status 200."""
-        return error_from_body(
-            self.name, {name: body[name] for name in body if name not in _ANSWERS}
-        )
+    def _error_in_body(self, body: Mapping[str, object]) -> ProviderError:
+        """Read an error inside an answer, or in an event, with status 200."""
+        return error_from_body(self.name, _without_answers(body))
 
-    def _error_without_answer(self, body: Mapping[str, Any]) -> ProviderError:
-        """Read a body that is no answer: MiniMax and others put an error at its top, with a 200."""
+    def _error_without_answer(self, body: Mapping[str, object]) -> ProviderError:
+        """Read a body without an answer: MiniMax and others send an error there, with a 200."""
         error = self._error_in_body(body)
-        codes = read_error({name: body[name] for name in body if name not in _ANSWERS}).codes
+        codes = read_error(_without_answers(body)).codes
+        has_number = any(code.isdigit() and int(code) >= 400 for code in codes)
         # Without an error's number it may be an answer of another shape, with words of the model.
-        if isinstance(error, UnknownError) or not any(
-            code.isdigit() and int(code) >= 400 for code in codes
-        ):
+        if isinstance(error, UnknownError) or not has_number:
             return GarbledAnswer(f"{self.name}: there is no answer in what it sent")
         return error
 
-    def _refuse(self, what: str) -> NoReturn:
-        """Give up before anything is sent; the next target may take it."""
-        raise UnsupportedInput(f"{self.name}: {what}")
+    def _refuse(self, why: str) -> NoReturn:
+        """Fail before anything is sent; the next target may take the request."""
+        raise UnsupportedInput(f"{self.name}: {why}")
 
-    def _check_media_type(self, media: Media, kinds: Container[str], accepted: str) -> None:
+    def _check_media_type(self, media: Media, allowed: Container[str], accepted: str) -> None:
         """Refuse bytes of a type to which the vendor would answer 400."""
-        if media.data is not None and media.media_type not in kinds:
+        if media.data is not None and media.media_type not in allowed:
             self._refuse(f"{media.kind} of type {media.media_type}; it takes {accepted}")
 
     def _bytes(self, media: Media) -> bytes:
@@ -258,14 +292,14 @@ class Adapter(ABC):
             self._refuse(f"{media.kind} that is not base64")
 
     def _only_text(self, message: Message) -> str:
-        """Return a turn's text where the vendor takes nothing else."""
+        """Return the text of a turn in which the vendor takes nothing else."""
         if any(isinstance(part, Media) for part in message.parts):
             self._refuse(f"it takes no image or document in a turn of {message.role}")
         return message.text
 
-    def _params(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Map our parameters; what the vendor does not take is dropped with one warning."""
-        mapped: dict[str, Any] = {}
+    def _params(self, params: Mapping[str, object]) -> JsonBody:
+        """Map our parameters; drop, with one warning, what the vendor does not take."""
+        mapped: JsonBody = {}
         for name, value in params.items():
             if name not in self.PARAM_PATHS:
                 self._drop(name)
@@ -274,7 +308,9 @@ class Adapter(ABC):
             inner = mapped
             for key in outer:
                 inner = inner.setdefault(key, {})
-            inner[last] = self.EFFORTS.get(value, value) if name == "reasoning_effort" else value
+            if name == "reasoning_effort":
+                value = self.EFFORTS.get(str(value), value)  # noqa: PLW2901 - in the vendor's words
+            inner[last] = value
         return mapped
 
     def _drop(self, name: str) -> None:
@@ -295,119 +331,164 @@ class Adapter(ABC):
         native_reason: object = None,
     ) -> Completion:
         """
-        Say what an answer is worth.
+        Build the completion, or raise the error that the answer amounts to.
 
-        | the vendor says  | with text or tool calls | without |
+        | the vendor sends | with text or tool calls | without |
         |---|---|---|
-        | stop, tool_calls | success; with calls, `tool_calls` | GarbledAnswer: that is no answer |
-        | length           | success, `length` | ContextWindowExceeded: no room to say anything |
+        | stop, tool_calls | success; with calls, `tool_calls` | GarbledAnswer: no answer |
+        | length           | success, `length` | ContextWindowExceeded: no room for an answer |
         | content_filter, refusal | success, so named | ContentFiltered |
         | a failure of the model | the class that FINISH has for it | the same |
         | another word     | UnfinishedAnswer | UnfinishedAnswer |
-        | nothing          | TruncatedAnswer | TruncatedAnswer |
+        | no reason        | TruncatedAnswer | TruncatedAnswer |
         """
-        paid: dict[str, Any] = {"request_id": request_id, "usage": usage.as_dict()}
+        paid = _Paid(usage, request_id)
         finish = self._finish_reason(reason, native_reason, paid)
         text = well_formed(text)
-        calls = self._tool_calls(called, cut=finish == "length", paid=paid)
+        calls = self._tool_calls(called, paid, is_cut=finish == "length")
         if calls and finish == "stop":  # Google and Responses have no word of their own for it
             finish = "tool_calls"
-        if not text.strip() and not calls:
-            if finish == "length":
-                spent = usage.reasoning_tokens
-                raise ContextWindowExceeded(
-                    f"{self.name}: max_output_tokens or the window was spent before the first word"
-                    f" ({'unknown' if spent is None else spent} tokens on reasoning)",
-                    **paid,
-                )
-            if finish in {"content_filter", "refusal"}:
-                raise ContentFiltered(f"{self.name}: it refuses to answer", **paid)
-            raise GarbledAnswer(f"{self.name}: the answer is empty", **paid)
+        if not calls and not text.strip():
+            raise self._empty(finish, paid)
         return Completion(
             text, model, finish, without_zero_counts(usage), request_id, response_id, calls
         )
 
-    def _finish_reason(
-        self, reason: object, native: object, paid: Mapping[str, Any]
-    ) -> FinishReason:
-        """Return what a finish reason means; one that is no whole answer raises."""
+    def _empty(self, finish: FinishReason, paid: _Paid) -> ProviderError:
+        """Return the error of an answer without text and without tool calls."""
+        if finish == "length":
+            spent = paid.usage.reasoning_tokens
+            tokens = str(spent)
+            if spent is None:
+                tokens = "unknown"
+            message = (
+                f"{self.name}: max_output_tokens or the window was spent before the first word"
+                f" ({tokens} tokens on reasoning)"
+            )
+            return paid.fail(ContextWindowExceeded, message)
+        if finish in {"content_filter", "refusal"}:
+            return paid.fail(ContentFiltered, f"{self.name}: it refuses to answer")
+        return paid.fail(GarbledAnswer, f"{self.name}: the answer is empty")
+
+    def _finish_reason(self, reason: object, native: object, paid: _Paid) -> FinishReason:
+        """
+        Return what a finish reason means.
+
+        Raises:
+            ProviderError: It does not mean a whole answer.
+        """
         if not is_present(reason):
-            what = f"{self.name}: the answer has no finish reason: it is cut off"
-            raise TruncatedAnswer(what, **paid)
-        word = reason.strip().lower() if isinstance(reason, str) else ""
+            message = f"{self.name}: the answer has no finish reason: it is cut off"
+            raise paid.fail(TruncatedAnswer, message)
+        word = _lower(reason)
         kind = word.partition(":")[0].rstrip()  # Gemini's endpoints write "content_filter: SAFETY"
         finish = self.FINISH.get(word) or self.FINISH.get(kind, UnfinishedAnswer)
         if finish in ("stop", "tool_calls") and word not in self.FINISH:
-            finish = UnfinishedAnswer  # what stands behind the colon may say anything
+            finish = UnfinishedAnswer  # anything may follow the colon
         if isinstance(finish, str):
             return finish
-        words = describe_reason(reason) + (
-            f" ({describe_reason(native)})" if is_present(native) else ""
-        )
-        is_known = word in self.FINISH or kind in self.FINISH
-        why = "the answer is not whole" if is_known else "that word is unknown, so it may be cut"
+        words = describe_reason(reason)
+        if is_present(native):
+            words += f" ({describe_reason(native)})"
+        why = "that word is unknown, so it may be cut"
+        if word in self.FINISH or kind in self.FINISH:
+            why = "the answer is not whole"
         message = f"{self.name} ended the answer with {words}: {why}"
-        raise finish(message, {FINISH_REASON: describe_reason(reason)}, **paid)
+        raise paid.fail(finish, message, {FINISH_REASON: describe_reason(reason)})
 
     def _is_whole_reason(self, reason: object) -> bool:
-        """Tell a finish reason that says the answer is whole."""
-        word = reason.strip().lower() if isinstance(reason, str) else ""
-        return self.FINISH.get(word) in ("stop", "tool_calls")
+        """Return whether a finish reason means that the answer is whole."""
+        return self.FINISH.get(_lower(reason)) in ("stop", "tool_calls")
 
     def _tool_calls(
-        self, called: Iterable[RawToolCall], *, cut: bool, paid: Mapping[str, Any]
+        self, called: Iterable[RawToolCall], paid: _Paid, *, is_cut: bool
     ) -> tuple[ToolCall, ...]:
-        calls, call_ids = [], UniqueCallIds()
+        calls: list[ToolCall] = []
+        call_ids = UniqueCallIds()
         for call in called:
-            arguments, name = _arguments_object(call.arguments), (call.name or "").strip()
+            arguments = _arguments_object(call.arguments)
+            name = (call.name or "").strip()
             if arguments is not None and name:
-                id_, signature = call_ids.unique(call.id), call.signature
+                signature = call.signature
+                if not (isinstance(signature, str) and signature.isascii()):
+                    signature = None
                 calls.append(
                     ToolCall(
-                        id_,
+                        call_ids.unique(call.id),
                         valid_tool_name(name),
                         portable_json(arguments),
-                        signature if isinstance(signature, str) and signature.isascii() else None,
+                        signature,
                     )
                 )
-            elif not cut:  # a call that the length cut off in its middle is none
-                what = f"{self.name}: the arguments of a tool call are no JSON object"
-                raise GarbledAnswer(what, **paid)
+            elif not is_cut:  # a call that the length cut off in its middle is left out
+                message = f"{self.name}: the arguments of a tool call are not a JSON object"
+                raise paid.fail(GarbledAnswer, message)
         return tuple(calls)
+
+
+def _without_answers(body: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in body.items() if name not in _ANSWERS}
+
+
+def _lower(reason: object) -> str:
+    if isinstance(reason, str):
+        return reason.strip().lower()
+    return ""
 
 
 def _without_frames(failure: ProviderError) -> ProviderError:
     """
-    Take from an error the frames that it came through, and the SDK's error behind it.
+    Remove an error's traceback, and the SDK's error that caused it.
 
-    Their variables hold the key and the prompt, which a traceback or an error tracker would show.
+    The variables in those frames hold the key and the prompt, which a traceback or an error tracker
+    would show.
     """
     failure.__cause__ = failure.__context__ = None
     return failure.with_traceback(None)
 
 
 def post_json(
-    client: "anthropic.Anthropic | openai.OpenAI", path: str, body: dict[str, Any], timeout_s: float
+    client: "anthropic.Anthropic | openai.OpenAI", path: str, body: JsonBody, timeout_s: float
 ) -> RawAnswer:
     """
-    Ask by the SDK's way to an endpoint that it has no method for.
+    Post a request as the SDKs document it for an endpoint that they have no method for.
 
-    Headers, time limits and errors are the same. Its methods look for keys to rename in what is
-    asked, and make models of what is answered: 30 to 50 % of its CPU (`benchmarks.adapters`).
+    Headers, timeouts and errors are the same. The SDKs' own methods look for keys to rename in the
+    request and build models of the answer: 30 to 50 % of their CPU (`benchmarks.adapters`).
     """
     http = client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": timeout_s})
-    return RawAnswer(
-        http.json(), http.headers.get("request-id") or http.headers.get("x-request-id")
-    )
+    request_id = http.headers.get("request-id") or http.headers.get("x-request-id")
+    return RawAnswer(http.json(), request_id)
+
+
+@contextmanager
+def open_stream(
+    client: "anthropic.Anthropic | openai.OpenAI",
+    stream_cls: StreamClass,
+    path: str,
+    body: JsonBody,
+    timeout_s: float,
+) -> Iterator[httpx2.Response]:
+    """
+    Post a request as `post_json` does, for a stream; close the stream afterwards.
+
+    The events are unread: the SDKs' readers of events do not follow the standard (see `sse`), and
+    drop what does not fit their models.
+    """
+    with client.post(
+        path, cast_to=object, body={**body, "stream": True}, options={"timeout": timeout_s},
+        stream=True, stream_cls=stream_cls,
+    ) as stream:  # fmt: skip
+        yield stream.response
 
 
 def is_present(reason: object) -> bool:
-    """Tell a finish reason from none; SGLang sends an empty one till the end, Qwen "null"."""
+    """Return whether a finish reason was sent; SGLang sends "" until the end, Qwen "null"."""
     return reason is not None and reason not in ("", "null")
 
 
 def describe_reason(reason: object) -> str:
-    """Return a finish reason for a message: the vendor's word, if it is no more than one."""
+    """Return a finish reason for a message: the vendor's word, if it is only a word."""
     if not isinstance(reason, str):
         return f"a value of type {type(reason).__name__}"
     word = reason.strip()
@@ -417,61 +498,51 @@ def describe_reason(reason: object) -> str:
 
 
 def non_empty(value: object) -> str | None:
-    """Return a text that is not empty; None for anything else."""
-    return value if isinstance(value, str) and value else None
+    """Return a string that is not empty; None for anything else."""
+    if isinstance(value, str) and value:
+        return value
+    return None
 
 
-@contextmanager
-def open_stream(
-    client: "anthropic.Anthropic | openai.OpenAI", path: str, body: dict[str, Any], timeout_s: float
-) -> Iterator[httpx2.Response]:
-    """
-    Ask as `asked` does, for a stream, and close it afterwards; its events are not read yet.
-
-    The SDKs' readers of events do not follow the standard (see `sse`), and drop what does not fit
-    their models.
-    """
-    module = sys.modules[type(client).__module__.partition(".")[0]]
-    with client.post(
-        path, cast_to=object, body={**body, "stream": True}, options={"timeout": timeout_s},
-        stream=True, stream_cls=module.Stream[object],
-    ) as stream:  # fmt: skip
-        yield stream.response
-
-
-def _arguments_object(arguments: object) -> Mapping[str, Any] | None:
-    """Read a tool call's arguments; a tool that takes none may be called with no text at all."""
+def _arguments_object(arguments: object) -> JsonBody | None:
+    """Read a tool call's arguments; for a tool without parameters they may be missing or empty."""
     if arguments is None:
         return {}
-    try:
-        read = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
-    except (ValueError, RecursionError):
-        return None
-    # What nests deeper than a prompt may could not be handed back.
-    return read if isinstance(read, dict) and depth_of(read) <= MAX_DEPTH else None
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return None
+    # A result that nests deeper than a prompt may could not be handed back.
+    if isinstance(arguments, dict) and depth_of(arguments) <= MAX_DEPTH:
+        return arguments
+    return None
 
 
 def prepared(request: Request) -> Request:
-    """Return the request with the ids of its tool calls as every vendor takes them."""
-    return replace(request, messages=with_unique_call_ids(request.messages))
+    """Return the request with ids of tool calls that every vendor takes."""
+    messages = with_unique_call_ids(request.messages)
+    if messages is request.messages:
+        return request
+    return replace(request, messages=messages)
 
 
 def instructions(request: Request) -> str | None:
     """Join the request's system prompt and the system messages of its conversation."""
     texts = [request.system, *(m.text for m in request.messages if m.role == "system")]
-    return "\n\n".join(part for part in texts if part and part.strip()) or None
+    return "\n\n".join(text for text in texts if text and text.strip()) or None
 
 
-def parameters(tool: Tool) -> dict[str, Any]:
-    """Return a tool's JSON Schema, whole also where it has no parameters."""
+def parameters(tool: Tool) -> JsonBody:
+    """Return a tool's JSON Schema, complete also for a tool without parameters."""
     return {"type": "object", "properties": {}, **rooted(tool.parameters)}
 
 
 def data_url(media: Media) -> str:
-    """Write bytes as OpenAI takes them."""
+    """Return bytes as OpenAI takes them."""
     return f"data:{media.media_type};base64,{media.data}"
 
 
 def file_name(media: Media) -> str:
-    """Return a document's name, or one that tells its type as OpenAI wants it."""
+    """Return a document's name, or one with the suffix of its type, on which OpenAI insists."""
     return media.name or f"document{guess_extension(media.media_type or '') or ''}"

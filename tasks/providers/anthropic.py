@@ -39,6 +39,16 @@ _TOOL_CHOICES = {"none": {"type": "none"}, "required": {"type": "any"}}
 _DOCUMENTS = frozenset({"application/pdf"})
 
 
+class _Client(anthropic.Anthropic):
+    """The SDK's client; it builds the URL of each path once, which else costs a call 80 us."""
+
+    def _prepare_url(self, url: str) -> httpx2.URL:
+        urls: dict[str, httpx2.URL] = self.__dict__.setdefault("_urls", {})
+        if url not in urls:
+            urls[url] = super()._prepare_url(url)
+        return urls[url]
+
+
 class AnthropicProvider(Adapter):
     """Claude."""
 
@@ -74,7 +84,7 @@ class AnthropicProvider(Adapter):
 
     def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
-        self._client = anthropic.Anthropic(
+        self._client = _Client(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s, open_telemetry=False,
         )  # fmt: skip
@@ -85,7 +95,9 @@ class AnthropicProvider(Adapter):
 
     def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
-        with open_stream(self._client, "/v1/messages", body, request.timeout_s) as response:
+        with open_stream(
+            self._client, anthropic.Stream[object], "/v1/messages", body, request.timeout_s
+        ) as response:
             stream = MessageStream(relay, self._error_in_body)
             message = stream.read(relay.objects(response.iter_bytes()))
             return RawAnswer(message, response.headers.get("request-id"))

@@ -7,6 +7,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from mimetypes import guess_type
 from typing import Any, ClassVar, TypeVar
 
@@ -85,12 +86,20 @@ class _StreamInterceptingClient(httpx2.Client):
     fit its models for an error.
     """
 
+    def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
+        """Build a request; parse each URL once, which costs 25 us."""
+        return super().build_request(method, _parsed(str(url)), **options)
+
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request; a stream that begins well is raised."""
         response = super().send(request, **options)
         if options.get("stream") and response.is_success:
             raise _StreamStarted(response)
         return response
+
+
+_parsed = lru_cache(maxsize=256)(httpx2.URL)
+"""Addresses differ by their models alone."""
 
 
 class _FastContains:

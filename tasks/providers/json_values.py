@@ -1,12 +1,14 @@
-"""JSON as servers send it: parsed, and of whatever shape they like."""
+"""JSON as servers send it: parsed, and in any shape."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 """A parsed JSON value."""
 JsonObject: TypeAlias = dict[str, Json]
 """A parsed JSON object."""
+JsonBody: TypeAlias = dict[str, Any]
+"""A JSON object in the shape of one vendor's API, which the code that uses it knows."""
 
 _EMPTY: JsonObject = {}
 

@@ -26,6 +26,7 @@ from tasks.providers.adapter import (
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
+    Client,
     cache_key,
     json_schema,
     read_usage,
@@ -62,7 +63,7 @@ class OpenAIProvider(Adapter):
 
     def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
-        self._client = openai.OpenAI(
+        self._client = Client(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip
@@ -73,7 +74,9 @@ class OpenAIProvider(Adapter):
 
     def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
-        with open_stream(self._client, "/responses", body, request.timeout_s) as response:
+        with open_stream(
+            self._client, openai.Stream[object], "/responses", body, request.timeout_s
+        ) as response:
             stream = ResponseStream(relay, self._error_in_body)
             answer = stream.read(relay.objects(response.iter_bytes()))
             return RawAnswer(answer, response.headers.get("x-request-id"))

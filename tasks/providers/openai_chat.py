@@ -39,6 +39,7 @@ from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.openai_forms import (
+    Client,
     cache_key,
     json_schema,
     read_usage,
@@ -122,7 +123,7 @@ class OpenAIChatProvider(Adapter):
         host = httpx2.URL(self.base_url).host
         self._official = host.endswith((".openai.com", ".azure.com"))
         self._prompt_cache = settings.prompt_cache
-        self._client = openai.OpenAI(
+        self._client = Client(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip
@@ -134,7 +135,9 @@ class OpenAIChatProvider(Adapter):
     def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
         body["stream_options"] = {"include_usage": True}  # else a stream is not counted
-        with open_stream(self._client, "/chat/completions", body, request.timeout_s) as response:
+        with open_stream(
+            self._client, openai.Stream[object], "/chat/completions", body, request.timeout_s
+        ) as response:
             answer = ChatStream(relay, self._error_in_body, self._is_whole_reason).read(
                 relay.objects(response.iter_bytes())
             )

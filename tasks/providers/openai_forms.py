@@ -5,12 +5,26 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+import httpx2
+import openai
+
 from breakwater.attempt import UNCOUNTED, Usage
 from breakwater.content import Tool
 from tasks.providers.adapter import instructions, parameters
 from tasks.providers.base import Request
 from tasks.providers.schemas import rooted, strict
 from tasks.providers.usage import openai_usage
+
+
+class Client(openai.OpenAI):
+    """The SDK's client; it builds the URL of each path once, which else costs a call 80 us."""
+
+    def _prepare_url(self, url: str) -> httpx2.URL:
+        urls: dict[str, httpx2.URL] = self.__dict__.setdefault("_urls", {})
+        if url not in urls:
+            urls[url] = super()._prepare_url(url)
+        return urls[url]
+
 
 SCHEMA_NAME = "answer"
 """Of a response's schema; the API insists on one."""

@@ -1,11 +1,11 @@
 """
-What an answer gives can be handed back: to us as the next prompt, and to every vendor.
+Make each answer one that can be handed back: to us as the next prompt, and to every vendor.
 
-On the way in, what a model made up is repaired. Ids are made unique within the answer. A name that
-no vendor takes gets an underscore for each character that does not fit. In arguments NaN and
+In an answer, what a model made up is repaired. Ids are made unique within the answer. A name that
+no vendor takes gets an underscore for each character that does not fit. In arguments, NaN and
 Infinity become null, as `JSON.stringify` writes them, and half a surrogate pair becomes U+FFFD, as
-`String.prototype.toWellFormed` has it. On the way out, ids are made unique over the conversation:
-servers that say `call_0` in every turn are common, and Anthropic refuses a repeated one.
+in `String.prototype.toWellFormed`. In a prompt, ids are made unique over the conversation: many
+servers send `call_0` in every turn, and Anthropic refuses a repeated id.
 """
 
 import json
@@ -26,26 +26,30 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class UniqueCallIds:
-    """The ids and names of one answer's calls; the same in its stream and in its result."""
+    """The ids of one answer's tool calls; the same in its stream and in its result."""
 
     def __init__(self) -> None:
-        self._ids: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
 
     def unique(self, received: str | None) -> str:
-        """Return a call's id, another one if it is blank or an earlier call has it."""
+        """Return a call's id; another one if it is blank, or if an earlier call has it."""
         id_ = well_formed(received or "")
         if not id_.strip():
             return new_call_id()
-        self._ids[id_] += 1
-        return id_ if self._ids[id_] == 1 else _numbered(id_, self._ids[id_])
+        count = self._counts[id_] = self._counts.get(id_, 0) + 1
+        if count == 1:
+            return id_
+        return _numbered(id_, count)
 
 
 def valid_tool_name(received: str) -> str:
-    """Return a tool's name as every vendor takes it; one that fits stays as it is."""
+    """Return a tool's name as every vendor takes it; a name that fits is not changed."""
     if _NAME.fullmatch(received):
         return received
     name = _UNFIT.sub("_", received)
-    return (name if name[:1].isalpha() else f"_{name}")[:64]
+    if not name[:1].isalpha():
+        name = f"_{name}"
+    return name[:64]
 
 
 def well_formed(text: str) -> str:
@@ -56,7 +60,12 @@ def well_formed(text: str) -> str:
 
 
 def portable_json(value: Any) -> Any:
-    """Return JSON data that any language can read; it must not nest without bound."""
+    """
+    Return JSON data that any language can read.
+
+    Args:
+        value: JSON data whose nesting is bounded.
+    """
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
@@ -65,9 +74,14 @@ def portable_json(value: Any) -> Any:
 
 
 def with_unique_call_ids(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return a conversation whose tool calls have ids of their own, which every vendor takes."""
-    if not any(message.tool_calls for message in messages):
-        return messages
+    """Return a conversation whose tool calls have unique ids, which every vendor takes."""
+    for message in messages:
+        if message.tool_calls:
+            return _renumbered(messages)
+    return messages
+
+
+def _renumbered(messages: Sequence[Message]) -> list[Message]:
     sent: list[Message] = []
     used: set[str] = set()
     repeats: Counter[str] = Counter()
@@ -93,25 +107,25 @@ def with_unique_call_ids(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def call_id(received: str | None) -> str:
-    """Return a tool call's id as every vendor takes it, also where another vendor gave it."""
+    """Return a tool call's id as every vendor takes it, also if another vendor made it."""
     if received and _ID.fullmatch(received):
         return received
     return f"call_{sha256((received or '').encode()).hexdigest()[:24]}"
 
 
 def new_call_id() -> str:
-    """Return an id for a tool call to which its vendor gave none."""
+    """Return an id for a tool call that came without one."""
     return f"call_{uuid4().hex[:24]}"
 
 
 def _numbered(id_: str, number: int) -> str:
-    """Return the id of the nth call that has this one; the same each time, for prompts' caches."""
+    """Return the id of the nth call with this id; the same each time, for the prompt caches."""
     return call_id(f"{id_}\n{number}")
 
 
 def _repaired(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, Mapping):

@@ -12,23 +12,23 @@ How each vendor counts tokens: where a count stands, and which counts include wh
 | Anthropic | beside the input | beside the input | in the output |
 | Gemini | in the prompt | no | beside the candidates |
 | LiteLLM and other gateways | as the vendor's, or beside the prompt | likewise | as the vendor's |
-| llama.cpp, Ollama | not said, or as OpenAI's | no | in the completion |
+| llama.cpp, Ollama | not sent, or as OpenAI's | no | in the completion |
 
-`docs/ledger.md` has the sources. Nobody says in an answer which of these holds, so the server's own
-total decides where it sent one: what makes the sum right is how it counts.
+`docs/ledger.md` has the sources. No answer states which of these rows applies, so the server's own
+total decides where it sent one: the right sum shows how the server counts.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from breakwater.attempt import UNCOUNTED, Usage
-from tasks.providers.token_counts import object_at, read_count, read_part
+from tasks.providers.token_counts import read_count, read_part, sum_counts
 
 INPUT_NAMES = ("prompt_tokens", "input_tokens")
 OUTPUT_NAMES = ("completion_tokens", "output_tokens")
-"""Chat Completions' name of a count, then Responses'; some servers mix them up."""
+"""The name of a count in Chat Completions, then in Responses; some servers mix them up."""
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
 CACHED = (
@@ -51,7 +51,7 @@ REASONED = (
 
 
 class Counts(NamedTuple):
-    """Counts as they were sent; None where one is unknown."""
+    """Counts as they were sent; None for an unknown one."""
 
     input_tokens: int | None
     output_tokens: int | None
@@ -61,16 +61,14 @@ class Counts(NamedTuple):
     total: int | None = None
 
 
-def openai_usage(used: Mapping[str, Any]) -> Usage:
-    """Read the `usage` of Chat Completions or Responses, of whichever server."""
+def openai_usage(used: Mapping[str, object]) -> Usage:
+    """Read the `usage` of Chat Completions or Responses, from any server."""
     input_tokens = read_count(used, *INPUT_NAMES)
-    if (
-        input_tokens is None
-        and "prompt_cache_hit_tokens" in used
-        and not used.keys() & {*INPUT_NAMES}
-    ):
-        parts = [read_count(used, f"prompt_cache_{each}_tokens") for each in ("hit", "miss")]
-        input_tokens = None if None in parts else sum(each or 0 for each in parts)
+    if input_tokens is None and used.keys().isdisjoint(INPUT_NAMES):
+        input_tokens = sum_counts(  # DeepSeek's parts of a count that it left out
+            read_count(used, "prompt_cache_hit_tokens"),
+            read_count(used, "prompt_cache_miss_tokens"),
+        )
     return to_usage(
         Counts(
             input_tokens,
@@ -85,43 +83,43 @@ def openai_usage(used: Mapping[str, Any]) -> Usage:
 
 def to_usage(counts: Counts, *, is_reasoning_beside: bool = False) -> Usage:
     """
-    Decide which counts include which, and return them as ours: all input, and all output.
+    Decide which counts include which; return all input and all output, as we count.
 
-    Without a total, or with one that nothing explains, a part that fits into its whole is in it,
-    and one that does not is beside it; where the total contradicts that, the part is unknown.
+    A part that fits into its whole is included in it, and one that does not fit stands beside it,
+    unless the total shows otherwise. A total that nothing explains is ignored. Where a total says
+    that a part is included that does not fit, the part is unknown.
 
     Args:
-        is_reasoning_beside: The vendor documents it so, whatever would fit.
+        is_reasoning_beside: The vendor documents that reasoning stands beside the output, even
+            where it would fit into it.
     """
     input_tokens, output_tokens, cached, written, reasoning, total = counts
-    if (
-        input_tokens is None
-        or output_tokens is None
-        or cached is None
-        or written is None
-        or reasoning is None
-    ):
+    if input_tokens is None or output_tokens is None:
+        return _in_doubt(counts)
+    if cached is None or written is None or reasoning is None:
         return _in_doubt(counts)
     stored = cached + written
-    ways = [
-        (input_tokens + stored * beside_asked, output_tokens + reasoning * beside_answered)
-        for beside_asked, beside_answered in product(
-            (False, True), (True, False) if is_reasoning_beside else (False, True)
-        )
-    ]
+    outputs = [output_tokens, output_tokens + reasoning]
+    if is_reasoning_beside:
+        outputs.reverse()
+    # Most answers are done here: everything fits, and the total is as expected, or missing.
+    fits = stored <= input_tokens and reasoning <= outputs[0]
+    if fits and total in (None, input_tokens + outputs[0]):
+        return Usage(input_tokens, outputs[0], cached, written, reasoning)
+    ways = product([input_tokens, input_tokens + stored], outputs)
     fitting = [way for way in ways if stored <= way[0] and reasoning <= way[1]]
-    explained = next((way for way in fitting if sum(way) == total), None)
-    if explained is None and total is not None and input_tokens + output_tokens == total:
-        return _in_doubt(counts)  # it says that a part is in its whole, which it does not fit into
-    whole_input, whole_output = explained or fitting[0]
+    explained = [way for way in fitting if sum(way) == total]
+    if not explained and input_tokens + output_tokens == total:
+        return _in_doubt(counts)  # a part is included, by the total, that does not fit
+    whole_input, whole_output = (explained or fitting)[0]
     return Usage(whole_input, whole_output, cached, written, reasoning)
 
 
 def without_zero_counts(usage: Usage) -> Usage:
     """
-    Return the usage of an answer that says something, with counts of zero unknown.
+    Return the usage of an answer that has content, with counts of zero as unknown.
 
-    No prompt and no answer has no tokens: servers that do not count send zeros, too.
+    Every prompt and every answer has tokens: servers that do not count send zeros, too.
     """
     if usage.input_tokens and usage.output_tokens:
         return usage
@@ -133,7 +131,7 @@ def without_zero_counts(usage: Usage) -> Usage:
 
 
 def _in_doubt(counts: Counts) -> Usage:
-    """Return the counts with those parts unknown that do not fit into a whole that is known."""
+    """Return the counts; parts that do not fit into a known whole are unknown."""
     input_tokens, output_tokens, cached, written, reasoning, _ = counts
     if input_tokens is not None and (cached or 0) + (written or 0) > input_tokens:
         cached = written = None
@@ -142,10 +140,15 @@ def _in_doubt(counts: Counts) -> Usage:
     return Usage(input_tokens, output_tokens, cached, written, reasoning)
 
 
-def _first(used: Mapping[str, Any], places: tuple[tuple[str, str], ...]) -> int | None:
-    """Read the first of these counts that is there and not null; 0 if none is."""
+def _first(used: Mapping[str, object], places: tuple[tuple[str, str], ...]) -> int | None:
+    """Read the first of these counts that is not null; 0 if there is none."""
     for outer, name in places:
-        holder = object_at(used, outer) if outer else used
+        holder = used
+        if outer:
+            details = used.get(outer)
+            if not isinstance(details, dict):
+                continue
+            holder = details
         if holder.get(name) is not None:
             return read_part(holder, name)
     return 0

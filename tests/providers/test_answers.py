@@ -277,7 +277,7 @@ def test_arguments_that_are_no_json_object_are_garbled(
     """What calls the tool must not have to guess; and what was paid is counted."""
     server.answer(called(adapter, arguments))
 
-    with pytest.raises(errors.GarbledAnswer, match="no JSON object") as caught:
+    with pytest.raises(errors.GarbledAnswer, match="not a JSON object") as caught:
         build(adapter, server.url).complete(request())
 
     assert caught.value.usage == {**Usage(3, 5).as_dict()}

@@ -257,7 +257,7 @@ def test_arguments_that_nest_deeper_than_a_prompt_may_are_garbled(
         back = handed_back(result_of(provider.complete(request())), lambda: "ok")
         check([{"role": "user", "content": "hi"}, *back])
         return
-    with pytest.raises(errors.GarbledAnswer, match="no JSON object"):
+    with pytest.raises(errors.GarbledAnswer, match="not a JSON object"):
         provider.complete(request())
 
 

@@ -116,7 +116,8 @@ class Transport(httpx2.HTTPTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; return a response whose body is bounded in size."""
-        request.headers["accept-encoding"] = ENCODINGS
+        if request.headers.get("accept-encoding") != ENCODINGS:
+            request.headers["accept-encoding"] = ENCODINGS
         return bounded(super().handle_request(request))
 
     # The parent's enter and exit its pool; these only close the transport.
