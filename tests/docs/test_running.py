@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import Fleet, wait_for
-from tests.support.pages import ALL, Block, blocks_of
+from tests.support.pages import ALL, ROOT, Block, blocks_of
 from tests.support.shell import OTHERS, commands_of
 from tests.support.spawner import run
 
@@ -85,6 +85,25 @@ def test_the_python_of_a_page_runs(page: str, docs_fleet: Fleet) -> None:
     ]  # fmt: skip
 
     docs_fleet.run(RUNNER % json.dumps([(page, 1, BEFORE.get(page, "")), *blocks]))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/client.md", "docs/streaming.md"])
+def test_a_callers_program_passes_mypy_strict(page: str, tmp_path: Path) -> None:
+    """The client's types know every line that a page shows."""
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(block.text for block in python_of(page)))
+    (tmp_path / "breakwater").symlink_to(ROOT / "breakwater")
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\n[mypy-breakwater.*]\nignore_errors = true\n"
+        "[mypy-celery.*]\nignore_missing_imports = true\n"
+    )
+
+    done = run(
+        [sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache", program],
+        cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, fresh=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_commands_of_the_pages_run(docs_fleet: Fleet) -> None:
