@@ -19,14 +19,14 @@ from typing import Any
 INPUTS = Path(__file__).parent / "fleet.json"
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 STEPS = {
-    "enqueue": "the message, and its bell",
-    "take": "out of its list, one at a time; up to eight come at once when more wait",
-    "begin": "the fence, and that its first call goes out",
-    "admit": "may this provider be called?",
-    "record": "how it ended",
-    "settle": "the result, and its row for the ledger",
-    "release": "acknowledgements, in batches",
-    "drain": "the row to the database, 500 at once",
+    "enqueue": "store the message, and wake a worker",
+    "take": "one message out of its list; a worker takes up to eight at once when more wait",
+    "begin": "the fencing number; the first call starts",
+    "admit": "ask the breaker whether the call may be made",
+    "record": "record how the call ended",
+    "settle": "store the result, with its ledger row",
+    "release": "acknowledge, in batches",
+    "drain": "move the row to the database, 500 at once",
     "await": "the producer's `get()`",
 }
 OF_BREAKERS = ("admit", "record")
@@ -146,7 +146,7 @@ def per_completion(costs: Costs) -> str:
     lines.append(f"| **all** | **{costs.strict_us:.0f}** | **{total:,.0f}** | |")
     lines.append(
         f"| without {' and '.join(OF_BREAKERS)} | {costs.fast_us:.0f} | | a breaker that is closed "
-        f"is asked about every {SURE_S} s, not for each call |"
+        f"is read about every {SURE_S} s, not for each call |"
     )
     return "\n".join(lines)
 
@@ -154,7 +154,7 @@ def per_completion(costs: Costs) -> str:
 def by_rate(costs: Costs) -> str:
     """Tell how Redis' load grows with completions."""
     lines = [
-        "| completions a second | in flight | workers | a core of Redis | of it leases "
+        "| completions a second | in flight | workers | core of Redis | for leases "
         "| results, 24 h | results, 1 h |",
         "|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -172,7 +172,7 @@ def by_rate(costs: Costs) -> str:
 def by_workers(costs: Costs) -> str:
     """Tell how it grows with workers alone."""
     lines = [
-        "| workers | idle | breakers asked | scrapes, each 15 s | one change heard "
+        "| workers | idle | breakers read | scrapes, each 15 s | one change received "
         "| connections, idle |",
         "|--:|--:|--:|--:|--:|--:|",
     ]
@@ -186,10 +186,11 @@ def by_workers(costs: Costs) -> str:
             f"| {heard_ms:,.1f} ms "
             f"| {workers * costs.told['workers_8']['connections']:,.0f} |"
         )
-    said = costs.cores(Plan(workers=300))["workers"]
+    calculated = costs.cores(Plan(workers=300))["workers"]
     lines.append(
-        f"\nFrom eight real ones; 300 that were imitated, doing what a real one's threads do, took "
-        f"{costs.told['imitated_300']['core']:.1%} where this says {said:.1%}."
+        f"\nCalculated from eight real workers. 300 simulated ones, which did what a real one's "
+        f"threads do, took "
+        f"{costs.told['imitated_300']['core']:.1%} where the calculation says {calculated:.1%}."
     )
     return "\n".join(lines)
 
@@ -198,10 +199,10 @@ def limits(costs: Costs) -> str:
     """Tell where each law reaches what one server or one drainer can do."""
     strict_us = costs.alive_us + costs.us(*OF_BREAKERS)
     rows = {
-        "completions a second that fill its core, by the steps above": 1e6 / costs.fast_us,
-        "the same, by what real workers took": 1e6 / costs.alive_us,
+        "completions a second that fill the core of Redis, by the steps above": 1e6 / costs.fast_us,
+        "the same, measured with real workers": 1e6 / costs.alive_us,
         f"at {SAFE:.0%} of a core": SAFE * 1e6 / costs.alive_us,
-        "… with every call admitted and recorded by a round trip": SAFE * 1e6 / strict_us,
+        "the same, if each call admits and records by a round trip": SAFE * 1e6 / strict_us,
         f"idle workers at {SAFE:.0%} of a core": SAFE * 1e6 / costs.idle_us,
         "rows a second into SQLite, one drainer": costs.told["sqlite_rows_s"],
         "rows a second into PostgreSQL, one drainer": costs.told["postgresql_rows_s"],
