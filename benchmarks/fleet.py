@@ -37,7 +37,7 @@ from breakwater.celery_app import RESULT_EXPIRES_S
 from breakwater.messaging.settlement import Settlement
 from tasks.delivery import envelope
 from tasks.delivery.delivery_store import DeliveryStore
-from tasks.delivery.lease_keeper import BATCH_S
+from tasks.delivery.lease_keeper import ACK_DELAY_S
 from tasks.ledger.database import Database
 from tasks.ledger.drain import Drainer
 from tasks.ledger.redis_queue import send
@@ -139,7 +139,7 @@ class Life:
 
     def release(self) -> None:
         """Two at once: so many come within a batch's time at 100 a second."""
-        together = max(1, round(100 * BATCH_S))
+        together = max(1, round(100 * ACK_DELAY_S))
         for first in range(0, NUMBER, together):
             self.store.acknowledge([tag for tag, _ in self.tags[first : first + together]])
 

@@ -74,8 +74,8 @@ async def _work(name: str, store: DeliveryStore, url: str) -> None:
 
     async def look(turn: int) -> None:
         await mine.brpop(bells, 1)
-        take = store.take_command(QUEUES, 8, f"{name}.{turn}")
-        await mine.evalsha(store.script("take").sha, *take)
+        lists, arguments = store.take_command(QUEUES, 8, f"{name}.{turn}")
+        await mine.evalsha(store.script("take").sha, len(lists), *lists, arguments)
 
     await asyncio.gather(
         _every(0, look),

@@ -81,7 +81,7 @@ class Shutdown:
         _log.info("shutdown.draining", who=who)
         keeper = runtime.runtime().keeper
         keeper.close()
-        keeper.drop_waiting()
+        keeper.return_waiting()
         threading.Thread(target=self._end_when_done, name="drain", daemon=True).start()
 
     def _end_when_done(self) -> None:

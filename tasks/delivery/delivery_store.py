@@ -1,12 +1,12 @@
 """
-The delivery in Redis: every step one script, one round trip.
+The delivery in Redis: each step is one script and one round trip.
 
-The keys are explained at the head of `breakwater/messaging/scripts/delivery.lua`. Scripts read the
-time from Redis alone. Every `RedisError` is raised unchanged.
+The head of `breakwater/messaging/scripts/delivery.lua` explains the keys. The scripts read the time
+from Redis alone. Each `RedisError` passes unchanged.
 
-A worker lets go of a message by one of these verbs:
+A worker lets go of a message with one of these verbs:
 
-    acknowledge        the task is settled, or waits elsewhere: deleted; if it is not, requeued
+    acknowledge        the task is settled or waits elsewhere: deleted; if it is not, requeued
     requeue            the task cannot continue: to the head of its queue, or out of it for a delay
     schedule           the message is not due yet: out of its list until then
     return_unstarted   to the head of its list, unless its task has begun
@@ -18,9 +18,9 @@ A worker lets go of a message by one of these verbs:
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
@@ -35,18 +35,18 @@ from breakwater.redis.text import to_text
 from tasks.delivery.waits import Delay, Park
 
 LEASE_MS = 12_000
-"""How long a silent worker is believed to live; its messages go back after this."""
+"""A worker that is silent for this long counts as dead, and its messages are requeued."""
 TRIAL_WINDOW_MS = 5_000
-"""How long the first few of a queue that was parked may take to show whether it is over."""
+"""After a queue was parked, its first tasks have this long to show whether a target is back."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""A larger message is a dead letter; a prompt of a million tokens has 4 MB."""
+"""A larger message becomes a dead letter; a prompt of a million tokens has 4 MB."""
 MAX_LOST, MAX_ALONE = 5, 3
 """
-A task is given up when so many workers were lost with it in their hands, and so many of them had
-nothing else; as in `scripts/delivery.lua`.
+A task fails after this many workers were lost while they held it, and this many of them held no
+other task. `scripts/delivery.lua` has the same numbers.
 """
 ALONE = "!"
-"""How the tag of a task ends that a worker runs alone."""
+"""The last character of a tag whose task has a worker of its own."""
 
 SCRIPTS = (
     "take", "tend", "return", "begin", "call", "requeue", "open", "schedule", "dead_letter",
@@ -58,11 +58,14 @@ SCRIPTS = (
 @dataclass(frozen=True, slots=True)
 class Begun:
     """
-    What came of beginning a task.
+    The reply to `begin`.
 
-    `verdict` is run, settled (it has a result), owned (another delivery runs it), gone (the message
-    was put back meanwhile), paused (it is now) or known (its call must not go out before what there
-    is to know of it is read); `fence` and `task` (the fields of `task:ID`) are those of run.
+    Attributes:
+        verdict: run; or settled (the task has a result), owned (another delivery runs it), gone
+            (the message was requeued meanwhile), paused (the message is requeued now) or known (the
+            call must not go out before the task's history is read).
+        fence: The fencing number of this delivery; of `run` alone.
+        task: The fields of `task:ID`; of `run` alone.
     """
 
     verdict: str
@@ -72,12 +75,14 @@ class Begun:
 
 class Tended(NamedTuple):
     """
-    What a renewal found.
+    The reply to `tend`.
 
-    `lost` are the tags that are not the caller's any more, `parked` the names of the parked queues.
-    `data` names the data in Redis: another name than before means that the old data is lost.
-    `given_up` are the tag and task id of each delivery that has cost several workers their lives
-    before it began; the caller buries it.
+    Attributes:
+        lost: Tags that the caller no longer holds.
+        parked: The names of the parked queues.
+        data: The name of the data in Redis. A new name means that the old data is lost.
+        given_up: Tag and task id of each delivery that cost several workers their lives before it
+            began. The caller makes it a dead letter.
     """
 
     lost: list[str]
@@ -89,9 +94,9 @@ class Tended(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """
-    A message in a worker's hands, as Redis had it.
+    A message that a worker holds, as Redis had it.
 
-    `task_id` and `fence` are empty where they are not known, `message` where Redis still has it.
+    `task_id` and `fence` are empty where they are unknown; `message` is empty if Redis has it.
     """
 
     tag: str
@@ -104,97 +109,97 @@ class Delivery:
 
 @functools.cache  # 240 kB
 def packaged() -> Mapping[str, str]:
-    """Read the scripts of a worker and those of the client, each whole."""
+    """Read the scripts of workers and clients; each contains the part that all of them share."""
     return {**task_store.packaged(), **task_store.read_scripts("tasks.delivery", SCRIPTS)}
 
 
 class DeliveryStore(TaskStore):
     """
-    Run the scripts.
+    Runs the scripts.
 
     Args:
-        client: Any redis-py client; used with its own timeouts and retries.
-        sources: The scripts by name; tests put a clock of their own into them.
+        client: Any redis-py client. Its timeouts and retries apply.
+        sources: The scripts by name; tests use scripts with a clock that they can move.
     """
 
     def __init__(self, client: redis.Redis, sources: Mapping[str, str] | None = None) -> None:
         super().__init__(client, sources or packaged())
 
     def take_command(
-        self, queues: Sequence[str], most: int, tag: str, held: int = 0, has: str = ""
-    ) -> tuple[Any, ...]:
+        self,
+        queues: Sequence[str],
+        max_messages: int,
+        tag: str,
+        held: int = 0,
+        task_digest: str = "",
+    ) -> tuple[list[str], str]:
         """
-        Return the words of a take, for a connection that is read when its answer is there.
+        Return the keys and the arguments of a take, for a connection that reads the reply later.
 
         Args:
-            queues: In the order in which each may give one.
-            tag: Of its own for every take; the messages' tags begin with it.
-            held: How many deliveries the worker has in hand.
-            has: Digest of the tasks that this worker has; empty: no message is passed over.
+            queues: In the order in which each may give one message.
+            tag: Unique for every take; the tags of the messages begin with it.
+            held: How many deliveries the worker holds.
+            task_digest: Of the tasks that this worker has; empty: it passes over no message.
         """
-        lists = [list_of(queue, step) for step in PRIORITIES for queue in queues]
+        lists = [list_of(queue, priority) for priority in PRIORITIES for queue in queues]
         arguments = named(
-            prefix=tag, max=most, lease_ms=LEASE_MS, max_bytes=MAX_MESSAGE_BYTES,
-            queues=len(queues), trial_ms=TRIAL_WINDOW_MS, held=held, tasks=has,
+            prefix=tag, max=max_messages, lease_ms=LEASE_MS, max_bytes=MAX_MESSAGE_BYTES,
+            queues=len(queues), trial_ms=TRIAL_WINDOW_MS, held=held, tasks=task_digest,
         )  # fmt: skip
-        return len(lists), *lists, arguments
+        return lists, arguments
 
-    def leave_to_others(self, tag: str, has: str, for_ms: int, name: str) -> bool:
+    def leave_to_others(self, tag: str, task_digest: str, for_ms: int, name: str) -> bool:
         """
-        Put a taken message back, to be passed over by workers with the same tasks.
+        Requeue a message at the tail; workers with the same tasks pass over it for a while.
 
         Args:
-            has: As in `take_command`.
-            for_ms: How long.
-            name: Of the task that this worker does not have.
+            task_digest: As in `take_command`.
+            for_ms: For how long they pass over it.
+            name: The task that this worker does not have.
+
+        Returns:
+            Whether the message was still taken.
         """
-        return bool(self._run("leave_to_others", [], tag, has, for_ms, name))
+        return bool(self._run("leave_to_others", [], tag, task_digest, for_ms, name))
 
     def take(
-        self, queues: Sequence[str], most: int, tag: str, held: int = 0
+        self, queues: Sequence[str], max_messages: int, tag: str, held: int = 0
     ) -> list[tuple[str, str, bytes]]:
-        """Take messages; returns the tag, the list and the message of each."""
-        command = self.take_command(queues, most, tag, held)
-        number = command[0]
-        reply = self._run("take", command[1 : number + 1], *command[number + 1 :])[:-1]
-        return [
-            (to_text(tag), to_text(list_), message) for tag, list_, message in batches(reply, 3)
-        ]
+        """Take messages; return the tag, the list and the message of each."""
+        lists, arguments = self.take_command(queues, max_messages, tag, held)
+        reply = self._run("take", lists, arguments)
+        messages = batches(reply[:-1], 3)
+        return [(to_text(tag), to_text(list_), message) for tag, list_, message in messages]
 
     def tend(self, tags: Iterable[str]) -> Tended:
-        """Renew these deliveries, and put back those whose workers are silent."""
-        lost, parked, data, given_up = (
-            self._run("tend", [], LEASE_MS, token_hex(8), *tags)
-        )  # fmt: skip
-        words = [to_text(word) for word in given_up]
+        """Renew the leases of these deliveries; requeue the messages of workers that are silent."""
+        lost, parked, data, given_up = self._run("tend", [], LEASE_MS, token_hex(8), *tags)
+        pairs = batches(map(to_text, given_up), 2)
         return Tended(
             [to_text(tag) for tag in lost],
             [to_text(name) for name in parked],
             to_text(data),
-            list(zip(words[::2], words[1::2], strict=True)),
+            [(tag, task_id) for tag, task_id in pairs],
         )
 
     def restore(self, deliveries: Iterable[Delivery]) -> set[str]:
         """
-        Take messages again that Redis has lost with its data, unless somebody else has begun them.
+        Take messages again that Redis lost with its data, unless another delivery has begun them.
 
         Returns:
-            The tags that are taken.
+            The tags of the messages that this worker holds now.
         """
-        several = list(deliveries)
-        fields = [
-            {
-                "tag": one.tag, "task_id": one.task_id, "fence": one.fence,
-                "has_begun": one.has_begun, "list": one.list,
-            }
-            for one in several
-        ]  # fmt: skip
+        fields, messages = [], []
+        for delivery in deliveries:
+            described = asdict(delivery)
+            messages.append(described.pop("message"))
+            fields.append(described)
         arguments = named(lease_ms=LEASE_MS, deliveries=fields)
-        tags = self._run("restore", [], arguments, *(one.message for one in several))
-        return {to_text(tag) for tag in tags}
+        return {to_text(tag) for tag in self._run("restore", [], arguments, *messages)}
 
     def acknowledge(self, tags: Iterable[str]) -> int:
-        """Forget messages that are done with; return how many were not, and went back."""
+        """Delete messages; return how many were requeued because their tasks are not done."""
         return int(self._run("acknowledge", [], *tags))
 
     def return_unstarted(self, tags: Iterable[str]) -> int:
@@ -202,7 +207,7 @@ class DeliveryStore(TaskStore):
         Requeue those messages whose task has not begun; return how many.
 
         Args:
-            tags: The newest first, so that the oldest is the next to be taken.
+            tags: The newest first, so that the oldest is taken next.
         """
         return int(self._run("return", [], "waiting", *tags))
 
@@ -216,7 +221,7 @@ class DeliveryStore(TaskStore):
         return int(self._run("return", [], "all", *tags))
 
     def return_lost(self, tags: Iterable[str]) -> int:
-        """Requeue messages whose runner has died, perhaps because of them; return how many."""
+        """Requeue messages whose runner died, perhaps because of them; return how many."""
         return int(self._run("return", [], "dead", *tags))
 
     def begin(
@@ -226,8 +231,8 @@ class DeliveryStore(TaskStore):
         Begin a task, unless another delivery of it runs, it has a result, or its role is paused.
 
         Args:
-            queue: Its role's own; empty if it is not known.
-            call: A call that goes out at once, as in `call`; only of a task nothing is known of.
+            queue: Its role's own; empty if that is unknown.
+            call: A call that goes out at once, as of `call`; only for a task without a history.
             numbered: How many attempts have a number then.
         """
         keys = [task_key(task_id), result_key(task_id)]
@@ -235,8 +240,9 @@ class DeliveryStore(TaskStore):
         verdict, *more = self._run("begin", keys, arguments)
         if not more:
             return Begun(to_text(verdict))
-        fields = [to_text(field) for field in more[1]]
-        return Begun("run", to_text(more[0]), dict(zip(fields[::2], fields[1::2], strict=True)))
+        fence, words = more
+        fields = {to_text(name): to_text(value) for name, value in batches(words, 2)}
+        return Begun("run", to_text(fence), fields)
 
     def call(
         self,
@@ -247,59 +253,54 @@ class DeliveryStore(TaskStore):
         call: str = "",
         numbered: int,
         rows: Sequence[str] = (),
-        paid: bool = False,
+        may_be_paid: bool = False,
         failed: str = "",
     ) -> int:
         """
-        Note that a call goes out, or that it has come to an end.
+        Record that a call goes out, or that it has ended.
 
         Args:
             number: The attempt's; several calls of a task may be out at once.
-            call: Its row, should nobody hear its end; empty when it has ended.
+            call: The call's row, as it stays if its end is never reported; empty: the call ended.
             numbered: How many attempts have a number.
-            rows: Of attempts, for the ledger.
-            paid: It ended without an answer, and may have to be paid.
-            failed: The attempt as JSON, for whoever runs the task if this worker is lost.
+            rows: Rows of attempts for the ledger.
+            may_be_paid: The call ended without an answer, and may have to be paid.
+            failed: The attempt as JSON, for the next delivery if this worker is lost.
 
         Returns:
-            How many calls of this task were repeated without need to know their end; -1 if
-            another delivery has begun: then the call must not go out.
+            How many calls of this task were repeated although their end is unknown; -1 if another
+            delivery has begun: then the call must not go out.
         """
         arguments = named(
-            fence=fence,
-            number=number,
-            call=call,
-            may_be_paid=paid,
-            numbered=numbered,
+            fence=fence, number=number, call=call, may_be_paid=may_be_paid, numbered=numbered,
             failed=failed,
-        )
-        return int(self._run("call", [task_key(task_id), result_key(task_id)], arguments, *rows))
+        )  # fmt: skip
+        keys = [task_key(task_id), result_key(task_id)]
+        return int(self._run("call", keys, arguments, *rows))
 
     def share(
         self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int, keep_s: int
     ) -> tuple[str, str]:
         """
-        Ask for the answer to a call, before making it.
+        Look up the answer to a call before the task makes it.
 
         Args:
-            digest: Of all that the answer depends on.
-            wait_ms: How long the task has to wait at most.
+            digest: Of everything that the answer depends on.
+            wait_ms: How long the task may wait.
             keep_s: How long its role keeps an answer.
 
         Returns:
-            cached, and the answer; or, with nothing, own (it makes the call, and the same ones wait
-            for it), alone (it makes the call; so do others), waits (its message was put away until
-            there is an answer), lost (Redis has lost the message: restore it, ask again) or gone
-            (this delivery has the task no more).
+            cached, and the answer. Or one of these, and an empty text: own (the task makes the
+            call, and equal ones wait for it), alone (it makes the call, and so do others), waits
+            (its message was put away until there is an answer), lost (Redis has lost the message:
+            restore it, then repeat this step) or gone (this delivery no longer has the task).
         """
-        keys = [
-            task_key(task_id), cache_key(digest), shared_call_key(digest), result_key(task_id)
-        ]  # fmt: skip
+        keys = [task_key(task_id), cache_key(digest), shared_call_key(digest), result_key(task_id)]
         arguments = named(
             fence=fence, tag=tag, task_id=task_id, digest=digest, wait_ms=wait_ms, keep_s=keep_s
         )
         verdict, *answer = self._run("share", keys, arguments)
-        return to_text(verdict), to_text(answer[0]) if answer else ""
+        return to_text(verdict), "".join(map(to_text, answer))
 
     def requeue(  # noqa: PLR0913 - how the task waits, and what it keeps
         self,
@@ -316,12 +317,13 @@ class DeliveryStore(TaskStore):
         rows: Sequence[str] = (),
     ) -> int:
         """
-        Put a task back.
+        Requeue a task with its history.
 
         Args:
             wait: How it waits.
             queue: Its role's own.
             attempts: A JSON list, shape as in the result.
+            repeats: How often it was repeated after an error of this program.
             numbered: How many attempts have a number.
             enqueued_ms: When it was enqueued; its message may not contain that.
             rows: Rows of attempts for the ledger.
@@ -330,17 +332,21 @@ class DeliveryStore(TaskStore):
             1; 2 if this parked the queue; 0 if another delivery has begun; -1 if Redis has lost the
             message and nothing was done: restore it, then repeat this step.
         """
-        delay_ms = wait.ms if isinstance(wait, Delay) else 0
-        park = wait if isinstance(wait, Park) else Park(0)
+        delay, park = Delay(), Park(0)
+        if isinstance(wait, Park):
+            park = wait
+        else:
+            delay = wait
         arguments = named(
             fence=fence, tag=tag, attempts=attempts, repeats=repeats, queue=queue,
-            delay_ms=delay_ms, park_ms=park.ms, reason=park.reason, trial_count=park.trial_count,
+            delay_ms=delay.ms, park_ms=park.ms, reason=park.reason, trial_count=park.trial_count,
             numbered=numbered, enqueued_ms=enqueued_ms,
         )  # fmt: skip
-        return int(self._run("requeue", [task_key(task_id), result_key(task_id)], arguments, *rows))
+        keys = [task_key(task_id), result_key(task_id)]
+        return int(self._run("requeue", keys, arguments, *rows))
 
     def open(self, queue: str, reason: str) -> bool:
-        """Let a parked queue be consumed again; tell whether it was parked."""
+        """Open a parked queue; return whether it was parked."""
         return bool(self._run("open", [], queue, reason))
 
     def schedule(self, tag: str, due_ms: int, message: str = "") -> bool:
@@ -349,7 +355,10 @@ class DeliveryStore(TaskStore):
 
         Args:
             due_ms: In Redis' time.
-            message: What is put into the list then; empty: what was taken.
+            message: The message that goes into the list then; empty: the one that was taken.
+
+        Returns:
+            Whether the message was still taken.
         """
         return bool(self._run("schedule", [], tag, due_ms, message))
 
@@ -363,42 +372,52 @@ class DeliveryStore(TaskStore):
         expires_s: int = 0,
     ) -> bool:
         """
-        Make a taken message, of which nobody can make a task, a dead letter.
+        Make a taken message a dead letter, because it cannot become a task.
 
         Args:
             fields: The dead letter's.
-            task_id: The task that it names; empty if it names none that could be used.
-            meta: A result for that task, in Celery's format; written unless it was begun.
+            task_id: The task that the message names; empty if it names no usable one.
+            meta: A result for that task in Celery's format; written unless the task has begun.
+            expires_s: How long Redis keeps that result.
+
+        Returns:
+            Whether the message was still taken.
         """
         words = [word for pair in fields.items() for word in pair]
         arguments = named(tag=tag, task_id=task_id, expires_s=expires_s, fields=words)
         return bool(self._run("dead_letter", [], arguments, meta))
 
     def heartbeat(
-        self, worker: str, about: str, queues: Iterable[str], *, version: str = "", roles: str = ""
+        self,
+        worker: str,
+        description: str,
+        queues: Iterable[str],
+        *,
+        version: str = "",
+        roles: str = "",
     ) -> str:
         """
-        Say that a worker is there.
+        Publish that a worker is alive.
 
         Args:
-            worker: What its tags begin with.
-            about: What it says of itself, as JSON.
-            queues: That it consumes.
+            worker: The beginning of its tags.
+            description: The worker's description, as JSON.
+            queues: The queues that it consumes.
             version: Of its roles file.
-            roles: That it serves, as JSON (`breakwater/roles.py`); empty: none are published.
+            roles: The roles that it serves, as JSON (`breakwater/roles.py`); empty: publish none.
 
         Returns:
-            Who drains it, as JSON; empty if nobody does.
+            The user who drains it, as JSON; empty if it is not drained.
         """
         arguments = named(
-            worker=worker, description=about, lease_ms=LEASE_MS, version=version, roles=roles,
-            queues=list(queues),
+            worker=worker, description=description, lease_ms=LEASE_MS, version=version,
+            roles=roles, queues=list(queues),
         )  # fmt: skip
-        told = self._run("heartbeat", [], arguments)
-        return to_text(told) if told else ""
+        reply = self._run("heartbeat", [], arguments)
+        return to_text(reply or "")
 
     def forget_worker(self, worker: str) -> None:
-        """Forget a worker that ends."""
+        """Remove a worker that ends."""
         pipe = self.client.pipeline(transaction=True)
         pipe.hdel(redis_keys.WORKERS, worker)
         pipe.hdel(redis_keys.DRAINING, worker)

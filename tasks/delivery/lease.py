@@ -318,7 +318,7 @@ class Lease:
                     number=attempt.number,
                     numbered=self.numbered,
                     rows=self._rows,
-                    paid=attempt.is_abandoned,
+                    may_be_paid=attempt.is_abandoned,
                     failed=failed,
                 ),
                 1.0,

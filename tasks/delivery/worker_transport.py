@@ -1,21 +1,22 @@
 """
-What a worker consumes through: the client's transport with an atomic take.
+The transport through which a worker consumes: the client's transport with an atomic take.
 
-kombu pops a message (BRPOP) and then writes down that it is out; a worker killed in between, or a
-reply lost on the wire, loses it. Here a script does both. A script cannot wait, so an idle worker
-waits at its queues' bells, which producers ring; messages of a producer that rings none (stock
-Celery, from another codebase) are found by a look once a second.
+kombu pops a message (BRPOP), and records afterwards that the worker holds it. So a worker that is
+killed in between loses the message, and so does a reply that is lost on the wire. Here one script
+does both. A script cannot wait, so an idle worker blocks on the wakeup lists of its queues, to
+which producers push. A producer in another code base (stock Celery) pushes no wakeup; the worker
+finds its messages with a take once a second.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kombu.transport import redis as stock
 from kombu.transport.virtual import QoS as VirtualQoS
-from redis.exceptions import ConnectionError as Away
+from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import NoScriptError, RedisError
 
 from breakwater.errors import InvalidMessage
@@ -23,183 +24,208 @@ from breakwater.messaging import kombu_transport, times
 from breakwater.messaging.keys import wakeup_key
 from breakwater.messaging.kombu_transport import REPLIES
 from breakwater.messaging.names import PRIORITY_MARK
+from breakwater.redis.batches import batches
 from breakwater.redis.connection import is_transient
 from tasks.delivery.delivery_store import ALONE
 
 if TYPE_CHECKING:  # as below: a producer takes nothing, and has no log
     from tasks.delivery.lease_keeper import DeliveryKeeper
 
+Untyped: TypeAlias = Any
+"""A value of kombu, which has no types."""
+
 MAX_PER_TAKE = 8
-"""Messages a take brings at most; several workers share a burst."""
+"""Messages of one take at most, so that several workers share a burst."""
 WAIT_FOR_ROOM_S = 0.5
 TAKEN_FROM = "taken_from"
-"""A message's property: the queue it was found in, which need not be the one it was sent to."""
+"""A message's property: the queue it was taken from; it may have been sent to another one."""
 AS_TAKEN = "as_taken"
-"""The same: its list and itself, as Redis had them; for the keeper alone."""
+"""A message's property: its list and its bytes as Redis had them, for the keeper alone."""
 CLOSE_TIMEOUT_S = 1.0
-"""How long a channel that closes waits for the reply to its take."""
+"""How long a closing channel waits for the reply to its take."""
 REFUSED_PAUSE_S = 1.0
-"""How long nothing is taken after Redis has refused a take: it would refuse the next one, too."""
+"""After Redis has refused a take, the worker pauses for this long: the next would fail, too."""
 DUE_SOON_MS = 1_000
-"""A message that is due within this is not put away again."""
+"""A message that is due within this time is not scheduled again."""
 
 _keeper: "Callable[[], DeliveryKeeper] | None" = None
 
 
 def use_keeper(factory: "Callable[[], DeliveryKeeper]") -> None:
-    """Say where this process' keeper comes from; asked when the first message is taken."""
+    """Set the function that returns this process's keeper; the first take calls it."""
     global _keeper  # noqa: PLW0603 - kombu builds its channels itself, and passes nothing in
     _keeper = factory
 
 
 def keeper() -> "DeliveryKeeper":
-    """Return this process' keeper."""
-    assert _keeper is not None, "the worker has not said how it keeps its messages"  # noqa: S101
+    """Return this process's keeper."""
+    assert _keeper is not None, "use_keeper() was not called in this process"  # noqa: S101
     return _keeper()
 
 
 class QoS(stock.QoS):  # type: ignore[misc]
-    """What is out, kept by the worker's keeper; the connection may come and go."""
+    """The messages that the worker holds; the keeper has them, whatever happens to connections."""
 
-    # kombu puts everything back when a connection ends, also what still runs.
+    # kombu requeues everything when a connection ends, also messages whose tasks still run.
     restore_at_shutdown = False
 
     def can_consume(self) -> bool:
-        """Tell whether the worker can hold another message."""
+        """Return whether the worker can hold another message."""
         return self.can_consume_max_estimate() > 0
 
     def can_consume_max_estimate(self) -> int:
-        """Return how many more messages the worker can hold, whatever connection they came by."""
-        if not self.prefetch_count:  # not a worker's: it waits for replies, and has no keeper
+        """Return how many more messages the worker can hold; it counts those of all connections."""
+        if not self.prefetch_count:  # this channel waits for replies; it has no keeper
             return MAX_PER_TAKE
         mine = keeper()
-        rests = mine.rest.is_on or mine.foreign_keys.is_on
-        is_shut = mine.closing or rests or not mine.is_ready
-        return 0 if is_shut else max(self.prefetch_count - mine.count, 0)
+        pauses = mine.rest.is_on or mine.foreign_keys.is_on
+        if mine.closing or pauses or not mine.is_ready:
+            return 0
+        room: int = self.prefetch_count - mine.count
+        return max(room, 0)
 
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Keep a message; the take has noted it already."""
+    def append(self, message: Untyped, delivery_tag: str) -> None:
+        """Hold a message; the take has recorded it already."""
         list_, raw = message.properties.pop(AS_TAKEN, ("", b""))
         queue, task_id = message.properties.get(TAKEN_FROM, ""), message.headers.get("id")
         keeper().hold(delivery_tag, queue, list_, raw, task_id or "")
         VirtualQoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Let go of a message."""
-        keeper().done(delivery_tag)
+        """Acknowledge a message."""
+        keeper().acknowledge(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give a message back to the head of its list, or let go of it."""
+        """Requeue a message whose runner is lost, or acknowledge it."""
         if requeue:
-            keeper().give_back(delivery_tag)
+            keeper().return_lost(delivery_tag)
         else:
-            keeper().done(delivery_tag)
+            keeper().acknowledge(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
 
     def refuse(self, delivery_tag: str) -> None:
-        """Give a message back that this worker cannot run now, unless its task has begun."""
+        """Requeue a message that this worker cannot run now, unless its task has begun."""
         keeper().refuse(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
 
-    def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Leave it to the keepers."""
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Do nothing: the keepers of all workers requeue lost messages."""
 
-    def drop_unbegun(self) -> None:
-        """Give back what came by a connection that has ended, unless its task runs."""
+    def return_unstarted(self) -> None:
+        """Requeue the messages of a connection that has ended, unless their tasks run."""
         for tag in reversed(list(self._delivered)):
-            keeper().drop(tag)
+            keeper().return_unstarted(tag)
 
 
 class Channel(kombu_transport.Channel):
     """The client's channel, with an atomic take."""
 
     QoS = QoS
-    _look = True
-    _asked = _tag = ""
-    _rests_until = 0.0
+    _take_next = True  # else wait for a wakeup
+    _sent = ""  # the command whose reply is due; empty: kombu's own
+    _tag = ""  # of a take whose reply is due
+    _paused_until = 0.0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if all(queue.endswith(REPLIES) for queue in self.active_queues):
-            self._asked = ""
+            self._sent = ""
             super()._brpop_start(timeout)
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
-        most = min(self.qos.can_consume_max_estimate(), MAX_PER_TAKE)
-        if not queues or not most or time.monotonic() < self._rests_until:
+        max_messages = min(self.qos.can_consume_max_estimate(), MAX_PER_TAKE)
+        if not queues or not max_messages or time.monotonic() < self._paused_until:
             return
-        self._drop_asked()  # the last connection was given up before it replied
+        self._return_unread()  # the last connection was given up before it replied
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
-        if self._look:
-            from tasks.delivery import foreign_tasks  # noqa: PLC0415 - a worker's
+        if self._take_next:
+            self._send_take(connection, queues, max_messages)
+            return
+        self._sent = "BRPOP"
+        wakeups = [wakeup_key(queue) for queue in queues]
+        connection.send_command("BRPOP", *wakeups, timeout or self.brpop_timeout)
 
-            store, self._tag = keeper().store, keeper().new_tag()
-            self._asked = "EVALSHA"
-            connection.send_command(
-                "EVALSHA",
-                store.script("take").sha,
-                *store.take_command(
-                    queues, most, self._tag, keeper().count, foreign_tasks.task_digest()
-                ),
-            )
-        else:
-            self._asked = "BRPOP"
-            bells = [wakeup_key(queue) for queue in queues]
-            connection.send_command("BRPOP", *bells, timeout or self.brpop_timeout)
+    def _send_take(self, connection: Untyped, queues: list[str], max_messages: int) -> None:
+        from tasks.delivery import foreign_tasks  # noqa: PLC0415 - a worker's
 
-    def _brpop_read(self, **options: Any) -> bool:
-        if not self._asked:
-            taken: bool = super()._brpop_read(**options)
-            return taken
+        mine, digest = keeper(), foreign_tasks.task_digest()
+        self._sent, self._tag = "EVALSHA", mine.new_tag()
+        lists, arguments = mine.store.take_command(
+            queues, max_messages, self._tag, mine.count, digest
+        )
+        sha = mine.store.script("take").sha
+        connection.send_command("EVALSHA", sha, len(lists), *lists, arguments)
+
+    def _brpop_read(self, **options: Untyped) -> bool:
+        if not self._sent:
+            return bool(super()._brpop_read(**options))
+        reply = self._read_reply(options)
+        is_take = self._sent == "EVALSHA"
+        # There may be more messages behind a wakeup, and behind a take that returned some. Else the
+        # worker blocks on the wakeup lists for a second, then takes what came without a wakeup.
+        self._take_next = bool(reply) or not is_take
+        if is_take:
+            self._receive_all(reply)
+        if not is_take or not reply:
+            raise Empty
+        return True
+
+    def _read_reply(self, options: Untyped) -> Untyped:
+        """
+        Read the reply to what was sent.
+
+        Raises:
+            Empty: Redis refused the take, or did not have the script.
+            redis.ConnectionError: Redis is unavailable.
+        """
         connection = self.client.connection
         try:
-            answer = self.client.parse_response(connection, self._asked, **options)
+            return self.client.parse_response(connection, self._sent, **options)
         except NoScriptError:
             take = keeper().store.script("take")
             take.sha = take.registered_client.script_load(take.script)
             raise Empty from None
         except RedisError as error:
             if not is_transient(error):
-                self._rests_until, self._look = time.monotonic() + REFUSED_PAUSE_S, True
+                self._paused_until = time.monotonic() + REFUSED_PAUSE_S
+                self._take_next = True
                 keeper().foreign_keys.refused(error)
                 raise Empty from None
-            # A refusal (a replica that was the master, a full server) is an outage as well.
+            # A refusal (by a former master that is a replica now, by a full server) is an outage.
             connection.disconnect()
-            raise Away(f"{type(error).__name__}: {error}") from error
+            raise NotConnected(f"{type(error).__name__}: {error}") from error
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        # After a bell, and after a take that brought something, there may be more; the bells are
-        # waited at for a second, and then comes a look for what nobody rang for.
-        self._look = self._asked == "BRPOP" or bool(answer)
-        if self._asked == "EVALSHA":
-            with keeper().receiving():
-                for i in range(0, len(answer) - 1, 3):
-                    self._receive_message(int(answer[-1]), *answer[i : i + 3])
-            self._tag = ""
-        if self._asked == "BRPOP" or not answer:
-            raise Empty
-        return True
+
+    def _receive_all(self, reply: list[bytes]) -> None:
+        """Receive the messages of a take; its last word is the time of it."""
+        with keeper().receiving():
+            for tag, list_, raw in batches(reply[:-1], 3):
+                self._receive_message(int(reply[-1]), tag, list_, raw)
+        self._tag = ""
 
     def _receive_message(self, now_ms: int, tag: bytes, list_: bytes, raw: bytes) -> None:
         from tasks.delivery import envelope, foreign_tasks  # noqa: PLC0415 - a worker's
 
-        delivery_tag, queue = tag.decode(), list_.decode().split(PRIORITY_MARK)[0]
+        store, delivery_tag = keeper().store, tag.decode()
+        queue = list_.decode().split(PRIORITY_MARK)[0]
         self._queue_cycle.rotate(queue)
-        payload: dict[str, Any] = {}
+        payload: dict[str, Untyped] = {}
         try:
             payload = envelope.read(raw)
             if name := foreign_tasks.foreign_task(payload.get("headers")):
-                foreign_tasks.leave_in_queue(keeper().store, delivery_tag, name)
+                foreign_tasks.leave_in_queue(store, delivery_tag, name)
                 return
             envelope.check(payload)
         except InvalidMessage as fault:
-            envelope.dead_letter(keeper().store, delivery_tag, fault, envelope.task_id_of(payload))
+            envelope.dead_letter(store, delivery_tag, fault, envelope.task_id_of(payload))
             return
-        if (wait_ms := times.due_in_ms(payload["headers"], now_ms)) > DUE_SOON_MS:
+        wait_ms = times.due_in_ms(payload["headers"], now_ms)
+        if wait_ms > DUE_SOON_MS:
             later = times.undelayed(envelope.read(raw))
-            keeper().store.schedule(delivery_tag, now_ms + wait_ms, stock.dumps(later))
+            store.schedule(delivery_tag, now_ms + wait_ms, stock.dumps(later))
             return
         payload["properties"].update({
             "delivery_tag": delivery_tag,
@@ -210,8 +236,8 @@ class Channel(kombu_transport.Channel):
         })  # fmt: skip
         self.connection._deliver(payload, queue)
 
-    def _receive_one(self, listener: Any) -> bool:
-        """Receive a command for all workers; one that is none would end every one of them."""
+    def _receive_one(self, listener: Untyped) -> bool:
+        """Receive a control command; an invalid one would crash every worker."""
         try:
             return bool(super()._receive_one(listener))
         except (Empty, OSError, RedisError):
@@ -225,36 +251,37 @@ class Channel(kombu_transport.Channel):
             return False
 
     def close(self) -> None:
-        """Close the connections; what was taken by this one and not begun goes back."""
+        """Close the connections; requeue what they brought, unless its task has begun."""
         if not self.closed and self._qos is not None:
-            self._drop_asked()
-            self._qos.drop_unbegun()
+            self._return_unread()
+            self._qos.return_unstarted()
         self._in_poll = None
         super().close()
 
-    def _drop_asked(self) -> None:
-        """Give back what a take has brought whose reply was not read: its tags are known."""
+    def _return_unread(self) -> None:
+        """Requeue the messages of a take whose reply was not read: their tags are known."""
         if not self._tag:
             return
+        mine = keeper()
         if self._in_poll and self._in_poll.is_connected:
-            with suppress(OSError, RedisError):  # the take comes first, then what undoes it
+            with suppress(OSError, RedisError):  # Redis must run the take before it is undone
                 self._in_poll.can_read(CLOSE_TIMEOUT_S)
         for number in range(MAX_PER_TAKE, 0, -1):
-            keeper().drop(f"{self._tag}:{number}")
-        keeper().drop(f"{self._tag}:1{ALONE}")
+            mine.return_unstarted(f"{self._tag}:{number}")
+        mine.return_unstarted(f"{self._tag}:1{ALONE}")
         self._tag = ""
 
 
 class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     """
-    kombu's poller, but one that a worker without an event loop can wait in.
+    kombu's poller, in which a worker without an event loop can wait, too.
 
-    Under gevent it slept for its whole two seconds although a slot had long become free: 4 tasks
-    a second with 8 slots, for tasks of 20 ms.
+    Under gevent kombu's slept for its whole two seconds although a slot had been free for long: 4
+    tasks a second with 8 slots, for tasks of 20 ms.
     """
 
-    def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for room first, then for a message."""
+    def get(self, callback: Untyped, timeout: float | None = None) -> Untyped:
+        """Wait until the worker can hold a message, then for a message."""
         consuming = [channel for channel in self._channels if channel.active_queues]
         if consuming and not any(channel.qos.can_consume() for channel in consuming):
             keeper().wait_for_room(WAIT_FOR_ROOM_S)
@@ -263,10 +290,10 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
 
 
 class Transport(kombu_transport.Transport):
-    """The client's transport over a channel that takes."""
+    """The client's transport, with a channel that takes messages."""
 
     Channel = Channel
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Untyped, **kwargs: Untyped) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()

@@ -294,7 +294,7 @@ def test_what_a_lost_connection_gave_back_is_not_begun_twice(
     keeper._tend()
     keeper.hold(tag, QUEUE, QUEUE, b"a", "t")
     lease = Lease(bench.store, "t", tag, QUEUE, keeper, keep_rows=list)
-    keeper.drop(tag)
+    keeper.return_unstarted(tag)
     if not known:
         flushed(bench)
     keeper._flush()

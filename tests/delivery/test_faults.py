@@ -108,7 +108,7 @@ class Worker:
                         headers={"id": task_id},
                         properties={},
                         channel=SimpleNamespace(qos=qos),
-                        ack=lambda t=tag: self.keeper.done(t),
+                        ack=lambda t=tag: self.keeper.acknowledge(t),
                     )
                 )
         self.keeper._flush()

@@ -33,10 +33,10 @@ class Bench:
     def take(self, has: str = "ours", most: int = 8, *queues: str) -> list[bytes]:
         """Take messages; `tags` are theirs."""
         self._takes += 1
-        number, *words = self.store.take_command(
+        lists, arguments = self.store.take_command(
             queues or ["celery"], most, f"w.{self._takes}", 0, has
         )
-        found: Any = self.store.script("take")(keys=words[:number], args=words[number:])
+        found: Any = self.store.script("take")(keys=lists, args=[arguments])
         self.tags = [found[i].decode() for i in range(0, len(found) - 1, 3)]
         return [found[i + 2] for i in range(0, len(found) - 1, 3)]
 

@@ -69,8 +69,8 @@ def message(role: str, prompt: str) -> str:
 
 def take(server: redis.Redis, role: str) -> list[str]:
     store = DeliveryStore(server)
-    number, *words = store.take_command([f"role.{role}"], 1, f"tag{server.incr('tags')}")
-    taken = store.script("take")(keys=words[:number], args=words[number:])
+    lists, arguments = store.take_command([f"role.{role}"], 1, f"tag{server.incr('tags')}")
+    taken = store.script("take")(keys=lists, args=[arguments])
     return [word.decode() for word in taken]
 
 
@@ -284,8 +284,8 @@ def test_a_message_that_is_not_a_task_is_requeued_unchanged(
 
 def take_raw(server: redis.Redis) -> str:
     store = DeliveryStore(server)
-    number, *words = store.take_command(["role.coder"], 1, "raw")
-    return store.script("take")(keys=words[:number], args=words[number:])[0].decode()
+    lists, arguments = store.take_command(["role.coder"], 1, "raw")
+    return store.script("take")(keys=lists, args=[arguments])[0].decode()
 
 
 def test_a_dead_message_fails_its_task_unless_the_task_has_begun(
