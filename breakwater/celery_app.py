@@ -1,14 +1,15 @@
 """
-The Celery app: what producer and worker must agree on, and cancelling.
+The Celery app: the settings that producer and worker share, and cancellation.
 
-`result.cancel()`, `result.revoke()` and `app.control.revoke(id)` reach a task anywhere. Celery
-tells the workers of the moment, each of which remembers it until it is restarted. Here the
-cancellation is the task's result, written at once unless there is one: a waiting task is never
-paid for, its caller is told, and the call of a running one is ended by its worker.
+`result.cancel()`, `result.revoke()` and `app.control.revoke(id)` cancel a task wherever it is.
+Celery only notifies the workers that run at that moment, and each remembers it until it restarts.
+Here the cancellation is the task's result, written immediately unless the task has one. So a
+waiting task is never paid for, its caller gets the result, and the worker of a running task ends
+its call.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -22,38 +23,45 @@ from breakwater.errors import QueueUnavailable
 from breakwater.messaging.journal import Command, Operations, new_id, whoami
 from breakwater.messaging.names import COMMON_QUEUE
 
+Untyped = Any
+"""A value of Celery, which has no types."""
+
 __all__ = ["QueueUnavailable", "app"]
 
 RESULT_EXPIRES_S = 24 * 3600
 ANSWER_S = 2.0
 _PROCESS = new_id()
-STATES = {"running": states.STARTED, "waiting": "WAITING", "unknown": states.PENDING}
-"""Celery's name for where a task is that has no result; it has none for one that waits."""
+STATES: Mapping[str, str] = {
+    "running": states.STARTED,
+    "waiting": "WAITING",
+    "unknown": states.PENDING,
+}
+"""Celery's states of tasks without a result; it has no name for a task that waits."""
 
 
 class Control(CeleryControl):  # type: ignore[misc]
-    """Celery's control, whose revocations are written down."""
+    """Celery's control; it records revocations in the journal."""
 
     def revoke(
         self,
         task_id: str | Iterable[str],
-        destination: Any = None,
+        destination: Untyped = None,
         terminate: bool = False,
         signal: str = "SIGTERM",
         command: Command | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Untyped,
+    ) -> Untyped:
         """
         Cancel tasks that have no result yet.
 
         Args:
             task_id: One id, or several.
-            terminate: Celery's; not needed, a running task's slot is freed in any case.
-            command: The operator's; None: this process cancels in its own name, and what it cancels
-                within a minute shares a journal entry.
+            terminate: Celery's option; not needed, since a running task's slot is freed anyway.
+            command: The operator's command; None: this process cancels in its own name, and its
+                cancellations within a minute share a journal entry.
 
         Raises:
-            RedisError: Redis is away; nothing was cancelled.
+            RedisError: Redis is unavailable; nothing was cancelled.
         """
         backend = self.app.backend
         task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
@@ -66,7 +74,7 @@ class Control(CeleryControl):  # type: ignore[misc]
 
 
 class Result(AsyncResult):  # type: ignore[misc]
-    """Celery's result, which can be cancelled by the word for it, and knows what runs and waits."""
+    """Celery's result, with `cancel`, and with states for tasks that run or wait."""
 
     def cancel(self) -> None:
         """Cancel the task, unless it has a result; see `Control.revoke`."""
@@ -75,33 +83,34 @@ class Result(AsyncResult):  # type: ignore[misc]
     @property
     def state(self) -> str:
         """
-        The state: of its result; else STARTED while it runs, WAITING, or PENDING for an unknown id.
+        The state of the result; without one STARTED (it runs), WAITING, or PENDING (unknown id).
 
-        Without a result Redis is searched for the task, a bounded number of messages; ask `ready()`
-        to learn whether there is a result.
+        Without a result, this searches a limited number of messages in Redis. To check whether
+        there is a result, use `ready()`.
         """
         settled = self._settled()
         if settled != states.PENDING:
             return settled
-        # Late: it imports the queues' names, which come of this module's app.
+        # Imported here, because it imports the names of queues, which use this module's app.
         from breakwater.messaging.whereabouts import find  # noqa: PLC0415
 
         where = find(self.backend.client, self.id).state
-        # It may have come to its end meanwhile.
-        return self._settled() if where == "settled" else STATES[where]
+        if where == "settled":  # it ended during the search
+            return self._settled()
+        return STATES[where]
 
     status = state
 
     def ready(self) -> bool:
-        """Tell whether there is a result."""
+        """Return whether there is a result or an error."""
         return bool(self._settled() in states.READY_STATES)
 
     def successful(self) -> bool:
-        """Tell whether the task was answered."""
+        """Return whether the task was answered."""
         return bool(self._settled() == states.SUCCESS)
 
     def failed(self) -> bool:
-        """Tell whether the task failed."""
+        """Return whether the task failed."""
         return bool(self._settled() == states.FAILURE)
 
     def _settled(self) -> str:
@@ -110,17 +119,17 @@ class Result(AsyncResult):  # type: ignore[misc]
 
 
 class App(Celery):  # type: ignore[misc]
-    """Celery's app with both, and with messages of ours."""
+    """Celery's app with our control, results and messages."""
 
     control_cls = Control
     amqp_cls = "breakwater.messaging.amqp:Amqp"
 
-    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+    def send_task(self, name: str, *args: Untyped, **options: Untyped) -> Untyped:
         """
         Send a task by its name, as Celery does.
 
         Raises:
-            InvalidOption: Its id, or one of a task that is to follow it, cannot be one.
+            InvalidOption: The id of the task, or of a task that follows it, is not valid.
         """
         if options.get("task_id") is not None:
             check_task_id(options["task_id"])
@@ -141,7 +150,7 @@ def _this_minutes() -> Command:
 
 app = App(
     "breakwater",
-    # Our transport and our backend go by REDIS_URL, so that Celery has no password to tell.
+    # Our transport and backend read REDIS_URL, so that Celery has no password that it could show.
     broker="redis://",
     backend="breakwater.messaging.backend:Backend+redis://",
 )
@@ -154,22 +163,22 @@ app.conf.update(
     result_expires=RESULT_EXPIRES_S,
     # One connection pool for all threads; without it gevent opens a connection per task.
     result_backend_thread_safe=True,
-    # With one repetition, `delay()` fails within 5 s if Redis takes connections and says nothing;
+    # With one retry, `delay()` fails within 5 s if Redis accepts connections and does not answer;
     # by default it waits for ever.
     broker_transport_options={
         "socket_connect_timeout": ANSWER_S,
         "socket_timeout": ANSWER_S,
-        # A worker's connection that has gone silent is given up after 11 s at most, not 51.
+        # A worker closes a silent connection after 11 s at most, instead of 51.
         "health_check_interval": 5,
     },
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1},
-    # A message is acknowledged after its result is stored, and a worker holds only what it runs.
+    # A message is acknowledged after its result is stored; a worker holds only tasks that it runs.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     worker_redirect_stdouts=False,
-    # A connection that is lost and found changes nothing for what runs, nor for how much may.
+    # A reconnection changes neither the running tasks nor how many may run.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_enable_prefetch_count_reduction=False,
     broker_connection_max_retries=None,

@@ -177,8 +177,7 @@ def _complete(self: Task, *args: object, **kwargs: object) -> Result:
         DeadlineExceeded: No target answered before the deadline.
         WorkerLost: Several workers died while they ran the task.
     """
-    result: Result = executor_of("complete")(self, args, kwargs)
-    return result
+    return cast("Result", executor_of("complete")(self, args, kwargs))
 
 
 complete = cast("CompletionTask", _complete)

@@ -1,34 +1,36 @@
 """
-What runs the tasks of this package: in a worker alone.
+The registry of the functions that run the tasks of this package; only workers have them.
 
-A client enqueues `complete` and `workflow`; their bodies are the worker's, which installs them
-here. Where Celery runs tasks in the process that enqueues them (`task_always_eager`), the bodies
-are found by the entry points of `breakwater-llm[worker]`.
+A client enqueues `complete` and `workflow`; a worker registers their implementations here. If
+Celery runs tasks in the process that enqueues them (`task_always_eager`), the entry points of
+`breakwater-llm[worker]` provide the implementations.
 """
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Any
 
 from breakwater.errors import ConfigError
 
 GROUP = "breakwater.executors"
-"""Entry points whose modules install an executor, each under the name of its task."""
+"""The group of entry points; each has the name of a task, and its module installs the executor."""
 
-_installed: dict[str, Callable[..., Any]] = {}
+Executor = Callable[..., object]
+"""A function that runs a task; it takes the arguments that the task passes on."""
+
+_installed: dict[str, Executor] = {}
 
 
-def install(task: str, execute: Callable[..., Any]) -> None:
-    """Set what runs the task of this name in this process."""
+def install(task: str, execute: Executor) -> None:
+    """Register the function that runs the task of this name in this process."""
     _installed[task] = execute
 
 
-def executor_of(task: str) -> Callable[..., Any]:
+def executor_of(task: str) -> Executor:
     """
-    Return what runs the task of this name.
+    Return the function that runs the task of this name.
 
     Raises:
-        ConfigError: This process has no worker part, or another package hides a part of it.
+        ConfigError: The worker part is not installed, or another package hides a module of it.
     """
     missing = ""
     if task not in _installed:

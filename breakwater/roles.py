@@ -1,9 +1,9 @@
 """
-The roles that workers serve, as they publish them in Redis: for producers without a roles file.
+Read the roles that workers publish in Redis, for producers without a roles file.
 
-Workers write the hash `roles` (`delivery/scripts/delivery.lua` explains it) when they say that they
-are there. A producer keeps what it has read for half a minute, so that a call costs no round trip;
-without an answer of Redis nothing is known, and nothing is refused.
+Workers write the hash `roles` with their heartbeat (`messaging/scripts/delivery.lua` explains it).
+A producer caches the roles for half a minute, so that a call costs no round trip. If Redis does not
+answer, the roles are unknown, and no call is refused.
 """
 
 import json
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from redis.exceptions import RedisError
 
@@ -21,71 +21,77 @@ from breakwater.redis.connection import client, redis_url
 
 ROLES = "roles"
 AGE_S = 30.0
-"""How old what is known may be."""
+"""The maximum age of the cached roles."""
 FRESH_S = 1.0
-"""How old it may be where a role is not among it."""
+"""Their maximum age if a role is not among them."""
 AWAY_S = 5.0
-"""How long Redis is not asked again when it has not answered."""
+"""The pause after Redis did not answer."""
 ANSWER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What the workers of a fleet serve."""
+    """The roles that the workers of a fleet serve."""
 
     roles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By role: parameters that it refuses, and why."""
+    """By role: the parameters that it refuses, and why."""
     any: bool = False
-    """There are workers that serve every role."""
+    """Whether some workers serve every role."""
 
     def serves(self, role: str) -> bool:
-        """Tell whether a worker serves this role."""
+        """Return whether a worker serves this role."""
         return self.any or role in self.roles
 
 
-class _View:
-    """What this process has read last."""
+class _Cache:
+    """The roles that this process has read last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.found: Published | None = None
-        self.of = ""
+        self.published: Published | None = None
+        self.url = ""
         self.due_at = float("-inf")
         self.read_at = float("-inf")
 
 
-_view = _View()
+_cache = _Cache()
 
 
 def published(max_age_s: float = AGE_S) -> Published | None:
     """
-    Return what the workers serve; None if that is not known.
+    Return the roles that workers serve; None if they are unknown.
 
-    Redis is asked when what is known is older than this; half a second at most.
+    Reads them from Redis if the cached ones are older than `max_age_s`; waits half a second at
+    most.
     """
-    now, where = time.monotonic(), redis_url()
-    with _view.lock:
-        known = _view.of == where
-        if known and (now < _view.due_at or now - _view.read_at <= max_age_s):
-            return _view.found
-        _view.of, found = where, _ask()
-        if found is None:
-            _view.due_at = time.monotonic() + AWAY_S
-            _view.found = _view.found if known else None
-        else:
-            _view.read_at = time.monotonic()
-            _view.found = found if found.roles or found.any else None
-        return _view.found
+    now, url = time.monotonic(), redis_url()
+    with _cache.lock:
+        is_current = _cache.url == url
+        if is_current and (now < _cache.due_at or now - _cache.read_at <= max_age_s):
+            return _cache.published
+        if not is_current:
+            _cache.url, _cache.published = url, None
+        latest = _read()
+        if latest is None:
+            _cache.due_at = time.monotonic() + AWAY_S
+            return _cache.published
+        _cache.read_at = time.monotonic()
+        _cache.published = None
+        if latest.roles or latest.any:
+            _cache.published = latest
+        return _cache.published
 
 
-def check_params(role: str, params: Mapping[str, Any]) -> None:
+def check_params(role: str, params: Mapping[str, object]) -> None:
     """
-    Refuse parameters that the workers would refuse, by what is known; nothing is asked.
+    Refuse parameters that the workers would refuse, by the cached roles; never reads Redis.
 
     Raises:
         InvalidOption: As a worker raises it.
     """
-    refused = _view.found.roles.get(role, {}) if _view.found else {}
+    if _cache.published is None:
+        return
+    refused = _cache.published.roles.get(role, {})
     faults = [
         f"params.{name}: {why}; leave it out, or set drop_params: true for role {role!r}"
         for name, why in sorted(refused.items())
@@ -96,26 +102,26 @@ def check_params(role: str, params: Mapping[str, Any]) -> None:
 
 
 def forget() -> None:
-    """Forget what was read."""
-    global _view  # noqa: PLW0603 - one view a process
-    _view = _View()
+    """Clear the cache."""
+    global _cache  # noqa: PLW0603 - one view a process
+    _cache = _Cache()
 
 
-def _ask() -> Published | None:
+def _read() -> Published | None:
     try:
         with client(connect_s=ANSWER_S, answer_s=ANSWER_S) as redis:
-            found: Any = redis.hvals(ROLES)
+            texts = cast("list[bytes]", redis.hvals(ROLES))
     except (RedisError, ConfigError, OSError):
         return None
     roles: dict[str, Mapping[str, str]] = {}
     serves_any = False
-    for text in found:
+    for text in texts:
         try:
-            said = json.loads(text)
-            roles |= {str(name): dict(refused) for name, refused in said["roles"].items()}
-            serves_any |= bool(said.get("any"))
+            entry = json.loads(text)
+            roles |= {str(name): dict(refused) for name, refused in entry["roles"].items()}
+            serves_any |= bool(entry.get("any"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # of a version that writes it in another way
+            continue  # a version that writes it in another format
     return Published(roles, serves_any)
 
 

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "breakwater.roles": ("breakwater.errors", "breakwater.redis"),
     "breakwater.config": ("breakwater.calls", "breakwater.errors"),
     "breakwater.messaging": (
-        "breakwater.calls", "breakwater.config", "breakwater.errors", "breakwater.redis",
+        "breakwater.calls", "breakwater.config", "breakwater.content", "breakwater.errors",
+        "breakwater.redis",
     ),
     "breakwater.celery_app": ("breakwater.calls", "breakwater.errors", "breakwater.messaging"),
     "breakwater.enqueueing": (
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     ),
     "breakwater.workflows": (
         "breakwater.attempt", "breakwater.calls", "breakwater.celery_app", "breakwater.config",
-        "breakwater.enqueueing", "breakwater.errors", "breakwater.executors",
+        "breakwater.content", "breakwater.enqueueing", "breakwater.errors", "breakwater.executors",
         "breakwater.messaging", "breakwater.redis", "breakwater.result",
     ),
     "breakwater.asking": (

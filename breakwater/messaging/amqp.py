@@ -1,4 +1,4 @@
-"""Make messages that say how long a caller meant, not only which time that is by its clock."""
+"""Build messages that hold a caller's delays as durations, not only as times by its clock."""
 
 import time
 from typing import Any
@@ -7,18 +7,23 @@ from celery.app.amqp import AMQP
 
 from breakwater.messaging.times import COUNTDOWN, ENQUEUED, EXPIRES, HEADER
 
+Untyped = Any
+"""A value of Celery or kombu, which have no types."""
+
 
 class Amqp(AMQP):  # type: ignore[misc]
-    """Celery's, but for one header, and for the priority of what has none."""
+    """Celery's AMQP, with one further header, and no priority by default."""
 
-    def _create_task_sender(self) -> Any:
+    def _create_task_sender(self) -> Untyped:
         send = super()._create_task_sender()
 
-        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            own, given = message.headers.get(HEADER, {}), options.get("headers") or {}
-            if isinstance(given.get(HEADER), dict):
-                options["headers"] = {**given, HEADER: {**given[HEADER], **own}}
-            # kombu would make it 0, which is the highest.
+        def send_task_message(
+            producer: Untyped, name: str, message: Untyped, **options: Untyped
+        ) -> Untyped:
+            own, headers = message.headers.get(HEADER, {}), options.get("headers") or {}
+            if isinstance(headers.get(HEADER), dict):
+                options["headers"] = {**headers, HEADER: {**headers[HEADER], **own}}
+            # kombu would make a missing priority 0, the highest.
             return send(producer, name, message, **{"priority": None, **options})
 
         return send_task_message
@@ -27,21 +32,21 @@ class Amqp(AMQP):  # type: ignore[misc]
         self,
         task_id: str,
         name: str,
-        args: Any = None,
-        kwargs: Any = None,
+        args: Untyped = None,
+        kwargs: Untyped = None,
         countdown: float | None = None,
-        eta: Any = None,
+        eta: Untyped = None,
         group_id: str | None = None,
         group_index: int | None = None,
-        expires: Any = None,
-        *more: Any,
-        **options: Any,
-    ) -> Any:
+        expires: Untyped = None,
+        *more: Untyped,
+        **options: Untyped,
+    ) -> Untyped:
         """
-        Make a message in the format of task protocol 2.
+        Build a message in the format of task protocol 2.
 
-        Celery turns a countdown, and `expires` in seconds, into times by this host's clock. They
-        are spans, so the header `breakwater` holds them as spans too.
+        Celery converts a countdown, and `expires` in seconds, to times by this host's clock. Both
+        are durations, so the header `breakwater` also holds them as durations.
         """
         message = super().as_task_v2(
             task_id, name, args, kwargs, countdown, eta, group_id, group_index, expires,

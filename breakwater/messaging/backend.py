@@ -1,9 +1,9 @@
 """
-Where results are written: Celery's Redis backend, but once per task.
+Celery's Redis backend for results; it writes one result per task.
 
-The task settles itself before Celery's tracer stores anything, so that a result and a dead letter
-are one step and nobody without the newest fence writes. What else comes here, a revocation or an
-expired task, is written if nothing was.
+The task settles itself before Celery's tracer stores anything. So its result and its dead letter
+are written in one step, and only the delivery with the newest fence writes. Other states that
+Celery stores here, such as a revocation or an expired task, are written only if there is no result.
 """
 
 import sys
@@ -29,64 +29,72 @@ from breakwater.redis import encryption
 from breakwater.redis.connection import ANSWER_S, CONNECT_S, MAX_CONNECTIONS, address, shown
 from breakwater.redis.retry import FOREVER, retry_while_redis_is_down
 
+Untyped = Any
+"""A value of Celery, which has no types."""
+
 ERRORS = "tasks.errors"
-"""The module that a written error names, whatever part of this package has it now."""
+"""The module that a stored error names; old and new versions resolve it."""
 MAX_DOWN_S = 60.0
 LOOK_S = 1.0
-"""How often who waits for a result looks for it, whatever was heard."""
+"""A waiting caller polls for its result at this interval, besides its subscription."""
 LOOK_SHARE = 20
-"""A look takes at most one part in so many of the time."""
+"""Polling may use at most 1/20 of the waiting time."""
 
 
 class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
     """
-    Hears of results, and looks for those it cannot have heard of.
+    Subscribe to results, and also poll for them.
 
-    It subscribes on one connection and looks on another. Redis may read the look first, and a
-    result that is published between the two is there for neither: `.get()` would wait for ever.
+    Celery subscribes on one connection and reads on another. Redis may execute the read first. A
+    result that is published between the read and the subscription reaches neither, and `.get()`
+    would wait for ever.
     """
 
-    _here = threading.local()
+    _local = threading.local()
 
     def _wait_for_pending(
-        self, result: Any, timeout: float | None = None, on_interval: Any = None, **how: Any
-    ) -> Any:
+        self,
+        result: Untyped,
+        timeout: float | None = None,
+        on_interval: Untyped = None,
+        **how: Untyped,
+    ) -> Untyped:
         due = time.monotonic() + LOOK_S
 
-        def look() -> None:
+        def poll() -> None:
             nonlocal due
             if (began := time.monotonic()) >= due:
-                with suppress(RedisError):  # whoever listens notices, and connects anew
+                with suppress(RedisError):  # the subscriber notices it, and reconnects
                     self.on_wait_for_pending(result)
                 took_s = time.monotonic() - began
                 due = began + max(LOOK_S, LOOK_SHARE * took_s)  # a group may have many results
             if on_interval:
                 on_interval()
 
-        return super()._wait_for_pending(result, timeout=timeout, on_interval=look, **how)
+        return super()._wait_for_pending(result, timeout=timeout, on_interval=poll, **how)
 
     def cancel_for(self, task_id: str) -> None:
         """
         Unsubscribe from a result.
 
-        Celery calls this in `AsyncResult.__del__`, also when Python ends and its modules are gone.
-        So it must neither fail nor connect: a connection that is lost is subscribed to nothing.
+        Celery calls this in `AsyncResult.__del__`, even while Python shuts down and its modules are
+        gone. So it must neither fail nor connect: a lost connection has no subscriptions.
         """
         if sys.is_finalizing():
             return
-        if not getattr(self._pubsub, "connection", None):  # then nothing is subscribed to
+        if not getattr(self._pubsub, "connection", None):  # then there is no subscription
             self.subscribed_to.discard(self._get_key_for_task(task_id))
             return
-        self._here.lets_go = True
+        self._local.unsubscribes = True
         try:
             super().cancel_for(task_id)
         finally:
-            self._here.lets_go = False
+            self._local.unsubscribes = False
 
     @contextmanager
     def reconnect_on_error(self) -> Iterator[None]:
-        """Reconnect as Celery does, for up to 20 s, but not in order to unsubscribe."""
-        if not getattr(self._here, "lets_go", False):
+        """Reconnect as Celery does, for up to 20 s, but never just to unsubscribe."""
+        if not getattr(self._local, "unsubscribes", False):
             with super().reconnect_on_error():
                 yield
             return
@@ -95,62 +103,66 @@ class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
 
 
 class Backend(RedisBackend):  # type: ignore[misc]
-    """The first result is the result."""
+    """Celery's backend; the first result of a task is final."""
 
     ResultConsumer = ResultConsumer
 
-    def on_task_call(self, producer: Any, task_id: str) -> None:
+    def on_task_call(self, producer: Untyped, task_id: str) -> None:
         """
-        Subscribe to a result only when somebody waits for it.
+        Do nothing: a caller subscribes to a result when it starts to wait.
 
-        Celery subscribes in `delay()`, and without Redis takes 20 s to fail there. Whoever waits
-        subscribes first and then looks whether the result is there already.
+        Celery subscribes in `delay()`, and without Redis takes 20 s to fail there. A waiting caller
+        subscribes first, and then checks whether the result already exists.
         """
 
-    def meta(self, task_id: str, result: Any, state: str, request: Any = None) -> str:
-        """Write a result in Celery's format; an exception is written as its class and `args`."""
+    def meta(self, task_id: str, result: Untyped, state: str, request: Untyped = None) -> str:
+        """Return a result in Celery's format; an exception becomes its class and `args`."""
         if state in states.EXCEPTION_STATES:
             result = self.prepare_exception(result, serializer=self.serializer)
         meta = self._get_result_meta(result=result, state=state, traceback=None, request=request)
         encoded: str = self.encode({**meta, "task_id": task_id})
         return encoded
 
-    def prepare_exception(self, exc: Any, serializer: str | None = None) -> Any:
-        """Write an error as its class and `args`; ours by the module that every version has."""
+    def prepare_exception(self, exc: Untyped, serializer: str | None = None) -> Untyped:
+        """Return an error as its class and `args`; our errors name a module of every version."""
         written = super().prepare_exception(exc, serializer)
         if isinstance(written, dict) and written.get("exc_module") == errors.__name__:
             written["exc_module"] = ERRORS
         return written
 
-    def exception_to_python(self, exc: Any) -> Any:
-        """Undo `prepare_exception`, also where another package is called `tasks`."""
+    def exception_to_python(self, exc: Untyped) -> Untyped:
+        """Undo `prepare_exception`, even if another package is called `tasks`."""
         if isinstance(exc, dict) and exc.get("exc_module") == ERRORS:
             exc = {**exc, "exc_module": errors.__name__}
         return super().exception_to_python(exc)
 
-    def encode(self, data: Any) -> str:
-        """Write as JSON; encrypted, if there are keys."""
+    def encode(self, data: Untyped) -> str:
+        """Return data as JSON, encrypted if there are keys."""
         return encryption.seal(super().encode(data))
 
-    def decode(self, payload: Any) -> Any:
+    def decode(self, payload: Untyped) -> Untyped:
         """
         Undo `encode`.
 
         Raises:
-            ConfigError: It is encrypted, and no key here fits.
+            ConfigError: The payload is encrypted, and this process has no key for it.
         """
-        text = payload.decode() if isinstance(payload, bytes) else payload
-        return super().decode(encryption.opened(text) if text else text)
+        text = payload
+        if isinstance(payload, bytes):
+            text = payload.decode()
+        if text:
+            text = encryption.opened(text)
+        return super().decode(text)
 
     def _store_result(
         self,
         task_id: str,
-        result: Any,
+        result: Untyped,
         state: str,
         traceback: str | None = None,
-        request: Any = None,
-        **_: Any,
-    ) -> Any:
+        request: Untyped = None,
+        **_: Untyped,
+    ) -> Untyped:
         if getattr(request, "settled", False) or state not in states.READY_STATES:
             return result
         meta = self._get_result_meta(
@@ -161,56 +173,60 @@ class Backend(RedisBackend):  # type: ignore[misc]
         return result
 
     def settle(self, task_id: str, meta: str) -> str:
-        """Write a result unless there is one; see `TaskStore.settle`."""
+        """Write a result unless the task has one; see `TaskStore.settle`."""
         return TaskStore(self.client).settle(Settlement(task_id, meta, self.expires))
 
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **how: Any) -> None:
+    def on_chord_part_return(
+        self, request: Untyped, state: str, result: Untyped, **how: Untyped
+    ) -> None:
         """
-        Count a part of a chord; the last one queues the body.
+        Count a part of a chord; the last part queues the body.
 
-        A worker goes on asking Redis until it knows: the part was paid for, and nobody else will.
+        A worker retries until Redis answers: the part is paid for, and no other process counts it.
         """
         if request.group and request.id:
-            within_s = FOREVER if self.app.current_worker_task else MAX_DOWN_S
+            within_s = MAX_DOWN_S
+            if self.app.current_worker_task:
+                within_s = FOREVER
             Part(self, request, state, result, within_s).end()
 
     def mark_as_revoked(
-        self, task_id: str, reason: str = "", request: Any = None, **how: Any
+        self, task_id: str, reason: str = "", request: Untyped = None, **how: Untyped
     ) -> None:
-        """Tell the chord, as Celery does, and the workflow of which this task is a stage."""
+        """Notify the chord, as Celery does, and the workflow of which this task is a stage."""
         super().mark_as_revoked(task_id, reason, request, **how)
-        for behind in _steps(request):
-            with suppress(OperationalError):  # a run is found again by `Run.resume`
-                self.app.signature(behind).apply_async()
+        for step in _workflow_steps(request):
+            with suppress(OperationalError):  # `Run.resume` continues the run
+                self.app.signature(step).apply_async()
 
-    def tell_if_cancelled(self, request: Any) -> None:
-        """Let a chord or a workflow end that waits for this task, which was cancelled."""
-        if not request.chord and not _steps(request):
+    def notify_if_cancelled(self, request: Untyped) -> None:
+        """If this task was cancelled, notify the chord or the workflow that waits for it."""
+        if not request.chord and not _workflow_steps(request):
             return
 
-        def tell() -> None:
+        def notify() -> None:
             meta = self.client.get(self.get_key_for_task(request.id))
             if meta and self.decode(meta)["status"] == states.REVOKED:
                 self.mark_as_revoked(request.id, "cancelled", request, store_result=False)
 
-        with suppress(RedisError):  # an error here would be taken for the task's own
-            retry_while_redis_is_down(tell, MAX_DOWN_S)
+        with suppress(RedisError):  # Celery would take an error here for the task's own
+            retry_while_redis_is_down(notify, MAX_DOWN_S)
 
-    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+    def _call_task_errbacks(self, request: Untyped, exc: Untyped, traceback: Untyped) -> None:
         """
-        Queue what is linked to a failure, ours as it stands.
+        Queue the errbacks of a failed task, without a further argument for our own tasks.
 
-        Celery puts the failed task's id in front, which handlers of other code bases want; between
-        a role and its prompt it would be one argument too many.
+        Celery passes the failed task's id as the first argument, which handlers of other code bases
+        expect. For `complete` it would be one argument too many.
         """
         for errback in request.errbacks:
             errback["immutable"] = errback.get("immutable") or errback["task"] in self.app.tasks
         super()._call_task_errbacks(request, exc, traceback)
 
-    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
-        return defaults  # the pool is made of REDIS_URL
+    def _params_from_url(self, url: str, defaults: dict[str, Untyped]) -> dict[str, Untyped]:
+        return defaults  # `_get_pool` reads REDIS_URL
 
-    def _get_pool(self, **_: Any) -> ConnectionPool:
+    def _get_pool(self, **_: Untyped) -> ConnectionPool:
         return address().pool(
             socket_connect_timeout=CONNECT_S,
             socket_timeout=ANSWER_S,
@@ -218,12 +234,12 @@ class Backend(RedisBackend):  # type: ignore[misc]
         )
 
     def as_uri(self, include_password: bool = False) -> str:
-        """Return what is shown of REDIS_URL; there is no password in it."""
+        """Return REDIS_URL without its password."""
         return shown()
 
 
-def _steps(request: Any) -> list[Any]:
-    """Return what stands behind a stage of a workflow, should it fail; empty for other tasks."""
+def _workflow_steps(request: Untyped) -> list[Untyped]:
+    """Return the errbacks that advance this task's workflow; empty if it belongs to none."""
     return [
         each for each in getattr(request, "errbacks", None) or [] if each["task"] == WORKFLOW_TASK
     ]

@@ -1,10 +1,10 @@
 """
-What a chord's part does when it has come to its end: the last one queues the body.
+End a part of a chord; the last part queues the body.
 
-Celery asks each question of Redis once. When a reply is lost while the results are joined, it fails
-the body, although every part was paid. Here each step can be asked again: a part is counted by its
-id, the claim on the body is a token of this part's, and the body has an id that is paid for once.
-Keys, scripts and claim are Celery's, so its own producers and workers can share a chord.
+Celery runs each Redis step once. If a reply is lost while the results are joined, it fails the
+body, although every part is paid for. Here each step can be repeated: a part is counted by its id,
+the claim on the body is a token of this part, and the body has an id that is paid for once. Keys,
+scripts and claims are Celery's, so its own producers and workers can share a chord.
 
 Source: celery/backends/redis.py, `on_chord_part_return`, Celery 5.7.
 """
@@ -23,30 +23,33 @@ from redis.exceptions import RedisError
 
 from breakwater.redis.retry import retry_celery_step
 
+Untyped = Any
+"""A value of Celery, which has no types."""
+
 LOOK_S = 1.0
-"""How often a part that finds the body claimed by another one looks what has become of it."""
+"""While another part holds the claim on the body, this part polls at this interval."""
 CLAIM_S = 6
-"""How long a claim on the body lasts while the results are joined."""
+"""The duration of a claim on the body while the results are joined."""
 DONE_S = 300
-"""How long a part that comes again finds that the body was queued."""
+"""For this long, a repeated part can see that the body was queued."""
 
 T = TypeVar("T")
 
 
 class Part:
     """
-    A part of a chord that has come to its end.
+    A part of a chord that has ended.
 
     Args:
-        backend: Celery's, over Redis.
-        request: The part's; `chord` is the body's signature.
-        state: The part's.
-        result: Its answer, or its error.
-        within_s: How long Redis is waited for.
+        backend: Celery's Redis backend.
+        request: The part's request; `chord` is the body's signature.
+        state: The part's state.
+        result: The part's result, or its error.
+        within_s: How long a step may wait for Redis.
     """
 
     def __init__(
-        self, backend: Any, request: Any, state: str, result: Any, within_s: float
+        self, backend: Untyped, request: Untyped, state: str, result: Untyped, within_s: float
     ) -> None:
         self._backend = backend
         self._request = request
@@ -60,7 +63,7 @@ class Part:
         )
 
     def end(self) -> None:
-        """Count the part; if it is the last one, queue the body with the results of all."""
+        """Count the part; if it is the last one, queue the body with all results."""
         while total := self._claimed():
             body = maybe_signature(self._request.chord, app=self._backend.app)
             try:
@@ -69,7 +72,7 @@ class Part:
                 return self._fail(body, error)
             except (RedisError, OperationalError):
                 raise
-            except Exception as error:  # noqa: BLE001 - a result that cannot be read, say
+            except Exception as error:  # noqa: BLE001 - such as an unreadable result
                 return self._fail(body, ChordError(f"Join error: {error!r}"))
             if self._holds_on(body):
                 return self._queue(body, results)
@@ -79,20 +82,22 @@ class Part:
         return retry_celery_step(step, self._within_s)
 
     def _claimed(self) -> int:
-        """Count the part; return how many there are if it is to queue the body, else 0."""
+        """Count the part; return the number of parts if this one must queue the body, else 0."""
         while True:
             ready, added, size, is_claimed = self._repeat(self._count)
             total = int(size or 0) + int(added or 0)
             if ready == -1 or not size or ready != total:
-                return 0  # the body was queued, or has failed; or parts are missing
+                return 0  # the body was queued or has failed, or parts are missing
             if is_claimed or self._repeat(self._claimant) == self._token.encode():
                 return total
-            time.sleep(LOOK_S)  # another delivery of a part has it, and may have died with it
+            time.sleep(LOOK_S)  # another delivery has the claim, and may have died
 
-    def _count(self) -> Any:
+    def _count(self) -> Untyped:
         backend, request = self._backend, self._request
         result = backend.encode_result(self._result, self._state)
-        index = "+inf" if request.group_index is None else request.group_index
+        index = request.group_index
+        if index is None:
+            index = "+inf"
         return backend._chord_part_return_script(
             keys=[self._j, self._t, self._s, self._d, self._group, self._c],
             args=[
@@ -107,7 +112,7 @@ class Part:
         token: bytes | None = self._backend.client.get(self._c)
         return token
 
-    def _joined(self, total: int) -> list[Any]:
+    def _joined(self, total: int) -> list[Untyped]:
         """
         Return the results of all parts.
 
@@ -116,10 +121,11 @@ class Part:
         """
         backend = self._backend
         nested = GroupResult.restore(self._request.group, app=backend.app)
-        if nested is not None:  # of parts that are groups themselves
+        if nested is not None:  # parts that are groups themselves
             nested.on_ready()
-            native = nested.supports_native_join
-            join = nested.join_native if native else nested.join
+            join = nested.join
+            if nested.supports_native_join:
+                join = nested.join_native
             timeout = backend.app.conf.result_chord_join_timeout
             with allow_join_result():
                 return list(join(timeout=timeout, propagate=True))
@@ -129,8 +135,10 @@ class Part:
             parts = backend.client.lrange(self._j, 0, total)
         return [backend._unpack_chord_result(part, backend.decode) for part in parts]
 
-    def _holds_on(self, body: Any) -> bool:
-        """Keep the claim for as long as queueing may take; return whether it is ours still."""
+    def _holds_on(self, body: Untyped) -> bool:
+        """
+        Extend the claim for as long as queueing may take; return whether this part still has it.
+        """
         for_s = self._backend._chord_publish_claim_expires(CLAIM_S, body)
         keys = [self._c, self._s]
         return bool(
@@ -141,14 +149,14 @@ class Part:
             )
         )
 
-    def _queue(self, body: Any, results: list[Any]) -> None:
+    def _queue(self, body: Untyped, results: list[Untyped]) -> None:
         retry = self._backend.app.amqp._retry_publish
         try:
             self._repeat(lambda: retry(body.delay, results))
         except (RedisError, OperationalError):
-            raise  # the claim ends, and whoever comes next queues it
-        except Exception as error:  # noqa: BLE001 - such as a role that is not there any more
-            import structlog  # noqa: PLC0415 - a worker's
+            raise  # the claim expires, and the next delivery queues the body
+        except Exception as error:  # noqa: BLE001 - such as a role that was removed
+            import structlog  # noqa: PLC0415 - only workers have it
 
             structlog.get_logger("breakwater").warning(
                 "chord.failed", group=self._request.group, error=type(error).__name__
@@ -162,7 +170,7 @@ class Part:
             )
         )
 
-    def _fail(self, body: Any, error: ChordError) -> None:
-        """Give the body an error for its result, and the parts that come again nothing to do."""
+    def _fail(self, body: Untyped, error: ChordError) -> None:
+        """Store an error as the body's result, so that repeated parts do nothing."""
         self._repeat(lambda: self._backend.chord_error_from_stack(body, error))
         self._repeat(lambda: self._backend.client.delete(self._s))

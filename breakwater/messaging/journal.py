@@ -1,8 +1,9 @@
 """
-What operators did: who, when, what, to what. The newest 10,000 or so, in the stream `operations`.
+The journal of operators' changes: who changed what, and when.
 
-Where a script of ours makes the change, it writes the entry in the same step; else the entry is
-written first, so that there is no change without one. Every `RedisError` comes out as it is.
+The stream `operations` keeps about the newest 10,000 entries. A script that makes a change writes
+its entry in the same step. Otherwise the entry is written first, so that no change is without one.
+Every `RedisError` is passed on unchanged.
 """
 
 import getpass
@@ -12,10 +13,11 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import redis
 
+from breakwater.content import JsonObject
 from breakwater.messaging.task_store import TaskStore
 from breakwater.redis.batches import batches
 from breakwater.redis.text import to_text
@@ -23,38 +25,42 @@ from breakwater.redis.text import to_text
 STREAM = "operations"
 PAGE = 500
 BATCH_SIZE = 200
-"""Targets that a script is given at most, so that none keeps Redis busy for long."""
+"""The most targets per script call, so that none keeps Redis busy for long."""
 WHO = "BREAKWATER_WHO"
-LONGEST_NAME = 100
+MAX_NAME = 100
+
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+"""A page of a stream, as redis-py returns it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One act; `targets` names the first 20 of the `number` that it changed."""
+    """One entry; `targets` lists the first 20 of the `number` objects that the change affected."""
 
     id: str
     at_ms: int
     who: str
     what: str
-    """Such as pause, resume, drain, dead retry, breaker open."""
+    """For example pause, resume, drain, dead retry, breaker open."""
     targets: list[str]
     number: int
-    details: dict[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
 
 def whoami() -> str:
-    """Name the operator: BREAKWATER_WHO, else user@host."""
+    """Return the operator's name: BREAKWATER_WHO, else user@host."""
     if not (name := os.environ.get(WHO, "")):
         try:
             user = getpass.getuser()
-        except (KeyError, OSError):  # a container's user need not have a name
+        except (KeyError, OSError):  # a container's user may have no name
             user = str(os.getuid())
         name = f"{user}@{socket.gethostname()}"
     return _printable(name)
 
 
 def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name)[:LONGEST_NAME]
+    return "".join(c if c.isprintable() else "?" for c in name)[:MAX_NAME]
 
 
 def new_id() -> str:
@@ -81,7 +87,7 @@ def journal_entry(
     Build a journal entry as the scripts take it.
 
     Args:
-        command: The command that makes the change; None for one of its own.
+        command: The command that makes the change; None: a new one.
     """
     command = command or Command()
     return json.dumps(
@@ -96,7 +102,7 @@ def journal_entry(
 
 class Operations:
     """
-    Write and read them.
+    Write and read the journal.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
@@ -112,38 +118,36 @@ class Operations:
         details: Mapping[str, object] | None = None,
         command: Command | None = None,
     ) -> None:
-        """Write the entry of a change that no script of ours makes, before it is made."""
-        write, entry = (
-            TaskStore(self._client).script("record"),
-            journal_entry(what, details, command),
-        )
+        """Write the entry of a change that no script makes, before the change is made."""
+        write = TaskStore(self._client).script("record")
+        entry = journal_entry(what, details, command)
         for batch in batches(targets, BATCH_SIZE):
             write(args=[entry, *batch])
 
     def find(self, *, since_s: float | None = None) -> Iterator[Operation]:
         """
-        Walk through them, newest first.
+        Iterate over the entries, newest first.
 
         Args:
-            since_s: Only those of the last so many seconds; None for all.
+            since_s: Only entries of this many seconds up to now; None: all entries.
         """
         newest, oldest = "+", "-"
         if since_s is not None:
             seconds, microseconds = self._client.time()
             oldest = str(max(0, seconds * 1000 + microseconds // 1000 - round(since_s * 1000)))
-        while page := cast("list[Any]", self._client.xrevrange(STREAM, newest, oldest, PAGE)):
+        while page := cast("Entries", self._client.xrevrange(STREAM, newest, oldest, PAGE)):
             for id_, fields in page:
                 yield _operation(to_text(id_), {to_text(k): to_text(v) for k, v in fields.items()})
             newest = f"({to_text(page[-1][0])}"
 
 
-def _operation(id_: str, told: Mapping[str, str]) -> Operation:
+def _operation(id_: str, entry: Mapping[str, str]) -> Operation:
     return Operation(
         id=id_,
-        at_ms=int(told["at_ms"]),
-        who=told["who"],
-        what=told["what"],
-        targets=told["targets"].split("\n"),
-        number=int(told["number"]),
-        details=json.loads(told["details"]),
+        at_ms=int(entry["at_ms"]),
+        who=entry["who"],
+        what=entry["what"],
+        targets=entry["targets"].split("\n"),
+        number=int(entry["number"]),
+        details=json.loads(entry["details"]),
     )

@@ -1,5 +1,5 @@
 """
-What Celery publishes through: kombu's Redis transport, with the message and its bell in one step.
+The transport that Celery publishes through: kombu's for Redis, with message and wakeup in one step.
 
 A worker consumes through `tasks/delivery/worker_transport.py`, which adds an atomic take.
 """
@@ -17,24 +17,31 @@ from breakwater.messaging.outbox import Letter, put, put_script
 from breakwater.messaging.wire_format import open_text, quotes_in
 from breakwater.redis import connection, encryption
 
+Untyped = Any
+"""A value of kombu, which has no types."""
+
 REPLIES = ".pidbox"
-"""How the queues end through which workers answer `inspect`: no tasks, and nothing to lose."""
+"""Suffix of the reply queues used by `inspect`; they carry no tasks."""
 
 
 class Channel(stock.Channel):  # type: ignore[misc]
-    """kombu's channel, but for where Redis is and how it publishes."""
+    """kombu's channel, with our connection to Redis and our way to publish."""
 
-    # kombu's are 0, which is the highest: nothing could overtake a backlog.
+    # kombu's default is 0, the highest: then nothing could overtake a backlog.
     default_priority = None
     priority_steps = PRIORITIES
     _puts: tuple[ConnectionPool, Script] | None = None
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Publish a message, and ring for it; replies and queues that expire are kombu's own."""
+    def _put(self, queue: str, message: Untyped, **kwargs: Untyped) -> None:
+        """
+        Publish a message and wake a worker; kombu publishes replies, and to queues that expire.
+        """
         if kwargs.get("_publish_batch") or queue in self._expires or queue.endswith(REPLIES):
-            message["properties"].pop("priority", None)  # the reader knows but the queue's own list
-            sealed = message if queue.endswith(REPLIES) else encryption.seal_message(message)
-            super()._put(queue, sealed, **kwargs)
+            # The reader reads only the queue's own list.
+            message["properties"].pop("priority", None)
+            if not queue.endswith(REPLIES):
+                message = encryption.seal_message(message)
+            super()._put(queue, message, **kwargs)
             return
         self.put([self.letter(queue, message)])
 
@@ -43,39 +50,41 @@ class Channel(stock.Channel):  # type: ignore[misc]
         return list_of(queue, pri)
 
     def prepare_message(
-        self, body: Any, priority: int | None = None, *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Build a message as kombu does, which takes a priority of 0 for none."""
-        message: dict[str, Any] = super().prepare_message(body, priority, *args, **kwargs)
+        self, body: Untyped, priority: int | None = None, *args: Untyped, **kwargs: Untyped
+    ) -> dict[str, Untyped]:
+        """Build a message as kombu does, but keep a priority of 0, which kombu ignores."""
+        message: dict[str, Untyped] = super().prepare_message(body, priority, *args, **kwargs)
         if priority is not None:
             message["properties"]["priority"] = priority
         elif message["properties"]["priority"] is None:
             del message["properties"]["priority"]
         return message
 
-    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
-        """Leave a body of JSON as it is, unless base64 is shorter than its quotes escaped."""
+    def encode_body(self, body: Untyped, encoding: str | None = None) -> tuple[Untyped, str | None]:
+        """Keep a JSON body as text, unless base64 is shorter than the text with escaped quotes."""
         if isinstance(body, str) and body.isascii() and 3 * quotes_in(body) < len(body):
             return body, "utf-8"
-        encoded: tuple[Any, str | None] = super().encode_body(body, encoding)
+        encoded: tuple[Untyped, str | None] = super().encode_body(body, encoding)
         return encoded
 
-    def letter(self, queue: str, message: Any) -> Letter:
-        """Write a message as it will lie in its list, encrypted if there are keys."""
+    def letter(self, queue: str, message: Untyped) -> Letter:
+        """Return a message as its list will hold it, encrypted if there are keys."""
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         text = open_text(encryption.seal_message(message))
         return Letter.of(queue, key, text, message.get("headers") or {})
 
     def put(self, letters: Iterable[Letter]) -> None:
-        """Put messages into their lists, in one step."""
+        """Put messages into their lists in one step."""
         if self._puts is None or self._puts[0] is not self.pool:
-            # Kept: kombu builds a client for every message, which costs more than to send it.
+            # Cached: kombu builds a client per message, which costs more than sending it.
             self._puts = self.pool, put_script(redis.Redis(connection_pool=self.pool))
         put(self._puts[1], letters)
 
     def _get_pool(self, asynchronous: bool = False) -> ConnectionPool:
-        """Build the pool of what waits for messages (asynchronous), or of all else."""
-        where, kind = connection.address(), dict[str, Any]()
+        """
+        Build the pool of connections that wait for messages (asynchronous), or that of the others.
+        """
+        where, kind = connection.address(), dict[str, Untyped]()
         prefix: str = stock.Channel.keyprefix_fanout
         self.keyprefix_fanout = prefix.format(db=where.db)
         if asynchronous:
@@ -95,10 +104,10 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
     def _subscribe(self) -> None:
         """
-        Subscribe to the channels of all workers, each by its name where it has one.
+        Subscribe to the channels of all workers: to names as names, to patterns as patterns.
 
-        kombu subscribes to every name as if it were a pattern, and Redis compares a pattern with
-        those of a user's ACL to the letter: `&team-a:*` would not let it through.
+        kombu subscribes to every name as a pattern. Redis compares a pattern literally with those
+        of a user's ACL, so a user with `&team-a:*` would be refused.
         """
         topics = self._topics(self.active_fanout_queues)
         if not topics:
@@ -130,25 +139,27 @@ class Transport(stock.Transport):  # type: ignore[misc]
     """kombu's Redis transport over our channel."""
 
     Channel = Channel
-    can_parse_url = True  # else kombu takes the URL apart, to no purpose
+    can_parse_url = True  # else kombu parses the URL, which nothing uses
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        """Return what is shown of REDIS_URL; there is no password in it."""
+        """Return REDIS_URL without its password."""
         return connection.shown()
 
 
 def _names_and_patterns(topics: Iterable[str]) -> tuple[list[str], list[str]]:
-    found: tuple[list[str], list[str]] = [], []
+    names: list[str] = []
+    patterns: list[str] = []
     for topic in topics:
-        found[any(sign in topic for sign in "*?[")].append(topic)
-    return found
+        is_pattern = any(sign in topic for sign in "*?[")
+        (patterns if is_pattern else names).append(topic)
+    return names, patterns
 
 
 def _watched(kind: type, channel: Channel) -> type:
-    """Make of a class of connections one that tells the channel's poller when it disconnects."""
+    """Subclass a connection so that it notifies the channel's poller when it disconnects."""
 
     class Watched(kind):  # type: ignore[misc]
-        def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        def disconnect(self, *args: Untyped, **kwargs: Untyped) -> None:
             super().disconnect(*args, **kwargs)
             if channel._registered:
                 channel._on_connection_disconnect(self)

@@ -1,26 +1,25 @@
 """
-Names that producers and workers agree on: tasks, queues, their lists, and the keys of results.
+Names that producers and workers share: tasks, queues, their lists, and the keys of results.
 
-A queue per role, so that a role can have workers of its own and a role whose providers are all
-down holds up nobody else. A producer that cannot know the roles uses the common queue, which is
-Celery's own default name: `app.send_task("complete", …)` from any other codebase ends up there,
-every worker consumes it, and a misspelt role comes back as `UnknownRole`.
+Each role has its own queue. So a role can have its own workers, and a role whose providers are all
+down does not delay others. A producer that does not know the roles uses the common queue, which has
+Celery's default name: `app.send_task("complete", …)` in another code base enqueues there. Every
+worker consumes it, and a misspelt role fails with `UnknownRole`.
 """
 
 import os
-from typing import Any
 
 from breakwater.calls.value_types import NAME
 
 QUEUE = "BREAKWATER_QUEUE"
 COMMON_QUEUE = os.environ.get(QUEUE) or "celery"
 WORKFLOW_TASK = "workflow"
-"""The name of the task that stands behind each stage of a workflow."""
+"""The name of the task that advances a workflow after each stage."""
 PRIORITY_MARK = "\x06\x16"
 PRIORITIES = (0, 3, None, 6, 9)
-"""The lists of a queue, in the order in which they are taken; None: the queue's own list."""
+"""The lists of a queue in the order in which workers take from them; None: its own list."""
 RESULT = "celery-task-meta-"
-"""What the key of a result begins with, in Celery's own words."""
+"""Celery's prefix of the keys of results."""
 
 
 def queue_of(role: str) -> str:
@@ -30,10 +29,10 @@ def queue_of(role: str) -> str:
 
 def list_of(queue: str, priority: int | None) -> str:
     """
-    Return the list of a queue that holds what has this priority.
+    Return the list of a queue for a priority.
 
     Args:
-        priority: 0 is the first to be taken, 9 the last; None stands between 5 and 6.
+        priority: 0 is taken first, 9 last; None is taken between 5 and 6.
     """
     if priority is None:
         return queue
@@ -43,12 +42,15 @@ def list_of(queue: str, priority: int | None) -> str:
 
 def shadow_name(role: object) -> str:
     """Return the name that monitoring shows, such as `complete[coder]`."""
-    known = isinstance(role, str) and NAME.fullmatch(role)  # else it may be a prompt
-    return f"complete[{role if known else '?'}]"
+    if not isinstance(role, str) or not NAME.fullmatch(role):
+        role = "?"  # it may be a prompt
+    return f"complete[{role}]"
 
 
-def role_in(args: Any, kwargs: Any) -> object:
-    """Return what stands where a call of `complete` has its role; it may be anything."""
+def role_in(args: object, kwargs: object) -> object:
+    """Return the value in the place of a call's role; it may be of any type."""
     if isinstance(kwargs, dict) and "role" in kwargs:
         return kwargs["role"]
-    return args[0] if isinstance(args, list | tuple) and args else None
+    if isinstance(args, list | tuple) and args:
+        return args[0]
+    return None

@@ -1,7 +1,7 @@
 """
-Where messages are put into their queues: one alone, or many in one round trip.
+Put messages into their queues: a single one, or many in one round trip.
 
-Celery publishes one message at a time, and each costs a round trip and more work than its writing.
+Celery publishes one message at a time. Each costs a round trip, and more work than building it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,38 +14,43 @@ from redis.commands.core import Script
 
 from breakwater.errors import InvalidOption
 from breakwater.messaging.keys import wakeup_key
+from breakwater.redis.text import to_text
 
-RINGS = 8
-"""Entries a bell holds at most, each for one idle worker; as in `scripts/delivery.lua`."""
-MOST, MOST_BYTES = 500, 1024 * 1024
-"""Messages, and their bytes, after which an outbox is full; a larger one goes out by itself."""
+Untyped = Any
+"""A value of kombu, which has no types."""
 
-OF_ONE_ALONE = ("retry", "retry_policy", "declare", "timeout", "confirm_timeout")
-"""What Celery tells kombu of the sending of one message."""
+MAX_WAKEUPS = 8
+"""The most entries of a wakeup list, each for one idle worker; as in `scripts/delivery.lua`."""
+MAX_MESSAGES, MAX_BYTES = 500, 1024 * 1024
+"""An outbox is full after this many messages or bytes; a larger message is sent by itself."""
+
+PUBLISH_OPTIONS = ("retry", "retry_policy", "declare", "timeout", "confirm_timeout")
+"""Options by which Celery tells kombu how to send a single message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message as it will lie in its list."""
+    """A message as its list will hold it."""
 
     queue: str
     key: str
-    """Its list: the queue's own, or one of its priorities'."""
+    """The list: the queue's own, or that of one of its priorities."""
     text: str
-    """Up to the time at which Redis stores it, as `wire_format.py` writes it."""
+    """The text up to the time at which Redis stores it, as `wire_format.py` writes it."""
     asked: tuple[str, str] | None = None
-    """The id that its caller has chosen, and the digests of what is asked."""
+    """The task id that the caller has chosen, and the digests of the call."""
 
     @classmethod
-    def of(cls, queue: str, key: str, text: str, headers: Mapping[str, Any]) -> "Letter":
-        """Build one; its headers say what is asked under which id."""
+    def of(cls, queue: str, key: str, text: str, headers: Mapping[str, Untyped]) -> "Letter":
+        """Build one; its headers may hold the digests of the call."""
         own = headers.get("breakwater")
-        asked = own.get("asked") if isinstance(own, Mapping) else None
-        return cls(queue, key, text, (headers["id"], asked) if asked else None)
+        if isinstance(own, Mapping) and own.get("asked"):
+            return cls(queue, key, text, (headers["id"], own["asked"]))
+        return cls(queue, key, text)
 
 
 def put_script(client: redis.Redis) -> Script:
-    """Return the script that puts messages, for a client."""
+    """Return the script that puts messages into their lists."""
     return client.register_script(
         (files("breakwater.messaging") / "scripts" / "put.lua").read_text(encoding="utf-8")
     )
@@ -53,10 +58,10 @@ def put_script(client: redis.Redis) -> Script:
 
 def put(script: Script, letters: Iterable[Letter]) -> None:
     """
-    Put all of them, or none; each list gets its own in their order.
+    Put all messages into their lists, or none; each list keeps their order.
 
     Raises:
-        InvalidOption: One has the id of a task that asked something else.
+        InvalidOption: A message has the id of a task with another call.
     """
     letters = list(letters)
     lists: dict[tuple[str, str], list[str]] = {}
@@ -65,8 +70,8 @@ def put(script: Script, letters: Iterable[Letter]) -> None:
     keys = [name for key, queue in lists for name in (key, wakeup_key(queue))]
     words: list[str] = [word for texts in lists.values() for word in (str(len(texts)), *texts)]
     asked = [word for letter in letters for word in letter.asked or ()]
-    if refused := script(keys=keys, args=[RINGS, len(asked), *asked, *words]):
-        task_id = refused.decode() if isinstance(refused, bytes) else str(refused)
+    if refused := script(keys=keys, args=[MAX_WAKEUPS, len(asked), *asked, *words]):
+        task_id = to_text(refused)
         raise InvalidOption(
             f"task_id {task_id!r} was enqueued before with another prompt, role or option; "
             f"choose a new id, or enqueue the same again",
@@ -76,49 +81,53 @@ def put(script: Script, letters: Iterable[Letter]) -> None:
 
 class Outbox:
     """
-    What Celery publishes through when many tasks go out together: it keeps them till `flush`.
+    A buffer through which Celery publishes many tasks; `flush` sends them.
 
     Args:
-        producer: kombu's, over a channel of ours.
-        retry_policy: kombu's, for connecting and for writing.
+        producer: kombu's producer, over one of our channels.
+        retry_policy: kombu's policy, for connecting and for writing.
     """
 
-    def __init__(self, producer: Any, retry_policy: Mapping[str, Any]) -> None:
+    def __init__(self, producer: Untyped, retry_policy: Mapping[str, Untyped]) -> None:
         self._producer = producer
-        # As kombu's own `publish` has it; without, the first look at its channel never gives up.
+        # As in kombu's own `publish`; without it, the first access to its channel never gives up.
         producer.connection.transport_options.update(retry_policy)
         self._put = producer.connection.ensure(producer, self._put_once, **retry_policy)
         self._letters: list[Letter] = []
         self._bytes = 0
 
     def __len__(self) -> int:
-        """Return how many it holds."""
+        """Return the number of buffered messages."""
         return len(self._letters)
 
     @property
     def full(self) -> bool:
-        """Whether it holds as much as one round trip should carry."""
-        return len(self._letters) >= MOST or self._bytes >= MOST_BYTES
+        """Whether it holds as much as one round trip should send."""
+        return len(self._letters) >= MAX_MESSAGES or self._bytes >= MAX_BYTES
 
     def publish(
         self,
-        body: Any,
+        body: Untyped,
         *,
         exchange: str,
         routing_key: str,
-        headers: dict[str, Any],
+        headers: dict[str, Untyped],
         expiration: float | None = None,
-        **given: Any,
+        **properties: Untyped,
     ) -> None:
-        """Take a message, and make of it what kombu's producer and channel make."""
-        given = {name: value for name, value in given.items() if name not in OF_ONE_ALONE}
+        """Buffer a message, encoded exactly as kombu would."""
+        for name in PUBLISH_OPTIONS:
+            properties.pop(name, None)
         text, kind, encoding = self._producer._prepare(
-            body, given.pop("serializer"), compression=given.pop("compression"), headers=headers
+            body,
+            properties.pop("serializer"),
+            compression=properties.pop("compression"),
+            headers=headers,
         )
         if expiration is not None:
-            given["expiration"] = str(int(expiration * 1000))
-        channel, priority = self._producer.channel, given.pop("priority", None)
-        message = channel.prepare_message(text, priority, kind, encoding, headers, given)
+            properties["expiration"] = str(int(expiration * 1000))
+        channel, priority = self._producer.channel, properties.pop("priority", None)
+        message = channel.prepare_message(text, priority, kind, encoding, headers, properties)
         channel._inplace_augment_message(message, exchange, routing_key)
         letter = channel.letter(routing_key, message)
         self._letters.append(letter)
@@ -126,11 +135,11 @@ class Outbox:
 
     def flush(self) -> None:
         """
-        Put all that it holds into Redis, in one step.
+        Write all buffered messages to Redis in one step.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis is away; all of it is there, or nothing.
-            redis.RedisError: Redis refused; nothing of it is there.
+            kombu.exceptions.OperationalError: Redis is unavailable; it has all messages, or none.
+            redis.RedisError: Redis refused; it has none of them.
         """
         if self._letters:
             self._put()

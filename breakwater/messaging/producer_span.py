@@ -1,12 +1,11 @@
 """
-The span of a task that is sent, and what it shares with the span of its processing.
+The producer's span of a task, and the attributes that it shares with the span of its processing.
 
 Source: open-telemetry/semantic-conventions, docs/messaging/messaging-spans.md.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from celery import current_task
 from celery.exceptions import Ignore, Reject, Retry
@@ -23,15 +22,15 @@ CELERY, SEND, PROCESS = "celery", "send", "process"
 ERROR_TYPE = "error.type"
 ROLE = "breakwater.role"
 WAITS = (Ignore, Reject, Retry)
-"""A task that ends so has not failed."""
+"""A task that ends with one of these has not failed."""
 
 
 @contextmanager
-def publishing(role: str, queue: str, task_id: str, headers: dict[str, Any]) -> Iterator[None]:
+def publishing(role: str, queue: str, task_id: str, headers: dict[str, object]) -> Iterator[None]:
     """
-    Span the sending of a task; its context goes into the headers.
+    Open a span for the sending of a task, and add its context to the headers.
 
-    A stage of a chain is sent by the worker that ran the one before, and belongs to its trace.
+    The worker that ran one stage of a chain sends the next one, which belongs to the same trace.
     """
     tracer = trace.get_tracer(SCOPE)
     parent = None
@@ -63,7 +62,7 @@ def of_message(operation: str, role: str, queue: str, task_id: str) -> dict[str,
 
 @contextmanager
 def failures(span: trace.Span) -> Iterator[None]:
-    """Tell a span which error ended it: its class alone, since its message may quote a prompt."""
+    """Record in a span the class of the error that ended it; its message may quote a prompt."""
     try:
         yield
     except WAITS:

@@ -1,14 +1,14 @@
 """
-The steps in Redis that a client takes too: each one script, one round trip.
+The Redis steps that clients take too: each is one script and one round trip.
 
-The keys are explained at the head of `scripts/delivery.lua`. Time is Redis' own. Every `RedisError`
-comes out as it is. What only a worker does is in `tasks/delivery/delivery_store.py`.
+The head of `scripts/delivery.lua` explains the keys. All times are Redis' own. Every `RedisError`
+is passed on unchanged. The steps that only workers take are in `tasks/delivery/delivery_store.py`.
 """
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 import redis
 from redis.commands.core import Script
@@ -18,17 +18,19 @@ from breakwater.messaging.settlement import Settlement
 from breakwater.redis.script_arguments import named
 from breakwater.redis.text import to_text
 
+Reply = Any
+"""An argument or a reply of a script: text, bytes, a number, or a list of these."""
 SCRIPTS = ("settle", "record", "where")
 
 
 @functools.cache
 def packaged() -> Mapping[str, str]:
-    """Read the scripts of a client, each whole."""
+    """Read the complete scripts of a client."""
     return read_scripts("breakwater.messaging", SCRIPTS)
 
 
 def read_scripts(package: str, names: Iterable[str]) -> Mapping[str, str]:
-    """Read scripts of a package's folder; the functions that they share stand in front of each."""
+    """Read the scripts of a package; each begins with the functions that all scripts share."""
     shared = (files("breakwater.messaging") / "scripts" / "delivery.lua").read_text()
     folder = files(package) / "scripts"
     return {name: shared + (folder / f"{name}.lua").read_text() for name in names}
@@ -40,7 +42,7 @@ class TaskStore:
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
-        sources: The scripts by name; tests put a clock of their own into them.
+        sources: The scripts by name; tests insert a clock of their own.
     """
 
     def __init__(self, client: redis.Redis, sources: Mapping[str, str] | None = None) -> None:
@@ -50,12 +52,12 @@ class TaskStore:
         }
 
     def script(self, name: str) -> Script:
-        """Return a script, to run it on a connection of one's own."""
+        """Return a script, so that the caller can run it on its own connection."""
         return self._scripts[name]
 
     def settle(self, settlement: Settlement) -> str:
         """
-        Write a task's result, once.
+        Write a task's result, unless it has one.
 
         Returns:
             settled, opened (settled, and that queue was parked), already (it has a result), or
@@ -71,8 +73,8 @@ class TaskStore:
         return to_text(self._run("settle", keys, arguments, one.meta, one.answer, *one.rows))
 
     def is_settled(self, task_id: str) -> bool:
-        """Tell whether a task has a result."""
+        """Return whether a task has a result."""
         return bool(self.client.exists(result_key(task_id)))
 
-    def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
-        return cast("Any", self._scripts[name](keys=keys, args=args))
+    def _run(self, name: str, keys: Sequence[str], *args: Reply) -> Reply:
+        return self._scripts[name](keys=keys, args=args)

@@ -1,8 +1,8 @@
 """
-The span of a task that is sent, where this process has set up OpenTelemetry.
+The producer's span of a task, if this process has set up OpenTelemetry.
 
-Nothing of opentelemetry is imported here: where it is not installed or not wanted, to send a task
-costs a look at `sys.modules`.
+This module does not import opentelemetry. If it is not installed or not set up, sending a task
+costs one check of `sys.modules`.
 """
 
 import sys
@@ -14,9 +14,9 @@ _NOTHING: AbstractContextManager[object] = nullcontext()
 
 def has_provider() -> bool:
     """
-    Tell whether somebody has set up tracing in this process.
+    Return whether the application has set up tracing in this process.
 
-    Where opentelemetry is installed, redis-py has imported it; where it is not, this is a look.
+    If opentelemetry is installed, redis-py has imported it; so a check of `sys.modules` is enough.
     """
     trace: Any = sys.modules.get("opentelemetry.trace")
     return trace is not None and not isinstance(
@@ -25,11 +25,11 @@ def has_provider() -> bool:
 
 
 def publishing(
-    role: str, queue: str, task_id: str, headers: dict[str, Any]
+    role: str, queue: str, task_id: str, headers: dict[str, object]
 ) -> AbstractContextManager[object]:
-    """Span the sending of a task, and put the span's context into the message's headers."""
+    """Open a span for the sending of a task, and add its context to the message's headers."""
     if not has_provider():
         return _NOTHING
-    from breakwater.messaging.producer_span import publishing  # noqa: PLC0415 - where it is installed
+    from breakwater.messaging.producer_span import publishing  # noqa: PLC0415 - it may be missing
 
     return publishing(role, queue, task_id, headers)

@@ -1,4 +1,4 @@
-"""`workflow`: the way to a workflow of the roles file or of code, and back to a run."""
+"""`workflow`: get a workflow of the roles file or of code, or a run by its id."""
 
 import os
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from breakwater.workflows.step import step
 
 class Workflow:
     """
-    A workflow, ready to be run.
+    A workflow that is ready to run.
 
     Args:
-        definition: What it goes by; a run keeps its own copy.
+        definition: Its stages; each run stores its own copy.
     """
 
     def __init__(self, definition: Definition) -> None:
@@ -34,22 +34,21 @@ class Workflow:
 
     def delay(self, given: str, *, run_id: str | None = None) -> Run:
         """
-        Begin a run.
+        Start a run.
 
         Args:
-            given: What its prompts call `{input}`.
-            run_id: Its own, made here if None; the same id is one run, however often it is begun.
+            given: The text for `{input}` in the prompts.
+            run_id: The id of the run; None: a new one. Starting the same id again starts nothing.
 
         Raises:
             InvalidPrompt: The input is not a text, is blank, or is larger than a prompt may be.
-            InvalidOption: The `run_id` cannot be one.
+            InvalidOption: The `run_id` is not a valid id.
             QueueUnavailable: Redis refuses, or does not answer; `details` has the `run_id`.
         """
         if not isinstance(given, str) or not given.strip():
             raise InvalidPrompt("the input of a workflow must be a text that says something")
-        CompletionCall.of(
-            "any", given, {}
-        )  # each stage's prompt is checked when its turn comes, this one now
+        # checks the input; stages check their own prompts later
+        CompletionCall.of("any", given, {})
         run = Run(run_id or str(uuid4()))
         if not NAME.fullmatch(run.id):
             raise InvalidOption(f"{run.id[:80]!r} cannot be a run_id; allowed is {NAME.pattern}")
@@ -59,35 +58,36 @@ class Workflow:
             step.apply_async(kwargs={"run": run.id})
         except (OperationalError, RedisError) as error:
             raise unavailable(
-                "the run was not begun",
+                "the run was not started",
                 error,
-                f"then begin it again under the same run_id {run.id!r}",
+                f"then start it again under the same run_id {run.id!r}",
                 {"run_id": run.id},
             ) from error
         return run
 
 
 class Workflows:
-    """What `workflow` is: called with a name or with stages, it gives a `Workflow`."""
+    """The type of `workflow`: called with a name or with stages, it returns a `Workflow`."""
 
     def __call__(self, what: str | Sequence[Stage | Loop], *, name: str = "") -> Workflow:
         """
-        Find a workflow of the roles file by its name, or make one of stages.
+        Find a workflow of the roles file by its name, or build one from stages.
 
         Args:
-            name: What runs of these stages are called.
+            what: The name, or the stages.
+            name: A name for a workflow of these stages.
 
         Raises:
-            UnknownWorkflow: The roles file has none of this name.
-            InvalidWorkflow: The stages have faults; all of them are listed.
-            ConfigError: The roles file's workflows have faults.
+            UnknownWorkflow: The roles file has no workflow of this name.
+            InvalidWorkflow: The stages have faults; the message lists all of them.
+            ConfigError: The workflows of the roles file have faults.
         """
         if isinstance(what, str):
             return Workflow(_of_roles_file(what))
         return Workflow(Definition.of(name, what, role_names()))
 
     def run(self, run_id: str) -> Run:
-        """Take up a run; whether there is one is told when it is looked at."""
+        """Return a run by its id; its methods raise UnknownRun if it does not exist."""
         return Run(run_id)
 
 
@@ -99,8 +99,10 @@ def _of_roles_file(name: str) -> Definition:
 
     known = section.load()
     if name not in known:
-        there = f"there are {', '.join(sorted(known))}" if known else "the roles file has none"
-        if not known and roles_path(os.environ) is None:
-            there = "this process has no roles file to read it from; set ROLES_FILE"
-        raise UnknownWorkflow(f"unknown workflow {name[:80]!r}; {there}{nearest(name, known)}")
+        reason = "the roles file has none"
+        if known:
+            reason = f"there are {', '.join(sorted(known))}"
+        elif roles_path(os.environ) is None:
+            reason = "this process has no roles file to read it from; set ROLES_FILE"
+        raise UnknownWorkflow(f"unknown workflow {name[:80]!r}; {reason}{nearest(name, known)}")
     return known[name]

@@ -1,8 +1,8 @@
 """
-What a workflow is: stages one after the other, some of them in loops; checked whole.
+The definition of a workflow: stages in order, some of them in loops; and its check.
 
-The same check reads code and the roles file, from plain data, so that both know the same faults. A
-fault is told with its path, such as `(2, "loop", "stages", 1, "prompt")`.
+One check reads both code and the roles file, as plain data, so that both report the same faults. It
+reports every fault, each with its path, such as `(2, "loop", "stages", 1, "prompt")`.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from breakwater.calls.call import CompletionCall
 from breakwater.calls.options import OPTIONS, to_wire
 from breakwater.calls.schema import as_json_object
+from breakwater.content import JsonObject
 from breakwater.errors import BadTask, InvalidOption, InvalidWorkflow, nearest
 from breakwater.workflows.template import INPUT, BadTemplate, Reference, parse
 
@@ -22,11 +22,11 @@ STAGE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 MAX_ROUNDS = 100
 MAX_STAGES = 100
 MAX_PROMPT = 1024 * 1024
-"""Characters of a stage's prompt as it is written."""
+"""Limit for the characters of a stage's prompt, before it is filled in."""
 MAX_UNKNOWN = 10
-"""Unknown names in one prompt that are reported."""
-LONGEST_S = 30 * 86400.0
-"""A run is kept longer than its stages may take."""
+"""The most unknown names of one prompt that are reported."""
+MAX_DEADLINE_S = 30 * 86400.0
+"""Runs are kept longer than a stage may take."""
 STAGE_OPTIONS = tuple(name for name in OPTIONS if name != "stream")
 STAGE_KEYS = ("name", "role", "prompt", *STAGE_OPTIONS)
 LOOP_KEYS = ("stages", "until", "at_most", "or_fail")
@@ -48,55 +48,60 @@ class Stage:
     name: str
     role: str
     prompt: str = field(repr=False)
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
-    def __init__(self, name: str, role: str, prompt: str, **options: Any) -> None:
+    def __init__(self, name: str, role: str, prompt: str, **options: object) -> None:
         for key, value in (("name", name), ("role", role), ("prompt", prompt)):
             object.__setattr__(self, key, value)
-        with suppress(InvalidOption):  # told with all other faults, by `Definition.of`
+        with suppress(InvalidOption):  # `Definition.of` reports it with all other faults
             options = to_wire(options)
         object.__setattr__(self, "options", options)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the stage as the roles file writes it."""
+    def as_dict(self) -> dict[str, object]:
+        """Return the stage in the form of the roles file."""
         return {"name": self.name, "role": self.role, "prompt": self.prompt, **self.options}
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """What ends a loop: a stage's text that contains something, or its data that equals it."""
+    """The condition that ends a loop: on the text of a stage, or on its data."""
 
     stage: str
     contains: str | None = field(default=None, repr=False)
-    equals: Mapping[str, Any] | None = field(default=None, repr=False)
-    """By path, such as `{"verdict.ok": True}`; all must fit."""
+    equals: Mapping[str, object] | None = field(default=None, repr=False)
+    """Expected values by path, such as `{"verdict.ok": True}`; all must match."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as the roles file writes it."""
-        told = {"stage": self.stage, "contains": self.contains, "equals": self.equals}
-        return {key: value for key, value in told.items() if value is not None}
+    def as_dict(self) -> dict[str, object]:
+        """Return the condition in the form of the roles file."""
+        fields = {"stage": self.stage, "contains": self.contains, "equals": self.equals}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Stages that are repeated until something is so, at most so many times."""
+    """Stages that are repeated until a condition holds, at most `at_most` times."""
 
     stages: Sequence[Stage]
     until: Until
     at_most: int
     or_fail: bool = False
-    """Whether the run fails, instead of going on, when it never was so."""
+    """Whether the run fails, instead of continuing, if the condition never holds."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the loop as the roles file writes it."""
-        stages = [_as_dict(stage) for stage in self.stages]
-        told = {"stages": stages, "until": _as_dict(self.until), "at_most": self.at_most}
-        return {"loop": {**told, "or_fail": self.or_fail}}
+    def as_dict(self) -> dict[str, object]:
+        """Return the loop in the form of the roles file."""
+        return {
+            "loop": {
+                "stages": [_as_dict(stage) for stage in self.stages],
+                "until": _as_dict(self.until),
+                "at_most": self.at_most,
+                "or_fail": self.or_fail,
+            }
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A checked workflow; `name` is empty for one that was written in code without a name."""
+    """A checked workflow; `name` is empty if code defines it without a name."""
 
     name: str
     stages: tuple[Stage | Loop, ...]
@@ -106,43 +111,46 @@ class Definition:
         cls, name: str, stages: Sequence[Stage | Loop], roles: Collection[str] | None
     ) -> "Definition":
         """
-        Check stages that were written in code.
+        Check stages that are defined in code.
 
         Args:
-            roles: Those that there are; None where they are not known.
+            roles: All existing roles; None if they are unknown.
 
         Raises:
-            InvalidWorkflow: Listing every fault; `details["faults"]` has them one by one.
+            InvalidWorkflow: The message and `details["faults"]` list every fault.
         """
         definition, faults = read(name, [_as_dict(each) for each in stages], roles)
         if definition is None:
-            told = [f"{shown(path)}: {what}" if path else what for path, what in faults]
-            raise InvalidWorkflow("\n  ".join([f"{_count(told)}:", *told]), {"faults": told})
+            lines = [f"{shown(path)}: {message}".removeprefix(": ") for path, message in faults]
+            raise InvalidWorkflow("\n  ".join([f"{_count(lines)}:", *lines]), {"faults": lines})
         return definition
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON, for `from_dict`."""
+    def as_dict(self) -> dict[str, object]:
+        """Return the definition as JSON, for `from_dict`."""
         return {"name": self.name, "stages": [each.as_dict() for each in self.stages]}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "Definition":
-        """Read what `as_dict` wrote: it was checked before."""
-        return cls(told["name"], tuple(_node(each) for each in told["stages"]))
+    def from_dict(cls, value: JsonObject) -> "Definition":
+        """Read what `as_dict` wrote; it is already checked."""
+        return cls(value["name"], tuple(_node(each) for each in value["stages"]))
 
     def each(self) -> Iterator[Stage]:
-        """Walk all stages, those of loops too, as they stand."""
+        """Yield all stages in order, including those of loops."""
         for node in self.stages:
-            yield from node.stages if isinstance(node, Loop) else (node,)
+            if isinstance(node, Loop):
+                yield from node.stages
+            else:
+                yield node
 
 
 def read(
     name: str, nodes: object, roles: Collection[str] | None
 ) -> tuple[Definition | None, list[Fault]]:
     """
-    Check plain data, as the roles file has it.
+    Check a workflow as plain data, in the form of the roles file.
 
     Returns:
-        The definition, None if there are faults; and the faults, each with its path.
+        The definition, or None if there are faults; and the faults, each with its path.
     """
     check = _Check(roles)
     check.nodes(nodes)
@@ -152,19 +160,21 @@ def read(
 
 
 def shown(path: Path) -> str:
-    """Write a path as the messages do, such as `[3].loop.stages[1].prompt`."""
-    told = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in path)
-    return told.removeprefix(".")
+    """Return a path in the form of messages, such as `[3].loop.stages[1].prompt`."""
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
 
 
 class _Check:
-    """One pass over the data; what does not fit is told to `faults`, and reading goes on."""
+    """One pass over the data; it appends each fault to `faults`, and continues."""
 
     def __init__(self, roles: Collection[str] | None) -> None:
         self.faults: list[Fault] = []
         self._roles = roles
         self._before: list[str] = []
-        """The stages passed already."""
+        """The names of the stages before the current one."""
 
     def nodes(self, nodes: object) -> None:
         if not isinstance(nodes, list) or not nodes:
@@ -180,11 +190,11 @@ class _Check:
             else:
                 self._stage((at,), node, (), everywhere)
 
-    def _loop(self, path: Path, node: Mapping[str, Any], everywhere: list[str]) -> None:
+    def _loop(self, path: Path, node: Mapping[str, object], everywhere: list[str]) -> None:
         if len(node) > 1:
             self._fault(path[:1], "a loop stands alone; its keys belong under 'loop'")
-        loop = node["loop"]
-        if not self._mapping(path, loop, LOOP_KEYS, ("stages", "until", "at_most")):
+        loop = self._mapping(path, node["loop"], LOOP_KEYS, ("stages", "until", "at_most"))
+        if loop is None:
             return
         stages, at_most = loop.get("stages"), loop.get("at_most", 1)
         inside = _names(stages)
@@ -200,15 +210,15 @@ class _Check:
         if "until" in loop:
             self._until((*path, "until"), loop["until"], inside)
 
-    def _until(self, path: Path, until: object, inside: Collection[str]) -> None:
-        if not self._mapping(path, until, UNTIL_KEYS, ("stage",)):
+    def _until(self, path: Path, value: object, inside: Collection[str]) -> None:
+        until = self._mapping(path, value, UNTIL_KEYS, ("stage",))
+        if until is None:
             return
-        assert isinstance(until, Mapping)  # noqa: S101 - as `_mapping` has found
         stage, contains, equals = (until.get(key) for key in UNTIL_KEYS)
         if "stage" in until and stage not in inside:
             hint = nearest(str(stage)[:60], inside)
-            there = f"the loop has {', '.join(inside) or 'none'}{hint}"
-            self._fault((*path, "stage"), f"unknown stage {str(stage)[:60]!r}; {there}")
+            known = f"the loop has {', '.join(inside) or 'none'}{hint}"
+            self._fault((*path, "stage"), f"unknown stage {str(stage)[:60]!r}; {known}")
         if (contains is None) == (equals is None):
             self._fault(path, "needs either contains or equals")
         if contains is not None and not (isinstance(contains, str) and contains):
@@ -225,17 +235,17 @@ class _Check:
         self, path: Path, stage: object, inside: Collection[str], everywhere: list[str]
     ) -> None:
         if isinstance(stage, Mapping) and "loop" in stage:
-            self._fault(path, "a loop inside of a loop; there is one level alone")
+            self._fault(path, "a loop inside a loop; only one level is allowed")
             return
-        if not self._mapping(path, stage, STAGE_KEYS, ("name", "role", "prompt")):
+        fields = self._mapping(path, stage, STAGE_KEYS, ("name", "role", "prompt"))
+        if fields is None:
             return
-        assert isinstance(stage, Mapping)  # noqa: S101 - as `_mapping` has found
-        self._name(path, stage, everywhere)
-        self._call(path, stage)
-        self._prompt((*path, "prompt"), stage.get("prompt"), inside, everywhere)
-        self._before.append(str(stage.get("name")))
+        self._name(path, fields)
+        self._call(path, fields)
+        self._prompt((*path, "prompt"), fields.get("prompt"), inside, everywhere)
+        self._before.append(str(fields.get("name")))
 
-    def _name(self, path: Path, stage: Mapping[str, Any], everywhere: list[str]) -> None:
+    def _name(self, path: Path, stage: Mapping[str, object]) -> None:
         if "name" not in stage:
             return
         name = stage["name"]
@@ -245,26 +255,26 @@ class _Check:
                 (*path, "name"), f"{str(name)[:60]!r} cannot name a stage; allowed is {allowed}"
             )
         elif name in self._before:
-            self._fault((*path, "name"), f"{name!r} names an earlier stage, too")
+            self._fault((*path, "name"), f"{name!r} is already the name of an earlier stage")
 
-    def _call(self, path: Path, stage: Mapping[str, Any]) -> None:
-        """Check role and options as `complete` would."""
+    def _call(self, path: Path, stage: Mapping[str, object]) -> None:
+        """Check role and options as `complete` does."""
         role = stage.get("role", "any")
         if self._roles is not None and "role" in stage and role not in self._roles:
-            told = str(role)[:60]
-            there = f"there are {', '.join(sorted(self._roles))}{nearest(told, self._roles)}"
-            self._fault((*path, "role"), f"unknown role {told!r}; {there}")
+            name = str(role)[:60]
+            known = f"there are {', '.join(sorted(self._roles))}{nearest(name, self._roles)}"
+            self._fault((*path, "role"), f"unknown role {name!r}; {known}")
             role = "any"
         options = {key: stage[key] for key in STAGE_OPTIONS if key in stage}
         try:
             CompletionCall.of(role, "any", options)
         except InvalidOption as fault:
-            for what in fault.details.get("faults", [str(fault)]):
-                self._fault(path, what)
+            for message in fault.details.get("faults", [str(fault)]):
+                self._fault(path, message)
         except BadTask as fault:
             self._fault((*path, "role"), str(fault))
         deadline_s = options.get("deadline_s")
-        if isinstance(deadline_s, int | float) and deadline_s > LONGEST_S:
+        if isinstance(deadline_s, int | float) and deadline_s > MAX_DEADLINE_S:
             self._fault((*path, "deadline_s"), "is more than 30 days")
 
     def _prompt(
@@ -286,57 +296,65 @@ class _Check:
         known = {INPUT, *self._before, *inside}
         names = dict.fromkeys(piece.name for piece in pieces if isinstance(piece, Reference))
         for name in islice((name for name in names if name not in known), MAX_UNKNOWN):
-            why = "comes later" if name in everywhere else "is no stage"
-            hint = nearest(name[:60], known) if name not in everywhere else ""
-            there = f"here are known {', '.join(sorted(known))}{hint}"
-            self._fault(path, f"{name[:60]!r} {why}; {there}")
+            why, hint = "is not a stage", nearest(name[:60], known)
+            if name in everywhere:
+                why, hint = "comes later", ""
+            listed = f"known here are {', '.join(sorted(known))}{hint}"
+            self._fault(path, f"{name[:60]!r} {why}; {listed}")
 
     def _mapping(
         self, path: Path, value: object, known: Sequence[str], needed: Sequence[str]
-    ) -> bool:
+    ) -> Mapping[str, object] | None:
+        """
+        Return a mapping, and report its unknown and missing keys; None if it is not a mapping.
+        """
         if not isinstance(value, Mapping):
             self._fault(path, f"is not a mapping with the keys {', '.join(known)}")
-            return False
+            return None
         for key in value:
             if key not in known:
                 hint = nearest(str(key)[:60], known)
-                what = f"unknown key {str(key)[:60]!r}; allowed are {', '.join(known)}{hint}"
-                self._fault((*path, str(key)), what)
+                message = f"unknown key {str(key)[:60]!r}; allowed are {', '.join(known)}{hint}"
+                self._fault((*path, str(key)), message)
         for key in needed:
             if key not in value:
                 self._fault(path, f"{key} is missing")
-        return True
+        return value
 
-    def _fault(self, path: Path, what: str) -> None:
-        self.faults.append((path, what))
+    def _fault(self, path: Path, message: str) -> None:
+        self.faults.append((path, message))
 
 
 def _names(nodes: object) -> list[str]:
     """Return the names of all stages, as far as they can be read."""
-    found: list[str] = []
-    for node in nodes if isinstance(nodes, list) else []:
+    names: list[str] = []
+    if not isinstance(nodes, list):
+        return names
+    for node in nodes:
         if not isinstance(node, Mapping):
             continue
         if isinstance(loop := node.get("loop"), Mapping):
-            found += _names(loop.get("stages"))
+            names += _names(loop.get("stages"))
         elif isinstance(name := node.get("name"), str):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
-def _as_dict(value: Any) -> Any:
-    return value.as_dict() if isinstance(value, Stage | Loop | Until) else value
+def _as_dict(value: object) -> object:
+    if isinstance(value, Stage | Loop | Until):
+        return value.as_dict()
+    return value
 
 
-def _node(told: Mapping[str, Any]) -> Stage | Loop:
-    if "loop" not in told:
-        return Stage(**told)
-    loop = told["loop"]
+def _node(value: JsonObject) -> Stage | Loop:
+    if "loop" not in value:
+        return Stage(**value)
+    loop = value["loop"]
     stages = tuple(Stage(**stage) for stage in loop["stages"])
     return Loop(stages, Until(**loop["until"]), loop["at_most"], loop.get("or_fail", False))
 
 
 def _count(faults: Sequence[str]) -> str:
-    return (
-        "the workflow has 1 fault" if len(faults) == 1 else f"the workflow has {len(faults)} faults"
-    )
+    if len(faults) == 1:
+        return "the workflow has 1 fault"
+    return f"the workflow has {len(faults)} faults"

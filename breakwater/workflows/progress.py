@@ -1,10 +1,10 @@
 """
-What comes next in a run, by what has come to an end: no Redis, no clock, nothing is decided twice.
+Decide what comes next in a run, given the stages that have ended; uses no Redis and no clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 from uuid import NAMESPACE_OID, uuid5
 
 from breakwater.result import Result
@@ -12,12 +12,24 @@ from breakwater.workflows.definition import Definition, Loop, Stage, Until
 from breakwater.workflows.template import find
 
 SATISFIED, UNSATISFIED, EXHAUSTED = "satisfied", "unsatisfied", "exhausted"
-"""What a loop's `until` said of one of its rounds; exhausted: of the last that there may be."""
+"""The outcome of a loop's `until` after a round; exhausted: it does not hold after the last one."""
+
+StageFacts = TypedDict(
+    "StageFacts",
+    {
+        "stage": str, "round": int, "try": int, "role": str, "state": str, "number": int,
+        "task_id": str, "provider": str | None, "model": str | None, "cost_usd": str | None,
+        "latency_ms": int | None, "finish_reason": str | None, "until": str, "error": str | None,
+        "began_ms": int, "ended_ms": int, "who": str,
+    },
+    total=False,
+)  # fmt: skip
+"""The stored facts of a stage run; `number` counts the stage runs of a run in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """One time that a stage is run: in this round of its loop, the so-manieth try."""
+    """One run of a stage: the nth attempt in a round of its loop."""
 
     stage: str
     round: int = 1
@@ -26,80 +38,80 @@ class StageRun:
 
     @property
     def key(self) -> str:
-        """What it is called in Redis."""
+        """Its name in Redis."""
         return f"{self.stage}:{self.round}:{self.attempt}"
 
     def task_id(self, run: str) -> str:
-        """Return the id of its task, the same whoever asks: it is paid for once."""
+        """Return the id of its task; always the same, so that the task is paid for once."""
         return str(uuid5(NAMESPACE_OID, f"workflow {run} {self.key}"))
 
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """What is known of a turn."""
+    """A stage run, and what is stored of it."""
 
     stage_run: StageRun
     state: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: StageFacts = field(default_factory=StageFacts)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands: at this turn of this stage; `state` is none if it was never prepared."""
+    """The place that a run has reached; `state` is none if the stage run was never prepared."""
 
     stage: Stage
     stage_run: StageRun
     loop: Loop | None
     state: str = "none"
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: StageFacts = field(default_factory=StageFacts)
 
     @property
     def is_last_round(self) -> bool:
-        """Tell whether its loop may have no round after this."""
+        """Whether this is the last round that its loop allows."""
         return self.loop is not None and self.stage_run.round == self.loop.at_most
 
 
 class StageHistory:
-    """The turns of a run, of each stage and round the latest try."""
+    """The stage runs of a run; for each stage and round only the latest attempt counts."""
 
-    def __init__(self, entries: Iterable[StageRecord]) -> None:
+    def __init__(self, records: Iterable[StageRecord]) -> None:
         self._latest: dict[tuple[str, int], StageRecord] = {}
-        for entry in sorted(entries, key=lambda each: each.stage_run.attempt):
-            self._latest[entry.stage_run.stage, entry.stage_run.round] = entry
+        for record in sorted(records, key=lambda each: each.stage_run.attempt):
+            self._latest[record.stage_run.stage, record.stage_run.round] = record
 
     def position(self, stage: Stage, round_: int, loop: Loop | None) -> Position | None:
-        """Return where a stage stands in a round; None if it is behind us."""
-        entry = self._latest.get((stage.name, round_))
-        if entry is None:
+        """Return the position at a stage in a round; None if the stage has succeeded."""
+        record = self._latest.get((stage.name, round_))
+        if record is None:
             return Position(stage, StageRun(stage.name, round_), loop)
-        if entry.state == "succeeded":
+        if record.state == "succeeded":
             return None
-        return Position(stage, entry.stage_run, loop, entry.state, entry.facts)
+        return Position(stage, record.stage_run, loop, record.state, record.facts)
 
     def until(self, loop: Loop, round_: int) -> str:
-        """Return what a loop's condition said of a round that is behind us."""
-        return str(self._latest[loop.until.stage, round_].facts["until"])
+        """Return the outcome of a loop's condition after a round that has ended."""
+        return self._latest[loop.until.stage, round_].facts["until"]
 
 
 def initial_stage_runs(definition: Definition) -> list[tuple[Stage, StageRun]]:
-    """Return the turns that a run has from its beginning: each stage's first."""
+    """Return the stage runs with which a run begins: the first of each stage."""
     return [(stage, StageRun(stage.name)) for stage in definition.each()]
 
 
 def current_position(definition: Definition, history: StageHistory) -> Position | Loop | None:
     """
-    Return where a run stands.
+    Return the place that a run has reached.
 
     Returns:
-        The turn that is to be run, or runs, or has failed; the loop that is used up and was to
-        fail then; None if nothing is left to be done.
+        The stage run that comes next, runs, or has failed; or the exhausted loop that fails the
+        run; None if nothing is left to do.
     """
     for node in definition.stages:
         if isinstance(node, Stage):
             if position := history.position(node, 1, None):
                 return position
-        elif (found := _in_loop(node, history)) is not None:
-            return found
+        elif (inner := _in_loop(node, history)) is not None:
+            return inner
     return None
 
 
@@ -110,16 +122,20 @@ def _in_loop(loop: Loop, history: StageHistory) -> Position | Loop | None:
                 return position
         if history.until(loop, round_) == SATISFIED:
             return None
-    return loop if loop.or_fail else None
+    if loop.or_fail:
+        return loop
+    return None
 
 
 def until_outcome(position: Position, answer: Result) -> str | None:
-    """Say what the loop's condition makes of an answer; None if it does not ask this stage."""
+    """Return the outcome of the loop's condition for an answer; None if it tests another stage."""
     if position.loop is None or position.loop.until.stage != position.stage.name:
         return None
     if _holds(position.loop.until, answer):
         return SATISFIED
-    return EXHAUSTED if position.is_last_round else UNSATISFIED
+    if position.is_last_round:
+        return EXHAUSTED
+    return UNSATISFIED
 
 
 def _holds(until: Until, answer: Result) -> bool:
@@ -130,13 +146,13 @@ def _holds(until: Until, answer: Result) -> bool:
     )
 
 
-def _equals(data: Any, path: str, wanted: Any) -> bool:
+def _equals(data: object, path: str, wanted: object) -> bool:
     try:
-        found = find(data, tuple(path.split(".")))
+        value = find(data, tuple(path.split(".")))
     except LookupError:
         return False
-    return bool(found == wanted) and _is_flag(found) == _is_flag(wanted)
+    return bool(value == wanted) and _is_flag(value) == _is_flag(wanted)
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)  # 1 == True in Python, and not in JSON
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)  # 1 == True in Python, but not in JSON

@@ -1,8 +1,8 @@
-"""A run in the hands of who started it: look, wait, cancel, resume."""
+"""The caller's view of a workflow run: read its state, wait, cancel, resume."""
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict, cast
 
 from celery import states
 from celery.exceptions import TaskRevokedError
@@ -11,55 +11,98 @@ from celery.exceptions import TimeoutError as NoAnswer
 from breakwater.celery_app import app
 from breakwater.errors import BreakwaterError
 from breakwater.messaging.journal import whoami
+from breakwater.result import Result
 from breakwater.workflows import summary
-from breakwater.workflows.progress import StageRun
+from breakwater.workflows.progress import StageFacts, StageRun
 from breakwater.workflows.run_store import FINISHED_STATES, RUN, RunSnapshot, RunStore, Transition
 from breakwater.workflows.step import outcome_of, step
 
-LOOK_MS = 1000
-"""Redis is asked to wait for a change this long at a time: less than a silent answer may take."""
+POLL_MS = 1000
+"""A blocking read waits this long for a change; less than the timeout of a silent connection."""
+
+
+class StageState(StageFacts, total=False):
+    """A stage run as the caller sees it; None for a fact that is not known yet."""
+
+
+class WorkflowResult(Result):
+    """The result of the last stage, with facts of the whole run."""
+
+    workflow: str
+    run: str
+    stages: list[StageState]
+
+
+class Overview(TypedDict):
+    """A run in a list of runs."""
+
+    workflow: str
+    run: str
+    state: str
+    created_ms: int
+    ended_ms: int | None
+    cost_usd: str | None
+
+
+class ErrorInfo(TypedDict):
+    """The class and the message of a run's error."""
+
+    type: str
+    message: str
+
+
+class RunState(Overview):
+    """The state of a run."""
+
+    error: ErrorInfo | None
+    stages: list[StageState]
+    events: list[dict[str, str | int]]
+    """Each transition, oldest first."""
 
 
 class Run:
     """
     One run of a workflow.
 
-    Every `RedisError` comes out as it is.
+    Every `RedisError` is passed on unchanged.
 
     Args:
-        id: As `Workflow.delay` gave it.
+        id: The id that `Workflow.delay` returned.
     """
 
-    def __init__(self, id: str) -> None:  # noqa: A002 - as of Celery's results
+    def __init__(self, id: str) -> None:  # noqa: A002 - as in Celery's results
         self.id = id
 
     def __repr__(self) -> str:
-        """Show the id alone."""
+        """Show only the id."""
         return f"Run({self.id!r})"
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> RunState:
         """
-        Return where the run stands, as JSON.
-
-        Returns:
-            `workflow`, `run`, `state`, `created_ms`, `ended_ms`, `cost_usd`, `error` (class and
-            message; null if there is none), `stages`, and `events`: each transition.
+        Return the state of the run, as a JSON object.
 
         Raises:
-            UnknownRun: There is none of this id, or it was too long ago.
+            UnknownRun: There is no run of this id; runs are deleted after 60 days.
         """
         store = self._store()
         snapshot = store.snapshot(self.id)
-        error = store.read(self.id, "error") if "error" in snapshot.fields else None
-        return {**overview(snapshot), "error": error and _shown(error), "stages": stages(snapshot),
-                "events": store.events(self.id)}  # fmt: skip
+        error = None
+        if "error" in snapshot.fields:
+            stored = store.read(self.id, "error")
+            error = stored and _error_info(stored)
+        return {
+            **overview(snapshot),
+            "error": error,
+            "stages": stages(snapshot),
+            "events": store.events(self.id),
+        }
 
-    def get(self, timeout: float | None = None) -> dict[str, Any]:
+    def get(self, timeout: float | None = None) -> WorkflowResult:
         """
-        Wait for the end, and return the last stage's result with what the run was.
+        Wait for the end, and return the last stage's result with facts of the run.
 
         Args:
-            timeout: In seconds; None: for ever.
+            timeout: In seconds; None: no limit.
 
         Returns:
             The result of `complete`, and `workflow`, `run`, `stages`, `cost_usd` (of all stages).
@@ -67,126 +110,136 @@ class Run:
         Raises:
             BreakwaterError: The error of the stage that failed.
             TaskRevokedError: The run was cancelled.
-            TimeoutError: It is not over yet (celery.exceptions).
+            TimeoutError: The run has not ended (celery.exceptions).
         """
         store = self._store()
-        ends_at = float("inf") if timeout is None else time.monotonic() + timeout
+        ends_at = float("inf")
+        if timeout is not None:
+            ends_at = time.monotonic() + timeout
         newest = "0"
         while (snapshot := store.snapshot(self.id)).state not in FINISHED_STATES:
             if (left_s := ends_at - time.monotonic()) <= 0:
                 raise NoAnswer("The operation timed out.")
             newest = store.wait_for_change(
-                self.id, newest, max(1, min(LOOK_MS, int(left_s * 1000)))
+                self.id, newest, max(1, min(POLL_MS, int(left_s * 1000)))
             )
         return self._result(store, snapshot)
 
     def cancel(self) -> bool:
         """
-        Stop what is not paid for yet: the stage that runs is cancelled, none follows.
+        Cancel the stage that runs, and start no further one.
 
         Returns:
-            Whether the run was cancelled, now or before; not if it was over.
+            Whether the run is cancelled, by this call or an earlier one; False if it had ended.
         """
         store = self._store()
         while (snapshot := store.snapshot(self.id)).state in {"pending", "running"}:
             moves = [Transition(key, "running", "cancelled") for key in snapshot.running()]
             store.move(self.id, [*moves, Transition(RUN, snapshot.state, "cancelled")], whoami())
-        # Also again: whoever cancelled before may have died before this.
-        out = [
+        # Revoke also after an earlier cancel: that process may have died before its revoke.
+        task_ids = [
             each["task_id"] for each in snapshot.stage_runs.values() if each["state"] == "cancelled"
         ]
-        if snapshot.state == "cancelled" and out:
-            app.control.revoke(out)
+        if snapshot.state == "cancelled" and task_ids:
+            app.control.revoke(task_ids)
         return snapshot.state == "cancelled"
 
     def resume(self) -> bool:
         """
-        Go on: with the stage that failed or was cancelled, under a new id; or with what runs.
+        Continue the run: repeat the stage that failed or was cancelled, under a new task id.
 
-        What has an answer is not paid for again. Of a run that runs, the message may be lost; that
-        it is not does no harm.
+        Stages with an answer are not paid for again. If the run is running, its message may be
+        lost, so the message is sent again; a second one does no harm.
 
         Returns:
-            Whether there is anything to be done; not if the run succeeded.
+            Whether the run continues; False if it has succeeded.
         """
         store = self._store()
         while (snapshot := store.snapshot(self.id)).state in {"failed", "cancelled"}:
-            again = [move for key, known in _stopped(snapshot) for move in _retry(key, known)]
+            again = [_retry(stage_run, facts) for stage_run, facts in _stopped(snapshot)]
             store.move(self.id, [Transition(RUN, snapshot.state, "running"), *again], whoami())
         if snapshot.state == "succeeded":
             return False
         step.apply_async(kwargs={"run": self.id, "again": True})
         return True
 
-    def _result(self, store: RunStore, snapshot: RunSnapshot) -> dict[str, Any]:
+    def _result(self, store: RunStore, snapshot: RunSnapshot) -> WorkflowResult:
         if snapshot.state == "cancelled":
             raise TaskRevokedError("cancelled")
         if snapshot.state == "failed":
             raise app.backend.exception_to_python(store.read(self.id, "error"))
-        last = [key for key, known in snapshot.stage_runs.items() if known["state"] == "succeeded"][
-            -1
+        succeeded = [
+            key for key, facts in snapshot.stage_runs.items() if facts["state"] == "succeeded"
         ]
-        known = overview(snapshot)
-        return {
-            **store.read(self.id, last),
-            **{name: known[name] for name in ("workflow", "run", "cost_usd")},
+        result = {
+            **store.read(self.id, succeeded[-1]),
+            "workflow": snapshot.name,
+            "run": snapshot.run,
+            "cost_usd": summary.cost_usd(snapshot.stage_runs.values()),
             "stages": stages(snapshot),
         }
+        return cast("WorkflowResult", result)
 
     def _store(self) -> RunStore:
         return RunStore(app.backend.client)
 
 
-def overview(snapshot: RunSnapshot) -> dict[str, Any]:
-    """Return what a list of runs shows of one."""
+def overview(snapshot: RunSnapshot) -> Overview:
+    """Return the entry of a run for a list of runs."""
+    ended_ms = None
+    if "ended_ms" in snapshot.fields:
+        ended_ms = int(snapshot.fields["ended_ms"])
     return {
         "workflow": snapshot.name,
         "run": snapshot.run,
         "state": snapshot.state,
         "created_ms": int(snapshot.fields["created_ms"]),
-        "ended_ms": int(snapshot.fields["ended_ms"]) if "ended_ms" in snapshot.fields else None,
+        "ended_ms": ended_ms,
         "cost_usd": summary.cost_usd(snapshot.stage_runs.values()),
     }
 
 
-def stages(snapshot: RunSnapshot) -> list[dict[str, Any]]:
-    """Return each turn: those that have begun in their order, then those to come."""
+def stages(snapshot: RunSnapshot) -> list[StageState]:
+    """Return the stage runs: first those that have begun, in order, then those to come."""
     kept = ("stage", "round", "try", "role", "state", "task_id", "provider", "model", "cost_usd",
             "latency_ms", "finish_reason", "until", "error",
             "began_ms", "ended_ms", "who")  # fmt: skip
-    return [{name: known.get(name) for name in kept} for known in snapshot.stage_runs.values()]
-
-
-def _stopped(snapshot: RunSnapshot) -> list[tuple[StageRun, Mapping[str, Any]]]:
-    """Return the turn at which a run was stopped, if it was stopped in one."""
-    latest: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for known in snapshot.stage_runs.values():
-        at = (known["stage"], known["round"])
-        if at not in latest or known["try"] > latest[at]["try"]:
-            latest[at] = known
     return [
-        (StageRun(known["stage"], known["round"], known["try"] + 1), known)
-        for known in latest.values()
-        if known["state"] in {"failed", "cancelled"}
+        cast("StageState", {name: facts.get(name) for name in kept})
+        for facts in snapshot.stage_runs.values()
     ]
 
 
-def _retry(stage_run: StageRun, known: Mapping[str, Any]) -> list[Transition]:
-    """Prepare another try; under the old id if that was answered after all, or may be yet."""
-    about = {
-        "stage": stage_run.stage,
-        "round": stage_run.round,
-        "try": stage_run.attempt,
-        "role": known["role"],
-    }
-    task_id = known["task_id"]
+def _stopped(snapshot: RunSnapshot) -> list[tuple[StageRun, StageFacts]]:
+    """Return the next attempt of the stage run that stopped the run, with the facts of the last."""
+    latest: dict[tuple[str, int], StageFacts] = {}
+    for facts in snapshot.stage_runs.values():
+        place = facts["stage"], facts["round"]
+        if place not in latest or facts["try"] > latest[place]["try"]:
+            latest[place] = facts
+    return [
+        (StageRun(facts["stage"], facts["round"], facts["try"] + 1), facts)
+        for facts in latest.values()
+        if facts["state"] in {"failed", "cancelled"}
+    ]
+
+
+def _retry(stage_run: StageRun, facts: StageFacts) -> Transition:
+    """
+    Prepare another attempt; under the old task id if that has an answer, or may still get one.
+    """
+    prepared = StageFacts(stage=stage_run.stage, round=stage_run.round, role=facts["role"])
+    prepared["try"] = stage_run.attempt
+    task_id = facts["task_id"]
     if outcome_of(task_id)[0] in {states.SUCCESS, states.PENDING}:
-        about["task_id"] = task_id
-    return [Transition(stage_run.key, "none", "pending", about)]
+        prepared["task_id"] = task_id
+    return Transition(stage_run.key, "none", "pending", prepared)
 
 
-def _shown(error: Mapping[str, Any]) -> dict[str, str]:
-    """Return class and message of an error; of one that is not ours the class alone."""
-    raised = app.backend.exception_to_python(error)
-    message = str(raised) if isinstance(raised, BreakwaterError) else ""
-    return {"type": type(raised).__name__, "message": message}
+def _error_info(stored: Mapping[str, object]) -> ErrorInfo:
+    """Return the class and the message of an error; of an error that is not ours only the class."""
+    error = app.backend.exception_to_python(stored)
+    message = ""
+    if isinstance(error, BreakwaterError):
+        message = str(error)
+    return {"type": type(error).__name__, "message": message}

@@ -1,9 +1,9 @@
 """
-A run in Redis: every transition one script, one round trip.
+Runs in Redis: each transition is one script and one round trip.
 
-The keys are explained at the head of `scripts/workflow.lua`. What a run says (its definition,
-input, answers and error) is sealed where there are encryption keys. Every `RedisError` comes out
-as it is.
+The head of `scripts/workflow.lua` explains the keys. The content of a run (its definition, input,
+answers and error) is encrypted if there are encryption keys. Every `RedisError` is passed on
+unchanged.
 """
 
 import json
@@ -20,61 +20,65 @@ from breakwater.errors import UnknownRun
 from breakwater.redis.encryption import opened, seal
 from breakwater.redis.script_arguments import named
 from breakwater.redis.text import to_text
+from breakwater.result import Result
 from breakwater.workflows.definition import Definition, Stage
-from breakwater.workflows.progress import StageHistory, StageRecord, StageRun
+from breakwater.workflows.progress import StageFacts, StageHistory, StageRecord, StageRun
 
 INDEX = "workflows"
 RUN = "run"
-"""How a move names the run itself."""
+"""The name of the run itself in a transition."""
 FINISHED_STATES = ("succeeded", "failed", "cancelled")
 TURN, LOGGED = "turn:", "told:"
-PAGE = 100
+"""Prefixes of fields: the facts of a stage run, and the mark that its log line was written."""
+PAGE_SIZE = 100
+Reply = Any
+"""A reply of Redis, as redis-py returns it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One transition that is wanted of a run, or of the turn of this key."""
+    """A requested transition of the run, or of the stage run of this key."""
 
     what: str
     from_: str
     to: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: StageFacts = field(default_factory=StageFacts)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as the script takes it."""
+    def as_dict(self) -> dict[str, object]:
+        """Return the transition in the format of the script."""
         return {"what": self.what, "from": self.from_, "to": self.to, "facts": dict(self.facts)}
 
 
 @dataclass(frozen=True)
 class RunSnapshot:
-    """What was in Redis of a run at one moment, without what it says."""
+    """The state of a run in Redis at one moment, without its content."""
 
     run: str
     fields: Mapping[str, str]
 
     @property
     def state(self) -> str:
-        """Of the run."""
+        """The state of the run."""
         return self.fields["state"]
 
     @property
     def name(self) -> str:
-        """Of the workflow."""
+        """The name of the workflow."""
         return self.fields["name"]
 
     @cached_property
-    def stage_runs(self) -> dict[str, dict[str, Any]]:
-        """By key: those that have begun in their order, then the others as they were prepared."""
-        found = {
-            name.removeprefix(TURN): cast("dict[str, Any]", json.loads(told))
-            for name, told in self.fields.items()
+    def stage_runs(self) -> dict[str, StageFacts]:
+        """The stage runs by key: those that have begun, in order, then those that are prepared."""
+        facts = {
+            name.removeprefix(TURN): cast("StageFacts", json.loads(text))
+            for name, text in self.fields.items()
             if name.startswith(TURN)
         }
-        return dict(sorted(found.items(), key=lambda item: item[1].get("number", float("inf"))))
+        return dict(sorted(facts.items(), key=lambda item: item[1].get("number", float("inf"))))
 
     @property
     def history(self) -> StageHistory:
-        """The turns, as the course is found by."""
+        """The stage runs, as `current_position` reads them."""
         return StageHistory(
             StageRecord(
                 StageRun(facts["stage"], facts["round"], facts["try"]), facts["state"], facts
@@ -84,21 +88,21 @@ class RunSnapshot:
 
     @property
     def unlogged(self) -> list[str]:
-        """The turns that have ended, and whose end is not in the log yet."""
+        """The keys of the stage runs that have ended without a log line."""
         return [
             key
             for key, facts in self.stage_runs.items()
             if facts["state"] in FINISHED_STATES and LOGGED + key not in self.fields
         ]
 
-    def running(self) -> dict[str, dict[str, Any]]:
-        """Return the turns whose tasks are out."""
+    def running(self) -> dict[str, StageFacts]:
+        """Return the stage runs whose tasks are enqueued or run."""
         return {key: facts for key, facts in self.stage_runs.items() if facts["state"] == "running"}
 
 
 @cache
 def packaged() -> tuple[str, str]:
-    """Read the scripts, start and move, each whole: what they share stands in front."""
+    """Read the complete scripts start and move; each begins with their shared functions."""
     folder = files("breakwater.workflows") / "scripts"
     shared, start, move = (
         (folder / f"{name}.lua").read_text() for name in ("workflow", "start", "move")
@@ -108,7 +112,7 @@ def packaged() -> tuple[str, str]:
 
 class RunStore:
     """
-    Runs in Redis.
+    Store runs in Redis.
 
     Args:
         client: Any redis-py client; used with its own timeouts and retries.
@@ -126,7 +130,7 @@ class RunStore:
         stage_runs: Iterable[tuple[Stage, StageRun]],
         who: str,
     ) -> bool:
-        """Begin a run; tell whether there was none of this id."""
+        """Start a run; return False if a run of this id exists."""
         prepared = [
             word
             for stage, stage_run in stage_runs
@@ -135,7 +139,7 @@ class RunStore:
                 json.dumps({**initial_facts(stage, stage_run), "state": "pending"}),
             )
         ]
-        told = self._start(
+        is_new = self._start(
             keys=keys_of(run),
             args=[
                 named(id=run, name=definition.name, who=who, turns=prepared),
@@ -143,22 +147,28 @@ class RunStore:
                 seal(given),
             ],
         )
-        return bool(told)
+        return bool(is_new)
 
     def move(
-        self, run: str, moves: Sequence[Transition], who: str, says: Mapping[str, Any] | None = None
+        self,
+        run: str,
+        moves: Sequence[Transition],
+        who: str,
+        content: Mapping[str, object] | None = None,
     ) -> str:
         """
-        Transition a run, turns of it, or both: all of it, or nothing.
+        Make all transitions of a run and of its stage runs, or none of them.
 
         Args:
-            says: What is kept with it, by field of `workflow:ID:answers`; JSON.
+            content: JSON values to store with them, by field of `workflow:ID:answers`.
 
         Returns:
-            Empty; or why it is refused, and nothing has changed.
+            Empty; or the reason of a refusal, and nothing has changed.
         """
         words = [
-            word for name, value in (says or {}).items() for word in (name, seal(json.dumps(value)))
+            word
+            for name, value in (content or {}).items()
+            for word in (name, seal(json.dumps(value)))
         ]
         wanted = json.dumps([move.as_dict() for move in moves])
         return to_text(self._move(keys=keys_of(run), args=[who, wanted, *words]))
@@ -168,76 +178,82 @@ class RunStore:
         Read a run.
 
         Raises:
-            UnknownRun: There is none of this id, or it was too long ago.
+            UnknownRun: There is no run of this id; runs are deleted after 60 days.
         """
-        fields: dict[Any, Any] = {}
-        if NAME.fullmatch(run):  # else it may be the name of another key
-            fields = cast("dict[Any, Any]", self.client.hgetall(keys_of(run)[0]))
+        fields: dict[str, str] = {}
+        if NAME.fullmatch(run):  # otherwise it may be the name of another key
+            fields = self._fields(run)
         if not fields:
             raise UnknownRun(
                 f"no run {run[:80]!r}; `breakwater workflows` lists those of the last 60 days"
             )
-        return RunSnapshot(run, {to_text(name): to_text(value) for name, value in fields.items()})
+        return RunSnapshot(run, fields)
 
     def definition(self, run: str) -> Definition:
-        """Read what a run goes by."""
+        """Read the definition of a run."""
         return Definition.from_dict(self.read(run, "definition"))
 
     def input(self, run: str) -> str:
-        """Read what a run was given."""
+        """Read the input of a run."""
         return opened(to_text(self.client.hget(keys_of(run)[1], "input")))
 
-    def read(self, run: str, name: str) -> Any:
-        """Read one of the things a run has said; None if it has not."""
-        told = self.client.hget(keys_of(run)[1], name)
-        return None if told is None else json.loads(opened(to_text(told)))
+    def read(self, run: str, name: str) -> Reply:
+        """Read one JSON value of a run's content; None if there is none."""
+        sealed = self.client.hget(keys_of(run)[1], name)
+        if sealed is None:
+            return None
+        return json.loads(opened(to_text(sealed)))
 
-    def answers(self, run: str, keys: Mapping[str, str]) -> dict[str, Any]:
-        """Read the answers of turns; the keys by name."""
+    def answers(self, run: str, keys: Mapping[str, str]) -> dict[str, Result]:
+        """Read the answers of stage runs; `keys` has their keys by the name of the stage."""
         if not keys:
             return {}
-        told = cast("list[Any]", self.client.hmget(keys_of(run)[1], list(keys.values())))
+        values = cast("list[bytes]", self.client.hmget(keys_of(run)[1], list(keys.values())))
         return {
             name: json.loads(opened(to_text(each)))
-            for name, each in zip(keys, told, strict=True)
+            for name, each in zip(keys, values, strict=True)
             if each is not None
         }
 
     def mark_sent(self, run: str, task_id: str) -> None:
-        """Note that a stage's task is in its queue."""
+        """Record that a stage's task is in its queue."""
         self.client.hset(keys_of(run)[0], "sent", task_id)
 
     def claim_log_line(self, run: str, key: str) -> bool:
-        """Tell whether a turn's end is the caller's to log: of all who ask, the first one's."""
+        """Return whether the caller must log the end of a stage run: only the first one must."""
         return bool(self.client.hsetnx(keys_of(run)[0], LOGGED + key, 1))
 
-    def events(self, run: str) -> list[dict[str, Any]]:
-        """Read the transitions of a run, the oldest first."""
-        told = cast("list[Any]", self.client.xrange(keys_of(run)[2]))
-        found = [{to_text(k): to_text(v) for k, v in fields.items()} for _, fields in told]
-        return [{**each, "at_ms": int(each["at_ms"])} for each in found]
+    def events(self, run: str) -> list[dict[str, str | int]]:
+        """Read the transitions of a run, oldest first."""
+        entries = cast("list[Reply]", self.client.xrange(keys_of(run)[2]))
+        events = [_texts(fields) for _, fields in entries]
+        return [{**event, "at_ms": int(event["at_ms"])} for event in events]
 
     def wait_for_change(self, run: str, since: str, within_ms: int) -> str:
-        """Wait for a transition after this entry, so long; return the newest entry."""
-        told: Any = self.client.xread({keys_of(run)[2]: since}, block=within_ms)
-        return to_text(told[0][1][-1][0]) if told else since
+        """Wait for a transition after the entry `since`; return the id of the newest entry."""
+        reply: Reply = self.client.xread({keys_of(run)[2]: since}, block=within_ms)
+        if not reply:
+            return since
+        return to_text(reply[0][1][-1][0])
 
     def runs(self, count: int) -> list[RunSnapshot]:
         """Return the newest runs."""
-        found: list[RunSnapshot] = []
+        snapshots: list[RunSnapshot] = []
         first = 0
-        while len(found) < count:
-            page = cast("list[Any]", self.client.zrange(INDEX, first, first + PAGE - 1, desc=True))
+        while len(snapshots) < count:
+            page = cast(
+                "list[bytes]", self.client.zrange(INDEX, first, first + PAGE_SIZE - 1, desc=True)
+            )
             for run in map(to_text, page):
-                fields = cast("dict[Any, Any]", self.client.hgetall(keys_of(run)[0]))
-                if fields:  # else its time is over
-                    found.append(
-                        RunSnapshot(run, {to_text(k): to_text(v) for k, v in fields.items()})
-                    )
-            if len(page) < PAGE:
+                if fields := self._fields(run):  # otherwise it has expired
+                    snapshots.append(RunSnapshot(run, fields))
+            if len(page) < PAGE_SIZE:
                 break
-            first += PAGE
-        return found[:count]
+            first += PAGE_SIZE
+        return snapshots[:count]
+
+    def _fields(self, run: str) -> dict[str, str]:
+        return _texts(cast("dict[bytes, bytes]", self.client.hgetall(keys_of(run)[0])))
 
 
 def keys_of(run: str) -> list[str]:
@@ -245,11 +261,15 @@ def keys_of(run: str) -> list[str]:
     return [f"workflow:{run}", f"workflow:{run}:answers", f"workflow:{run}:events"]
 
 
-def initial_facts(stage: Stage, stage_run: StageRun) -> dict[str, Any]:
-    """Return what a turn is from its beginning."""
+def initial_facts(stage: Stage, stage_run: StageRun) -> StageFacts:
+    """Return the facts that a stage run has from its beginning."""
     return {
         "stage": stage_run.stage,
         "round": stage_run.round,
         "try": stage_run.attempt,
         "role": stage.role,
     }
+
+
+def _texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {to_text(name): to_text(value) for name, value in fields.items()}

@@ -1,13 +1,13 @@
 """
-`workflows` of the roles file: from YAML to definitions, every fault with its line.
+Read the section `workflows` of the roles file; report every fault with its line.
 
-The worker checks it with the whole file; a producer, who has no keys, reads this section alone.
+The worker checks this section with the whole file. A producer has no API keys, so it reads only
+this section.
 """
 
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from breakwater.calls.value_types import NAME
 from breakwater.config import LAST_GOOD, known_path, role_names
@@ -17,8 +17,8 @@ from breakwater.workflows.definition import Definition, read, shown
 SECTION = "workflows"
 
 
-class _ItsFaults(Faults):
-    """The faults of this section: that a provider's variable is not set here is another's."""
+class _SectionFaults(Faults):
+    """The faults of this section; it ignores others, such as unset variables of providers."""
 
     def add(self, line: int, where: str, what: str) -> None:
         if where == SECTION or where.startswith(f"{SECTION}."):
@@ -27,56 +27,60 @@ class _ItsFaults(Faults):
 
 def load(environ: Mapping[str, str] = os.environ) -> Mapping[str, Definition]:
     """
-    Read the workflows of the roles file; there are none without a file.
+    Read the workflows of the roles file; without a file, there are none.
 
-    What was read last counts for as long as the file cannot be read.
+    While the file cannot be read, the workflows that were read last stay valid.
 
     Raises:
-        ConfigError: Listing every fault of this section, by line.
+        ConfigError: The section has faults; the message lists every fault by its line.
     """
     path = known_path(environ)
     if path is None:
         return {}
-    known = dict(environ)
-    part = SECTION, hash(frozenset(known.items()))
-    return LAST_GOOD.read(path, part, lambda: _load(path, known)) or {}
+    variables = dict(environ)
+    part = SECTION, hash(frozenset(variables.items()))
+    return LAST_GOOD.read(path, part, lambda: _load(path, variables)) or {}
 
 
 def _load(path: Path, environ: Mapping[str, str]) -> Mapping[str, Definition]:
-    faults = _ItsFaults(path)
+    faults = _SectionFaults(path)
     top = parse(read_bytes(path), path, environ, faults).value
-    node = top.get(SECTION) if isinstance(top, dict) else None
-    found = definitions(node, role_names(environ), faults) if node else {}
+    node, workflows = None, {}
+    if isinstance(top, dict):
+        node = top.get(SECTION)
+    if node:
+        workflows = definitions(node, role_names(environ), faults)
     faults.raise_if_any()
-    return found
+    return workflows
 
 
 def definitions(node: Node, roles: Collection[str] | None, faults: Faults) -> dict[str, Definition]:
-    """Return the workflows that have no fault, by name; the others are told to `faults`."""
+    """Return the workflows without a fault, by name; add the faults of the others to `faults`."""
     if node.value is BROKEN:
         return {}
     if not isinstance(node.value, dict):
         faults.add(node.line, SECTION, f"{node.shown} is not a mapping of names to lists of stages")
         return {}
-    found = {}
+    workflows = {}
     for name, child in node.value.items():
         if not NAME.fullmatch(name):
-            what = f"{name[:64]!r} cannot be a name; allowed is {NAME.pattern}"
-            faults.add(child.line, SECTION, what)
+            message = f"{name[:64]!r} cannot be a name; allowed is {NAME.pattern}"
+            faults.add(child.line, SECTION, message)
         if _is_broken(child):
             continue
-        definition, told = read(name, _plain(child), roles)
-        for path, what in told:
-            within = shown(path)
-            where = f"{SECTION}.{name}{'' if within.startswith('[') or not within else '.'}{within}"
-            faults.add(_line(child, path), where, what)
+        definition, its_faults = read(name, _plain(child), roles)
+        for path, message in its_faults:
+            place = shown(path)
+            if place and not place.startswith("["):
+                place = f".{place}"
+            faults.add(_line(child, path), f"{SECTION}.{name}{place}", message)
         if definition:
-            found[name] = definition
-    return found
+            workflows[name] = definition
+    return workflows
 
 
-def _plain(node: Node) -> Any:
-    """Return what a node says, all the way down; what came from a variable is text where it was."""
+def _plain(node: Node) -> object:
+    """Return a node as plain data, with everything inside it."""
     if isinstance(node.value, dict):
         return {key: _plain(child) for key, child in node.value.items()}
     if isinstance(node.value, list):
@@ -85,14 +89,15 @@ def _plain(node: Node) -> Any:
 
 
 def _is_broken(node: Node) -> bool:
-    if isinstance(node.value, dict | list):
-        inside = node.value.values() if isinstance(node.value, dict) else node.value
-        return any(map(_is_broken, inside))
+    if isinstance(node.value, dict):
+        return any(map(_is_broken, node.value.values()))
+    if isinstance(node.value, list):
+        return any(map(_is_broken, node.value))
     return node.value is BROKEN
 
 
 def _line(node: Node, path: tuple[str | int, ...]) -> int:
-    """Return the line of what a path leads to, or of the nearest there is on its way."""
+    """Return the line of the node at a path, or of its nearest existing ancestor."""
     for part in path:
         child = node.child(part)
         if child is None:

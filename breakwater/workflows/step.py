@@ -1,4 +1,4 @@
-"""The Celery task `workflow`, which stands behind each stage of a run."""
+"""The Celery task `workflow`, which advances a run after each stage."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from breakwater.messaging.names import COMMON_QUEUE, WORKFLOW_TASK
 
 
 class Step(Task):  # type: ignore[misc]
-    """The task class behind `workflow`: its messages may carry an answer, which nobody is shown."""
+    """The task class of `workflow`; it hides its arguments, which may contain an answer."""
 
     throws = (BreakwaterError,)
     max_retries = None
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Queue it for any worker; options are Celery's."""
+        """Queue the task for any worker; the options are Celery's."""
         options.update(queue=COMMON_QUEUE, argsrepr="(…)", kwargsrepr="{…}")
         options["task_id"] = options.get("task_id") or uuid()
         options.setdefault("shadow", WORKFLOW_TASK)
@@ -34,22 +34,22 @@ class Step(Task):  # type: ignore[misc]
 @app.task(bind=True, base=Step, name=WORKFLOW_TASK, typing=False, ignore_result=True)
 def step(self: Task, answer: Any = None, *, run: str, turn: str = "", again: bool = False) -> None:
     """
-    Do what comes next in a run.
+    Take the next step of a run.
 
     Args:
-        answer: The result of the turn's task, if this follows it.
-        run: Its id.
-        turn: The key of the turn that has come to an end, or is to be looked at.
-        again: Enqueue what runs once more: its message may be lost.
+        answer: The result of the stage run's task, if this task follows it.
+        run: The id of the run.
+        turn: The key of the stage run that has ended or must be checked.
+        again: Enqueue the running stage's task again, since its message may be lost.
     """
     executor_of(WORKFLOW_TASK)(answer, run, turn, again)
 
 
 def outcome_of(task_id: str) -> tuple[str, Any]:
-    """Return the state of a task's result (PENDING if it has none), and what it is."""
+    """Return the state of a task's result (PENDING if it has none), and the result or error."""
     backend = app.backend
     meta = backend.client.get(backend.get_key_for_task(task_id))
     if not meta:
         return states.PENDING, None
-    known = backend.meta_from_decoded(backend.decode(meta))
-    return known["status"], known["result"]
+    result = backend.meta_from_decoded(backend.decode(meta))
+    return result["status"], result["result"]

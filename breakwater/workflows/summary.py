@@ -1,32 +1,39 @@
-"""What is kept and told of a stage's end: who served it, what it cost; never what it said."""
+"""The facts stored and logged when a stage ends: who served it and its cost, never its text."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
 
 from breakwater.attempt import read_attempts
 from breakwater.result import Result
+from breakwater.workflows.progress import StageFacts
 
-TOLD = ("workflow", "run", "stage", "round", "role", "provider", "model", "state",
+LOGGED = ("workflow", "run", "stage", "round", "role", "provider", "model", "state",
         "latency_ms", "cost_usd")  # fmt: skip
-"""What a line of the log has."""
+"""The fields of a log line."""
 
 
-def of_answer(result: Result, until: str | None) -> dict[str, Any]:
+def of_answer(result: Result, until: str | None) -> StageFacts:
     """
     Return the facts of a stage that succeeded.
 
     Args:
-        until: What its loop's condition makes of it; None if it is not asked.
+        until: The outcome of its loop's condition; None if that tests another stage.
     """
-    kept = ("provider", "model", "finish_reason", "cost_usd", "latency_ms")
-    facts = {name: result.get(name) for name in kept}
-    return {**facts, "until": until} if until else facts
+    facts = StageFacts(
+        provider=result["provider"],
+        model=result["model"],
+        finish_reason=result["finish_reason"],
+        cost_usd=result["cost_usd"],
+        latency_ms=result["latency_ms"],
+    )
+    if until:
+        facts["until"] = until
+    return facts
 
 
-def of_error(error: BaseException) -> dict[str, Any]:
-    """Return the facts of a stage that failed; the last target that was asked stands for it."""
-    facts: dict[str, Any] = {
+def of_error(error: BaseException) -> StageFacts:
+    """Return the facts of a stage that failed; provider and model are those of the last attempt."""
+    facts: StageFacts = {
         "provider": None, "model": None, "latency_ms": None, "cost_usd": None,
         "error": type(error).__name__,
     }  # fmt: skip
@@ -34,15 +41,18 @@ def of_error(error: BaseException) -> dict[str, Any]:
     if not attempts:
         return facts
     last = attempts[-1]
-    facts.update(provider=last.provider, model=last.model, latency_ms=last.latency_ms)
+    facts["provider"], facts["model"] = last.provider, last.model
+    facts["latency_ms"] = last.latency_ms
     costs = [each.cost.usd for each in attempts if each.cost.usd is not None]
     if costs:
         facts["cost_usd"] = str(sum(costs))
     return facts
 
 
-def cost_usd(stage_runs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Add up what the stage runs cost that have ended; None if an answer's price is not known."""
+def cost_usd(stage_runs: Iterable[StageFacts]) -> str | None:
+    """
+    Sum the costs of the stage runs that have ended; None if the price of an answer is unknown.
+    """
     total = Decimal(0)
     for facts in stage_runs:
         if (cost := facts.get("cost_usd")) is not None:
@@ -52,7 +62,7 @@ def cost_usd(stage_runs: Iterable[Mapping[str, Any]]) -> str | None:
     return str(total)
 
 
-def line(workflow: str, run: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the log's line of a stage's end says."""
-    known = {**facts, "workflow": workflow, "run": run}
-    return {name: known.get(name) for name in TOLD}
+def line(workflow: str, run: str, facts: StageFacts) -> dict[str, object]:
+    """Return the fields of the log line of a stage's end."""
+    fields: dict[str, object] = {**facts, "workflow": workflow, "run": run}
+    return {name: fields.get(name) for name in LOGGED}

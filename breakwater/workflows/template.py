@@ -1,18 +1,18 @@
 """
-What a stage's prompt is made of: text, and references in braces to the input and to stages.
+Prompts of stages: text, and references in braces to the input and to earlier stages.
 
 `{input}`, `{plan}` (the stage's text), `{plan.data}` (its data as JSON), `{plan.data.steps.0}` (a
-field of it); `{{` and `}}` are plain braces. Nothing is evaluated, and no attribute is read.
+field of its data); `{{` and `}}` are plain braces. Nothing is evaluated, and no attribute is read.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from breakwater.calls.call import MAX_BYTES
 from breakwater.errors import InvalidPrompt
+from breakwater.result import Result
 
 INPUT = "input"
 DATA = "data"
@@ -22,29 +22,31 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What stands in a pair of braces."""
+    """The content of a pair of braces."""
 
     name: str
-    """`input`, or a stage."""
+    """`input`, or the name of a stage."""
     path: tuple[str, ...] | None = None
-    """Into its data; empty for all of it, None for its text."""
+    """The path into the stage's data; empty: all of it; None: its text instead."""
 
     @property
     def shown(self) -> str:
-        """As it is written."""
-        return "{" + ".".join([self.name, *([] if self.path is None else [DATA, *self.path])]) + "}"
+        """The reference as a template has it."""
+        if self.path is None:
+            return f"{{{self.name}}}"
+        return f"{{{'.'.join([self.name, DATA, *self.path])}}}"
 
 
-class BadTemplate(ValueError):  # noqa: N818 - what somebody wrote is at fault
-    """A brace or a reference that makes no sense."""
+class BadTemplate(ValueError):  # noqa: N818 - the template is at fault
+    """A brace or a reference that is not valid."""
 
 
 def parse(template: str) -> list[str | Reference]:
     """
-    Take a template apart.
+    Split a template into texts and references.
 
     Raises:
-        BadTemplate: Saying what does not fit.
+        BadTemplate: A brace or a reference is not valid; the message names it.
     """
     pieces: list[str | Reference] = []
     end = 0
@@ -56,34 +58,38 @@ def parse(template: str) -> list[str | Reference]:
     return [piece for piece in pieces if piece]
 
 
-def render(template: str, given: str, answers: Mapping[str, Mapping[str, Any]]) -> str:
+def render(template: str, run_input: str, answers: Mapping[str, Result]) -> str:
     """
     Fill a template in.
 
     Args:
-        given: The run's input.
-        answers: Of the stages that have one, by name: `text` and `data`. The others are empty.
+        run_input: The run's input.
+        answers: The answers by the name of their stage; a reference to a missing one is empty.
 
     Raises:
-        InvalidPrompt: A stage's data has no such field, or the text is longer than a prompt may be.
+        InvalidPrompt: A stage's data has no such field, or the text exceeds the limit of a prompt.
     """
-    pieces, size = [], 0
+    texts: list[str] = []
+    size = 0
     for piece in parse(template):
-        pieces.append(piece if isinstance(piece, str) else _said(piece, given, answers))
-        size += len(pieces[-1])
-        if size > MAX_BYTES:  # counted on the way: the whole may be larger than the memory
+        text = piece
+        if isinstance(text, Reference):
+            text = _resolve(text, run_input, answers)
+        texts.append(text)
+        size += len(text)
+        if size > MAX_BYTES:  # checked in the loop: the whole may be larger than the memory
             raise InvalidPrompt(
                 f"the prompt, filled in, has more than {MAX_BYTES} characters; no more are allowed"
             )
-    return "".join(pieces)
+    return "".join(texts)
 
 
-def find(data: Any, path: tuple[str, ...]) -> Any:
+def find(data: object, path: tuple[str, ...]) -> object:
     """
     Follow a path of keys, or of indices from 0, into JSON data.
 
     Raises:
-        LookupError: Naming the part that is not there.
+        LookupError: A part does not exist; the error names it.
     """
     for part in path:
         if isinstance(data, Mapping) and part in data:
@@ -108,22 +114,24 @@ def _piece(match: re.Match[str]) -> str | Reference:
     if path[0] != DATA or not all(path):
         written = match[0][:60]
         raise BadTemplate(
-            f"{written!r} is no reference; a field is written {{{name[:40]}.data.title}}"
+            f"{written!r} is not a valid reference; a field is written {{{name[:40]}.data.title}}"
         )
     return Reference(name, tuple(path[1:]))
 
 
-def _said(reference: Reference, given: str, answers: Mapping[str, Mapping[str, Any]]) -> str:
+def _resolve(reference: Reference, run_input: str, answers: Mapping[str, Result]) -> str:
     if reference.name == INPUT:
-        return given
+        return run_input
     if (answer := answers.get(reference.name)) is None:
         return ""
     if reference.path is None:
-        return str(answer["text"])
+        return answer["text"]
     try:
         value = find(answer["data"], reference.path)
     except LookupError as missing:
         raise InvalidPrompt(
             f"{reference.shown}: the data of stage {reference.name!r} has no {missing.args[0]!r}"
         ) from None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)

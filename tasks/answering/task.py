@@ -30,7 +30,7 @@ def execute(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result
         except AlreadySettled:
             return stored(task)
         except Ignore:
-            task.backend.tell_if_cancelled(task.request)
+            task.backend.notify_if_cancelled(task.request)
             raise
         except Exception as error:
             forget_locals(error)
@@ -61,7 +61,7 @@ def stored(task: Task) -> Result:
     meta = task.backend.get_task_meta(task.request.id)
     task.request.settled = True
     if meta["status"] == states.REVOKED:
-        task.backend.tell_if_cancelled(task.request)
+        task.backend.notify_if_cancelled(task.request)
         raise Ignore("the task was cancelled")
     if isinstance(meta["result"], Exception):
         raise meta["result"]

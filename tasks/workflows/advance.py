@@ -9,7 +9,7 @@ enqueues the same id again.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from celery import states
 from celery.exceptions import Ignore, Reject, TaskRevokedError
@@ -25,7 +25,7 @@ from breakwater.redis.process_name import process_name
 from breakwater.result import Result, read_result
 from breakwater.workflows import summary
 from breakwater.workflows.definition import Definition, Loop
-from breakwater.workflows.progress import Position, current_position, until_outcome
+from breakwater.workflows.progress import Position, StageFacts, current_position, until_outcome
 from breakwater.workflows.run_store import (
     FINISHED_STATES,
     RUN,
@@ -125,8 +125,8 @@ class Advance:
             facts = initial_facts(position.stage, position.stage_run)
             transitions.append(Transition(key, "none", "pending", facts))
         # A resumption sets the id of the attempt before, if that may still be answered.
-        ids = {"task_id": position.facts.get("task_id", task_id)}
-        transitions.append(Transition(key, "pending", "running", ids))
+        facts = StageFacts(task_id=position.facts.get("task_id", task_id))
+        transitions.append(Transition(key, "pending", "running", facts))
         self._apply(transitions)
 
     def _end(
@@ -164,7 +164,7 @@ class Advance:
             stage.prompt, self._store.input(self._run), self._answers(snapshot, stage.prompt)
         )
         metadata = {
-            **(stage.options.get("metadata") or {}),
+            **cast("Mapping[str, object]", stage.options.get("metadata") or {}),
             "workflow": definition.name, "run": self._run,
             "stage": stage.name, "round": position.stage_run.round,
         }  # fmt: skip
@@ -226,7 +226,7 @@ class Advance:
         """Fail a run that cannot go on; a task that is enqueued may still be answered."""
         facts = summary.of_error(error)
         transitions = [Transition(key, "running", "failed", facts) for key in snapshot.running()]
-        reason = {"error": type(error).__name__}
+        reason = StageFacts(error=type(error).__name__)
         transitions.append(Transition(RUN, snapshot.state, "failed", reason))
         self._apply(transitions, {"error": error_as_json(error)})
 

@@ -207,7 +207,7 @@ def test_a_lost_reply_half_way_leaves_a_bounded_doubt(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What may be in is told, and all of it can be enqueued again under the same ids."""
-    monkeypatch.setattr(outbox, "MOST", 4)
+    monkeypatch.setattr(outbox, "MAX_MESSAGES", 4)
     calls = [("coder", f"hi {n}") for n in range(10)]
     ids = [f"id{n}" for n in range(10)]
     with Server() as server, FaultProxy(server.port) as proxy:
@@ -230,7 +230,7 @@ def test_after_a_kill_half_way_all_are_enqueued_again_and_none_is_missing(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the same ids, each of which is paid for once."""
-    monkeypatch.setattr(outbox, "MOST", 4)
+    monkeypatch.setattr(outbox, "MAX_MESSAGES", 4)
     calls = [("coder", f"hi {n}") for n in range(10)]
     ids = [f"id{n}" for n in range(10)]
     with Server() as server:

@@ -152,7 +152,7 @@ def test_without_redis_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
 
     assert roles.published() is None
-    monkeypatch.setattr(roles, "_ask", lambda: pytest.fail("asked again"))
+    monkeypatch.setattr(roles, "_read", lambda: pytest.fail("asked again"))
     assert roles.published(-1.0) is None
 
 

@@ -59,7 +59,7 @@ def test_one_that_waits_knows_how_many_are_before_it(server: redis.Redis) -> Non
 def test_it_is_found_behind_many(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page after the other; beyond the most nothing is known."""
     queued(server, *(f"t{n}" for n in range(50)))
-    monkeypatch.setattr(whereabouts, "AT_ONCE", 7)
+    monkeypatch.setattr(whereabouts, "BATCH_SIZE", 7)
 
     assert [find(server, f"t{n}").ahead for n in (0, 6, 7, 13, 14, 48, 49)] == [
         0,
@@ -70,7 +70,7 @@ def test_it_is_found_behind_many(server: redis.Redis, monkeypatch: pytest.Monkey
         48,
         49,
     ]
-    monkeypatch.setattr(whereabouts, "MOST", 20)
+    monkeypatch.setattr(whereabouts, "MAX_MESSAGES", 20)
     assert find(server, "t49") == Whereabouts("unknown")
 
 

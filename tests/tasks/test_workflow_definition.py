@@ -26,7 +26,7 @@ FAULTS = {
         [Stage("input", "coder", "x")],
         ["[1].name: 'input' cannot name a stage; allowed is"],
     ),
-    "twice": ([PLAN, PLAN], ["[2].name: 'plan' names an earlier stage, too"]),
+    "twice": ([PLAN, PLAN], ["[2].name: 'plan' is already the name of an earlier stage"]),
     "role": (
         [Stage("a", "codr", "x")],
         [
@@ -35,20 +35,22 @@ FAULTS = {
     ),
     "unknown": (
         [PLAN, Stage("a", "coder", "{plam}")],
-        ["[2].prompt: 'plam' is no stage; here are known input, plan (did you mean 'plan'?)"],
+        ["[2].prompt: 'plam' is not a stage; known here are input, plan (did you mean 'plan'?)"],
     ),
     "later": (
         [Stage("a", "coder", "{plan}"), PLAN],
-        ["[1].prompt: 'plan' comes later; here are known input"],
+        ["[1].prompt: 'plan' comes later; known here are input"],
     ),
     "itself": (
         [Stage("a", "coder", "{a}")],
-        ["[1].prompt: 'a' comes later; here are known input"],
+        ["[1].prompt: 'a' comes later; known here are input"],
     ),
     "brace": ([Stage("a", "coder", "a } b")], ["[1].prompt: a single '}'; write '}}'"]),
     "path": (
         [PLAN, Stage("a", "coder", "{plan.__class__}")],
-        ["[2].prompt: '{plan.__class__}' is no reference; a field is written {plan.data.title}"],
+        [
+            "[2].prompt: '{plan.__class__}' is not a valid reference; a field is written {plan.data.title}"
+        ],
     ),
     "input's field": (
         [Stage("a", "coder", "{input.x}")],
@@ -80,7 +82,7 @@ FAULTS = {
     ),
     "nested": (
         [{"loop": {"stages": [loop().as_dict()], "until": REVIEW.as_dict(), "at_most": 1}}],
-        ["[1].loop.stages[1]: a loop inside of a loop; there is one level alone"],
+        ["[1].loop.stages[1]: a loop inside a loop; only one level is allowed"],
     ),
     "keys beside a loop": (
         [{**loop().as_dict(), "at_most": 3}],

@@ -1,6 +1,6 @@
 """`breakwater workflows` and `breakwater workflow`: start, show, cancel and resume runs."""
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 
 import typer
 from celery.exceptions import TaskRevokedError
@@ -11,7 +11,7 @@ from rich.text import Text
 from breakwater.errors import BreakwaterError, ConfigError, UnknownWorkflow
 from breakwater.redis.connection import client
 from breakwater.workflows import Run, section, workflow
-from breakwater.workflows.run import overview
+from breakwater.workflows.run import Overview, RunState, StageState, overview
 from breakwater.workflows.run_store import RunStore
 from workers.terminal.console import (
     AsJson,
@@ -35,7 +35,6 @@ from workers.terminal.table import Cell, Table
 REDIS_TIMEOUT_S = 2.0
 COLOURS = {"running": "yellow", "succeeded": "green", "failed": "red", "cancelled": "magenta"}
 
-RunState: TypeAlias = dict[str, Any]  # as `Run.state` returns it; `overview` has fewer keys
 
 cli = group(invoke_without_command=True)
 
@@ -186,7 +185,7 @@ def _draw(state: RunState) -> Group:
     return Group(head, table)
 
 
-def _stage_cells(stage: RunState) -> list[Cell]:
+def _stage_cells(stage: StageState) -> list[Cell]:
     note = stage["error"] or ""
     if stage["until"]:
         note = f"until: {stage['until']}"
@@ -208,5 +207,5 @@ def _state(state: str) -> Text:
     return Text(plain(state), style=COLOURS.get(state, ""))
 
 
-def _cost(state: RunState) -> str:
+def _cost(state: Overview | StageState) -> str:
     return state["cost_usd"] or ""
