@@ -23,7 +23,7 @@ Changes = dict[Key, Counter[str]]
 
 
 class SumPrunedError(Exception):
-    """A sum that existed is gone: somebody has pruned the ledger."""
+    """A sum that existed is gone: the ledger has been pruned."""
 
 
 def add_to_daily_sums(
