@@ -1,6 +1,6 @@
--- May a call go out now?
+-- Admits or refuses a call.
 -- args: token (of the call), success_threshold, max_probes
--- Answers 1 (granted; in half-open with a lease) or 0 (refused; ask again in `wait_ms`).
+-- Returns 1 (admitted; in half-open with a lease) or 0 (refused; the next attempt is in `wait_ms`).
 local token, threshold, max_probes = args.token, args.success_threshold, args.max_probes
 
 read_or_rebuild()
@@ -13,11 +13,11 @@ end
 if leases[token] then return answer(1, 0) end
 if b.held_until_ms > now then return answer(0, b.held_until_ms - now) end
 if b.state == 'closed' then
-  dirty = dirty or relieved -- perhaps no success will come to tell
+  dirty = dirty or relieved -- a success may never come to save it
   return answer(1, 0)
 end
 
--- At least one: clients with a smaller threshold than the one counted with must not lock it for ever.
+-- At least one: a client with a smaller threshold than the counting one must not lock it for ever.
 local room = math.max(1, math.min(max_probes, threshold - b.successes))
 if live < room then
   leases[token] = now + lease_ms

@@ -1,24 +1,24 @@
--- What every script of the breaker shares; redis_storage.py puts it in front of each of them.
+-- Shared by all scripts of the breaker; redis_storage.py puts it in front of each.
 --
 -- KEYS[1]  breaker:{name}         hash, no expiry
 --   state          closed | open | half-open
---   failures       the run of failures; kept visible while open
---   successes      of this half-open period, else 0
---   generation     grows with every transition: max(generation + 1, Redis time in µs)
---   seq            grows with every write; with the generation it orders what clients saw
+--   failures       the run of failures; stays visible while open
+--   successes      the successes of this half-open period, else 0
+--   generation     grows with each transition: max(generation + 1, Redis time in µs)
+--   seq            grows with each write; (generation, seq) orders the views of clients
 --   open_until_ms  Redis time; 0 if not open
---   open_for_ms    how long this open time was planned to be; bounds it if the clock steps back
---   held_until_ms  held back by Retry-After until this Redis time; 0 if not
---   held_for_ms    how long this hold was planned to be
+--   open_for_ms    the planned length of this open time; bounds it if the clock steps back
+--   held_until_ms  the Redis time until which a Retry-After holds the provider back; 0 if none does
+--   held_for_ms    the planned length of this hold
 --   since_ms       Redis time of the last transition
---   trips          in a row; drives the escalation
+--   trips          trips in a row; the open time grows with them
 --   reason         class of the error that tripped it, `manual`, or `throttled` while held in closed
 --   who            host:pid that made the last transition
---   stale          answers ignored
---   forced         absent, open or closed; only ever set by an operator
---   probe:<token>  expiry of a probe's lease, Redis time in ms; in half-open only
--- On every write the breaker's name is published on the channel breaker:changes.
--- KEYS[2]  breaker:{name}:events  stream of about 1,000: one entry per transition, its fields in transition()
+--   stale          outcomes that were ignored because they came too late
+--   forced         absent, open or closed; only operators set it
+--   probe:<token>  the end of a probe's lease, Redis time in ms; in half-open only
+-- Each write publishes the breaker's name on the channel breaker:changes.
+-- KEYS[2]  breaker:{name}:events  stream of about 1,000: one entry per transition; transition() has the fields
 --
 -- ARGV[1]  JSON: who (host:pid of the client), lease_ms (length of a lease), and what the script itself reads
 
@@ -29,14 +29,14 @@ local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)
 
-local b = {}             -- the breaker, as read, then as it will be
-local leases = {}        -- token → expiry of the live leases
-local live = 0           -- how many those are
-local gone = {}          -- fields of leases that ended
+local b = {}             -- the breaker as read, then as it will be saved
+local leases = {}        -- the live leases: token → expiry
+local live = 0           -- the number of live leases
+local gone = {}          -- the fields of leases that have ended
 local from               -- the state before the last transition of this script
 local rebuilt = 0        -- 1 if the hash was missing or mangled
-local transitioned = 0         -- 1 if this script made a transition
-local relieved = false   -- a hold has ended that the hash still shows
+local transitioned = 0   -- 1 if this script made a transition
+local relieved = false   -- a hold has ended, and the hash still shows it
 local dirty = false
 
 local function natural(raw, otherwise)
@@ -71,7 +71,7 @@ local function read_lease(token, expiry)
   live = live + 1
 end
 
--- Reads the hash into `b`; false if it is missing or mangled, and `b` is a new closed breaker.
+-- Reads the hash into `b`. Returns false if it is missing or mangled; `b` is then a new closed breaker.
 local function read()
   local raw, hash = redis.pcall('HGETALL', key), {}
   if not raw.err then
@@ -110,7 +110,7 @@ end
 
 local function text(n) return string.format('%.0f', n) end
 
--- The entry is written before the hash: if the server refuses it (-OOM), nothing has changed.
+-- Writes the entry before the hash: if the server refuses it (-OOM), nothing has changed.
 local function transition(to, reason)
   b.generation = math.max(b.generation + 1, now_us)
   redis.call('XADD', events, 'MAXLEN', '~', 1000, '*', 'from', b.state, 'to', to, 'reason', reason,
@@ -135,11 +135,11 @@ local function save()
   end
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   redis.call('HSET', key, unpack(set))
-  -- A refusal is no reason to undo what is written; who hears nothing asks.
+  -- pcall: a refusal must not undo what is written. A client that receives nothing asks again.
   redis.pcall('PUBLISH', 'breaker:changes', string.match(key, '{(.*)}'))
 end
 
--- Reads the hash; one that is missing or mangled is written anew, and its end told in the stream.
+-- Reads the hash. Rebuilds one that is missing or mangled, and ends its story in the stream.
 local function read_or_rebuild()
   if read() then return end
   rebuilt = 1
@@ -158,7 +158,7 @@ local function read_or_rebuild()
   dirty = true
 end
 
--- Opens for `planned` ms, or for as long as the provider is held back if that is longer.
+-- Opens for `planned` ms, or for the rest of a Retry-After if that is longer.
 local function open(planned, reason)
   b.open_for_ms = math.max(planned, b.held_until_ms - now)
   b.open_until_ms = now + b.open_for_ms
@@ -179,7 +179,7 @@ local function close(reason)
   b.reason = b.held_until_ms > 0 and 'throttled' or ''
 end
 
--- What every script answers; redis_storage.py reads it in this order.
+-- The reply of every script; redis_storage.py parses it in this order.
 local function view(verdict, wait_ms)
   return {verdict, wait_ms, rebuilt, transitioned, from, b.state, b.failures, b.successes, b.generation, b.seq,
     math.max(0, b.open_until_ms - now), math.max(0, b.held_until_ms - now), b.since_ms, b.trips,

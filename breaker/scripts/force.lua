@@ -1,7 +1,7 @@
--- An operator's hand.
--- args: to (open | half-open | closed: go there now; empty: stay), forced (open | closed: set `forced`;
--- none: remove it; empty: leave it), open_ms (open time)
--- Closing a closed breaker that has nothing to forget is no transition. Answers 1.
+-- Makes an operator's change.
+-- args: to (open | half-open | closed: the new state; empty: keep it), forced (open | closed: set `forced`;
+-- none: remove it; empty: keep it), open_ms (open time)
+-- Closing a closed breaker without failures makes no transition. Returns 1.
 local to, forced, open_ms = args.to, args.forced, args.open_ms
 
 read_or_rebuild()

@@ -1,3 +1,3 @@
--- How does it stand? Writes nothing.
+-- Returns the state of the breaker; writes nothing.
 read()
 return view(1, 0)

@@ -1,9 +1,9 @@
--- How did the call end?
+-- Counts the outcome of an admitted call.
 -- args: token, generation (at the call's admission), outcome (success | failure | neutral), reason (the class
 -- of its error), retry_after_ms (0: none), is_proof (one failure opens), success_threshold, fail_max, open_ms
--- (open time), factor (of the open time per trip in a row), cap_ms (its longest), jitter (a factor),
--- stable_ms (in closed; after it a trip in a row is forgiven)
--- Answers 1 if the outcome counted, 0 if it was stale.
+-- (open time), factor (of the open time per trip in a row), cap_ms (the longest open time), jitter (a
+-- factor), stable_ms (each such time in closed takes one trip off the count)
+-- Returns 1 if the outcome was counted, 0 if it was stale.
 local token, generation, outcome, reason = args.token, args.generation, args.outcome, args.reason
 local retry_after_ms, proof = args.retry_after_ms, args.is_proof
 local threshold, fail_max = args.success_threshold, args.fail_max

@@ -1,6 +1,6 @@
--- These probes are still running: their leases begin again. One that has expired stays so.
+-- Restarts the leases of probes that still run; an expired lease stays expired.
 -- args: tokens
--- Answers how many were renewed.
+-- Returns the number of renewed leases.
 local renewed = 0
 if read() then
   for _, token in ipairs(args.tokens) do
