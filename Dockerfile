@@ -19,7 +19,7 @@ ENV PATH=/opt/breakwater/bin:$PATH PYTHONUNBUFFERED=1 ROLES_FILE=/etc/breakwater
 EXPOSE 9464
 WORKDIR /home/breakwater
 USER breakwater
-# Asks this container's own worker, which takes 0.75 s of CPU; one that consumes nothing does not answer.
+# Pings this container's own worker, for 0.75 s of CPU; a worker that consumes nothing does not answer.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=20s --retries=3 \
     CMD celery -A workers inspect ping --destination "celery@$HOSTNAME" --timeout 10
 CMD ["celery", "-A", "workers", "worker", "--pool", "threads", "--concurrency", "100"]

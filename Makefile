@@ -1,4 +1,4 @@
-# Each target sets up .venv by itself, once, and says so; only Python 3.11+, git and make are needed.
+# Each target sets up .venv by itself, once, and prints it; it needs Python 3.11+, git and make alone.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +8,7 @@ BIN := .venv/bin
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-# A stamp per set of extras: it is made again when pyproject.toml changes.
+# One stamp for each set of extras; a change of pyproject.toml makes it again.
 .venv/%.stamp: pyproject.toml
 	@$(PYTHON) tools/set_up.py '$*'
 	@touch $@

@@ -1,7 +1,7 @@
 """
-Set up .venv with some extras of this project, and show what is done: `make` runs it once.
+Set up .venv with some extras of this project, and show the progress: `make` runs it once.
 
-It needs the standard library alone, and an old Python can read it, to be told that it is too old.
+It needs the standard library alone. An old Python can read it, and prints that it is too old.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
 SAY_EVERY_S = 2.0
-"""Where nobody watches a line that changes."""
+"""Between two lines of progress where the output is not a terminal."""
 LAST_LINES = 15
 PYTHON = ROOT / ".venv" / "bin" / "python"
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off")
@@ -67,7 +67,7 @@ def _install(extras: str) -> int:
 
 
 class Progress:
-    """What pip does: a line that changes on a terminal, a line now and then elsewhere."""
+    """Shows pip's progress: one changing line on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
@@ -75,7 +75,7 @@ class Progress:
         self._said_at = time.monotonic()
 
     def see(self, line: str) -> None:
-        """Show one line of pip's, if it says how far it is."""
+        """Show one line of pip's output if it reports progress."""
         word, _, rest = line.partition(" ")
         name = rest.split(" ")[0] if rest else ""
         if word == "Collecting":
@@ -87,7 +87,7 @@ class Progress:
             self._show(f"installing {line.count(',') + 1} packages", now=True)
 
     def end(self) -> None:
-        """Leave the line empty."""
+        """Clear the line."""
         if self.live:
             sys.stdout.write("\r\033[K")
 

@@ -87,11 +87,12 @@ def test_the_python_of_a_page_runs(page: str, docs_fleet: Fleet) -> None:
     docs_fleet.run(RUNNER % json.dumps([(page, 1, BEFORE.get(page, "")), *blocks]))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/client.md", "docs/streaming.md"])
-def test_a_callers_program_passes_mypy_strict(page: str, tmp_path: Path) -> None:
-    """The client's types know every line that a page shows."""
-    program = tmp_path / "program.py"
-    program.write_text("\n".join(block.text for block in python_of(page)))
+def test_a_callers_programs_pass_mypy_strict(tmp_path: Path) -> None:
+    """The client's types know every line that these pages show."""
+    programs = []
+    for page in ("README.md", "docs/client.md", "docs/streaming.md"):
+        programs.append(tmp_path / f"{Path(page).stem.lower()}.py")
+        programs[-1].write_text("\n".join(block.text for block in python_of(page)))
     (tmp_path / "breakwater").symlink_to(ROOT / "breakwater")
     (tmp_path / "mypy.ini").write_text(
         "[mypy]\nstrict = true\n[mypy-breakwater.*]\nignore_errors = true\n"
@@ -99,7 +100,7 @@ def test_a_callers_program_passes_mypy_strict(page: str, tmp_path: Path) -> None
     )
 
     done = run(
-        [sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache", program],
+        [sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache", *programs],
         cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, fresh=True,
     )  # fmt: skip
 
