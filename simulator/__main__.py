@@ -1,4 +1,4 @@
-"""The command line: `python -m simulator [serve]`, and orders to one that runs."""
+"""The command line: `python -m simulator [serve]`, and orders to a running simulator."""
 
 import argparse
 import asyncio
@@ -116,10 +116,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that names what is allowed where an option is not."""
+    """A parser whose error for an unknown option lists the allowed ones."""
 
     def parse_known_args(self, *given: Any, **how: Any) -> Any:
-        """Refuse at once what this command does not know."""
+        """Refuse unknown arguments at once."""
         known, unknown = super().parse_known_args(*given, **how)
         if unknown and not self._subparsers:
             flags = [flag for action in self._actions for flag in action.option_strings]
@@ -131,7 +131,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Flag(argparse.BooleanOptionalAction):
-    """`--media`, `--no-media`, and `--media false` as the control API has it."""
+    """A flag in three forms: `--media`, `--no-media`, and `--media false` as in the control API."""
 
     WORDS: ClassVar = {
         "true": True,

@@ -1,4 +1,4 @@
-"""What a healthy label says: text, an instance of the schema asked for, or calls of tools."""
+"""The answer of a healthy label: text, an instance of the requested schema, or tool calls."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from simulator.wires.base import Rejected, Wire
 
 REFUSAL = "I can't help with that."
 A_TOOL = "the tool"
-"""Said by a user who wants the first tool called, whatever its name."""
+"""Words of a user's text that ask for the first tool, whatever its name."""
 
 
 def answer_of(label: Label, wire: Wire, fault: str | None, asked: Asked, seq: int) -> Answer:
@@ -22,11 +22,11 @@ def answer_of(label: Label, wire: Wire, fault: str | None, asked: Asked, seq: in
     Compose an answer.
 
     Args:
-        label: Who answers.
-        wire: The vendor whose way of counting a cache it is.
-        fault: The kind of fault that struck; some are ways in which an answer ends.
+        label: The simulated provider that answers.
+        wire: The vendor whose rules count cached tokens.
+        fault: The kind of fault that struck; some kinds only change how an answer ends.
         asked: The request.
-        seq: The call's number, which makes ids.
+        seq: The call's number, from which ids are made.
 
     Raises:
         Rejected: If the schema has no instance.
@@ -63,7 +63,7 @@ def _text(label: Label, asked: Asked, finish: str, *, calls: bool) -> str:
 
 
 def _wanted(settings: Settings, asked: Asked) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    """Return names and arguments of the tools to call; none after a tool's result."""
+    """Return names and arguments of the tools to call; empty after a tool's result."""
     if asked.tool_choice == "none" or asked.turns[-1].results:
         return ()
     if settings.tool_calls:
@@ -98,7 +98,7 @@ def _instance(schema: Mapping[str, Any], text: str) -> Any:
 
 
 def _usage(label: Label, wire: Wire, asked: Asked, said: str) -> Usage:
-    """Estimate four characters a token; what the settings say counts instead."""
+    """Estimate four characters for each token; counts of the settings come first."""
     given = label.settings.usage
     cached, written = asked.held_tokens, 0
     if label.settings.prompt_cache and not cached:

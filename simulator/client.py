@@ -53,7 +53,7 @@ class Simulator:
 
     @property
     def pid(self) -> int:
-        """The process that was started here; 0 if none was."""
+        """The id of the process that `start` began; 0 if there is none."""
         return self._process.pid if self._process else 0
 
     def url(self, label: str, *, own_port: bool = False) -> str:
@@ -74,7 +74,7 @@ class Simulator:
         self.script(label, [{"kind": kind, **fields}])
 
     def script(self, label: str, faults: list[dict[str, Any]]) -> None:
-        """Set several faults, of which each call meets the first that is due."""
+        """Set several faults; each call meets the first one that is due."""
         self._ask("PUT", f"faults/{quote(label)}", faults)
 
     def heal(self, label: str) -> None:
@@ -85,7 +85,7 @@ class Simulator:
         """
         Set how a healthy label answers; the fields are those of `simulator.labels.Settings`.
 
-        What is not given stays as it is; None is a field's default.
+        Fields that are left out stay as they are; None restores a field's default.
         """
         self._ask("PUT", f"settings/{quote(label)}", fields)
 
@@ -94,11 +94,11 @@ class Simulator:
         Answer calls of a label whose latency is `held`, the oldest first.
 
         Args:
-            label: Whose calls.
-            count: How many; None answers all, and later ones at once.
+            label: The label of the calls.
+            count: The number of calls to answer; None answers all, and later ones at once.
 
         Returns:
-            How many were held and are answered now.
+            The number of held calls that are answered now.
         """
         order = {} if count is None else {"count": count}
         return int(self._ask("POST", f"release/{quote(label)}", order))
@@ -120,7 +120,7 @@ class Simulator:
         return state
 
     def in_flight(self, label: str) -> int:
-        """Return the calls of a label that are not answered yet."""
+        """Return the number of a label's calls that are not answered yet."""
         return int(self.state().get(label, {}).get("in_flight", 0))
 
     def reset(self) -> None:
@@ -136,7 +136,7 @@ class Simulator:
         self._ask("DELETE", f"ports/{quote(label)}")
 
     def stop(self) -> None:
-        """End the process if it was started here."""
+        """End the process if `start` began it."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -161,10 +161,10 @@ class Simulator:
 
     def _ask(self, method: str, path: str, order: Any = None) -> Any:
         """
-        Give one order.
+        Send one order.
 
         Raises:
-            ValueError: With the simulator's words if it refuses.
+            ValueError: The simulator refused; the message is the simulator's.
         """
         place = urlsplit(self.base_url)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=TIMEOUT_S)

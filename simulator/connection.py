@@ -1,5 +1,5 @@
 """
-HTTP/1.1 as far as the vendors' SDKs speak it (RFC 9112), and its breakage on purpose.
+The part of HTTP/1.1 (RFC 9112) that the vendors' SDKs use, and ways to break it on purpose.
 
 One `Connection` is one TCP connection: it reads requests one after the other, gives each to a
 coroutine as soon as its head has arrived, and cancels that coroutine when the client goes away.
@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
 
     Args:
         handle: Answers one request through the methods below.
-        opened: The set this connection is a member of while it lives.
+        opened: The set that holds this connection while it is open.
     """
 
     def __init__(self, handle: Handler, opened: set["Connection"]) -> None:
@@ -57,13 +57,13 @@ class Connection(asyncio.Protocol):
         self._opened.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the answer nobody waits for any more (asyncio calls this)."""
+        """Cancel the answer, since the client is gone (asyncio calls this)."""
         self._opened.discard(self)
         if self._task:
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes (asyncio calls this)."""
+        """Process received bytes (asyncio calls this)."""
         self._buffer += data
         try:
             self._advance()
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def close(self) -> None:
-        """Close once all is sent (FIN)."""
+        """Close once everything is sent (FIN)."""
         self._transport.close()
 
     def reset(self) -> None:
@@ -145,7 +145,7 @@ def _parse_head(head: bytes) -> Request:
 
 
 def _take_body(buffer: bytearray, headers: Mapping[str, str]) -> bytes | None:
-    """Take the body off the buffer, or return None while it is not all there."""
+    """Remove the body from the buffer, or return None until all of it has arrived."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return _take_chunks(buffer)
     length = int(headers.get("content-length", 0))

@@ -40,8 +40,8 @@ class Control:
         Carry out one order and return its JSON answer.
 
         Raises:
-            BadOrder: If it makes no sense; nothing has changed then.
-            LookupError: If there is no such order.
+            BadOrder: The order is not valid; nothing has changed.
+            LookupError: There is no such order.
         """
         noun, _, label = path.partition("/")
         orders: dict[str, Callable[[], Any]] = {

@@ -7,32 +7,32 @@ from dataclasses import dataclass, replace
 from simulator.connection import Connection
 
 LINGER_S = 0.05
-"""Lets half an answer arrive before the reset, which discards what is not sent yet."""
+"""Time for half an answer to arrive before the reset, which discards unsent bytes."""
 PING_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to send; a plain body is one part, a stream has one part an event."""
+    """The bytes to send; a plain body is one part, a stream has one part for each event."""
 
     status: int
     headers: Mapping[str, str]
     parts: list[bytes]
     opening: int = 0
-    """How many of the parts come before the first token."""
+    """The number of parts before the first token."""
     ping: bytes = b""
-    """What keeps it alive while nothing is said; empty if nothing can."""
+    """The bytes that keep a silent stream alive; empty if the vendor has none."""
 
     @classmethod
     def plain(cls, status: int, headers: Mapping[str, str], body: bytes) -> "Reply":
-        """Build the reply that has a length."""
+        """Build a reply with a Content-Length."""
         return cls(status, {**headers, "content-length": str(len(body))}, [body])
 
     @classmethod
     def stream(
         cls, headers: Mapping[str, str], events: list[bytes], opening: int, ping: bytes
     ) -> "Reply":
-        """Build the reply that comes in chunks."""
+        """Build a reply in chunks."""
         kind = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
         chunks = [_chunk(event) for event in events]
         return cls(200, {**headers, **kind}, [*chunks, b"0\r\n\r\n"], opening, _chunk(ping))
@@ -47,7 +47,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a reply goes out."""
+    """The pace of a reply."""
 
     byte_interval_s: float
     """Between the bytes of a trickle."""
@@ -62,7 +62,7 @@ async def deliver(reply: Reply, kind: str | None, pace: Pace, to: Connection) ->
     Send a reply, or break it as the fault's `kind` says.
 
     Args:
-        reply: What to send.
+        reply: The reply to send.
         kind: One of `faults.DELIVERIES`; all others are sent whole.
         pace: How fast.
         to: The client's connection.
@@ -104,7 +104,7 @@ async def _send(reply: Reply, pace: Pace, to: Connection) -> None:
 
 
 async def _silence(ping: bytes = b"", to: Connection | None = None) -> None:
-    """Say nothing until the client leaves, or nothing but pings."""
+    """Stay silent until the client leaves, or send pings alone."""
     while ping and to:
         await asyncio.sleep(PING_INTERVAL_S)
         to.send_raw(ping)

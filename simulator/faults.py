@@ -1,5 +1,5 @@
 """
-What goes wrong, how, and when: data sent over the control API, and the clock that plays it.
+Faults: what goes wrong, how and when, as data of the control API, and the clock that applies them.
 
 A label's faults are a list; each call meets the first one that is due.
 """
@@ -35,7 +35,7 @@ DELIVERIES = {
     "stream_error": "end a stream with an error event; a plain call gets that error as its answer",
 }
 ANSWERS = frozenset({"refusal", "content_filter", "length", "no_text"})
-"""Whole answers that end otherwise than one hopes, or say nothing."""
+"""Whole answers that end in an unwanted way, or have no text."""
 KINDS = ERROR_KINDS | BODIES.keys() | DELIVERIES.keys() | ANSWERS
 WHOLE = {"status", "seed", "first", "per_minute"}
 RETRY_FORMS = ("seconds", "fraction", "date", "ms", "retry_info", "none")
@@ -49,7 +49,7 @@ class BadOrder(ValueError):  # noqa: N818 - what the caller ordered is at fault
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """
-    One thing that goes wrong. `kind` or `status` say what, the rest how and when.
+    One fault. `kind` or `status` name it; the other fields say how and when it strikes.
 
     A fault with a latency alone is a slow, good answer.
     """
@@ -59,7 +59,7 @@ class Fault:
     status: int | None = None
     """None takes the vendor's own status of `kind`."""
     retry_after: float | None = None
-    """Seconds, told in the form the vendor uses, or in `retry_after_form`."""
+    """Seconds, sent in the vendor's form, or in `retry_after_form`."""
     retry_after_form: str | None = None
     latency: float | str | None = None
     """Before the answer: seconds, `uniform:LOW:HIGH`, `lognormal:MEDIAN:SIGMA`, or `held`."""
@@ -69,7 +69,7 @@ class Fault:
     """The share of calls it strikes, drawn with `seed`."""
     seed: int = 0
     first: int | None = None
-    """Strikes that many calls, then no more."""
+    """The number of calls that it strikes before it ends."""
     for_s: float | None = None
     """Ends that long after it was set."""
     down_s: float | None = None
@@ -115,7 +115,7 @@ class Fault:
 
     @property
     def error_kind(self) -> str | None:
-        """The kind of error to answer with; None if it is no error."""
+        """The kind of error to answer with; None if the fault is not an error."""
         if self.kind in ERROR_KINDS:
             return self.kind
         if self.status is None:
@@ -125,7 +125,7 @@ class Fault:
 
 class Playing:
     """
-    A fault that was set: decides call by call whether it strikes.
+    A fault that was set; it decides for each call whether it strikes.
 
     Args:
         fault: What was ordered.
@@ -175,7 +175,7 @@ class Playing:
 
 
 def retry_after_headers(form: str, seconds: float, now_s: float) -> dict[str, str]:
-    """Tell in a header when to come back; `now_s` is the epoch. Body forms give none."""
+    """Return the Retry-After header; `now_s` is the epoch. Forms in the body have no header."""
     if form == "seconds":
         return {"retry-after": str(math.ceil(seconds))}
     if form == "fraction":
@@ -188,7 +188,7 @@ def retry_after_headers(form: str, seconds: float, now_s: float) -> dict[str, st
 
 
 HELD = "held"
-"""A latency that ends when the control API says so."""
+"""A latency that ends when the control API releases the call."""
 
 
 def draw_latency(latency: float | str | None, rng: random.Random) -> float:
@@ -196,7 +196,7 @@ def draw_latency(latency: float | str | None, rng: random.Random) -> float:
     Draw one latency in seconds.
 
     Raises:
-        BadOrder: If it is none of the forms.
+        BadOrder: It has none of the forms.
     """
     if latency in (None, HELD):
         return 0.0
@@ -235,7 +235,7 @@ def check_names(what: str, order: Mapping[str, Any], known: list[str]) -> None:
 
 def check_number(name: str, value: object, *, whole: bool = False) -> None:
     """
-    Refuse what is no number from 0 up.
+    Refuse a value that is not a number from 0 up.
 
     Raises:
         BadOrder: Naming the field and the value.
@@ -247,7 +247,7 @@ def check_number(name: str, value: object, *, whole: bool = False) -> None:
 
 def check_flag(name: str, value: object) -> None:
     """
-    Refuse what is neither true nor false.
+    Refuse a value that is neither true nor false.
 
     Raises:
         BadOrder: Naming the field and the value.
@@ -258,7 +258,7 @@ def check_flag(name: str, value: object) -> None:
 
 def check_list(name: str, value: object) -> None:
     """
-    Refuse what is no list: the letters of a text are not meant.
+    Refuse a value that is not a list, such as a text.
 
     Raises:
         BadOrder: Naming the field and the value.

@@ -1,5 +1,5 @@
 """
-The log of every call, counted on arrival and before any fault, to prove things with.
+The log of every call, counted on arrival and before any fault, so that tests can rely on it.
 
 A hit is complete once `ended_at_ms` is set; until then its call is in flight.
 """
@@ -19,7 +19,7 @@ class Hit:
     """One call."""
 
     seq: int
-    """Counts from 1 over all labels, through resets too."""
+    """The number of the call, from 1, over all labels and across resets."""
     label: str
     wire: str
     call: str
@@ -44,7 +44,7 @@ class Hit:
     input_tokens: int = 0
     output_tokens: int = 0
     asked: Summary | None = None
-    """None if it is no request for an answer, or one that no vendor could read."""
+    """None if the call does not ask for an answer, or no vendor could read it."""
 
     @property
     def request_id(self) -> str:
@@ -58,10 +58,10 @@ class Hit:
 
 class HitLog:
     """
-    The last hits, in order of arrival.
+    The newest hits, in order of arrival.
 
     Args:
-        size: How many are kept; older ones are dropped and counted.
+        size: The number of hits to keep; older ones are dropped and counted.
     """
 
     def __init__(self, size: int) -> None:
@@ -89,7 +89,7 @@ class HitLog:
             self.in_flight[label] -= 1
 
     def since(self, seq: int, label: str | None, limit: int) -> dict[str, Any]:
-        """Return up to `limit` hits after `seq`, and where to go on."""
+        """Return up to `limit` hits after `seq`, and the number to continue from."""
         found: list[dict[str, Any]] = []
         for hit in self._hits:
             if hit.seq > seq and label in (None, hit.label):
@@ -99,7 +99,7 @@ class HitLog:
         return {"hits": found, "next": self._seq, "more": False}
 
     def forget(self, label: str | None) -> None:
-        """Drop the hits of a label, or all; the count of sequence goes on."""
+        """Drop the hits of a label, or all; the numbering continues."""
         kept = [hit for hit in self._hits if label not in (None, hit.label)]
         self._hits = deque(kept, maxlen=self._hits.maxlen)
         for name in [label] if label else list(self.counts):

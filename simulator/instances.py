@@ -20,9 +20,9 @@ FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }  # fmt: skip
 DEEPEST = 12
-"""From here on what may be left out is, so that a schema that holds itself comes to an end."""
+"""From this depth on optional parts are left out, so that a recursive schema ends."""
 BOTTOM = 60
-"""No value at all: the schema asks for a circle."""
+"""There is no value: the schema requires a circle."""
 MERGED = ("properties", "$defs")
 
 
@@ -32,10 +32,10 @@ def instance(schema: Mapping[str, Any], text: str = "") -> Any:
 
     Args:
         schema: The JSON Schema; `pattern` is not followed.
-        text: Where the number and the words come from.
+        text: The source of the number and the words.
 
     Raises:
-        ValueError: If there is no finite one, or a reference leads nowhere.
+        ValueError: There is no finite value, or a reference leads nowhere.
     """
     number = re.search(r"-?\d+", text)
     quoted = re.search(r"\"([^\"]+)\"|'([^']+)'|“([^”]+)”|`([^`]+)`", text)
@@ -90,7 +90,7 @@ class _Maker:
         raise ValueError("the schema's references are a circle")
 
     def choose(self, branches: list[Any]) -> dict[str, Any]:
-        """Return the first branch; deep down one that leads no deeper, if there is one."""
+        """Return the first branch; far down, one that ends the recursion, if there is one."""
         flat = [each for each in branches if isinstance(each, dict) and "$ref" not in each]
         return dict(flat[0] if flat and self.depth > DEEPEST else branches[0])
 
@@ -144,7 +144,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 
 def _bounded(number: int, plain: Mapping[str, Any], kind: str) -> int | float:
-    """Move a number to where its bounds allow; whole as long as they do."""
+    """Move a number into its bounds; keep it whole if they allow it."""
     step = plain.get("multipleOf", 1 if kind == "integer" else 0)
     low = max(plain.get("minimum", -math.inf), plain.get("exclusiveMinimum", -math.inf))
     high = min(plain.get("maximum", math.inf), plain.get("exclusiveMaximum", math.inf))
@@ -168,7 +168,7 @@ def _fitting(words: str, plain: Mapping[str, Any]) -> str:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    """Tell equal values apart where they can be: numbers count on, words get a number."""
+    """Make equal values distinct where possible: numbers count on, words get a number."""
     seen: dict[str, Any] = {}
     for at, value in enumerate(values):
         fresh = value

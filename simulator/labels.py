@@ -32,24 +32,24 @@ class Settings:
     """How a healthy label answers."""
 
     answer: str | None = None
-    """The text to say; `echo` says the last user text; None names the label and a digest of it."""
+    """The text; `echo` is the last user text; None names the label and a digest of that text."""
     answers: tuple[str, ...] = ()
-    """One for each answer without calls, in order; the last stays. `answer` is for the others."""
+    """One text for each answer without calls, in order; the last one stays. Others use `answer`."""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
-    """`name` and `arguments` of the tools to call, but after a tool's result."""
+    """`name` and `arguments` of the tools to call; not used after a tool's result."""
     finish: str = "stop"
     latency: float | str | None = None
     """Before the answer, in the forms of `Fault.latency`."""
     interval_s: float = 0.0
     """Between the events of a stream."""
     first_token_s: float = 0.0
-    """From a stream's head and opening to the first event that tells of the answer."""
+    """From a stream's head and opening events to the first event with a part of the answer."""
     media: bool = True
-    """Images and documents are taken."""
+    """Whether images and documents are accepted."""
     prompt_cache: bool = False
-    """Prompts are remembered, and counted as cached when they come again."""
+    """Whether prompts are remembered, and counted as cached when they are repeated."""
     prompt_cache_min_tokens: int = 0
-    """What is shorter is not cached."""
+    """Shorter prefixes are not cached."""
     usage: Mapping[str, int] = field(default_factory=dict)
     """Counts of `Usage` to report; the others are estimated from lengths."""
     keys: tuple[str, ...] | None = None
@@ -108,24 +108,24 @@ class Label:
 
     def set(self, order: Mapping[str, Any]) -> None:
         """
-        Change these settings, and leave the others; `answers` begin with their first.
+        Change these settings and leave the others; `answers` start again from the first.
 
         Raises:
-            BadOrder: It makes no sense, and nothing has changed.
+            BadOrder: The order is not valid; nothing has changed.
         """
         self.settings = self.settings.merged(order)
         self._said = 0 if "answers" in order else self._said
         self._holds = True
 
     def next_text(self) -> str | None:
-        """Return the text ordered for this answer, None if it is free."""
+        """Return the text that was set for this answer; None if none was."""
         if not (answers := self.settings.answers):
             return self.settings.answer or None
         self._said += 1
         return answers[min(self._said, len(answers)) - 1]
 
     async def wait(self, latency: float | str | None) -> None:
-        """Let the latency pass before an answer."""
+        """Wait for the latency of an answer."""
         if latency != HELD:
             if latency is not None:
                 await asyncio.sleep(draw_latency(latency, self.random))
@@ -134,7 +134,7 @@ class Label:
             await self._held[-1]
 
     def release(self, count: int | None = None) -> int:
-        """Answer that many held calls, the oldest first; None: all, and hold no later ones."""
+        """Answer that many held calls, oldest first; None answers all, and holds no later ones."""
         waiting = [future for future in self._held if not future.done()]
         released = waiting[:count]
         for future in released:

@@ -1,7 +1,7 @@
 """
 Listening ports: the common one, and one for each label that asks, which can refuse connections.
 
-A refusing port stays ours: a bound socket that does not listen holds it (SO_REUSEPORT), so that
+A refusing port stays reserved: a bound socket that does not listen holds it (SO_REUSEPORT), so that
 no other process takes it meanwhile and clients are refused as by a host without a server.
 """
 
@@ -86,10 +86,10 @@ class Ports:
 
     def _check_free(self, number: int) -> None:
         """
-        Refuse a port that another process has: it would get a share of the connections.
+        Refuse a port that another process uses: it would get a share of the connections.
 
         Raises:
-            OSError: It is taken.
+            OSError: Another process has it.
         """
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

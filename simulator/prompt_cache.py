@@ -1,4 +1,4 @@
-"""What a vendor remembers of the prompts it has read: prefixes, and Google's cached contents."""
+"""A vendor's prompt caches: prefixes of earlier prompts, and Google's cached contents."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from simulator.wires.base import Rejected
 
 CHARACTERS_A_TOKEN = 4
 LOOK_BACK = 20
-"""How many blocks before a marked one may end a prefix that is known already."""
+"""The number of blocks before a marked one that may end an already cached prefix."""
 USUAL_TTL_S = 3600.0
 NOT_FOUND = "CachedContent not found (or permission denied)"
 HELD = ("systemInstruction", "tools", "toolConfig")
-"""What a cached content holds, and no request may set beside it."""
+"""Fields of a cached content, which no request may set beside it."""
 
 
 class PrefixCache:
@@ -79,7 +79,7 @@ class CachedContents:
         self, method: str, name: str, body: dict[str, Any], least_tokens: int
     ) -> dict[str, Any]:
         """
-        Create (`POST`), tell (`GET`) or delete (`DELETE`) one, and return the answer.
+        Create (`POST`), read (`GET`) or delete (`DELETE`) one, and return the answer.
 
         Raises:
             Rejected: If it is unknown or expired, or too small to be created.
@@ -94,10 +94,10 @@ class CachedContents:
 
     def opened(self, body: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """
-        Return a request with what its cached content holds, and how many tokens these are.
+        Return a request with the fields of its cached content, and the number of their tokens.
 
         Raises:
-            Rejected: If there is none of that name, or the request sets what it holds.
+            Rejected: There is none of that name, or the request sets one of its fields.
         """
         content = self._find(str(body["cachedContent"]))
         if any(body.get(name) for name in HELD):
@@ -154,7 +154,7 @@ def _ttl_s(body: dict[str, Any]) -> float:
     Read how long a content lives: `ttl` such as `300s`.
 
     Raises:
-        Rejected: If it is no duration.
+        Rejected: It is not a duration.
     """
     ttl = body.get("ttl")
     if ttl is None:

@@ -1,5 +1,5 @@
 """
-Which JSON Schemas the vendors take for an answer: each takes a part, and refuses the rest.
+The JSON Schemas that each vendor accepts for an answer; it refuses all others.
 
 Source: the vendors' pages on structured outputs, and messages quoted in public issues (Anthropic:
 agentjido/req_llm#302, ghostlobster/memorize-everything#93; OpenAI: moeru-ai/xsai#202,
@@ -20,7 +20,7 @@ ANTHROPIC_REFUSES = {
 
 
 def fault_at_anthropic(schema: object) -> str | None:
-    """Return why Anthropic refuses a schema, None if it takes it."""
+    """Return why Anthropic refuses a schema; None if it accepts it."""
     if not isinstance(schema, Mapping):
         return "Input should be a valid dictionary"
     for _, each in _walk(schema):
@@ -36,7 +36,7 @@ def fault_at_anthropic(schema: object) -> str | None:
 
 
 def fault_at_openai(schema: object, *, strict: bool) -> str | None:
-    """Return why OpenAI refuses a schema, None if it takes it."""
+    """Return why OpenAI refuses a schema; None if it accepts it."""
     found = schema.get("type") if isinstance(schema, Mapping) else None
     if not isinstance(schema, Mapping) or found != "object":
         return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{found}\"'."
@@ -60,7 +60,7 @@ def fault_at_openai(schema: object, *, strict: bool) -> str | None:
 def _walk(
     schema: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Go through a schema and all schemas in it, with the way to each."""
+    """Walk over a schema and its subschemas, with the path to each."""
     yield path, schema
     for name in ("properties", "$defs", "definitions"):
         for key, inner in _items(schema.get(name)):

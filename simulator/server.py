@@ -1,4 +1,4 @@
-"""One process that serves the vendors and their control API, until it is told to stop."""
+"""One process that serves the vendors and their control API until it is stopped."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,8 @@ async def serve(host: str, port: int, log_size: int, *, with_parent: bool) -> No
     Args:
         host: The address to listen on.
         port: 0 takes a free one.
-        log_size: How many hits are kept.
-        with_parent: Stop as well when stdin is closed or the parent process is gone.
+        log_size: The number of hits to keep.
+        with_parent: Also stop when stdin is closed or the parent process is gone.
     """
     # One descriptor a connection: the usual soft limit of 1,024 ends just below our promise.
     hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,4 +1,4 @@
-"""One call to a simulated vendor: log it, ask the faults, compose the reply, have it delivered."""
+"""One call to a simulated vendor: log it, apply the faults, compose the reply, deliver it."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from simulator.wires.base import Rejected, Wire
 
 HEALTHY = Fault()
 REQUESTS_PER_MINUTE = 4_000
-"""Told in the rate-limit headers; nothing is limited unless a fault says so."""
+"""Sent in the rate-limit headers; only a fault limits anything."""
 
 
 class Vendor:
@@ -69,7 +69,7 @@ class _Call:
         await deliver(reply, fault.kind, pace, connection)
 
     def _compose(self, request: Request, body: bytes) -> Reply:
-        """Reply with the fault if it is one of content, else as the vendor would."""
+        """Return the fault's reply if the fault replaces the content, else the vendor's."""
         asked, rejected = None, None
         try:
             # Read even where a fault follows, so that the log tells the model and what was asked.

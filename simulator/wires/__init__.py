@@ -1,4 +1,4 @@
-"""The wire formats, and which of them a path speaks."""
+"""The wire formats, and the paths of each."""
 
 import re
 
@@ -35,7 +35,7 @@ def find_wire(request: Request, path: str) -> tuple[Wire, str]:
 
 
 def _wire_of_headers(request: Request) -> Wire:
-    """Tell the vendors apart where their paths are the same."""
+    """Return the vendor where several have the same path."""
     if "x-goog-api-key" in request.headers or "key" in request.query:
         return GOOGLE
     return ANTHROPIC if "anthropic-version" in request.headers else CHAT

@@ -1,4 +1,4 @@
-"""What a label answers, in words common to all wires; each wire writes it in its own."""
+"""An answer in terms common to all wires; each wire writes it in its own form."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from simulator.wires.asked import Asked
 
 FINISHES = ("stop", "length", "tool_calls", "refusal", "content_filter")
 THOUGHT = "Weighing what was asked."
-"""What a label that counts reasoning tokens tells of its reasoning."""
+"""The reasoning text of a label that counts reasoning tokens."""
 PIECE = 16
 """Characters of a stream's longest piece."""
 
@@ -28,7 +28,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a tool; `id` is told by all wires but Google's, each with its own prefix."""
+    """A tool call; all wires but Google's send its `id`, each with its own prefix."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to say; `text` may be empty, `finish` is one of `FINISHES`, `seq` makes its id."""
+    """The answer; `text` may be empty, `finish` is one of `FINISHES`, `seq` makes its id."""
 
     seq: int
     created_s: int
@@ -60,7 +60,7 @@ class Answer:
 
     @property
     def thought(self) -> str:
-        """What was reasoned, which no reader may take for text; empty where nothing was."""
+        """The reasoning, which a reader must not take for text; empty if there is none."""
         return THOUGHT if self.usage.reasoning_tokens else ""
 
     def pieces(self) -> list[str]:

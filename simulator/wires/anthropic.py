@@ -117,7 +117,7 @@ class Anthropic(Wire):
         return [sse(step, step["type"]) for step in steps]
 
     def error_body(self, error: Error, request_id: str, retry_s: float | None) -> dict[str, Any]:
-        """Return the error envelope; Anthropic tells when to return in a header alone."""
+        """Return the error envelope; Anthropic sends Retry-After in a header alone."""
         inner: dict[str, Any] = {"type": error.type, "message": error.message}
         if error.code:
             inner["details"] = {"error_code": error.code}

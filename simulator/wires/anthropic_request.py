@@ -1,5 +1,5 @@
 """
-How Anthropic reads a request to its messages API, and what it refuses.
+Read a request to Anthropic's messages API, and refuse what Anthropic refuses.
 
 Source: the types of the anthropic SDK 2.12 and the vendor's pages on tool use, vision, PDF,
 structured outputs and prompt caching.
@@ -48,7 +48,7 @@ def read(request: Request, body: dict[str, Any]) -> Asked:
     Read a messages request.
 
     Raises:
-        Rejected: If Anthropic would refuse it.
+        Rejected: Anthropic would refuse it.
     """
     _check_fields(request, body)
     turns = tuple(

@@ -1,4 +1,4 @@
-"""What a request asks, in words common to all wires; each wire's reader fills it in."""
+"""A request in terms common to all wires; each wire's reader fills it in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +24,14 @@ class Turn:
     images: int = 0
     documents: int = 0
     calls: tuple[str, ...] = ()
-    """What later results name: the calls' ids, at Google the tools' names."""
+    """The names that later results refer to: the calls' ids, at Google the tools' names."""
     results: tuple[str, ...] = ()
-    """The calls whose results it brings."""
+    """The calls whose results it contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """How to answer, in the words of the request; None is not said."""
+    """The request's parameters, in its own terms; None if a parameter is absent."""
 
     effort: str | int | None = None
     """A word, or Google's budget in tokens."""
@@ -43,19 +43,19 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was asked, for the log: counts, names and numbers, never what was said."""
+    """The request for the log: counts, names and numbers, never a text."""
 
     turns: int
-    """Those of one speaker in a row are one; system messages are none."""
+    """Messages of one speaker in a row count as one; system messages do not count."""
     images: int
     documents: int
     tools: tuple[str, ...]
     tool_choice: str | None
-    """`auto`, `none`, `required` or a tool's name; None if nothing is said."""
+    """`auto`, `none`, `required` or a tool's name; None if absent."""
     tool_results: int
     schema: bool
     strict: bool | None
-    """As said beside the schema, which OpenAI alone knows."""
+    """As sent beside the schema; OpenAI alone has it."""
     effort: str | int | None
     stop: Sequence[str] | None
     seed: int | None
@@ -77,31 +77,31 @@ class Asked:
     tools: tuple[Tool, ...] = ()
     tool_choice: str | None = None
     schema: Mapping[str, Any] | None = None
-    """What the answer shall satisfy."""
+    """The schema that the answer must satisfy."""
     strict: bool | None = None
     params: Params = field(default_factory=Params)
     prompt_cache: str | bool = False
     prefix: tuple[tuple[object, bool], ...] = ()
     """The prompt's blocks in order, and whether a cached prefix may end with each."""
     held_tokens: int = 0
-    """Those of the cached content that it names, which Google alone has."""
+    """The tokens of the cached content that it names; Google alone has these."""
     usage_event: bool = True
     """Chat Completions alone sends a stream's usage only if asked to."""
 
     @property
     def text(self) -> str:
-        """The last thing that the user said."""
+        """The user's last text."""
         said = (turn.text for turn in reversed(self.turns) if turn.role == "user" and turn.text)
         return next(said, "")
 
     @property
     def media(self) -> int:
-        """How many images and documents there are."""
+        """The number of images and documents."""
         return sum(turn.images + turn.documents for turn in self.turns)
 
     @property
     def summary(self) -> Summary:
-        """What the log tells of it."""
+        """The request as the log shows it."""
         return Summary(
             turns=sum(1 for _ in groupby(self.turns, key=lambda turn: turn.role)),
             images=sum(turn.images for turn in self.turns),

@@ -1,5 +1,5 @@
 """
-What a wire format is: how a vendor's requests are read and its answers, errors and streams written.
+The interface of a wire format: it reads a vendor's requests, writes answers, errors and streams.
 
 The four of them (one a file beside this one) differ in words and shapes alone; faults, delays
 and the log know only what stands here.
@@ -57,9 +57,9 @@ class Wire(ABC):
     blind: ClassVar[str]
     """The words of a model that takes no images or documents; `{model}` as in an error."""
     opening: ClassVar[int] = 0
-    """How many of a stream's events tell nothing of the answer yet."""
+    """The number of a stream's events before the first part of the answer."""
     ping: ClassVar[bytes] = b": keep-alive\n\n"
-    """What keeps a silent stream alive: a comment, or what the vendor's SDK takes instead."""
+    """The bytes that keep a silent stream alive: a comment, or what the vendor's SDK ignores."""
     marks_cache: ClassVar[bool] = False
     """A prefix is cached where the request marks it, and writing it is counted."""
 
@@ -69,7 +69,7 @@ class Wire(ABC):
         Read a request's body.
 
         Raises:
-            Rejected: If the vendor would refuse it.
+            Rejected: The vendor would refuse it.
         """
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Wire(ABC):
 
     @abstractmethod
     def error_body(self, error: Error, request_id: str, retry_s: float | None) -> dict[str, Any]:
-        """Return an error's JSON object; `retry_s` is set if the body shall tell when to return."""
+        """Return an error's JSON object; `retry_s` is set if the body must contain it."""
 
     @abstractmethod
     def error_events(self, error: Error, answer: Answer) -> list[bytes]:
@@ -90,14 +90,14 @@ class Wire(ABC):
 
     @abstractmethod
     def models(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the list of models, by which SDKs check a key."""
+        """Return the list of models, which SDKs read to check a key."""
 
     @abstractmethod
     def headers(self, request_id: str, limit: int, remaining: int) -> dict[str, str]:
         """Return the vendor's own headers: the request's id, and the rate limit's state."""
 
     def retry_form(self, seconds: float) -> str:
-        """Return the form in which this vendor tells when to come back."""
+        """Return the form in which this vendor sends Retry-After."""
         return "seconds" if float(seconds).is_integer() else "fraction"
 
     def check_key(self, key: str, accepted: Sequence[str] | None) -> None:
@@ -105,7 +105,7 @@ class Wire(ABC):
         Refuse a key as the vendor would; `accepted` None takes any but the empty one.
 
         Raises:
-            Rejected: With the vendor's words for a missing and for a wrong key.
+            Rejected: In the vendor's words for a missing or a wrong key.
         """
         if not key and "" not in (accepted or ()):
             raise Rejected("unauthenticated")

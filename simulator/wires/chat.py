@@ -107,7 +107,7 @@ class Chat(OpenAI):
 
 
 def _turns(said: list[dict[str, Any]]) -> tuple[Turn, ...]:
-    """Read the messages but the system's; results in a row are one turn."""
+    """Read all messages but the system's; results in a row are one turn."""
     turns: list[Turn] = []
     for at, message in enumerate(said):
         turn = _turn(message, f"messages[{at}]")

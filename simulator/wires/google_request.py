@@ -1,5 +1,5 @@
 """
-How Google reads a request to generateContent, and what it refuses.
+Read a request to Google's generateContent, and refuse what Google refuses.
 
 Source: the types of the google-genai SDK 3.4, the vendor's pages on function calling, thought
 signatures and caching, and messages quoted in public issues (signature:
@@ -28,7 +28,7 @@ from simulator.wires.reading import (
 
 CHOICES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
 AS_SENT = ("args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema")
-"""What is the caller's own below."""
+"""Fields whose content is the caller's own."""
 NOT_NEXT = (
     "Please ensure that function response turn comes immediately after a function call turn. "
     "(contents[{at}]: {ids})"
@@ -51,7 +51,7 @@ def read(request: Request, body: dict[str, Any]) -> Asked:
     Read a generateContent request; the model and the method stand in the path.
 
     Raises:
-        Rejected: If Google would refuse it.
+        Rejected: Google would refuse it.
     """
     body = camel(body)
     model, _, method = request.path.rpartition("/")[2].partition(":")
@@ -111,7 +111,7 @@ def _check_calls(turns: tuple[Turn, ...]) -> None:
 
 
 def _check_signature(parts: list[dict[str, Any]], at: int) -> None:
-    """Insist on the signature of a turn's first call, as Gemini 3 does; others need none."""
+    """Require the signature of a turn's first call, as Gemini 3 does; other models need none."""
     first = next(part for part in parts if "functionCall" in part)
     if not first.get("thoughtSignature"):
         name = first["functionCall"].get("name")

@@ -1,5 +1,5 @@
 """
-What OpenAI's two APIs share, Responses and Chat Completions: errors, models, headers, schemas.
+The parts that OpenAI's Responses and Chat Completions share: errors, models, headers, schemas.
 
 Source: the types of the openai SDK 3.52, and bodies quoted in public issues (overload:
 Wei-Shaw/sub2api#6631, rate: feder-cr/invisible_playwright_mcp#109, quota: OpenHands#998, filter:
@@ -90,12 +90,12 @@ ERRORS = {
 
 
 class OpenAI(Wire):
-    """What Responses and Chat Completions share: errors, models and headers."""
+    """The errors, models and headers of Responses and Chat Completions."""
 
     errors = ERRORS
 
     def error_body(self, error: Error, request_id: str, retry_s: float | None) -> dict[str, Any]:
-        """Return the error envelope; OpenAI tells when to return in headers alone."""
+        """Return the error envelope; OpenAI sends Retry-After in headers alone."""
         param = "model" if error.code == "model_not_found" else None
         inner = {"message": error.message, "type": error.type, "param": param, "code": error.code}
         return {"error": inner}
@@ -120,7 +120,7 @@ def read_tool(said: dict[str, Any], where: str) -> Tool:
     Read a function offered; a strict one needs a schema of the strict kind.
 
     Raises:
-        Rejected: If OpenAI would refuse it.
+        Rejected: OpenAI would refuse it.
     """
     offered = tool(said.get("name"), said.get("parameters"), where)
     if said.get("strict") and (fault := fault_at_openai(offered.schema, strict=True)):
@@ -133,7 +133,7 @@ def read_choice(said: object, tools: tuple[Tool, ...]) -> str | None:
     Read the choice among tools: a word, or the object that names one.
 
     Raises:
-        Rejected: If there is no such tool.
+        Rejected: There is no such tool.
     """
     named = inner(said)
     choice = said if isinstance(said, str) else inner(named.get("function", named)).get("name")
@@ -156,7 +156,7 @@ def check_schema(said: dict[str, Any]) -> None:
 
 
 def prefix(key: object, tools: object, systems: list[str]) -> tuple[tuple[object, bool], ...]:
-    """Return the one prefix that is cached, unasked: tools and instructions, by the key given."""
+    """Return the prefix that is always cached: tools and instructions, under the request's key."""
     return (([key, tools, systems], True),) if tools or any(systems) else ()
 
 
@@ -180,7 +180,7 @@ def check_image(url: object, where: str) -> None:
 
 def check_arguments(arguments: object, where: str) -> None:
     """
-    Refuse a call in the history whose arguments are no JSON text.
+    Refuse a call in the history whose arguments are not valid JSON.
 
     Raises:
         Rejected: Naming the place.

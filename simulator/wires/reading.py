@@ -1,4 +1,4 @@
-"""What the readers of all wires share: shapes, texts, media, and who may follow whom."""
+"""Checks that the readers of all wires share: shapes, texts, media, and the order of turns."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ def objects(value: object, where: str) -> list[dict[str, Any]]:
     Return a list of objects; None is an empty one.
 
     Raises:
-        Rejected: If it is something else.
+        Rejected: It is something else.
     """
     items = [] if value is None else value
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -30,7 +30,7 @@ def messages(value: object, where: str) -> list[dict[str, Any]]:
     Return the conversation.
 
     Raises:
-        Rejected: If there is no message, or something else than messages.
+        Rejected: There is no message, or something other than messages.
     """
     if not isinstance(value, list) or not value:
         raise Rejected("invalid", f"{where}: at least one message is required")
@@ -52,13 +52,13 @@ def text_of(content: object) -> str:
 
 
 def size_of(value: object) -> int:
-    """Count the characters of what is no text: tools, schemas, system blocks."""
+    """Count the characters of parts that are not text: tools, schemas, system blocks."""
     return len(json.dumps(value)) if value else 0
 
 
 def check_base64(data: object, where: str) -> None:
     """
-    Refuse what is no base64; Google's SDK writes the URL-safe alphabet.
+    Refuse data that is not base64; Google's SDK writes the URL-safe alphabet.
 
     Raises:
         Rejected: Naming the place.
@@ -73,7 +73,7 @@ def check_base64(data: object, where: str) -> None:
 
 def check_url(url: object, where: str) -> None:
     """
-    Refuse what is no web address.
+    Refuse a text that is not a web address.
 
     Raises:
         Rejected: Naming the place.
@@ -84,7 +84,7 @@ def check_url(url: object, where: str) -> None:
 
 def check_data_url(url: object, where: str, types: Sequence[str] = ()) -> None:
     """
-    Refuse what is no data URL in base64, of one of these media types where any are given.
+    Refuse a text that is not a base64 data URL, of one of these media types if there are any.
 
     Raises:
         Rejected: Naming the place.
@@ -106,7 +106,7 @@ def tool(name: object, schema: object, where: str) -> Tool:
     Return one tool offered.
 
     Raises:
-        Rejected: If it has no name, or arguments that are no object.
+        Rejected: It has no name, or its arguments are not an object.
     """
     if not isinstance(name, str) or not name:
         raise Rejected("invalid", f"{where}.name: Field required")
@@ -120,10 +120,10 @@ def tool(name: object, schema: object, where: str) -> Tool:
 
 def check_choice(choice: str | None, tools: Sequence[Tool]) -> None:
     """
-    Refuse a choice among tools that are not there.
+    Refuse a choice of a tool that is not offered.
 
     Raises:
-        Rejected: If there are none, or none of that name.
+        Rejected: There is none, or none of that name.
     """
     if choice is None:
         return
@@ -135,7 +135,7 @@ def check_choice(choice: str | None, tools: Sequence[Tool]) -> None:
 
 def check_next(turns: Sequence[Turn], unknown: str, missing: str) -> None:
     """
-    Insist that the results of a turn's calls come right after it, and no others.
+    Require that exactly the results of a turn's calls come right after it.
 
     Args:
         turns: The conversation.

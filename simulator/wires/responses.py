@@ -29,7 +29,7 @@ from simulator.wires.reading import (
 )
 
 UNKNOWN = ("stop", "seed", "messages", "max_tokens", "response_format")
-"""What Chat Completions takes and Responses does not."""
+"""Parameters that Chat Completions accepts and Responses does not."""
 
 
 class Responses(OpenAI):
@@ -136,7 +136,7 @@ class Responses(OpenAI):
 
 
 def _turns(items: list[dict[str, Any]]) -> tuple[Turn, ...]:
-    """Read the items but the system's; a call needs its output, and an output its call."""
+    """Read all items but the system's; a call needs its output, and an output its call."""
     turns = [turn for at, item in enumerate(items) if (turn := _turn(item, f"input[{at}]"))]
     called: set[str] = set()
     answered = {each for turn in turns for each in turn.results}
