@@ -215,6 +215,21 @@ def test_what_an_older_producer_has_queued_is_answered(
     assert len(echo.hits("slow")) == 1
 
 
+def test_an_older_worker_is_listed(redis_url: str, mixed: Fleet) -> None:
+    """By what it says of itself, which has other fields than a worker of today sends."""
+    restore("in_hand", redis_url, age_s=-120)
+
+    shown = {
+        words: mixed.command("breakwater", words, "--json")
+        for words in ("workers", "queues", "breakers", "workflows")
+    }
+
+    assert {words: done.stderr for words, done in shown.items() if done.returncode} == {}
+    (worker,) = json.loads(shown["workers"].stdout)
+    assert worker["name"] == "w0@test"
+    assert worker["running"] == 3
+
+
 @pytest.mark.slow
 def test_what_waits_from_an_older_worker_goes_on(redis_url: str, mixed: Fleet) -> None:
     """Parked, put aside after a failure with its attempts, delayed, and paused until resumed."""
@@ -243,7 +258,10 @@ def test_what_a_killed_older_worker_had_in_hand_is_called_again(
     mixed.start()
     seen = read(mixed, "killed", "killed-stream")
     wait_for(lambda: client.hget("workflow:killed-run", "state") == "succeeded")
+    wait_for(lambda: not client.xlen("ledger"))
+    why = json.loads(mixed.command("breakwater", "why", "killed", "--json").stdout)
 
+    assert [row["outcome"] for row in why["attempts"]] == ["abandoned", "succeeded"]
     for task_id, prompt in (("killed", "slow prompt"), ("killed-stream", "slow stream")):
         result = seen[task_id]["result"]
         assert result["text"] == prompt
@@ -326,6 +344,33 @@ def test_a_worker_of_the_old_code_serves_a_producer_of_today(mixed: Fleet, old: 
     assert {name: made(seen[name]) for name in LIVE} == {name: made(SEEN[name]) for name in LIVE}
     assert {name: made(by_old[name]) for name in LIVE} == {name: made(SEEN[name]) for name in LIVE}
     assert refused["error"] == "InvalidOption"
+
+
+@pytest.mark.slow
+def test_a_worker_of_the_old_code_obeys_the_commands_of_today(mixed: Fleet, old: Fleet) -> None:
+    """It is listed, reads its roles file again, passes a paused role by, cancels, and drains."""
+    old.start()
+
+    (worker,) = json.loads(mixed.command("breakwater", "workers", "--json").stdout)
+    reload = mixed.command("breakwater", "reload")
+    mixed.command("breakwater", "pause", "coder")
+    mixed.run(
+        "from breakwater import complete\n"
+        "complete.apply_async(('reviewer', 'runs'), task_id='runs')\n"
+        "waits = complete.apply_async(('coder', 'waits'), task_id='waits')\n"
+        "complete.apply_async(('coder', 'never'), task_id='cancelled').cancel()"
+    )
+    runs = read(mixed, "runs", "cancelled")
+    queues = json.loads(mixed.command("breakwater", "queues", "--json").stdout)
+    drained = mixed.command("breakwater", "drain", "--all", "--yes", "--wait")
+
+    assert worker["name"] == "w0@test"
+    assert (reload.returncode, drained.returncode) == (0, 0), reload.stderr + drained.stderr
+    assert runs["runs"]["result"]["text"] == "runs"
+    assert runs["cancelled"]["error"] == "TaskRevokedError"
+    waiting = {queue["name"]: queue["depth"] for queue in queues}
+    assert waiting["role.coder"] >= 1
+    assert old.workers[0].wait(60) == 0
 
 
 @pytest.mark.slow
