@@ -46,16 +46,16 @@ MAY_IMPORT = {
         "breakwater.messaging", "breakwater.redis", "breakwater.result",
     ),
     "breakwater.asking": (
-        "breakwater.celery_app", "breakwater.completion", "breakwater.enqueueing",
-        "breakwater.errors", "breakwater.redis", "breakwater.result",
+        "breakwater.celery_app", "breakwater.completion", "breakwater.content",
+        "breakwater.enqueueing", "breakwater.errors", "breakwater.redis", "breakwater.result",
     ),
     "breakwater": (
         "breakwater.asking", "breakwater.completion", "breakwater.enqueueing", "breakwater.errors",
         "breakwater.result", "breakwater.workflows",
     ),
     "breakwater.langchain": (
-        "breakwater.asking", "breakwater.attempt", "breakwater.calls", "breakwater.errors",
-        "breakwater.result",
+        "breakwater.asking", "breakwater.attempt", "breakwater.calls", "breakwater.content",
+        "breakwater.errors", "breakwater.result",
     ),
     "breaker": ("breakwater.redis",),
     "tasks.moved": (),

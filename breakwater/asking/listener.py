@@ -1,9 +1,9 @@
 """
-Hearing of settled tasks: one thread of the process listens for all who wait, however many.
+Notify waiting callers of settled tasks: one thread per process serves all of them.
 
-`.get()` keeps a thread per result, which an event loop does not have. What is heard is what Redis
-publishes when a task is settled; every `LOOK_S` the thread looks for what was published while the
-connection was down. The thread is there as long as anybody waits.
+`.get()` blocks a thread per result, which an event loop cannot afford. Redis publishes each settled
+task, and this thread subscribes. Every `POLL_S` it also reads the results, because the connection
+may have missed a message. The thread ends when no caller waits.
 """
 
 import logging
@@ -18,106 +18,108 @@ from redis.exceptions import RedisError
 
 from breakwater.celery_app import app
 
-HEARS_S = 1.0
-"""How long the thread waits at the socket before it sees whether anybody still waits."""
-LOOK_S = 5.0
+READ_S = 1.0
+"""The thread reads the socket for this long, and then checks whether a caller still waits."""
+POLL_S = 5.0
 AWAY_S = 1.0
-"""How long Redis is left alone when it has not answered."""
+"""The pause after Redis did not answer."""
 
 _log = logging.getLogger("breakwater")
 
 
 class Listener:
-    """The one who hears; a process has one."""
+    """The subscriber; a process has one."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Begin with nobody, and with a lock that nobody holds."""
+        """Reset to a state without callers, and with a free lock."""
         self._lock = threading.Lock()
         self._waiting: dict[int, AsyncResult] = {}
-        self._left: list[AsyncResult] = []  # nobody waits for these, who are still subscribed to
+        self._abandoned: list[AsyncResult] = []  # still subscribed, but without a caller
         self._listens = False
-        self._has_heard = False
+        self._was_used = False
 
     def after_fork(self) -> None:
         """
-        Begin anew in a child: the thread is not there, nor whoever held Celery's locks.
+        Reset in a forked child: it has no listener thread, and no thread that releases the locks.
 
-        Celery sees to its own after a fork of multiprocessing's, but not of the system's.
+        Celery resets its own state after a fork by multiprocessing, but not after `os.fork`.
         """
-        if self._has_heard:
+        if self._was_used:
             app._after_fork()
             app.backend.result_consumer._after_fork()
         self.restart()
 
-    def hear(self, result: AsyncResult) -> "Future[None]":
+    def subscribe(self, result: AsyncResult) -> "Future[None]":
         """
-        Listen for one task, until it is forgotten.
+        Watch one task until `forget`.
 
         Returns:
-            Done when the task has a result, which `result` then holds; at once if it has one.
+            A future that ends when the task has a result, which `result` then holds.
         """
-        heard: Future[None] = Future()
+        settled: Future[None] = Future()
 
-        def tell(_: AsyncResult) -> None:
-            with suppress(InvalidStateError):  # nobody waits any more
-                heard.set_result(None)
+        def notify(_: AsyncResult) -> None:
+            with suppress(InvalidStateError):  # the caller no longer waits
+                settled.set_result(None)
 
-        result.on_ready.then(tell)
+        result.on_ready.then(notify)
         with self._lock:
             self._waiting[id(result)] = result
-            self._has_heard = True
+            self._was_used = True
             if not self._listens:
                 self._listens = True
                 threading.Thread(target=self._listen, name="listener", daemon=True).start()
-        # Celery raises RuntimeError when it has tried to reconnect in vain. Whatever is missed
-        # here, the thread finds when it looks.
+        # Celery raises RuntimeError when its reconnections failed. The thread's next poll finds
+        # whatever is missed here.
         with suppress(RedisError, RuntimeError, OSError):
             app.backend.add_pending_result(result)
-            self._look([result])
-        return heard
+            self._poll([result])
+        return settled
 
     def forget(self, result: AsyncResult) -> None:
-        """Listen for this one no more. Does not wait for Redis: an event loop may call it."""
+        """Stop watching a task; never waits for Redis, so an event loop may call it."""
         with self._lock:
             if self._waiting.pop(id(result), None) and result._cache is None:
-                self._left.append(result)
+                self._abandoned.append(result)
 
     def _listen(self) -> None:
-        looked = time.monotonic()
-        while self._somebody_waits():
+        polled_at = time.monotonic()
+        while self._has_callers():
             try:
-                self._leave()
-                app.backend.result_consumer.drain_events(timeout=HEARS_S)
-                if time.monotonic() - looked >= LOOK_S:
-                    looked = time.monotonic()
+                self._unsubscribe()
+                app.backend.result_consumer.drain_events(timeout=READ_S)
+                if time.monotonic() - polled_at >= POLL_S:
+                    polled_at = time.monotonic()
                     with self._lock:
-                        all_of_them = list(self._waiting.values())
-                    self._look(all_of_them)
+                        results = list(self._waiting.values())
+                    self._poll(results)
             except TimeoutError:
                 continue
-            except Exception as fault:  # noqa: BLE001 - whatever it is, all others wait here, too
-                _log.warning("results cannot be heard: %s", type(fault).__name__)
+            except Exception as fault:  # noqa: BLE001 - all callers depend on this thread
+                _log.warning("cannot subscribe to results: %s", type(fault).__name__)
                 time.sleep(AWAY_S)
 
-    def _somebody_waits(self) -> bool:
+    def _has_callers(self) -> bool:
         with self._lock:
-            self._listens = bool(self._waiting or self._left)
+            self._listens = bool(self._waiting or self._abandoned)
             return self._listens
 
-    def _leave(self) -> None:
+    def _unsubscribe(self) -> None:
         with self._lock:
-            left, self._left = self._left, []
-        for result in left:
+            abandoned, self._abandoned = self._abandoned, []
+        for result in abandoned:
             app.backend.remove_pending_result(result)
 
-    def _look(self, results: list[AsyncResult]) -> None:
-        """Read what is settled among these, whether or not it was heard."""
+    def _poll(self, results: list[AsyncResult]) -> None:
+        """Read the results of the settled tasks among these, whether or not it was notified."""
+        if not results:
+            return
         backend = app.backend
         keys = [backend.get_key_for_task(result.id) for result in results]
-        for result, meta in zip(results, backend.client.mget(keys) if keys else (), strict=True):
+        for result, meta in zip(results, backend.client.mget(keys), strict=True):
             if meta:
                 result._maybe_set_cache(backend.decode_result(meta))
 

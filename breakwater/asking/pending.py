@@ -1,9 +1,9 @@
 """
-One call of `complete` that somebody waits for: in this thread, or in an event loop.
+One call of `complete` with a waiting caller: in this thread, or in an event loop.
 
-Whoever stops waiting (the time is over, the coroutine is cancelled, the stream is closed) cancels
-the task: nobody would read what it costs. Its id is chosen here, before it is enqueued, so that it
-can be cancelled whether or not Redis has it already.
+When the caller stops waiting (timeout, cancelled coroutine, closed stream), the task is cancelled,
+because no one would read the answer that it pays for. The task's id is chosen here, before the task
+is enqueued. So it can be cancelled whether or not Redis already has it.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as WaitedTooLong
@@ -24,6 +24,7 @@ from breakwater.asking.listener import listener
 from breakwater.asking.reader import stream
 from breakwater.celery_app import app
 from breakwater.completion import complete
+from breakwater.enqueueing.interface import Prompt
 from breakwater.errors import BreakwaterError, Cancelled, DeadlineExceeded
 from breakwater.result import Result, read_result
 
@@ -32,29 +33,29 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("breakwater")
 
-AWAY = (RedisError, OperationalError, OSError)
-"""What Redis' absence is raised as, by redis-py and by kombu."""
+UNAVAILABLE = (RedisError, OperationalError, OSError)
+"""The errors of redis-py and kombu when Redis is unavailable."""
 
 
 class AnswerRestarted(BreakwaterError):  # noqa: N818 - as in breakwater.errors
     """
-    Another target answers anew, after part of an answer was handed on that is void now.
+    Another target started a new answer, so the pieces that were already yielded are void.
 
-    `details` name the provider that failed, and its error.
+    `details` names the provider that failed, and its error.
     """
 
 
 class PendingCompletion:
     """
-    One call.
+    One call, and the wait for its answer.
 
     Args:
-        options: Of `complete`.
-        timeout_s: How long is waited for the whole answer; None: as long as it takes.
+        options: The options of `complete`.
+        timeout_s: The limit for the whole answer; None: no limit.
     """
 
     def __init__(
-        self, role: str, prompt: Any, options: Mapping[str, Any], timeout_s: float | None
+        self, role: str, prompt: Prompt, options: Mapping[str, object], timeout_s: float | None
     ) -> None:
         self._role = role
         self._prompt = prompt
@@ -64,16 +65,16 @@ class PendingCompletion:
 
     def answer(self) -> Result:
         """
-        Ask, and wait for the result in this thread.
+        Enqueue the call, and wait for the result in this thread.
 
         Raises:
-            BreakwaterError: The task failed, was cancelled, took too long, or was not taken.
+            BreakwaterError: The task failed, was cancelled, took too long, or was not enqueued.
         """
         try:
-            self._ask().result(self._timeout_s)
+            self._start().result(self._timeout_s)
         except TimeoutError:
             return self._late()
-        except BreakwaterError:  # it was not taken: there is nothing to cancel
+        except BreakwaterError:  # it was not enqueued: there is nothing to cancel
             raise
         except BaseException:
             self._cancel()
@@ -84,20 +85,20 @@ class PendingCompletion:
 
     async def answer_async(self) -> Result:
         """
-        Ask, and wait for the result in this event loop.
+        Enqueue the call, and wait for the result in this event loop.
 
-        A thread is taken for the moment of enqueueing, since kombu blocks; none is while waiting.
+        Enqueueing uses a thread, because kombu blocks; waiting uses none.
 
         Raises:
             BreakwaterError: As `answer` does.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                await asyncio.wrap_future(await asyncio.to_thread(self._ask))
+                await asyncio.wrap_future(await asyncio.to_thread(self._start))
         except TimeoutError:
             return await asyncio.to_thread(self._late)
         except asyncio.CancelledError:
-            self._cancel_aside()
+            self._cancel_in_thread()
             raise
         finally:
             listener.forget(self._result)
@@ -105,7 +106,7 @@ class PendingCompletion:
 
     def events(self) -> Generator["Event", None, None]:
         """
-        Ask, and read the answer while it comes, in this thread.
+        Enqueue the call, and read the answer while the model writes it, in this thread.
 
         Raises:
             BreakwaterError: As `answer` does.
@@ -120,7 +121,7 @@ class PendingCompletion:
             raise self._too_late() from None
         except TaskRevokedError:
             raise self._was_cancelled() from None
-        except BreakwaterError:  # it has failed, or was not taken
+        except BreakwaterError:  # it failed, or was not enqueued
             raise
         except BaseException:
             if not over:
@@ -129,7 +130,7 @@ class PendingCompletion:
 
     async def events_async(self) -> AsyncGenerator["Event", None]:
         """
-        Ask, and read the answer while it comes, in this event loop.
+        Enqueue the call, and read the answer while the model writes it, in this event loop.
 
         Raises:
             BreakwaterError: As `answer` does.
@@ -148,12 +149,12 @@ class PendingCompletion:
             raise
         except BaseException:
             if not over:
-                self._cancel_aside()
+                self._cancel_in_thread()
             raise
 
-    def _ask(self) -> "Future[None]":
+    def _start(self) -> "Future[None]":
         self._enqueue()
-        return listener.hear(self._result)
+        return listener.subscribe(self._result)
 
     def _enqueue(self, *, stream: bool = False) -> None:
         options = dict(self._options)
@@ -163,38 +164,40 @@ class PendingCompletion:
 
     def _settled(self) -> Result:
         try:
-            # It is there already; the check is for tasks that wait for their own workers.
+            # The result exists; the check that is off is for tasks that wait for other tasks.
             return read_result(self._result.get(disable_sync_subtasks=False))
         except TaskRevokedError:
             raise self._was_cancelled() from None
 
     def _late(self) -> Result:
-        """Cancel; return the answer if it was there first, which is paid for."""
+        """Cancel the task; but if it has an answer by now, return that, since it is paid for."""
         error = self._too_late()
-        with suppress(*AWAY):
+        with suppress(*UNAVAILABLE):
             if self._result.successful():
                 return self._settled()
         raise error
 
     def _too_late(self) -> DeadlineExceeded:
-        cancelled = "was cancelled" if self._cancel() else "may still run, since Redis is away"
+        state = "may still run, since Redis is away"
+        if self._cancel():
+            state = "was cancelled"
         return DeadlineExceeded(
-            f"no answer of role {self._role!r} within the {self._timeout_s} s that were waited; "
-            f"the task {cancelled}",
+            f"no answer of role {self._role!r} within the timeout of {self._timeout_s} s; "
+            f"the task {state}",
             {"task_id": self._result.id},
         )
 
     def _was_cancelled(self) -> Cancelled:
         return Cancelled("the task was cancelled", {"task_id": self._result.id})
 
-    def _cancel_aside(self) -> None:
-        """Cancel in a thread: who is cancelled must not wait for Redis."""
+    def _cancel_in_thread(self) -> None:
+        """Cancel the task in a thread: a cancelled coroutine must not wait for Redis."""
         asyncio.get_running_loop().run_in_executor(None, self._cancel)
 
     def _cancel(self) -> bool:
         try:
             app.control.revoke(self._result.id)
-        except AWAY as error:
+        except UNAVAILABLE as error:
             _log.warning("task %s is not cancelled: %s", self._result.id, type(error).__name__)
             return False
         return True

@@ -1,8 +1,8 @@
 """
-Reading a task's stream: from anywhere, from its beginning or from where one stopped, any number.
+Read a task's stream: from any process, by any number of readers, from any position.
 
-What is read is decided once, without any I/O (`_Reader.steps`); the two loops around it, for
-threads and for asyncio, only carry its commands to Redis and its events to the caller.
+`_Reader.steps` decides what to read, without any I/O. The two loops around it, for threads and for
+asyncio, only send its commands to Redis and yield its events.
 """
 
 import asyncio
@@ -11,11 +11,13 @@ import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
+import redis
 from celery.exceptions import TimeoutError as WaitedTooLong
 from redis.exceptions import RedisError
 
 from breakwater.asking.events import END, RESTART, TEXT, TOOL_CALL, Event, stream_key
 from breakwater.celery_app import app
+from breakwater.content import JsonObject
 from breakwater.enqueueing.interface import AsyncResult
 from breakwater.errors import BreakwaterError
 from breakwater.redis.connection import async_client, is_transient, unavailable
@@ -23,22 +25,27 @@ from breakwater.redis.encryption import opened
 from breakwater.redis.text import to_text
 from breakwater.result import read_result
 
-LOOK_MS = 1_000
-"""How often a reader looks for a result when the stream says nothing."""
+POLL_MS = 1_000
+"""While the stream is silent, a reader polls for the result at this interval."""
 MAX_DOWN_S = 60.0
-"""How long a reader waits for Redis when it is away."""
+"""How long a reader waits while Redis is unavailable."""
 PAUSE_S = 0.2
-AT_ONCE = 500
-"""Entries that are read together."""
+BATCH_SIZE = 500
+"""The most entries per read."""
 
-Command = tuple[str, dict[str, Any]]
+Reply = Any
+"""A reply of Redis, or the error instead of one."""
+Command = tuple[str, JsonObject]
+"""The name of a redis-py method, and its arguments."""
+Steps = Generator["Command | Event | float", Reply, None]
+"""Commands, whose replies are sent back; events; and pauses in seconds."""
 
 
 class Stream:
     """
     The events of one task, for `for` and for `async for`; see `stream`.
 
-    Each iteration begins anew, with a place of its own.
+    Each iteration starts at the beginning, and has its own position.
     """
 
     def __init__(self, task_id: str, after: str | None, timeout_s: float | None) -> None:
@@ -49,7 +56,7 @@ class Stream:
     def __iter__(self) -> Iterator[Event]:
         """Read in this thread."""
         steps = self._steps()
-        reply: Any = None
+        reply: Reply = None
         while (step := _next(steps, reply)) is not None:
             reply = None
             if isinstance(step, Event):
@@ -57,12 +64,12 @@ class Stream:
             elif isinstance(step, float):
                 time.sleep(step)
             else:
-                reply = _reply(lambda name, how: getattr(app.backend.client, name)(**how), step)
+                reply = _call(app.backend.client, step)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Read in this event loop, over a connection of its own."""
+        """Read in this event loop, over a separate connection."""
         steps = self._steps()
-        reply: Any = None
+        reply: Reply = None
         cancels = _cancels()
         async with async_client() as client:
             while (step := _next(steps, reply)) is not None:
@@ -72,123 +79,133 @@ class Stream:
                 elif isinstance(step, float):
                     await asyncio.sleep(step)
                 else:
-                    name, how = step
+                    name, arguments = step
                     try:
-                        reply = await getattr(client, name)(**how)
+                        reply = await getattr(client, name)(**arguments)
                     except RedisError as error:
                         reply = error
-                    # redis-py sends through asyncio.wait_for, which before Python 3.12 forgets
-                    # that it was cancelled if what it waits for ends in the same moment.
+                    # redis-py uses asyncio.wait_for. Before Python 3.12 that loses a cancellation
+                    # if the awaited operation ends in the same moment.
                     if _cancels() > cancels:
                         raise asyncio.CancelledError
 
-    def _steps(self) -> Generator[Command | Event | float, Any, None]:
+    def _steps(self) -> Steps:
         return _Reader(self._task_id, self._after, self._timeout_s).steps()
 
 
 def stream(
-    result: AsyncResult[Any] | str, *, after: str | None = None, timeout: float | None = None
+    result: AsyncResult[object] | str, *, after: str | None = None, timeout: float | None = None
 ) -> Stream:
     """
-    Read what a task enqueued with `stream=True` says while it runs, and its result at the end.
+    Read the answer of a task while the model writes it, and the result at the end.
 
-    The text since the last `restart` is always that of the result. A task that was not streamed,
-    or whose stream has expired (an hour after its last word), says its whole text at once.
+    Enqueue the task with `stream=True`. The text since the last `restart` always equals that of the
+    result. If a task was not streamed, or its stream has expired (an hour after its last entry),
+    one event has the whole text.
 
     Args:
-        result: What `apply_async` returned, or a task's id.
-        after: The id of the last event that was read, to go on from there; None: the beginning.
-        timeout: Seconds until the reader gives up; the task does not.
+        result: The return value of `apply_async`, or a task's id.
+        after: The id of the last event that was read, to continue there; None: from the beginning.
+        timeout: Seconds until the reader stops; the task continues.
 
     Raises:
-        BreakwaterError: The task has failed; as `result.get()` raises it.
-        celery.exceptions.TaskRevokedError: It was cancelled.
-        celery.exceptions.TimeoutError: The time is over.
-        QueueUnavailable: Redis is away for a minute.
+        BreakwaterError: The task failed; the same error as of `result.get()`.
+        celery.exceptions.TaskRevokedError: The task was cancelled.
+        celery.exceptions.TimeoutError: The timeout ended.
+        QueueUnavailable: Redis is unavailable for a minute.
     """
-    return Stream(result if isinstance(result, str) else str(result.id), after, timeout)
+    task_id = result
+    if not isinstance(task_id, str):
+        task_id = str(task_id.id)
+    return Stream(task_id, after, timeout)
 
 
 class _Reader:
-    """One reader's place, and what it has read of the answer that runs."""
+    """The position of one reader, and what it has read of the current answer."""
 
     def __init__(self, task_id: str, after: str | None, timeout_s: float | None) -> None:
         self._task_id = task_id
         self._result = app.backend.get_key_for_task(task_id)
         self._last = after or "0"
-        self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
-        # Who goes on from somewhere has read what came before.
-        self._text: list[str] | None = None if after else []
-        self._calls = bool(after)
+        self._ends_at = float("inf")
+        if timeout_s is not None:
+            self._ends_at = time.monotonic() + timeout_s
+        # A reader that continues after an event has read all earlier pieces.
+        self._text: list[str] | None = []
+        if after:
+            self._text = None
+        self._has_calls = bool(after)
 
-    def steps(self) -> Generator[Command | Event | float, Any, None]:
-        """Yield commands, whose replies are sent back; pauses, in seconds; and events."""
+    def steps(self) -> Steps:
+        """Yield commands, pauses and events."""
         while True:
-            entries = yield from self._ask("xread", self._look())
+            entries = yield from self._ask("xread", self._xread())
             result = None
-            if not entries:  # it may have one without a stream that says so
+            if not entries:  # the task may have a result without an `end` event
                 result = yield from self._ask("get", {"name": self._result})
-                entries = result and (yield from self._ask("xread", self._look(block=False)))
+                entries = result and (yield from self._ask("xread", self._xread(block=False)))
             for entry_id, event, data in _read(entries):
                 self._last = entry_id
                 if event == END:
                     result = yield from self._ask("get", {"name": self._result})
                     yield from self._end(result)
                     return
-                if told := Event.of(entry_id, event, json.loads(opened(data))):
-                    self._note(told)
-                    yield told
+                if piece := Event.of(entry_id, event, json.loads(opened(data))):
+                    self._note(piece)
+                    yield piece
             if result:
                 yield from self._end(result)
                 return
 
-    def _look(self, *, block: bool = True) -> dict[str, Any]:
-        look = {"streams": {stream_key(self._task_id): self._last}, "count": AT_ONCE}
+    def _xread(self, *, block: bool = True) -> JsonObject:
+        arguments: JsonObject = {
+            "streams": {stream_key(self._task_id): self._last}, "count": BATCH_SIZE,
+        }  # fmt: skip
         if not block:
-            return look
-        left_s = LOOK_MS / 1000
-        if self._ends_at is not None:
-            left_s = min(left_s, self._ends_at - time.monotonic())
+            return arguments
+        left_s = min(POLL_MS / 1000, self._ends_at - time.monotonic())
         if left_s <= 0:
-            raise WaitedTooLong(f"task {self._task_id} has not come to its end in time")
-        return {**look, "block": max(1, round(left_s * 1000))}
+            raise WaitedTooLong(f"task {self._task_id} did not end within the timeout")
+        return {**arguments, "block": max(1, round(left_s * 1000))}
 
-    def _ask(self, name: str, how: dict[str, Any]) -> Generator[Any, Any, Any]:
+    def _ask(self, name: str, arguments: JsonObject) -> Generator[Command | float, Reply, Reply]:
         gives_up_at = time.monotonic() + MAX_DOWN_S
-        while isinstance(reply := (yield name, how), RedisError):
+        while isinstance(reply := (yield name, arguments), RedisError):
             if not is_transient(reply) or time.monotonic() > gives_up_at:
                 raise unavailable(
                     "the stream cannot be read", reply, "then read it again", {}
                 ) from None
-            if self._ends_at is not None and time.monotonic() > self._ends_at:
-                raise WaitedTooLong(f"Redis is away, and the time is over: {type(reply).__name__}")
+            if time.monotonic() > self._ends_at:
+                raise WaitedTooLong(f"Redis is away until the timeout: {type(reply).__name__}")
             yield PAUSE_S
         return reply
 
-    def _note(self, told: Event) -> None:
-        if told.type == RESTART:
-            self._text, self._calls = [], False
-        elif told.type == TOOL_CALL:
-            self._calls = True
+    def _note(self, event: Event) -> None:
+        if event.type == RESTART:
+            self._text, self._has_calls = [], False
+        elif event.type == TOOL_CALL:
+            self._has_calls = True
         elif self._text is not None:
-            self._text.append(told.text)
+            self._text.append(event.text)
 
-    def _end(self, meta: bytes | str | None) -> Generator[Event, Any, None]:
-        """Tell what the stream has not, and the result."""
+    def _end(self, meta: bytes | str | None) -> Generator[Event, None, None]:
+        """Yield the pieces that the stream lacks, and the result."""
         if meta is None:
-            raise BreakwaterError(f"the result of task {self._task_id} is not kept any more")
-        found = app.backend.decode_result(meta)
-        if isinstance(found["result"], Exception):
-            raise found["result"]
-        result = read_result(found["result"])
+            raise BreakwaterError(f"the result of task {self._task_id} has expired")
+        stored = app.backend.decode_result(meta)["result"]
+        if isinstance(stored, Exception):
+            raise stored
+        result = read_result(stored)
         text = result["text"]
-        told = "" if self._text is None else "".join(self._text)
-        if self._text is not None and told != text:
-            if told:  # Redis was away for the last of it
+        if self._text is not None and (streamed := "".join(self._text)) != text:
+            if streamed:  # Redis was unavailable for the last pieces
                 yield Event(RESTART, self._last, error="Incomplete")
-                self._calls = False
+                self._has_calls = False
             yield Event(TEXT, self._last, text=text)
-        for index, call in enumerate([] if self._calls else result["tool_calls"]):
+        calls = result["tool_calls"]
+        if self._has_calls:
+            calls = []
+        for index, call in enumerate(calls):
             yield Event(
                 TOOL_CALL, self._last, index=index, call_id=call["id"], name=call["name"],
                 arguments=json.dumps(call["arguments"]),
@@ -196,16 +213,20 @@ class _Reader:
         yield Event(END, self._last, result=result)
 
 
-def _read(entries: Any) -> Iterator[tuple[str, str, str]]:
-    """Yield id, event and data, in whichever form of Redis' protocol they came."""
-    pairs = entries.items() if isinstance(entries, dict) else entries or []
-    for _, found in pairs:
-        rows = found[0] if isinstance(entries, dict) else found
-        for entry_id, fields in rows:
+def _read(entries: Reply) -> Iterator[tuple[str, str, str]]:
+    """
+    Yield id, event and data of each entry; reads the replies of both versions of the protocol.
+    """
+    if isinstance(entries, dict):  # RESP3
+        batches = [batch for nested in entries.values() for batch in nested]
+    else:
+        batches = [batch for _, batch in entries or []]
+    for batch in batches:
+        for entry_id, fields in batch:
             yield to_text(entry_id), to_text(fields[b"event"]), to_text(fields[b"data"])
 
 
-def _next(steps: Generator[Any, Any, None], reply: Any) -> Any:
+def _next(steps: Steps, reply: Reply) -> Command | Event | float | None:
     try:
         return steps.send(reply)
     except StopIteration:
@@ -213,13 +234,16 @@ def _next(steps: Generator[Any, Any, None], reply: Any) -> Any:
 
 
 def _cancels() -> int:
-    """Count how often this coroutine's task was asked to end."""
+    """Return how often this coroutine's task was cancelled."""
     task = asyncio.current_task()
-    return task.cancelling() if task else 0
+    if task is None:
+        return 0
+    return task.cancelling()
 
 
-def _reply(ask: Any, step: Command) -> Any:
+def _call(client: redis.Redis, command: Command) -> Reply:
+    name, arguments = command
     try:
-        return ask(*step)
+        return getattr(client, name)(**arguments)
     except RedisError as error:
         return error

@@ -6,15 +6,15 @@ A role as a LangChain chat model, for chains, agents and LangGraph.
     model = ChatBreakwater(role="coder")
     model.invoke("Write a quicksort").text
 
-    messages.py   LangChain's messages as ours
-    answers.py    our results and events as LangChain's messages
-    chunks.py     a stream's chunks, and what follows when an answer begins again
-    tools.py      tools, tool choice and schemas as ours
+    messages.py   translate LangChain's messages to ours
+    answers.py    translate our results and events to LangChain's messages
+    chunks.py     the chunks of a stream, and what happens when an answer restarts
+    tools.py      translate tools, tool choices and schemas
     model.py      the chat model over all of them; `breakwater/asking/pending.py` waits for answers
 """
 
 try:
-    import langchain_core as _  # noqa: F401 - only to see whether it is there
+    import langchain_core as _  # noqa: F401 - only checks that it is installed
 except ModuleNotFoundError as missing:
     if missing.name != "langchain_core":
         raise

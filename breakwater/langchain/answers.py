@@ -1,13 +1,14 @@
-"""Our results and events as LangChain's messages."""
+"""Translate our results and events to LangChain's messages."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 
 from breakwater.attempt import Usage
+from breakwater.content import JsonObject
 from breakwater.langchain.messages import SIGNATURES
 from breakwater.result import Result
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from breakwater.asking.events import Event
 
 PARSED = "parsed"
-"""Key of `additional_kwargs`: the value that satisfies the schema; absent where none was asked."""
+"""Key of `additional_kwargs`: the value that satisfies the schema; absent without a schema."""
 METADATA = ("provider", "finish_reason", "cost_usd", "task_id", "role", "latency_ms", "queued_ms",
             "request_id", "attempts")  # fmt: skip
-"""What `response_metadata` takes over from the result; LangChain's name of `model` comes to it."""
+"""Keys that `response_metadata` copies from the result; it also has LangChain's `model_name`."""
 
 
 def message_of(result: Result) -> AIMessage:
@@ -41,14 +42,15 @@ def piece_of(event: "Event") -> AIMessageChunk:
 
 
 def end_of(result: Result) -> AIMessageChunk:
-    """Return what is known at the end of a stream; its text and its tool calls were told before."""
+    """Return the last chunk of a stream; earlier chunks have its text and its tool calls."""
     return AIMessageChunk(content="", chunk_position="last", **_about(result))
 
 
-def _about(result: Result) -> dict[str, Any]:
-    more: dict[str, Any] = {}
+def _about(result: Result) -> JsonObject:
+    more: JsonObject = {}
     calls = result["tool_calls"]
-    if signatures := {c["id"]: c["signature"] for c in calls if c.get("signature")}:
+    signatures = {call["id"]: call["signature"] for call in calls if call.get("signature")}
+    if signatures:
         more[SIGNATURES] = signatures
     if result["data"] is not None:
         more[PARSED] = result["data"]

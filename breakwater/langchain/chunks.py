@@ -1,10 +1,10 @@
 """
-What a stream hands on, and what it does when that turns out to be void.
+The chunks that a stream yields, and what happens when they become void.
 
-A target may fail in the middle of its answer; the task then goes to the next one, which begins
-anew. LangChain's chunks are added up by whoever reads them and cannot be taken back. So a restart
-before the first chunk is no matter; one after it is an error, unless the model was told to buffer:
-then nothing is handed on before the answer is whole.
+A target may fail in the middle of its answer. The task then goes to the next target, which starts a
+new answer. Readers of LangChain's chunks add them up, so a chunk cannot be retracted. A restart
+before the first chunk does no harm. A restart after it is an error, unless the model buffers: then
+it yields nothing before the answer is complete.
 """
 
 from collections.abc import Iterator
@@ -25,38 +25,41 @@ class ChunkRelay:
     The chunks of one answer.
 
     Args:
-        buffers: Whether they are kept until its end.
+        buffers: Whether to hold all chunks until the answer is complete.
     """
 
     def __init__(self, *, buffers: bool) -> None:
         self._buffers = buffers
-        self._kept: list[AIMessageChunk] = []
-        self._is_any_out = False
+        self._held: list[AIMessageChunk] = []
+        self._has_yielded = False
 
     def chunks(self, event: "Event") -> Iterator[ChatGenerationChunk]:
         """
-        Return what is to be handed on now.
+        Yield the chunks that are ready after an event.
 
         Raises:
-            AnswerRestarted: What was handed on is void.
+            AnswerRestarted: The chunks that were already yielded are void.
         """
         if event.type == "restart":
             self._restart(event)
             return
-        self._kept.append(piece_of(event) if event.result is None else end_of(event.result))
-        if self._buffers and event.result is None:
-            return
-        self._is_any_out = True
-        for chunk in self._kept:
+        if event.result is None:
+            self._held.append(piece_of(event))
+            if self._buffers:
+                return
+        else:
+            self._held.append(end_of(event.result))
+        self._has_yielded = True
+        for chunk in self._held:
             yield ChatGenerationChunk(message=chunk)
-        self._kept.clear()
+        self._held.clear()
 
     def _restart(self, event: "Event") -> None:
-        if self._is_any_out:
+        if self._has_yielded:
             raise AnswerRestarted(
                 f"provider {event.provider!r} failed ({event.error}) after part of its answer was "
-                f"handed on; the task was cancelled. Ask again, or make the model with "
-                f'on_restart="buffer", which hands on nothing before the answer is whole',
+                f"yielded; the task was cancelled. Call the model again, or create it with "
+                f'on_restart="buffer", which yields nothing before the answer is complete',
                 {"provider": event.provider, "error": event.error},
             )
-        self._kept.clear()
+        self._held.clear()

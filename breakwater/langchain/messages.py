@@ -1,8 +1,8 @@
 """
-LangChain's messages as ours.
+Translate LangChain's messages to ours.
 
-`content_blocks` reads every form that LangChain knows (its own, OpenAI's, Anthropic's, Google's)
-as its standard blocks, version 1; of these a prompt of ours has text, images and documents.
+`content_blocks` converts every form that LangChain knows (its own, OpenAI's, Anthropic's, Google's)
+to its standard blocks, version 1. Our prompts can hold text, images and documents of these.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,38 +17,39 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from breakwater.content import JsonObject
 from breakwater.errors import InvalidPrompt
 
 SIGNATURES = "signatures"
-"""Key of `additional_kwargs`: by the id of a tool call, what its vendor wants back with it."""
-OWN_TURN = {
+"""Key of `additional_kwargs`: values by the id of a tool call that its vendor expects back."""
+MODEL_BLOCKS = {
     "tool_call", "tool_call_chunk", "invalid_tool_call", "reasoning", "non_standard",
     "server_tool_call", "server_tool_call_chunk", "server_tool_result",
 }  # fmt: skip
-"""Blocks of a model's own turn: its calls go beside the text, its thoughts only to its vendor."""
+"""
+Blocks that only a model writes: tool calls, which have a field of their own in our messages, and
+reasoning, which only its vendor can read.
+"""
 
-Part = dict[str, Any]
 
-
-def prompt_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def prompt_of(messages: Sequence[BaseMessage]) -> list[JsonObject]:
     """
     Translate a conversation.
 
     Raises:
-        InvalidPrompt: A message is of a kind, or holds something, that no prompt of ours has.
+        InvalidPrompt: A message has a type or a block that our prompts cannot hold.
     """
     return [_message(at, message) for at, message in enumerate(messages)]
 
 
-def _message(at: int, message: BaseMessage) -> dict[str, Any]:
+def _message(at: int, message: BaseMessage) -> JsonObject:
     where = f"message {at}"
-    role = _role(where, message)
-    told = {"role": role, "content": _content(where, message)}
+    item: JsonObject = {"role": _role(where, message), "content": _content(where, message)}
     if isinstance(message, AIMessage) and message.tool_calls:
-        told["tool_calls"] = _tool_calls(message)
+        item["tool_calls"] = _tool_calls(message)
     if isinstance(message, ToolMessage):
-        told["tool_call_id"] = message.tool_call_id
-    return told
+        item["tool_call_id"] = message.tool_call_id
+    return item
 
 
 def _role(where: str, message: BaseMessage) -> str:
@@ -65,18 +66,18 @@ def _role(where: str, message: BaseMessage) -> str:
     )
 
 
-def _tool_calls(message: AIMessage) -> list[dict[str, Any]]:
+def _tool_calls(message: AIMessage) -> list[JsonObject]:
     signatures = message.additional_kwargs.get(SIGNATURES) or {}
     calls = []
     for call in message.tool_calls:
-        told = {"id": call["id"], "name": call["name"], "arguments": call["args"]}
+        item: JsonObject = {"id": call["id"], "name": call["name"], "arguments": call["args"]}
         if signature := signatures.get(call["id"]):
-            told["signature"] = signature
-        calls.append(told)
+            item["signature"] = signature
+        calls.append(item)
     return calls
 
 
-def _content(where: str, message: BaseMessage) -> str | list[Part]:
+def _content(where: str, message: BaseMessage) -> str | list[JsonObject]:
     if isinstance(message.content, str):
         return message.content
     parts = list(_parts(where, message, message.content_blocks))
@@ -85,37 +86,42 @@ def _content(where: str, message: BaseMessage) -> str | list[Part]:
     return parts
 
 
-def _parts(where: str, message: BaseMessage, blocks: Iterable[Any]) -> Iterable[Part]:
+def _parts(
+    where: str, message: BaseMessage, blocks: Iterable[Mapping[str, Any]]
+) -> Iterable[JsonObject]:
     for block in blocks:
         kind = block["type"]
         if kind in {"text", "text-plain"} and "text" in block:
             yield {"type": "text", "text": block["text"]}
         elif kind in {"image", "file", "text-plain"}:
-            yield _media(where, block, "image" if kind == "image" else "document")
+            yield _media(where, block)
         elif kind == "non_standard" and isinstance(url := block["value"].get("image_url"), str):
             yield {"type": "image", "url": url}
-        elif not isinstance(message, AIMessage) or kind not in OWN_TURN:
-            kind = block["value"].get("type") if kind == "non_standard" else kind
+        elif not isinstance(message, AIMessage) or kind not in MODEL_BLOCKS:
+            if kind == "non_standard":
+                kind = block["value"].get("type")
             raise InvalidPrompt(
                 f"{where} has a block of type {str(kind)[:40]!r}; a prompt has text, images and "
                 f"documents"
             )
 
 
-def _media(where: str, block: Mapping[str, Any], kind: str) -> Part:
+def _media(where: str, block: Mapping[str, Any]) -> JsonObject:
+    kind, default = "document", "application/pdf"
+    if block["type"] == "image":
+        kind, default = "image", ""
     if url := block.get("url"):
         return {"type": kind, "url": url}
     if not (data := block.get("base64")):
         raise InvalidPrompt(
             f"{where} has a {block['type']} without url and base64; a file that was uploaded to "
-            f"one vendor is unknown to the others of a chain"
+            f"one vendor is unknown to the other vendors of a chain"
         )
-    default = {"document": "application/pdf"}
     part = {"type": kind, "data": data}
-    if media_type := block.get("mime_type") or default.get(kind):
+    if media_type := block.get("mime_type") or default:
         part["media_type"] = media_type
     extras = block.get("extras") or {}
-    named = [block.get("filename"), extras.get("filename"), block.get("title"), extras.get("title")]
-    if kind == "document" and (name := next(filter(None, named), None)):
+    names = [block.get("filename"), extras.get("filename"), block.get("title"), extras.get("title")]
+    if kind == "document" and (name := next(filter(None, names), None)):
         part["name"] = name
     return part

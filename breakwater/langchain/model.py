@@ -1,8 +1,8 @@
 """
-The chat model: a role of the roles file behind LangChain's interface.
+The chat model: a role of the roles file with LangChain's interface.
 
-Every call is a task: it waits in Redis while nobody can serve it, goes to the next provider of the
-role's chain when one fails, and is in the ledger like any other.
+Each call is a task: it waits in Redis while no provider can serve it, it goes to the next provider
+of the role's chain when one fails, and the ledger records it like any other.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -27,53 +27,56 @@ from breakwater.langchain.messages import prompt_of
 from breakwater.langchain.tools import Parser, choice_of, schema_of, tool_of
 from breakwater.result import Result
 
+Untyped = Any
+"""A value of LangChain, which its callers define."""
+
 PARAMS = {"temperature": "temperature", "max_tokens": "max_output_tokens", "stop": "stop"}
-"""LangChain's standard names for parameters of ours."""
+"""LangChain's standard names of our parameters."""
 PER_CALL = ("params", "task_metadata", "deadline_s", "timeout_s")
 OPTIONS = (*PARAMS, *PER_CALL, "tools", "tool_choice", "schema")
-"""What a call, or `bind`, may give by name."""
-LANGCHAINS_OWN = {"stream"}
-"""What LangChain itself puts among a call's options; it says nothing to us."""
+"""The keyword arguments of a call, or of `bind`."""
+IGNORED = {"stream"}
+"""Options that LangChain itself adds to a call; they have no meaning here."""
 
 
 class ChatBreakwater(BaseChatModel):
     """
     A role as a chat model.
 
-    Needs what a producer needs: `REDIS_URL`, and the roles file if roles are to have their queues.
-    Errors are those of `breakwater.errors`.
+    It needs the settings of a producer: `REDIS_URL`, and the roles file if roles have their own
+    queues. Its errors are those of `breakwater.errors`.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     role: str
-    """Of the roles file; it says which models are asked."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Over the role's, in the roles file's words, such as `{"reasoning_effort": "low"}`."""
+    """A role of the roles file, which lists the models."""
+    params: dict[str, Untyped] = Field(default_factory=dict)
+    """Parameters that override the role's, such as `{"reasoning_effort": "low"}`."""
     temperature: float | None = None
     max_tokens: int | None = None
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    task_metadata: dict[str, Any] = Field(default_factory=dict)
-    """Kept with the task, and in the ledger."""
+    task_metadata: dict[str, Untyped] = Field(default_factory=dict)
+    """Stored with the task, and in the ledger."""
     deadline_s: float | None = None
-    """Seconds from enqueueing until the task gives up; None: the role's own."""
+    """Seconds from enqueueing until the task fails; None: the role's own deadline."""
     timeout_s: float | None = Field(default=None, alias="timeout")
-    """Seconds that are waited for an answer before the task is cancelled; None: for the task."""
+    """Seconds to wait for an answer before the task is cancelled; None: until its deadline."""
     streaming: bool = False
-    """Whether `invoke` streams, too, for callbacks that take each token."""
+    """Whether `invoke` also streams, for callbacks that receive each token."""
     on_restart: Literal["raise", "buffer"] = "raise"
-    """What a stream does when another target answers anew after something was handed on."""
+    """What a stream does when an answer restarts after a chunk was yielded."""
 
     @property
     def _llm_type(self) -> str:
         return "breakwater"
 
     @property
-    def _identifying_params(self) -> Mapping[str, Any]:
-        """All that changes an answer: LangChain's own caches know a model by it."""
+    def _identifying_params(self) -> Mapping[str, object]:
+        """Everything that changes an answer; LangChain's caches use it as a key."""
         return {"role": self.role, "params": self._params({})}
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Untyped) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params.setdefault("ls_model_name", self.role)
         return params
@@ -83,7 +86,7 @@ class ChatBreakwater(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: Untyped,
     ) -> ChatResult:
         return _chat_result(self._pending(messages, stop, kwargs).answer())
 
@@ -92,7 +95,7 @@ class ChatBreakwater(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: Untyped,
     ) -> ChatResult:
         return _chat_result(await self._pending(messages, stop, kwargs).answer_async())
 
@@ -101,45 +104,45 @@ class ChatBreakwater(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: Untyped,
     ) -> Iterator[ChatGenerationChunk]:
-        handed = ChunkRelay(buffers=self.on_restart == "buffer")
+        relay = ChunkRelay(buffers=self.on_restart == "buffer")
         with closing(self._pending(messages, stop, kwargs).events()) as events:
             for event in events:
-                yield from handed.chunks(event)
+                yield from relay.chunks(event)
 
     async def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: Untyped,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        handed = ChunkRelay(buffers=self.on_restart == "buffer")
+        relay = ChunkRelay(buffers=self.on_restart == "buffer")
         async with aclosing(self._pending(messages, stop, kwargs).events_async()) as events:
             async for event in events:
-                for chunk in handed.chunks(event):
+                for chunk in relay.chunks(event):
                     yield chunk
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        tools: Sequence[dict[str, Untyped] | type | Callable[..., Untyped] | BaseTool],
         *,
-        tool_choice: dict[str, Any] | str | bool | None = None,
+        tool_choice: dict[str, Untyped] | str | bool | None = None,
         strict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Untyped,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """
         Offer tools to the model.
 
         Args:
             tools: Functions, BaseTools, pydantic classes, TypedDicts or JSON Schemas.
-            tool_choice: `auto`, `none`, `any` (or `required`), the name of one, or the form in
-                which OpenAI or Anthropic say so.
-            strict: Taken and not needed: arguments are asked for by their schema in any case.
+            tool_choice: `auto`, `none`, `any` (or `required`), the name of a tool, or the form of
+                OpenAI or Anthropic.
+            strict: Accepted and ignored: arguments always follow their schema.
 
         Raises:
-            InvalidOption: A tool is one vendor's own, or the choice names none of them.
+            InvalidOption: A tool belongs to one vendor, or the choice does not name a tool.
         """
         ours = [tool_of(tool) for tool in tools]
         if (choice := choice_of(tool_choice, ours)) is not None:
@@ -148,33 +151,33 @@ class ChatBreakwater(BaseChatModel):
 
     def with_structured_output(
         self,
-        schema: dict[str, Any] | type,
+        schema: dict[str, Untyped] | type,
         *,
         include_raw: bool = False,
         method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
         strict: bool | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, Any]:
+        **kwargs: Untyped,
+    ) -> Runnable[LanguageModelInput, Untyped]:
         """
-        Have answers that are instances of a schema.
+        Return a model whose answers are instances of a schema.
 
         Args:
             schema: A pydantic class, a TypedDict, or a JSON Schema.
-            include_raw: Give `{"raw", "parsed", "parsing_error"}` instead of the value.
-            method: `json_schema` has the worker validate the answer, and ask again if it does not
-                fit; `json_mode` is the same; `function_calling` has a tool called by force.
-            strict: Taken and not needed: an answer is validated in any case.
+            include_raw: Return `{"raw", "parsed", "parsing_error"}` instead of the value.
+            method: With `json_schema`, the worker validates the answer, and asks again if it does
+                not fit; `json_mode` is the same; `function_calling` forces a tool call.
+            strict: Accepted and ignored: answers are always validated.
 
         Raises:
-            SchemaViolated: When it is used: no target of the chain gave an answer that fits.
+            SchemaViolated: On use: no target of the chain gave an answer that fits.
         """
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         if kwargs:
             raise InvalidOption(f"with_structured_output does not take {', '.join(kwargs)}")
-        said = {"kwargs": {"method": method}, "schema": schema}
-        model = self.bind(schema=schema_of(schema), ls_structured_output_format=said)
-        parser: Runnable[Any, Any] = RunnableLambda(Parser(schema).__call__)
+        format_ = {"kwargs": {"method": method}, "schema": schema}
+        model = self.bind(schema=schema_of(schema), ls_structured_output_format=format_)
+        parser: Runnable[Untyped, Untyped] = RunnableLambda(Parser(schema).__call__)
         if not include_raw:
             return model | parser
         parsed = RunnablePassthrough.assign(
@@ -186,40 +189,42 @@ class ChatBreakwater(BaseChatModel):
         )
 
     def _pending(
-        self, messages: Sequence[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, chosen: Mapping[str, Untyped]
     ) -> PendingCompletion:
         """
-        Put a call together: what it gives by name is nearer than what the model was made with.
+        Build a call; its own arguments override those of the model.
 
         Raises:
-            InvalidOption: There is no such option; nothing is enqueued.
-            InvalidPrompt: A message holds what no prompt of ours has.
+            InvalidOption: An option does not exist; nothing is enqueued.
+            InvalidPrompt: A message has a block that our prompts cannot hold.
         """
-        given = {k: v for k, v in given.items() if v is not None and k not in LANGCHAINS_OWN}
-        for name in given:
+        chosen = {k: v for k, v in chosen.items() if v is not None and k not in IGNORED}
+        for name in chosen:
             if name not in OPTIONS:
-                hint = "; the role says which it is" if name == "model" else nearest(name, OPTIONS)
+                hint = nearest(name, OPTIONS)
+                if name == "model":
+                    hint = "; the role determines it"
                 raise InvalidOption(f"unknown option {name[:40]!r}{hint}")
         if stop is not None:
-            given["stop"] = stop
-        options: dict[str, Any] = {
-            "params": self._params(given),
-            "metadata": {**self.task_metadata, **given.get("task_metadata", {})},
-            "deadline_s": given.get("deadline_s", self.deadline_s),
-            **{name: given[name] for name in ("tools", "tool_choice", "schema") if name in given},
+            chosen["stop"] = stop
+        options: dict[str, Untyped] = {
+            "params": self._params(chosen),
+            "metadata": {**self.task_metadata, **chosen.get("task_metadata", {})},
+            "deadline_s": chosen.get("deadline_s", self.deadline_s),
+            **{name: chosen[name] for name in ("tools", "tool_choice", "schema") if name in chosen},
         }
         return PendingCompletion(
             self.role,
             prompt_of(messages),
             {name: value for name, value in options.items() if value not in ({}, None)},
-            given.get("timeout_s", self.timeout_s),
+            chosen.get("timeout_s", self.timeout_s),
         )
 
-    def _params(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _params(self, chosen: Mapping[str, Untyped]) -> dict[str, Untyped]:
         own = {name: getattr(self, name) for name in PARAMS}
-        near = {PARAMS[name]: given[name] for name in PARAMS if name in given}
+        near = {PARAMS[name]: chosen[name] for name in PARAMS if name in chosen}
         standard = {PARAMS[name]: value for name, value in own.items() if value is not None}
-        return {**self.params, **standard, **given.get("params", {}), **near}
+        return {**self.params, **standard, **chosen.get("params", {}), **near}
 
 
 def _chat_result(result: Result) -> ChatResult:

@@ -1,4 +1,4 @@
-"""Tools, the choice among them, and schemas: LangChain's many forms as our one."""
+"""Translate tools, tool choices and schemas from LangChain's many forms to ours."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,47 +11,52 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
 from breakwater.calls.server_tools import server_tool
+from breakwater.content import JsonObject
 from breakwater.errors import InvalidOption
 from breakwater.langchain.answers import PARSED
 
 CHOICES = {"any": "required", True: "required", False: "none"}
-"""What LangChain and its integrations say for what we call otherwise."""
+"""Choices of LangChain and its integrations that have another name here."""
+Foreign = Any
+"""A tool, a choice or a schema in any of the forms that LangChain accepts."""
 
 
-def tool_of(tool: Any) -> dict[str, Any]:
+def tool_of(tool: Foreign) -> JsonObject:
     """
     Translate a tool: a function, a BaseTool, a pydantic class, a TypedDict, a JSON Schema.
 
     Raises:
-        InvalidOption: It is a tool that one vendor runs itself, such as a web search, or none.
+        InvalidOption: It is not a valid tool, or one that a vendor runs itself, as a web search.
     """
     if isinstance(tool, BaseModel) and not isinstance(tool, BaseTool):  # Google's `types.Tool`
         tool = tool.model_dump(exclude_none=True)
     if kind := server_tool(tool):
         raise InvalidOption(
-            f"a tool of type {kind[:40]!r} is run by one vendor and unknown to the others of a "
-            f"chain; a tool is a function with a name and parameters"
+            f"a tool of type {kind[:40]!r} is run by one vendor, and the other vendors of a chain "
+            f"do not have it; a tool is a function with a name and parameters"
         )
     try:
         function = convert_to_openai_tool(tool).get("function")
     except ValueError:  # LangChain's error quotes the whole tool
         function = None
     if not isinstance(function, dict):
-        shown = sorted(str(key)[:40] for key in tool)[:8] if isinstance(tool, dict) else ""
+        shown = type(tool).__name__
+        if isinstance(tool, dict) and tool:
+            shown = f"{shown} {sorted(str(key)[:40] for key in tool)[:8]}"
         raise InvalidOption(
-            f"a {type(tool).__name__} {shown or ''} is no tool; a tool is a function with a name "
+            f"a {shown} is not a valid tool; a tool is a function with a name "
             f"and parameters, in the form of OpenAI or Anthropic"
         )
     names = ("name", "description", "parameters")
     return {name: function[name] for name in names if function.get(name)}
 
 
-def choice_of(choice: Any, tools: Sequence[dict[str, Any]]) -> str | None:
+def choice_of(choice: Foreign, tools: Sequence[JsonObject]) -> str | None:
     """
-    Translate a tool choice; None where none was made.
+    Translate a tool choice; None stays None.
 
     Raises:
-        InvalidOption: It names no tool of these.
+        InvalidOption: It does not name one of these tools.
     """
     if choice is None:
         return None
@@ -60,35 +65,37 @@ def choice_of(choice: Any, tools: Sequence[dict[str, Any]]) -> str | None:
     choice = CHOICES.get(choice, choice)
     known = ["auto", "none", "required", *(tool["name"] for tool in tools)]
     if choice not in known:
-        raise InvalidOption(f"tool_choice {str(choice)[:64]!r} is none of {', '.join(known)}")
+        raise InvalidOption(f"tool_choice {str(choice)[:64]!r} is not one of {', '.join(known)}")
     return str(choice)
 
 
-def schema_of(schema: Any) -> dict[str, Any]:
-    """Translate what an answer has to be: a pydantic class, a TypedDict, a JSON Schema."""
+def schema_of(schema: Foreign) -> JsonObject:
+    """Translate the schema of an answer: a pydantic class, a TypedDict, a JSON Schema."""
     if isinstance(schema, dict) and not {"title", "name"} & schema.keys():
-        return schema  # LangChain wants a name for it, which we do not
+        return schema  # LangChain's conversion requires a name; we do not
     return convert_to_json_schema(schema)
 
 
 class Parser:
     """
-    Takes the value out of an answer that was asked for with a schema.
+    Get the value of an answer with a schema.
 
     Args:
-        schema: What `with_structured_output` was given; a pydantic class makes an instance.
+        schema: The argument of `with_structured_output`; a pydantic class returns an instance.
     """
 
-    def __init__(self, schema: Any) -> None:
-        self._model = schema if is_basemodel_subclass(schema) else None
+    def __init__(self, schema: Foreign) -> None:
+        self._model = None
+        if is_basemodel_subclass(schema):
+            self._model = schema
 
-    def __call__(self, message: AIMessage) -> Any:
+    def __call__(self, message: AIMessage) -> Foreign:
         """
         Return the value; the worker has validated it.
 
         Raises:
-            OutputParserException: There is none: the model refused, or was cut off.
-            pydantic.ValidationError: A validator of the class's own does not take it.
+            OutputParserException: The answer has no value: the model refused, or was cut off.
+            pydantic.ValidationError: A custom validator of the class refuses the value.
         """
         if PARSED not in message.additional_kwargs:
             reason = message.response_metadata.get("finish_reason")

@@ -100,7 +100,7 @@ def test_an_error_is_ours_with_its_attempts(ask: Ask, simulator: Simulator) -> N
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [
-        ({"model": "gpt-6"}, InvalidOption, "unknown option 'model'; the role says which"),
+        ({"model": "gpt-6"}, InvalidOption, "unknown option 'model'; the role determines it"),
         ({"deadline": 5}, InvalidOption, "did you mean 'deadline_s'"),
         ({"temperature": 7}, InvalidOption, "temperature"),
         ({"stop": ["a", "b", "c", "d", "e"]}, InvalidOption, "1 to 4"),
