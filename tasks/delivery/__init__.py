@@ -1,22 +1,27 @@
 """
-Delivery: no accepted prompt is lost, none is paid for twice without need.
+Delivery: no accepted prompt is lost, and none is paid for twice without need.
 
-Celery's Redis transport takes a message off its list and only then notes that it is out: a worker
-that dies in between has lost it, and what is worked on longer than a timeout is run again. Here a
-take is one Lua script, a living worker renews what it holds, a silent one's messages go back to
-the head of their lists within seconds, and each beginning of a task carries a fencing number
-without which no call goes out and no result is written.
+Celery's Redis transport removes a message from its list, and records afterwards that a worker holds
+it. A worker that dies in between loses the message, and a task that takes longer than a timeout
+runs twice. Here a take is one Lua script. A living worker renews the leases of its messages, and
+the messages of a silent worker return to the heads of their lists within seconds. Each delivery
+that begins gets a fencing number; without the newest one no call goes out, and no result is
+written.
 
-    transport.py   what Celery consumes and publishes through: the atomic take
-    envelope.py    what a message must be before Celery sees it
-    consumer.py    Celery's consumer: what is no task of ours becomes a dead letter
-    keeper.py      a worker's thread that renews, recovers, and wakes parked queues
-    lease.py       one task in hand: begin, call, settle, or wait
-    result_spool.py  paid answers on disk, while Redis does not take them
-    faults.py      a worker that cannot run what it took gives it back, and rests
-    chord.py       the end of a chord's part; the last one queues the body
-    backend.py     where results are written: once
-    store.py       the keys, each step one script; the table of keys heads scripts/delivery.lua
+    worker_transport.py   Celery's transport of a worker: the atomic take
+    envelope.py           checks each message before Celery reads it
+    consumer.py           Celery's consumer: a message that cannot run becomes a dead letter
+    request.py            Celery's request, without the prompt
+    lease.py              one delivery of a task: begin, call, settle, or requeue
+    waits.py              the ways in which a task waits: a delay, or a parked queue
+    lease_keeper.py       the thread that renews leases and requeues what dead workers held
+    delivery_store.py     the steps in Redis; scripts/delivery.lua begins with a table of the keys
+    result_spool.py       paid answers on disk, while Redis does not take them
+    faults.py             pauses of a worker that cannot run what it took
+    foreign_tasks.py      messages of other programs stay in their queues
+    foreign_key_check.py  keys of ours that other programs use
+
+The client's side is in breakwater/messaging: queues, results, chords.
 
 Source of the fencing number: Martin Kleppmann, "How to do distributed locking", 2016.
 """

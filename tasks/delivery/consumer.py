@@ -1,15 +1,15 @@
 """
-What a worker does with a message that it cannot run: a dead letter, or it is left to others.
+Celery's consumer for messages that cannot run: they become dead letters, or stay in their queue.
 
-Celery's consumer logs such a message with its whole body and forgets it; its caller waits for
-ever. An exception that it does not foresee ends the worker.
+Celery's own consumer logs such a message with its whole body and deletes it, and its caller waits
+for ever. An unexpected exception ends the worker.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from traceback import extract_tb
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -24,24 +24,28 @@ from tasks.delivery.foreign_tasks import CELERY_PREFIX
 from tasks.delivery.worker_transport import keeper
 
 SERVED_CELERY_TASKS = {"celery.accumulate"}
-"""Of those; the others run tasks where nothing settles them, or for ever."""
+"""Celery's own tasks that a worker runs; nothing settles the tasks that its others run."""
 
 FAULTY_DELAY_MS = 5_000
-"""How long a message that has failed here waits, while others show whether they pass."""
+"""How long a message waits that failed here, so that others show whether they run."""
 
 _log = structlog.get_logger("breakwater")
 
 
+Untyped: TypeAlias = Any
+"""A value of Celery or kombu, which have no types."""
+
+
 class Commands(Node):
     """
-    What carries out the commands for all workers, and listens on whatever comes.
+    Runs the control commands, and keeps its subscription whatever is published.
 
-    After a command that fails, Celery unsubscribes and subscribes anew: what is published between
-    the two, a `cancel` say, is lost.
+    After a command that fails, Celery unsubscribes and subscribes again: a command that is
+    published in between, such as a `cancel`, is lost.
     """
 
-    def handle_message(self, body: Any, message: Any = None) -> Any:
-        """Carry out a command; one that is none is told in the log."""
+    def handle_message(self, body: Untyped, message: Untyped = None) -> Untyped:
+        """Run a control command; log and ignore an invalid one."""
         try:
             return super().handle_message(body, message)  # type: ignore[no-untyped-call]
         except (OSError, RedisError):
@@ -51,32 +55,34 @@ class Commands(Node):
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
-    """Celery's consumer, which no message can stop."""
+    """Celery's consumer, made so that no message can end it."""
 
-    def __init__(self, on_task_request: Any, *args: Any, app: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, on_task_request: Untyped, *args: Untyped, app: Untyped, **kwargs: Untyped
+    ) -> None:
         app.control.mailbox.node_cls = Commands
         super().__init__(on_task_request, *args, app=app, **kwargs)
         self._failed_messages = FailedMessages()
-        # Also what waits for a free child is handed over by the worker, so it is wrapped there.
+        # The worker itself hands over a message that waited for a free child: wrap that, too.
         self._to_pool = self.controller._process_task
         self._waits_for_children: bool = on_task_request == self.controller._process_task_sem
         self.controller._process_task = self._process
         if not self._waits_for_children:
             self.on_task_request = self._process
 
-    def connection_for_read(self, heartbeat: Any = None) -> Any:
-        """Connect, sooner after an outage than Celery: it waits 2 s, 4 s, … up to half a minute."""
+    def connection_for_read(self, heartbeat: Untyped = None) -> Untyped:
+        """Connect sooner after an outage than Celery does: it waits 2 s, 4 s, … up to 30 s."""
         connection = self.app.connection_for_read(heartbeat=heartbeat)
         connection.ensure_connection = partial(
             connection.ensure_connection, interval_start=0.2, interval_step=0.3, interval_max=2
         )
         return self.ensure_connected(connection)
 
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Return what is called with each message."""
+    def create_task_handler(self, *args: Untyped, **kwargs: Untyped) -> Callable[[Untyped], None]:
+        """Return the function that handles each message."""
         handle = super().create_task_handler(*args, **kwargs)
 
-        def on_message(message: Any) -> None:
+        def on_message(message: Untyped) -> None:
             if keeper().rest.is_on:
                 message.channel.qos.refuse(message.delivery_tag)
                 return
@@ -90,65 +96,65 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 self._failed_messages.passed()
             except BadTask as fault:
                 self._dead_letter(message, fault)
-            except (ConnectionError, TimeoutError, RedisError):  # Redis is away
+            except (ConnectionError, TimeoutError, RedisError):  # Redis is unavailable
                 raise
             except Exception as fault:
-                if keeper().closing:  # the pool may be gone already; the message goes back
+                if keeper().closing:  # the pool may be gone already; the message is requeued
                     raise
                 self._cannot_run(message, fault)
 
         return on_message
 
-    def _process(self, request: Any) -> None:
-        """Hand a task to the pool; if the pool cannot take it, its message goes back."""
+    def _process(self, request: Untyped) -> None:
+        """Hand a task to the pool; requeue its message if the pool cannot take it."""
         try:
             self._to_pool(request)
         except Exception as fault:  # noqa: BLE001 - whatever the pool raises, the prompt is not at fault
             if self._waits_for_children:
                 self.controller._quick_release()
-            self._give_back(request.message, fault)
+            self._requeue(request.message, fault)
 
-    def _cannot_run(self, message: Any, fault: Exception) -> None:
-        """Give a message back; after some faults of it alone, bury it."""
+    def _cannot_run(self, message: Untyped, fault: Exception) -> None:
+        """Requeue a message; after several faults of it alone make it a dead letter."""
         task_id = envelope.task_id_of({"headers": message.headers})
         if isinstance(fault, HOST_ERRORS) or not task_id:
-            return self._give_back(message, fault)
+            return self._requeue(message, fault)
         is_again = self._failed_messages.has_failed(task_id)
         if self._failed_messages.failed(task_id) >= MAX_FAULTS:
             return self.on_invalid_task(None, message, fault)
         if not is_again:
-            return self._give_back(message, fault)
+            return self._requeue(message, fault)
         _log.warning("message.waits", task_id=task_id, error=type(fault).__name__)
         due_ms = times.Clock.of(message.properties).now_ms() + FAULTY_DELAY_MS
         keeper().store.schedule(message.delivery_tag, due_ms)
-        message.ack()  # so that those behind it show whether it is the message
+        message.ack()  # then the messages behind it show whether it is at fault
         return None
 
-    def _give_back(self, message: Any, fault: Exception) -> None:
+    def _requeue(self, message: Untyped, fault: Exception) -> None:
         keeper().rest.begin(fault)
         message.channel.qos.refuse(message.delivery_tag)
 
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Bury a message whose body kombu could not decode; a command for all is just dropped."""
+    def on_decode_error(self, message: Untyped, exc: Exception) -> None:
+        """Make a message with an undecodable body a dead letter; ignore such a control command."""
         if isinstance(message.delivery_tag, str):
             self.on_invalid_task(None, message, exc)
 
-    def on_unknown_message(self, _body: Any, message: Any) -> None:
-        """Bury a message that names no task."""
+    def on_unknown_message(self, _body: Untyped, message: Untyped) -> None:
+        """Make a message without a task name a dead letter."""
         self._dead_letter(message, InvalidMessage("it names no task"))
 
-    def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
-        """Bury a message that Celery takes for an unknown task; such were left to others before."""
+    def on_unknown_task(self, _body: Untyped, message: Untyped, _exc: Exception) -> None:
+        """Make a message with an unknown task a dead letter; others were left in their queues."""
         self._dead_letter(message, UnknownTask("its task is not known here"))
 
-    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        """Bury a message that Celery could not make a task of; what it says may quote the body."""
+    def on_invalid_task(self, _body: Untyped, message: Untyped, exc: Exception) -> None:
+        """Make a message that Celery rejects a dead letter; its error may quote the body."""
         where = [f" in {at.name}, line {at.lineno}" for at in extract_tb(exc.__traceback__)[-1:]]
-        told = type(exc).__name__ + "".join(where)
-        self._dead_letter(message, InvalidMessage(f"Celery cannot make a task of it: {told}"))
+        error = type(exc).__name__ + "".join(where)
+        self._dead_letter(message, InvalidMessage(f"Celery cannot make a task of it: {error}"))
 
-    def _foreign_task(self, message: Any) -> str:
-        """Return the name of a task that is not ours, which only the body can tell; else empty."""
+    def _foreign_task(self, message: Untyped) -> str:
+        """Return the name of another program's task if only the body contains it; else empty."""
         name = message.headers.get("task")
         if name and not str(name).startswith(CELERY_PREFIX):
             return ""
@@ -156,7 +162,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             body = _body(message)
         except InvalidMessage:
             return ""
-        name = name or (body.get("task") if isinstance(body, dict) else None)
+        if not name and isinstance(body, dict):
+            name = body.get("task")
         if not isinstance(name, str) or envelope.deeper_than(envelope.MAX_DEPTH, body):
             return ""
         is_celerys = name.startswith(CELERY_PREFIX) and name not in SERVED_CELERY_TASKS
@@ -164,7 +171,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             return name
         return ""
 
-    def _check(self, message: Any) -> None:
+    def _check(self, message: Untyped) -> None:
         body, properties = _body(message), message.properties
         name = envelope.check_task(message.headers, body)
         if message.headers.get("task") is None:  # protocol 1 has its times in the body
@@ -176,7 +183,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 f"by itself; enqueue each, such as in a group"
             )
 
-    def _dead_letter(self, message: Any, fault: BadTask) -> None:
+    def _dead_letter(self, message: Untyped, fault: BadTask) -> None:
         body = None
         with suppress(InvalidMessage):
             body = _body(message)
@@ -185,7 +192,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         message.ack()
 
 
-def _body(message: Any) -> Any:
+def _body(message: Untyped) -> Untyped:
     if message.content_type not in (message.accept or ()):
         raise InvalidMessage("its content type is not taken; application/json is")
     try:

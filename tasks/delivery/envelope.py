@@ -1,10 +1,11 @@
 """
-What a message must be before Celery sees it.
+Checks of a message before Celery reads it.
 
-Celery and kombu trust what they take from a list: a body that is no base64, a time limit that is a
-word, or a header called `update` is an exception in the worker's event loop, which ends the worker;
-and their own handlers write the whole body to the log. So a message is checked here, all of it, and
-buried if it does not fit. The formats are Celery's task protocols, 2 and 1.
+Celery and kombu trust the messages that they take from a list. A body that is not base64, a word as
+a time limit, or a header called `update` raises an exception in the worker's event loop, which ends
+the worker; and their handlers write the whole body to the log. So this module checks each message
+completely, and an invalid one becomes a dead letter. The formats are Celery's task protocols 2 and
+1.
 
 Source: docs.celeryq.dev, "Message Protocol", and the code of Celery 5.7 that reads it.
 """
@@ -12,15 +13,15 @@ Source: docs.celeryq.dev, "Message Protocol", and the code of Celery 5.7 that re
 import json
 import zlib
 from base64 import b64decode
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import structlog
 from celery import states
 from celery.app.task import Context
 from celery.canvas import Signature
 from celery.utils.time import maybe_iso8601
-from redis.exceptions import ConnectionError as Away
+from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 
 from breakwater.celery_app import app
@@ -29,60 +30,63 @@ from breakwater.messaging import times
 from breakwater.redis import encryption
 from tasks.delivery.delivery_store import MAX_MESSAGE_BYTES, DeliveryStore
 
+Json: TypeAlias = Any
+"""A value that a message contains; the checks here find out which."""
+
 MAX_DEPTH = 100
-"""How deep a message may nest; what is deeper cannot be pickled for a child, or shown."""
+"""How deep a message may nest; a deeper one cannot be pickled for a child, or shown."""
 MAX_NAME = 255
-"""Characters of an id or a name."""
+"""Characters of an id or a name at most."""
 MAX_ANSWERED = 4096
-"""Characters of an id that is refused, under which the refusal is written as a result."""
+"""Characters of a longer id, under which its refusal can still be written as a result."""
 MAX_NUMBER = 2**53
-"""Beyond this JSON's numbers are not exact, and sums of them overflow."""
+"""JSON's numbers above this are not exact, and sums of them overflow."""
 YEARS = range(1971, 9999)
-"""Datetimes outside cannot be moved to another time zone."""
+"""Datetimes outside these years cannot be moved to another time zone."""
 MAY_INFLATE = {"gzip", "zlib", "application/x-gzip"}
-"""Compressions that can be undone up to a bound, by kombu's names; it has zlib for all three."""
+"""Compressions with a bounded decompression, by kombu's names; kombu uses zlib for all three."""
 
 _log = structlog.get_logger("breakwater")
 
-Check = Callable[[Any], bool]
+Check = Callable[[Json], bool]
 
 
-def _name(value: Any) -> bool:
+def _name(value: Json) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
-def _text(value: Any) -> bool:
+def _text(value: Json) -> bool:
     return isinstance(value, str)
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Json) -> bool:
     return isinstance(value, int) and 0 <= value <= MAX_NUMBER
 
 
-def _span(value: Any) -> bool:
+def _span(value: Json) -> bool:
     return _whole(value) and value <= times.LONGEST_MS
 
 
-def _number(value: Any) -> bool:
+def _number(value: Json) -> bool:
     return isinstance(value, int | float) and 0 <= value <= MAX_NUMBER
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: Json) -> bool:
     return isinstance(value, bool)
 
 
-def _object(value: Any) -> bool:
+def _object(value: Json) -> bool:
     return isinstance(value, dict)
 
 
-def _moment(value: Any) -> bool:
+def _moment(value: Json) -> bool:
     try:
         return isinstance(value, str) and maybe_iso8601(value).year in YEARS
     except (AttributeError, ValueError, OverflowError):
         return False
 
 
-def _limits(value: Any) -> bool:
+def _limits(value: Json) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -90,11 +94,11 @@ def _limits(value: Any) -> bool:
     )
 
 
-def _names(value: Any) -> bool:
+def _names(value: Json) -> bool:
     return isinstance(value, list) and all(_name(each) for each in value)
 
 
-def _signature(value: Any) -> bool:
+def _signature(value: Json) -> bool:
     shape = {"task": _name, "args": _list, "kwargs": _object, "options": _object}
     return (
         isinstance(value, dict)
@@ -104,11 +108,11 @@ def _signature(value: Any) -> bool:
     )
 
 
-def _signatures(value: Any) -> bool:
+def _signatures(value: Json) -> bool:
     return isinstance(value, list) and all(_signature(each) for each in value)
 
 
-def _list(value: Any) -> bool:
+def _list(value: Json) -> bool:
     return isinstance(value, list)
 
 
@@ -122,7 +126,7 @@ FIELDS: Mapping[str, Check] = {
     "group_index": _whole, "replaced_task_nesting": _whole, "timelimit": _limits,
     "ignore_result": _flag, "stamps": _object, "stamped_headers": _names, "compression": _text,
 }  # fmt: skip
-"""Of protocol 2's headers; one that is null has Celery's default. Others are a caller's own."""
+"""Checks of protocol 2's headers; null stands for Celery's default. Others are the caller's own."""
 FIELDS_1: Mapping[str, Check] = {
     **FIELDS, **CANVAS, "taskset": _name, "utc": _flag, "args": _list, "kwargs": _object,
 }  # fmt: skip
@@ -138,15 +142,15 @@ OWN: Mapping[str, Check] = {
     )
 }
 RESERVED = frozenset(dir(Context)) | {"settled"}
-"""A header of such a name would take the place of a part of the task's request."""
+"""A header with such a name would replace a part of the task's request."""
 
 
-def read(raw: bytes) -> dict[str, Any]:
+def read(raw: bytes) -> dict[str, Json]:
     """
-    Read a message as it lies in its list.
+    Parse a message from its list.
 
     Raises:
-        InvalidMessage: It is no JSON object.
+        InvalidMessage: It is not a JSON object.
     """
     try:
         payload = json.loads(raw)
@@ -157,12 +161,12 @@ def read(raw: bytes) -> dict[str, Any]:
     return payload
 
 
-def check(payload: dict[str, Any]) -> None:
+def check(payload: dict[str, Json]) -> None:
     """
-    Check a message's envelope, and put its body in the clear.
+    Check a message's envelope, and decode its body.
 
     Raises:
-        InvalidMessage: kombu or Celery would stumble over it.
+        InvalidMessage: kombu or Celery could not read it.
     """
     for name, kind in (("body", str), ("headers", dict), ("properties", dict)):
         if not isinstance(payload.get(name), kind):
@@ -183,25 +187,25 @@ def check(payload: dict[str, Any]) -> None:
     payload["body"] = body_of(payload)
 
 
-def body_of(payload: dict[str, Any]) -> bytes:
+def body_of(payload: dict[str, Json]) -> bytes:
     """
-    Return a message's body in the clear; its envelope says no more how it was written.
+    Return a message's body decoded, decompressed and decrypted; remove how from the envelope.
 
     Raises:
-        InvalidMessage: It cannot be read here.
+        InvalidMessage: This worker cannot read it.
     """
     return _inflated(_decoded(payload["body"], payload["properties"]), payload["headers"])
 
 
-def check_task(headers: Mapping[str, Any], body: Any) -> str:
+def check_task(headers: Mapping[str, Json], body: Json) -> str:
     """
-    Check what a message asks for; return the name of its task.
+    Check the task that a message names; return its name.
 
     Args:
-        body: Decoded.
+        body: The decoded body.
 
     Raises:
-        InvalidMessage: It is no task of Celery's protocols.
+        InvalidMessage: It is not a task of Celery's protocols.
     """
     if deeper_than(MAX_DEPTH, body):
         raise InvalidMessage(f"its body nests deeper than {MAX_DEPTH}")
@@ -226,11 +230,11 @@ def check_task(headers: Mapping[str, Any], body: Any) -> str:
     return str(fields["task"])
 
 
-def task_id_of(payload: Mapping[str, Any], body: Any = None) -> str:
+def task_id_of(payload: Mapping[str, Json], body: Json = None) -> str:
     """
-    Return the id of the task that somebody may wait for; empty if it cannot be used.
+    Return the id of the task, for which a caller may wait; empty if the id cannot be used.
 
-    One that no worker takes can be used all the same: its caller waits for a result under it.
+    An id that workers refuse can be used all the same: its caller waits for a result under it.
     """
     for fields in (payload.get("headers"), body):
         task_id = fields.get("id") if isinstance(fields, dict) else None
@@ -241,27 +245,31 @@ def task_id_of(payload: Mapping[str, Any], body: Any = None) -> str:
 
 def dead_letter(store: DeliveryStore, tag: str, error: BreakwaterError, task_id: str) -> None:
     """
-    Make a taken message a dead letter, and the error its task's result if it has a task.
+    Make a taken message a dead letter, and write the error as the result of its task, if any.
 
     Raises:
-        redis.ConnectionError: Redis did not take it; the message goes back when its take lapses.
+        redis.ConnectionError: Redis is unavailable; the message returns when its lease expires.
     """
     backend, kind = app.backend, type(error).__name__
-    meta = backend.meta(task_id, error, states.FAILURE) if task_id else ""
+    meta = ""
+    if task_id:
+        meta = backend.meta(task_id, error, states.FAILURE)
     try:
         store.dead_letter(
             tag, {"error": kind, "message": str(error)},
             task_id=task_id, meta=meta, expires_s=backend.expires,
         )  # fmt: skip
-    except RedisError as away:
-        raise Away(f"{type(away).__name__}: {away}") from away
+    except RedisError as refused:
+        raise NotConnected(f"{type(refused).__name__}: {refused}") from refused
     _log.warning("dead_letter", task_id=task_id, error=kind, why=str(error))
 
 
-def _check_id(task_id: Any) -> None:
-    """Check a task's id, of which Celery's clients take any string."""
+def _check_id(task_id: Json) -> None:
+    """Check a task's id; Celery's clients accept any string."""
     if isinstance(task_id, str) and not _name(task_id):
-        what = f"has {len(task_id)} characters" if task_id.isprintable() else "cannot be printed"
+        what = "cannot be printed"
+        if task_id.isprintable():
+            what = f"has {len(task_id)} characters"
         raise InvalidMessage(
             f"its id {what}; a task id is a string of 1 to {MAX_NAME} printable characters"
         )
@@ -275,22 +283,25 @@ def _as_utf8(text: str) -> bool:
     return True
 
 
-def deeper_than(depth: int, value: Any) -> bool:
-    """Tell whether lists and objects nest deeper than this; not by recursion, which has an end."""
-    level = [value] if isinstance(value, dict | list) else []
+def deeper_than(depth: int, value: Json) -> bool:
+    """Return whether lists and objects nest deeper than this; recursion would have a limit."""
+    level = [each for each in [value] if isinstance(each, dict | list)]
     for _ in range(depth):
         level = [
-            child
-            for each in level
-            for child in (each.values() if isinstance(each, dict) else each)
-            if isinstance(child, dict | list)
+            child for each in level for child in _children(each) if isinstance(child, dict | list)
         ]
         if not level:
             return False
     return True
 
 
-def _check_body(body: Any) -> None:
+def _children(value: dict[str, Json] | list[Json]) -> Iterable[Json]:
+    if isinstance(value, dict):
+        return value.values()
+    return value
+
+
+def _check_body(body: Json) -> None:
     """Check the body of protocol 2."""
     shape = {"args": list, "kwargs": dict, "canvas": dict | None}
     if not isinstance(body, list) or len(body) != len(shape):
@@ -304,7 +315,7 @@ def _check_body(body: Any) -> None:
     _check_fields("canvas'", canvas, CANVAS)
 
 
-def _check_fields(what: str, fields: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
+def _check_fields(what: str, fields: Mapping[str, Json], checks: Mapping[str, Check]) -> None:
     for name, fits in checks.items():
         if (value := fields.get(name)) is not None and not fits(value):
             raise InvalidMessage(
@@ -312,7 +323,7 @@ def _check_fields(what: str, fields: Mapping[str, Any], checks: Mapping[str, Che
             )
 
 
-def _decoded(body: str, properties: dict[str, Any]) -> bytes:
+def _decoded(body: str, properties: dict[str, Json]) -> bytes:
     match properties.pop("body_encoding", None):
         case "base64":
             try:
@@ -332,8 +343,8 @@ def _decoded(body: str, properties: dict[str, Any]) -> bytes:
     raise InvalidMessage("its body_encoding is neither base64 nor utf-8")
 
 
-def _inflated(body: bytes, headers: dict[str, Any]) -> bytes:
-    """Undo a compression; a few bytes can grow to fill the memory."""
+def _inflated(body: bytes, headers: dict[str, Json]) -> bytes:
+    """Decompress a body up to a bound; a few bytes could fill the memory."""
     if not (compression := headers.pop("compression", None)):
         return body
     if compression not in MAY_INFLATE:

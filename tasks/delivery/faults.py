@@ -1,9 +1,9 @@
 """
-What a worker does when it cannot run a message that nothing is wrong with: give it back, and rest.
+Faults of the worker itself: it requeues a valid message that it cannot run, and pauses.
 
-No thread can be started, no file opened, no memory had; a timer, a signal's receiver or the pool
-itself fails. To try the next message at once would only fail as well, and calling such a message
-invalid would lose a good prompt.
+The host may have no more threads, files or memory; a timer, a signal receiver or the pool may fail.
+The next message would fail as well if the worker tried it at once. And if the worker called such a
+message invalid, a good prompt would be lost.
 """
 
 import random
@@ -15,19 +15,19 @@ import structlog
 
 FIRST_REST_S, MAX_REST_S = 1.0, 30.0
 CALM_S = 60.0
-"""After so long without a fault the next rest is a short one again."""
+"""After this time without a fault the next pause is a short one again."""
 MAX_FAULTS = 5
-"""Faults of one message, with others passing in between, after which it is at fault itself."""
+"""After this many faults, with other messages run in between, the message is at fault itself."""
 MAX_REMEMBERED = 100
 HOST_ERRORS = (MemoryError, OSError, RuntimeError)
-"""What a host without threads, files or memory raises; never a message's fault."""
+"""Errors of a host without threads, files or memory; never a message's fault."""
 
 _log = structlog.get_logger("breakwater")
 
 
 class Rest:
     """
-    Whether this worker takes messages now.
+    A pause in which the worker takes no messages.
 
     Args:
         clock: Seconds, monotonic.
@@ -44,14 +44,14 @@ class Rest:
         return self._clock() < self._until
 
     def begin(self, fault: BaseException) -> None:
-        """Take nothing for a while, longer after each fault; say why in the log, once a rest."""
+        """Start a pause, longer after each fault; log the reason once for each pause."""
         now = self._clock()
         if now < self._until:
             return
         if now - self._last > CALM_S:
             self._for_s = 0.0
         self._for_s = min(max(self._for_s * 2, FIRST_REST_S), MAX_REST_S)
-        rest_s = self._for_s * random.uniform(0.8, 1.2)  # or all of a host come back at once
+        rest_s = self._for_s * random.uniform(0.8, 1.2)  # else all workers of a host resume at once
         self._until = self._last = now + rest_s
         _log.error(
             "worker.cannot_run",
@@ -63,18 +63,18 @@ class Rest:
 
 
 class FailedMessages:
-    """Messages that fail although others pass: what is wrong is in them after all."""
+    """Counts faults of messages while others run: then the fault is in the message."""
 
     def __init__(self) -> None:
         self._passed = 0
         self._faults: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def passed(self) -> None:
-        """Note that a message went its way."""
+        """Record that a message was handed over."""
         self._passed += 1
 
     def failed(self, task_id: str) -> int:
-        """Note that this one did not; return how often so far, with others passing in between."""
+        """Record a fault of a message; return how many it had, with others running in between."""
         count, passed = self._faults.pop(task_id, (0, -1))
         if self._passed > passed:
             count += 1
@@ -89,5 +89,7 @@ class FailedMessages:
 
 
 def _why(fault: BaseException) -> str:
-    """Return the words of an error of the host's; others may quote the message."""
-    return str(fault)[:200] if isinstance(fault, HOST_ERRORS) else ""
+    """Return the text of a host's error; the texts of other errors may quote the message."""
+    if isinstance(fault, HOST_ERRORS):
+        return str(fault)[:200]
+    return ""

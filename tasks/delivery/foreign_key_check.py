@@ -1,8 +1,9 @@
 """
-What a worker does about keys of ours that another program has taken: name them, and take nothing.
+Keys of ours that belong to another program: the worker names them in its log, and may take nothing.
 
-Without `taken` or `delayed` no message can be held or put away: every try would fail, or lose one.
-Other keys are named and cost what they stand for: a lever that cannot be read is not set.
+Without `taken` or `delayed` no message can be held or scheduled: each try would fail, or lose a
+message. Other foreign keys are only logged, and what they stand for does not work: an operator's
+setting that cannot be read is not set.
 """
 
 import time
@@ -23,7 +24,7 @@ _log = structlog.get_logger("breakwater")
 
 class ForeignKeyCheck:
     """
-    Whether this worker takes nothing because of foreign keys.
+    Finds out whether this worker takes nothing because of foreign keys.
 
     Args:
         clock: Seconds, monotonic.
@@ -31,41 +32,46 @@ class ForeignKeyCheck:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._due = self._said_at = float("-inf")
-        self._said: object = None
+        self._due_at = self._logged_at = float("-inf")
+        self._logged = ""
         self.is_on = False
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look."""
-        return self._clock() >= self._due
+        """Whether it is time to check again."""
+        return self._clock() >= self._due_at
 
     def refused(self, error: RedisError) -> None:
-        """Note that Redis has refused a step, and not for being away; log it, once a minute."""
-        self._due = float("-inf")
-        what, step = explain(error)
-        self._say(what, lambda: _log.error("redis.refused", why=what, next=step))
+        """Record that Redis refused a step although it is available; log that once a minute."""
+        self._due_at = float("-inf")
+        why, step = explain(error)
+        if self._is_news(why):
+            _log.error("redis.refused", why=why, next=step)
 
     def look(self, client: redis.Redis, queues: Iterable[str]) -> None:
         """
-        Look for foreign keys.
+        Check for foreign keys.
 
         Raises:
-            RedisError: Redis does not answer.
+            RedisError: Redis is unavailable.
         """
-        found = foreign(client, queues)
-        self.is_on = any(each.stops for each in found)
-        self._due = self._clock() + (RECHECK_INTERVAL_S if found else CHECK_INTERVAL_S)
-        if found:
-            what = "; ".join(map(str, found))
-            does = "this worker takes no prompts" if self.is_on else "prompts are served"
-            self._say(
-                what, lambda: _log.error("redis.foreign_key", keys=what, what=does, next=STEP)
-            )
-
-    def _say(self, what: str, say: Callable[[], object]) -> None:
-        now = self._clock()
-        if what == self._said and now - self._said_at < LOG_INTERVAL_S:
+        keys = foreign(client, queues)
+        self.is_on = any(key.stops for key in keys)
+        if not keys:
+            self._due_at = self._clock() + CHECK_INTERVAL_S
             return
-        self._said, self._said_at = what, now
-        say()
+        self._due_at = self._clock() + RECHECK_INTERVAL_S
+        names = "; ".join(map(str, keys))
+        effect = "prompts are served"
+        if self.is_on:
+            effect = "this worker takes no prompts"
+        if self._is_news(names):
+            _log.error("redis.foreign_key", keys=names, what=effect, next=STEP)
+
+    def _is_news(self, text: str) -> bool:
+        """Return whether to log a text: it is a new one, or a minute has passed."""
+        now = self._clock()
+        if text == self._logged and now - self._logged_at < LOG_INTERVAL_S:
+            return False
+        self._logged, self._logged_at = text, now
+        return True

@@ -1,30 +1,33 @@
 """
-Messages that name a task which this app does not have: left in their queue, as they are.
+Messages that name a task which this app does not have: they stay in their queue, as they are.
 
-They are another program's, or a newer producer's: another worker may have the task. They are not
-dead letters, and their callers hear nothing from us. A worker recognises them before anything of
-theirs is decoded or checked, as other programs write them in their own way.
+Such a message belongs to another program, or to a newer producer: another worker may have its task.
+It is not a dead letter, and its caller gets no result from this worker. The worker recognises it
+before it decodes or checks anything else, since other programs have formats of their own.
 """
 
 import hashlib
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
-from redis.exceptions import ConnectionError as Away
+from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 
 from breakwater.celery_app import app
 from tasks.delivery.delivery_store import DeliveryStore
 
+Json: TypeAlias = Any
+"""A value that a message contains; it is not checked yet."""
+
 PASSED_OVER_MS = 30_000
-"""How long workers with the same tasks pass over a message that they do not have the task of."""
+"""How long workers with the same tasks pass over a message whose task they do not have."""
 CELERY_PREFIX = "celery."
-"""How the names of Celery's own tasks begin."""
+"""The beginning of the names of Celery's own tasks."""
 LOGGABLE_NAME = re.compile(r"[\w.:/@-]{1,200}")
-"""Names that are shown; what a message calls its task may be anything."""
+"""Task names that are logged; a message may contain any text."""
 MAX_LOGGED = 100
-"""Names of which the log speaks, once each."""
+"""How many names are logged, once each."""
 
 _log = structlog.get_logger("breakwater")
 _named: set[str] = set()
@@ -32,7 +35,7 @@ _digests: dict[int, str] = {}
 
 
 def task_digest() -> str:
-    """Return what differs between workers with different tasks."""
+    """Return a digest of the tasks of this app; workers with other tasks have another one."""
     number = len(app.tasks)
     if number not in _digests:
         text = ",".join(sorted(app.tasks))
@@ -40,38 +43,41 @@ def task_digest() -> str:
     return _digests[number]
 
 
-def foreign_task(headers: Any, body: Any = None) -> str:
+def foreign_task(headers: Json, body: Json = None) -> str:
     """
-    Return the name of the task if this app does not have it; empty if it has, or there is none.
+    Return the name of the task if this app does not have it; else an empty text.
 
     Args:
-        headers: The message's; those of Celery's protocol 2 name the task.
-        body: Decoded; that of protocol 1 names it.
+        headers: The message's; in Celery's protocol 2 they name the task.
+        body: The decoded body; in protocol 1 it names the task.
     """
     for fields in (headers, body):
         name = fields.get("task") if isinstance(fields, dict) else None
         if isinstance(name, str) and name:
-            return "" if name in app.tasks else name
+            if name in app.tasks:
+                return ""
+            return name
     return ""
 
 
-def names_none_of_ours(body: Any) -> bool:
-    """Tell whether the arguments of one of Celery's own tasks name no task of this app."""
+def names_none_of_ours(body: Json) -> bool:
+    """Return whether the arguments of one of Celery's own tasks name no task of this app."""
     return not _mentions(body)
 
 
 def leave_in_queue(store: DeliveryStore, tag: str, name: str) -> None:
     """
-    Put a taken message back for others, and say so once for each task.
+    Return a taken message to its queue, and log that once for each task.
 
     Raises:
-        redis.ConnectionError: Redis did not take it; the message goes back when its take lapses.
+        redis.ConnectionError: Redis is unavailable; the message returns when its lease expires.
     """
-    name = name if LOGGABLE_NAME.fullmatch(name) else "?"
+    if not LOGGABLE_NAME.fullmatch(name):
+        name = "?"
     try:
         store.leave_to_others(tag, task_digest(), PASSED_OVER_MS, name)
     except RedisError as error:
-        raise Away(f"{type(error).__name__}: {error}") from error
+        raise NotConnected(f"{type(error).__name__}: {error}") from error
     if name not in _named and len(_named) < MAX_LOGGED:
         _named.add(name)
         _log.warning(
@@ -82,9 +88,9 @@ def leave_in_queue(store: DeliveryStore, tag: str, name: str) -> None:
         )
 
 
-def _mentions(value: Any) -> bool:
-    """Tell whether a task of ours is named anywhere in a body."""
-    level: list[Any] = [value]
+def _mentions(value: Json) -> bool:
+    """Return whether a body names a task of this app anywhere."""
+    level: list[Json] = [value]
     while level:
         each = level.pop()
         if isinstance(each, dict):

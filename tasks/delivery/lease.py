@@ -1,8 +1,8 @@
 """
-One task in hand: begin it, let its calls go out, and settle it or put it back.
+One delivery of a task: it begins, its calls go out, and it is settled or requeued.
 
-Whoever begins gets a fencing number. A worker that slept through its lease finds its number old:
-its call does not go out, its result is not written.
+A delivery that begins gets a fencing number. A worker that slept through its lease finds that its
+number is old: its call does not go out, and its result is not written.
 """
 
 import json
@@ -27,16 +27,16 @@ from tasks.delivery.delivery_store import MAX_ALONE, MAX_LOST, Begun, DeliverySt
 from tasks.delivery.lease_keeper import DeliveryKeeper
 from tasks.delivery.waits import Delay, Park
 
-REFUSED_S = 1.0
-"""How long a slot is held when Redis refuses to begin its task."""
-PARENT_S = 6.0
-"""How long a prefork's child waits for its parent to restore a message; it looks every 2 s."""
+REFUSED_PAUSE_S = 1.0
+"""How long a delivery keeps its slot when Redis refuses to begin it."""
+PARENT_RESTORE_S = 6.0
+"""How long a prefork's child waits for its parent to restore a message, which it does every 2 s."""
 MAX_CARRIED = 100
-"""Attempts of earlier walks that are kept with a waiting task; the newest are."""
-LOST = "its worker was lost while the call was out; it may have been paid"
+"""How many attempts a waiting task keeps; the newest ones."""
+LOST_CALL = "its worker was lost while the call was out; it may have been paid"
 """The reason of the attempt that stands for such a call."""
-CALL, REJECTED = "c", "r"
-"""What a row begins with on its way: a call's is taken also from a delivery that is too late."""
+CALLED, REJECTED = "c", "r"
+"""The first character of a row. Redis takes the row of a call even from a superseded delivery."""
 
 T = TypeVar("T")
 
@@ -47,8 +47,8 @@ class DeliverySuperseded(Cancelled):
     """Another delivery of this task has begun, or it was settled: this one must not call."""
 
 
-class HasHistory(Exception):  # noqa: N818 - the task is looked at again
-    """There is something to know of a task that was taken for a new one: start over."""
+class HasHistory(Exception):  # noqa: N818 - the task is read again
+    """The task was assumed to be new but has history; load it and restart."""
 
 
 class AlreadySettled(Exception):  # noqa: N818 - it is good news
@@ -56,38 +56,39 @@ class AlreadySettled(Exception):  # noqa: N818 - it is good news
 
 
 class WaitsForSharedAnswer(DeliverySuperseded):
-    """Another task makes this very call; this one waits in Redis for the answer."""
+    """Another task makes an equal call; this task waits in Redis for the answer."""
 
 
 class Lease:
     """
-    A task that this process runs.
+    One delivery of a task that this process runs.
 
     Most tasks are new, and their first call goes out at once. So every task is assumed to be new:
-    it begins together with that call, in one step, or when `ensure_begun` is called. A task that is
-    not new raises HasHistory then.
+    it begins together with its first call, in one step, or when `ensure_begun` is called. If the
+    task is not new, that step raises HasHistory.
 
     Args:
-        queue: Its role's own; empty if it is not known.
-        keeper: Has the message, should Redis lose it.
-        keep_rows: Stores rows of attempts that Redis does not take when the task is put back.
+        queue: The queue of its role; empty if that is unknown.
+        keeper: Has the message, in case Redis loses it.
+        keep_rows: Stores rows of attempts that Redis does not take when the task is requeued.
 
     Attributes:
-        attempts: Of earlier deliveries; also calls whose worker was lost.
+        attempts: Attempts of earlier deliveries, and calls whose worker was lost.
         failed: Calls of this delivery that have failed.
-        duplicates: How many of those were followed by another call.
-        lost: How many workers were lost with this task in their hands.
-        lost_alone: How many of them had nothing else.
-        accused: The provider whose call was out when the last of them was lost alone; empty if
-            none was, or it was the first.
-        repeats: How often it was repeated after a fault of ours.
-        enqueued_ms: When it was enqueued, or given a second life; None if only its message knows.
+        duplicates: How many calls with an unknown end were followed by another call.
+        lost: How many workers were lost while they held this task.
+        lost_alone: How many of them held no other task.
+        accused: The provider of the call that was out when the last worker was lost alone; empty
+            if no call was out, or it was the first loss.
+        repeats: How often the task was repeated after an error of this program.
+        enqueued_ms: When it was enqueued, or retried as a dead letter; None if only its message
+            contains that.
         numbered: How many attempts have a number.
-        fence: Of this delivery.
-        batches_sent: How many batches were told on its stream.
-        mid_answer: Whether the last of them was of an answer that did not come to its end.
-        waited: It has waited for the answer to another task's call.
-        keep_s: How long its answer is kept for the same calls, which wait for it; 0: it is not.
+        fence: The fencing number of this delivery; empty until it has begun.
+        batches_sent: How many batches its stream has.
+        mid_answer: Whether the last of them belongs to an answer that did not end.
+        waited: Whether it has waited for the answer to another task's call.
+        keep_s: How long Redis keeps the answer for equal calls, which wait for it; 0: not at all.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Lease:
         self._tag = tag
         self._queue = queue
         self._rows: list[str] = []  # that Redis has not taken yet
-        self._is_put_back = False
+        self._is_requeued = False
         self.keep_s = 0
         self._read(Begun(""))
 
@@ -119,7 +120,9 @@ class Lease:
         self.lost_alone = int(fields.get("lost_alone", 0))
         self.repeats = int(fields.get("repeats", 0))
         self.duplicates = int(fields.get("duplicates", 0))
-        self.enqueued_ms = int(fields["enqueued_ms"]) if "enqueued_ms" in fields else None
+        self.enqueued_ms: int | None = None
+        if "enqueued_ms" in fields:
+            self.enqueued_ms = int(fields["enqueued_ms"])
         self.attempts = read_attempts(json.loads(fields.get("attempts", "[]")))
         self.attempts += read_attempts(map(json.loads, fields.get("failed", "").splitlines()))
         self.failed: list[Attempt] = []
@@ -127,7 +130,7 @@ class Lease:
         for line in fields.get("lost_calls", "").splitlines():
             call = json.loads(opened(line))
             self.attempts.append(
-                Attempt(call["provider"], call["model"], "failed", "WorkerLost", why=LOST)
+                Attempt(call["provider"], call["model"], "failed", "WorkerLost", why=LOST_CALL)
             )
             if "accused" in fields:
                 self.accused = call["provider"]  # the last one
@@ -138,20 +141,20 @@ class Lease:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it has cost too many workers their lives."""
+        """Whether too many workers were lost with this task."""
         return self.lost >= MAX_LOST and self.lost_alone >= MAX_ALONE
 
     @property
     def has_begun(self) -> bool:
-        """Tell whether the task has begun."""
+        """Whether this delivery has begun."""
         return bool(self.fence)
 
     def ensure_begun(self) -> None:
         """
-        Begin the task, if it has not begun.
+        Begin the task if it has not begun.
 
         Raises:
-            HasHistory: It is not new; what the lease says of it has changed.
+            HasHistory: It is not new; the lease's attributes have changed.
             AlreadySettled, Ignore, Reject: As of `begin`.
         """
         if not self.has_begun:
@@ -161,20 +164,20 @@ class Lease:
 
     def begin(self) -> None:
         """
-        Begin the task, and learn what there is to know of it.
+        Begin the task, and load its history.
 
         Raises:
-            AlreadySettled: There is a result.
-            Ignore: Another delivery of it runs, or has its message; or its role is paused.
-            Reject: Redis is away; the message goes back.
+            AlreadySettled: The task has a result.
+            Ignore: Another delivery runs it or has its message, or its role is paused.
+            Reject: Redis is unavailable; the message is requeued.
         """
-        if self._is_put_back:  # to begin it again would restore its message, a second time
+        if self._is_requeued:  # to begin it again would restore its message, a second time
             raise Ignore("its role is paused; it waits in the role's queue")
         try:
             begun = retry_while_redis_is_down(self._begin)
         except RedisError as error:
             if not is_transient(error):
-                time.sleep(REFUSED_S)  # it would be taken, and refused, again at once
+                time.sleep(REFUSED_PAUSE_S)  # a worker would take it at once, and fail again
             raise Reject(f"Redis: {explain(error)[0]}", requeue=True) from None
         if begun.verdict == "settled":
             raise AlreadySettled
@@ -191,69 +194,71 @@ class Lease:
         )
 
     def _unless_lost(self, step: Callable[[], T], is_lost: Callable[[T], bool]) -> T:
-        """Do a step, once more if Redis had lost the message and has it again."""
-        told = step()
-        if not is_lost(told) or self._keeper is None:
-            return told
+        """Run a step; if Redis has lost the message, restore the message and run it again."""
+        reply = step()
+        if not is_lost(reply) or self._keeper is None:
+            return reply
         if self._keeper.holds(self._tag):
-            return step() if self._keeper.restore(self._tag) else told
-        ends_at = time.monotonic() + PARENT_S
-        while is_lost(told) and time.monotonic() < ends_at and not self._keeper.stopped:
-            time.sleep(PARENT_S / 10)
-            told = step()
-        return told
+            if self._keeper.restore(self._tag):
+                return step()
+            return reply
+        ends_at = time.monotonic() + PARENT_RESTORE_S
+        while is_lost(reply) and time.monotonic() < ends_at and not self._keeper.stopped:
+            time.sleep(PARENT_RESTORE_S / 10)
+            reply = step()
+        return reply
 
     def share(self, digest: str, wait_ms: int, keep_s: int) -> str | None:
         """
-        Ask for the answer to a call, before making it; None: there is none, make it.
+        Look up the answer to a call before making it; None: there is no answer, so make the call.
 
         Args:
-            digest: Of all that the answer depends on.
-            wait_ms: How long the task has to wait at most.
-            keep_s: How long an answer is kept.
+            digest: Of everything that the answer depends on.
+            wait_ms: How long the task may wait.
+            keep_s: How long Redis keeps an answer.
 
         Raises:
             WaitsForSharedAnswer: Another task makes this call; this one waits in Redis.
-            DeliverySuperseded: Another delivery has begun, or the message has gone back.
-            Cancelled: Redis is away, so nobody knows.
+            DeliverySuperseded: Another delivery has begun, or the message was requeued.
+            Cancelled: Redis is unavailable.
         """
         self.ensure_begun()
+
+        def look_up() -> tuple[str, str]:
+            return self._store.share(
+                self.task_id, digest, fence=self.fence, tag=self._tag,
+                wait_ms=wait_ms, keep_s=keep_s,
+            )  # fmt: skip
+
         try:
-            told, answer = retry_while_redis_is_down(
-                lambda: self._unless_lost(
-                    lambda: self._store.share(
-                        self.task_id,
-                        digest,
-                        fence=self.fence,
-                        tag=self._tag,
-                        wait_ms=wait_ms,
-                        keep_s=keep_s,
-                    ),
-                    lambda shared: shared[0] == "lost",
-                )
+            verdict, answer = retry_while_redis_is_down(
+                lambda: self._unless_lost(look_up, lambda reply: reply[0] == "lost")
             )
         except RedisError as error:
             raise Cancelled(f"Redis: {explain(error)[0]}") from None
-        if told == "waits":
+        if verdict == "waits":
             raise WaitsForSharedAnswer(
                 "another task makes this call; this one waits for its answer"
             )
-        if told in {"gone", "lost"}:
-            raise DeliverySuperseded("this delivery has the task no more")
-        self.keep_s = keep_s if told == "own" else 0
+        if verdict in {"gone", "lost"}:
+            raise DeliverySuperseded("this delivery no longer has the task")
+        self.keep_s = 0
+        if verdict == "own":
+            self.keep_s = keep_s
         return answer or None
 
     def calling(self, call: str, number: int) -> None:
         """
-        Note that a call goes out now.
+        Record that a call goes out now.
 
         Args:
-            call: Its row, as it stays if nobody hears the end of it.
-            number: Of the attempt.
+            call: Its row, as it stays if the end of the call is never reported.
+            number: The attempt's.
 
         Raises:
-            DeliverySuperseded: It must not: another delivery has begun, or the task was settled.
-            Cancelled: Redis is away, so nobody knows.
+            DeliverySuperseded: The call must not go out: another delivery has begun, or the task
+                was settled.
+            Cancelled: Redis is unavailable, so the call must not go out either.
         """
         try:
             if self.has_begun:
@@ -267,14 +272,10 @@ class Lease:
         self.numbered = max(self.numbered, number)
         duplicates = retry_while_redis_is_down(
             lambda: self._store.call(
-                self.task_id,
-                self.fence,
-                number=number,
-                call=call,
-                numbered=self.numbered,
-                rows=self._rows,
+                self.task_id, self.fence,
+                number=number, call=call, numbered=self.numbered, rows=self._rows,
             )
-        )
+        )  # fmt: skip
         self._rows.clear()
         if duplicates < 0:
             raise DeliverySuperseded("another delivery of this task has begun, or it was settled")
@@ -282,30 +283,28 @@ class Lease:
 
     def _begin_with(self, call: str, number: int) -> None:
         begun = retry_while_redis_is_down(lambda: self._begin(call, number))
-        self._is_put_back = begun.verdict == "paused"
-        if begun.verdict != "run":  # `begin` says how it is
-            raise DeliverySuperseded(
-                "there is something to know of this task before it makes a call"
-            )
+        self._is_requeued = begun.verdict == "paused"
+        if begun.verdict != "run":  # `begin` raises the right error
+            raise DeliverySuperseded("this task has a history that must be read before its call")
         self._read(begun)
 
     def rejected(self, row: str, number: int) -> None:
-        """Note an attempt for which nothing went out; Redis is told with the next step."""
+        """Record an attempt without a call; its row goes to Redis with the next step."""
         self.ensure_begun()
         self._rows.append(REJECTED + row)
         self.numbered = max(self.numbered, number)
 
     def answered(self, row: str) -> None:
-        """Note that the call was answered; Redis is told with the result."""
-        self._rows.append(CALL + row)
+        """Record that the call was answered; its row goes to Redis with the result."""
+        self._rows.append(CALLED + row)
 
     def fail(self, row: str, attempt: Attempt) -> None:
         """
-        Note that the call of an attempt has failed, or was abandoned.
+        Record that the call of an attempt has failed, or was abandoned.
 
-        An abandoned call may have to be paid; it is not remembered as a failure.
+        An abandoned call may have to be paid. It does not count as a failure.
         """
-        self._rows.append(CALL + row)
+        self._rows.append(CALLED + row)
         failed = ""
         if not attempt.is_abandoned:
             self.failed.append(attempt)
@@ -313,16 +312,12 @@ class Lease:
         with suppress(RedisError):
             retry_while_redis_is_down(
                 lambda: self._store.call(
-                    self.task_id,
-                    self.fence,
-                    number=attempt.number,
-                    numbered=self.numbered,
-                    rows=self._rows,
-                    may_be_paid=attempt.is_abandoned,
-                    failed=failed,
+                    self.task_id, self.fence,
+                    number=attempt.number, numbered=self.numbered, rows=self._rows,
+                    may_be_paid=attempt.is_abandoned, failed=failed,
                 ),
                 1.0,
-            )
+            )  # fmt: skip
             self._rows.clear()
 
     def settle(self, settlement: Settlement) -> bool:
@@ -341,8 +336,11 @@ class Lease:
             settlement, fence=self.fence, tag=self._tag, numbered=self.numbered,
             rows=tuple(self._rows),
         )  # fmt: skip
-        # The answer is paid for. It is also written to disk, in case this worker dies waiting.
-        path = result_spool.keep(whole) if self._is_away else None
+        path = None
+        if (
+            self._is_away
+        ):  # the answer is paid for; keep it on disk in case this worker dies waiting
+            path = result_spool.keep(whole)
         try:
             verdict = self._store.settle(whole)
         except RedisError as error:

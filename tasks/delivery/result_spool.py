@@ -1,10 +1,10 @@
 """
-Paid answers that Redis cannot take now, on disk, for the case that their worker dies meanwhile.
+Paid answers that Redis does not take now, on disk, in case their worker dies meanwhile.
 
-A worker whose result is not taken keeps trying, with the result in its memory; its file is there
-for the next worker on this host. Results may be settled twice by this, which is once: the first
-counts. There are at most as many files as tasks can run at once. The files hold answers in the
-clear (as Redis does), readable by the worker's user alone.
+A worker whose result is not taken retries, with the result in its memory. The file is for the next
+worker on this host. So a result may be settled twice, and only the first one counts. There are at
+most as many files as tasks that run at once. The files contain answers in the clear, as Redis does;
+only the worker's user can read them.
 """
 
 import json
@@ -25,7 +25,7 @@ from tasks.spool_file import folder, write
 
 SAFE_OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK
 MAX_WRITING_S = 60.0
-"""A file without its name is being written for this long at most."""
+"""A file that still has its temporary name is written for this long at most."""
 
 _log = structlog.get_logger("breakwater")
 
@@ -43,20 +43,20 @@ def keep(settlement: Settlement) -> Path | None:
 
 def replay(settle: Callable[[Settlement], object]) -> int:
     """
-    Settle what earlier workers of this host could not; return how many answers there were.
+    Settle the results of earlier workers on this host; return how many there were.
 
-    Any worker may have left them, also one that lives: the first settlement counts. What cannot be
-    read is put aside under another name, so that it is in nobody's way.
+    The worker may still live: the first settlement counts. A file that cannot be read is renamed,
+    so that it does not block the others.
 
     Raises:
-        RedisError: Redis is away still; what is left stays.
+        RedisError: Redis is still unavailable; the remaining files stay.
     """
     number = 0
-    # A worker may have died before its file had its name; what is whole counts all the same.
+    # A worker may have died before it renamed its file; a whole file counts all the same.
     for path in sorted([*folder().glob("*.json"), *folder().glob("*.part")]):
         try:
             settle(_read(path))
-        except FileNotFoundError:  # its worker was quicker, or another one
+        except FileNotFoundError:  # its worker, or another one, was faster
             continue
         except (OSError, ValueError, TypeError, RecursionError) as error:
             _put_aside(path, error)
@@ -76,10 +76,10 @@ def _read(path: Path) -> Settlement:
     Read a settlement.
 
     Raises:
-        FileNotFoundError: It is not there any more.
-        OSError, ValueError: It is no file of ours, or not whole.
+        FileNotFoundError: The file no longer exists.
+        OSError, ValueError: It is not a file of this worker's user, or not whole.
     """
-    # Neither wait for what writes to a pipe, nor follow a link to somebody else's file.
+    # Do not wait for the writer of a pipe, and do not follow a link to another file.
     with open(path, opener=lambda p, flags: os.open(p, flags | SAFE_OPEN_FLAGS)) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.getuid():
@@ -91,7 +91,7 @@ def _read(path: Path) -> Settlement:
 
 
 def _put_aside(path: Path, error: Exception) -> None:
-    """Rename what cannot be settled; a file that is just being written is left alone."""
+    """Rename a file that cannot be settled, unless it may still be written."""
     with suppress(OSError):
         if path.suffix == ".part" and time.time() - path.lstat().st_mtime < MAX_WRITING_S:
             return

@@ -341,7 +341,7 @@ def test_a_child_waits_for_its_parent_to_restore_the_message(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child has the task, and its parent the message; who does not come is not waited for."""
-    monkeypatch.setattr("tasks.delivery.lease.PARENT_S", 0.1)
+    monkeypatch.setattr("tasks.delivery.lease.PARENT_RESTORE_S", 0.1)
     tag = taken(bench)
     child = DeliveryKeeper(bench.store)
     lease = Lease(bench.store, "t", tag, QUEUE, child, keep_rows=list)
