@@ -1,24 +1,22 @@
-"""The one answer that is asked for, among the alternatives that a server may send beside it."""
+"""Select the one requested answer among the alternatives that a server may send with it."""
 
-from typing import Any
+from tasks.providers.json_values import JsonBody, as_list
 
 
 class Alternatives:
     """
-    Tell the entries of one answer from others, through all chunks of a stream, by their `index`.
+    Selects the entries of one answer, by their `index`, through all chunks of a stream.
 
-    Ours is the lowest index of the first chunk that has any, since some servers count from 1. An
-    entry without a whole number is ours, too.
+    It is the answer with the lowest index of the first chunk that has one, because some servers
+    count from 1. An entry whose index is not a whole number belongs to it, too.
     """
 
     def __init__(self) -> None:
         self._index: int | None = None
 
-    def select(self, entries: object) -> list[dict[str, Any]]:
-        """Return those of a chunk's choices or candidates that belong to the answer."""
-        if not isinstance(entries, list):
-            return []
-        objects = [each for each in entries if isinstance(each, dict)]
+    def select(self, entries: object) -> list[JsonBody]:
+        """Return the choices or candidates of a chunk that belong to the answer."""
+        objects: list[JsonBody] = [each for each in as_list(entries) if isinstance(each, dict)]
         indices = [each["index"] for each in objects if type(each.get("index")) is int]
         if self._index is None and indices:
             self._index = min(indices)

@@ -9,6 +9,8 @@ JsonObject: TypeAlias = dict[str, Json]
 """A parsed JSON object."""
 JsonBody: TypeAlias = dict[str, Any]
 """A JSON object in the shape of one vendor's API, which the code that uses it knows."""
+JsonFields: TypeAlias = Mapping[str, Any]
+"""The same, only read."""
 
 _EMPTY: JsonObject = {}
 

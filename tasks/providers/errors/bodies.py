@@ -1,12 +1,12 @@
 """
-Read what an error's body says, whatever shape a server gives it.
+Read an error's body in every shape that servers send.
 
-Servers nest an error (`{"error": {…}}`), put it at the top, wrap it in a list, give FastAPI's
+Servers nest an error (`{"error": {…}}`), put it at the top, wrap it in a list, send FastAPI's
 `detail`, or hide one JSON document in a string of another (OpenRouter's `metadata.raw`, LiteLLM's
-`message`). All of it becomes codes and words, which `error_rules` matches. What a server echoes of
-the request is not read: a prompt must not be able to choose its own verdict.
+`message`). All of it becomes codes and words, which `rules` matches. Parts of the request that a
+server echoes are not read: a prompt must not be able to choose its own verdict.
 
-Every step is bounded: the body is written by somebody else.
+Every step is bounded, because the body is not ours.
 """
 
 import json
@@ -20,7 +20,7 @@ MAX_JSON = 1024 * 1024
 MAX_WORDS = 4 * 1024
 """Characters kept of the first and of the last words of a body."""
 MAX_NODES = 400
-"""Objects, lists and strings that are looked at."""
+"""Objects, lists and strings that are read."""
 MAX_DEPTH = 12
 
 _CODES = frozenset({
@@ -37,27 +37,27 @@ _ECHOES = frozenset({
     "input", "ctx", "request", "prompt", "messages", "contents", "failed_generation", "headers",
     "flagged_input", "schema", "tools", "output", "instructions", "usage",
 })  # fmt: skip
-"""Keys under which a server repeats what it was asked, or what the model had answered."""
+"""Keys under which a server repeats the request, or the model's answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What one error says of itself."""
+    """The content of one error."""
 
     codes: tuple[str, ...] = ()
-    """Vendor's codes and types, as written."""
+    """The vendor's codes and types, unchanged."""
     words: str = ""
     """Its sentences: lower case, single spaces, no quotes; cut to a few kB."""
     lead: str = ""
-    """What the server says of itself: each text up to its first quotation, without identifiers."""
+    """The server's own words: each text up to its first quotation, without identifiers."""
     unquoted: str = ""
-    """The words without quotations of more than one word, and without what follows an echo."""
+    """The words without quotations of several words, and without the text after an echo."""
     param: str | None = None
-    """The parameter at fault, where one is named."""
+    """The parameter at fault; None if no parameter is named."""
     is_page: bool = False
-    """Text that is no JSON: a gateway, a proxy or a firewall may have written it."""
+    """Text that is not JSON: it may be from a gateway, a proxy or a firewall."""
     delays: tuple[str, ...] = ()
-    """Google's `retryDelay`, as written, such as `36s`."""
+    """Google's `retryDelay`, unchanged, such as `36s`."""
 
 
 def read_error(body: object) -> ErrorBody:
@@ -65,7 +65,7 @@ def read_error(body: object) -> ErrorBody:
     Read an error's body; never raises.
 
     Args:
-        body: JSON that was decoded, or the bytes or text as they came.
+        body: Decoded JSON, or the bytes or text as received.
     """
     try:
         if isinstance(body, bytes | str):
@@ -76,8 +76,10 @@ def read_error(body: object) -> ErrorBody:
 
 
 def is_error(value: object) -> bool:
-    """Tell an error from the empty one that some servers put beside a good answer."""
-    return any(value.values()) if isinstance(value, dict) else bool(value)
+    """Return whether a value is an error; some servers put an empty one beside a good answer."""
+    if isinstance(value, dict):
+        return any(value.values())
+    return bool(value)
 
 
 def _read_text(body: bytes | str) -> ErrorBody:
@@ -89,7 +91,9 @@ def _read_text(body: bytes | str) -> ErrorBody:
         if isinstance(decoded, dict | list | str) and decoded:
             return _collected(decoded)
     text = _ends(_text(body))
-    return ErrorBody(words="" if _is_markup(text) else plain(text), is_page=True)
+    if _is_markup(text):
+        return ErrorBody(is_page=True)
+    return ErrorBody(words=plain(text), is_page=True)
 
 
 def _text(body: bytes | str) -> str:
@@ -128,7 +132,7 @@ def _collected(body: object) -> ErrorBody:
 
 
 def _walk(body: object) -> Iterator[tuple[str, object]]:
-    """Yield each key with its value, breadth first, decoding JSON that stands in strings."""
+    """Yield each key with its value, breadth first; decode JSON inside strings."""
     level: list[tuple[str, object, int]] = [("error", body, 0)]
     seen = 0
     for key, value, depth in level:  # the list grows while it is walked
@@ -145,14 +149,16 @@ def _walk(body: object) -> Iterator[tuple[str, object]]:
                 if str(name).lower() not in _ECHOES
             ]
         elif isinstance(value, list):
-            name = key if key.lower() in _WORDS else ""
+            name = ""
+            if key.lower() in _WORDS:
+                name = key
             level += [(name, inner, depth + 1) for inner in value[:MAX_NODES]]
         elif isinstance(value, str) and key.lower() in _WORDS:
             level += [(key, inner, depth + 2) for inner in _embedded(value)]
 
 
 def _embedded(text: str) -> Iterator[object]:
-    """Decode the JSON object or list inside a sentence, if there is one near its beginning."""
+    """Decode the JSON object or list inside a sentence, if one is near its beginning."""
     start = min((at for at in (text.find("{"), text.find("[{")) if at >= 0), default=-1)
     if not 0 <= start <= MAX_WORDS or len(text) > MAX_JSON or _is_markup(text):
         return
@@ -165,16 +171,28 @@ def _embedded(text: str) -> Iterator[object]:
 
 
 def _own_words(text: str) -> str:
-    """Return what a server says before it quotes anything, names and paths left out."""
+    """Return a text up to its first quotation, without names and paths."""
     lead = _QUOTE.split(text, maxsplit=1)[0]
-    return _TOKEN.sub(lambda match: "" if _IDENTIFIER.search(match[0]) else match[0], lead)
+    return _TOKEN.sub(_unless_identifier, lead)
+
+
+def _unless_identifier(token: re.Match[str]) -> str:
+    if _IDENTIFIER.search(token[0]):
+        return ""
+    return token[0]
 
 
 def _without_echo(text: str) -> str:
     server_words = re.split(_ECHO, text, maxsplit=1)[0]
     if server_words.lstrip().startswith("{"):  # data, and all of it in quotation marks
         return server_words
-    return _SENTENCE.sub(lambda match: "" if " " in match[0] else match[0], server_words)
+    return _QUOTATION.sub(_unless_sentence, server_words)
+
+
+def _unless_sentence(quotation: re.Match[str]) -> str:
+    if " " in quotation[0]:
+        return ""
+    return quotation[0]
 
 
 def _code(value: object) -> str | None:
@@ -188,19 +206,21 @@ def _code(value: object) -> str | None:
 
 
 def _ends(text: str) -> str:
-    return text if len(text) <= 2 * MAX_WORDS else f"{text[:MAX_WORDS]} … {text[-MAX_WORDS:]}"
+    if len(text) <= 2 * MAX_WORDS:
+        return text
+    return f"{text[:MAX_WORDS]} … {text[-MAX_WORDS:]}"
 
 
 def _is_markup(text: str) -> bool:
-    """Tell a page, whose words are a gateway's or a firewall's, from what an API says."""
+    """Return whether a text is a page, as gateways and firewalls send, and not an API's answer."""
     start = text[:64].lstrip()[:2]
     return start[:1] == "<" and (start[1:].isalpha() or start[1:] in {"!", "?"})
 
 
 _ECHO = r"(?i:\b(?:got|received|given|found|near|saw|value|input|content|text|pos \d{1,9})\s?[:=])"
 _QUOTE = re.compile(r"[\"`{\u201c\u00ab]|(?<![A-Za-z0-9])['\u2018]|" + _ECHO)
-"""Where a quotation begins; an apostrophe inside a word is none."""
-_SENTENCE = re.compile(r"\"[^\"]*\"|\u201c[^\u201c\u201d]*\u201d|(?<![A-Za-z0-9])'[^']*'")
+"""Where a quotation begins; an apostrophe inside a word does not begin one."""
+_QUOTATION = re.compile(r"\"[^\"]*\"|\u201c[^\u201c\u201d]*\u201d|(?<![A-Za-z0-9])'[^']*'")
 _TOKEN = re.compile(r"[!-~]+")
 _IDENTIFIER = re.compile(r"[\w\]][_./\[]+\w")
 """Inside a path or a name of several parts: a tool or a property may be called `api_key`."""
@@ -208,5 +228,5 @@ _QUOTES = str.maketrans("", "", "'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb*\\")
 
 
 def plain(text: str) -> str:
-    """Return text as the rules compare it."""
+    """Return a text in the form that the rules compare."""
     return " ".join(_ends(text).translate(_QUOTES).lower().split())

@@ -1,9 +1,9 @@
 """
-From the vendors' errors to ours, for all four wire formats.
+Translate the vendors' errors into ours, for all four wire formats.
 
-`error_bodies` reads what a server says, `error_rules` is the table of what it means. A vendor's own
-words never leave this file: an error message may quote the prompt, or the key. What goes on is the
-status, a code if it looks like one, and words of ours.
+`bodies` reads an error's body, `rules` is the table of its meanings. A vendor's own words never
+leave this file: an error message may quote the prompt, or the key. Our errors hold the status, a
+code if it looks like one, and our own words.
 """
 
 import json
@@ -39,16 +39,16 @@ _BY_EXCEPTION: tuple[tuple[type[Exception], type[ProviderError], str], ...] = (
 
 def translate_error(provider: str, error: Exception) -> ProviderError:
     """
-    Turn what an SDK raised into the error whose verdict fits; never raises.
+    Return our error for an SDK's, with the verdict that fits; never raises.
 
     Args:
         provider: The provider's name, for the message.
-        error: What came out of the SDK, its causes included: anthropic wraps even a task's time
-            limit into a connection error.
+        error: The error that the SDK raised. Its causes are read too: anthropic wraps even a
+            task's time limit into a connection error.
     """
     try:
         return _translated(provider, error)
-    except Exception as bug:  # noqa: BLE001 - the error's text is a stranger's; a verdict is due
+    except Exception as bug:  # noqa: BLE001 - the text may be anything; a verdict is needed
         message = f"{provider}: the error could not be read ({type(bug).__name__})"
         return GarbledAnswer(message)
 
@@ -60,7 +60,7 @@ def _translated(provider: str, error: Exception) -> ProviderError:
             return _with_name(provider, cause)
         if answered := _from_cause(provider, cause):
             return answered
-    for cause in causes:  # before what wraps it: httpx2 calls an untrusted certificate a refusal
+    for cause in causes:  # before its wrapper: httpx2 wraps an untrusted certificate as a refusal
         if fault := host_fault(cause):
             return _with_name(provider, fault)
     for cause in causes:
@@ -71,14 +71,14 @@ def _translated(provider: str, error: Exception) -> ProviderError:
 
 
 def _with_name(provider: str, error: ProviderError) -> ProviderError:
-    """Put the name to what our transport raised under the SDK; an adapter has done so."""
+    """Return an error of our transport with the provider's name; an adapter's has it already."""
     if str(error).startswith(provider):
         return error
     return type(error)(f"{provider}: {error}", error.details)
 
 
 def _from_cause(provider: str, cause: BaseException) -> ProviderError | None:
-    """Read what the provider said, if it said anything."""
+    """Read the provider's answer, if an exception holds one."""
     if event := _event_body(cause):
         return error_from_body(provider, event)
     if isinstance(response := getattr(cause, "response", None), httpx2.Response):
@@ -90,18 +90,18 @@ def _from_cause(provider: str, cause: BaseException) -> ProviderError | None:
 
 def error_from_body(provider: str, body: object, status: int | None = None) -> ProviderError:
     """
-    Turn an error that came inside an answer with status 200, or inside a stream, into ours.
+    Return our error for one inside an answer with status 200, or inside a stream.
 
     Args:
         provider: The provider's name, for the message.
-        body: The error in any shape, best with all that stands around it: `{"error": {…}}`.
-        status: The status it stands for, where the caller knows one; else its codes say.
+        body: The error in any shape, best with its surroundings: `{"error": {…}}`.
+        status: The status that it stands for; None: read it from the codes.
     """
     return _from_error_body(provider, body, status, {})
 
 
 def error_from_response(provider: str, response: httpx2.Response) -> ProviderError:
-    """Turn an HTTP answer with an error's status into ours; its body has been read, or is not."""
+    """Return our error for an HTTP answer; without a body, if that has not been read."""
     if response.is_success:
         return GarbledAnswer(f"{provider}: the answer has the wrong shape", status=200)
     try:
@@ -112,9 +112,9 @@ def error_from_response(provider: str, response: httpx2.Response) -> ProviderErr
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    # Not __context__: a caller may be handling another provider's error at this moment.
+    # Not __context__: the caller may be handling another provider's error.
     cause: BaseException | None = error
-    for _ in range(20):  # a chain can be a circle
+    for _ in range(20):  # causes can form a circle
         if cause is None:
             return
         yield cause
@@ -122,7 +122,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _event_body(error: BaseException) -> object:
-    """Find what an error event in a stream said; its HTTP status was 200 long before."""
+    """Return the body of an error event in a stream, whose HTTP status was 200."""
     response = getattr(error, "response", None)
     if isinstance(response, httpx2.Response) and not response.is_success:
         return None
@@ -130,7 +130,9 @@ def _event_body(error: BaseException) -> object:
     error_body = getattr(error, "body", None) or getattr(error, "details", None)
     if isinstance(error_body, dict) and (response is None or error_body.get("error")):
         return error_body
-    return error_body if isinstance(error_body, str) and response is None else None
+    if isinstance(error_body, str) and response is None:
+        return error_body
+    return None
 
 
 def _from_error_body(
@@ -139,29 +141,31 @@ def _from_error_body(
     error_body = read_error(body)
     rule = rule_for(status, error_body)
     status = status or _status_in_codes(error_body)
-    shown = ", ".join([*([str(status)] if status else []), *filter(_is_word, error_body.codes[:4])])
-    at = f", at {error_body.param}" if error_body.param and _is_word(error_body.param) else ""
-    return rule.error(
-        f"{provider} answered {shown or 'an error'}: {rule.meaning}{at}",
-        status=status,
-        request_id=_request_id(headers),
-        retry_after_s=None if rule.error is UnknownError else retry_after_s(headers, error_body),
-    )
+    names = [str(status)] * bool(status) + [code for code in error_body.codes[:4] if _is_word(code)]
+    message = f"{provider} answered {', '.join(names) or 'an error'}: {rule.meaning}"
+    if error_body.param and _is_word(error_body.param):
+        message += f", at {error_body.param}"
+    wait_s = None
+    if rule.error is not UnknownError:
+        wait_s = retry_after_s(headers, error_body)
+    return rule.error(message, status=status, request_id=_request_id(headers), retry_after_s=wait_s)
 
 
 def _status_in_codes(error_body: ErrorBody) -> int | None:
-    """Return the HTTP status that the error itself names, None if it names none."""
+    """Return the HTTP status among the error's codes; None without one."""
     numbers = (int(code) for code in error_body.codes if re.fullmatch(r"[45][0-9]{2}", code))
     return next(numbers, None)
 
 
 def _request_id(headers: Mapping[str, str]) -> str | None:
     request_id = headers.get("request-id") or headers.get("x-request-id")
-    return request_id[:200] if request_id else None
+    if not request_id:
+        return None
+    return request_id[:200]
 
 
 def _is_word(code: str) -> bool:
-    """Tell a code from anything else a server may have put there: keys have digits or dashes."""
+    """Return whether a text is a code and not, say, a key: keys have digits or dashes."""
     return (
         len(code) <= 48 and re.fullmatch(r"[A-Za-z]+([_.][A-Za-z]+|\[\d{1,3}\])*", code) is not None
     )

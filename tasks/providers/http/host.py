@@ -1,7 +1,7 @@
 """
-What this host needs before it can call anybody: its proxy, its certificates, its packages.
+What this host needs before it can call a provider: its proxy, its certificates, its packages.
 
-A fault here says nothing against a provider: other hosts of the fleet may well reach it. So it is
+A fault here is not the provider's: other hosts of the fleet may well reach it. So it is
 `HostFault`, which names the setting, and no breaker counts it.
 """
 
@@ -29,7 +29,7 @@ _LOCAL = {
     errno.EACCES: "its firewall does not let the connection out",
     errno.EPERM: "its firewall does not let the connection out",
 }
-"""Errors of a socket that are this host's own."""
+"""Errors of a socket that are this host's fault."""
 _UNTRUSTED = {
     2: "unable to get issuer certificate",
     9: "certificate is not yet valid: is its clock right?",
@@ -37,7 +37,7 @@ _UNTRUSTED = {
     20: "unable to get local issuer certificate",
     21: "unable to verify the first certificate",
 }
-"""OpenSSL's verify codes that come of this host's certificates or clock."""
+"""OpenSSL's verify codes that this host's certificates or clock cause."""
 _SCHEMES = "http://, https://, socks5:// or socks5h://"
 
 
@@ -65,19 +65,22 @@ def proxy_for(base_url: str) -> httpcore2.Proxy | None:
     Find the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for an address.
 
     Raises:
-        HostFault: The variable holds no usable proxy. Its value is not shown: it may have a
-            password.
+        HostFault: The variable does not hold a usable proxy. The message leaves its value out,
+            because it may have a password.
     """
     url = httpx2.URL(base_url)
     proxies = urllib.request.getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
-    if not address or urllib.request.proxy_bypass(
-        f"{url.host}:{url.port}" if url.port else url.host
-    ):
+    host = url.host
+    if url.port:
+        host += f":{url.port}"
+    if not address or urllib.request.proxy_bypass(host):
         return None
     name = proxy_variable(url.scheme)
     try:
-        proxy = httpx2.Proxy(address if "://" in address else f"http://{address}")
+        if "://" not in address:
+            address = f"http://{address}"
+        proxy = httpx2.Proxy(address)
         if not proxy.url.host:
             raise ValueError("no host")
     except (ValueError, TypeError, httpx2.InvalidURL):
@@ -89,7 +92,7 @@ def proxy_for(base_url: str) -> httpcore2.Proxy | None:
 
 
 def proxy_variable(scheme: str) -> str:
-    """Return the variable that names the proxy for a scheme, as it is spelt in the environment."""
+    """Return the variable that names the proxy for a scheme, as the environment spells it."""
     for name in (f"{scheme}_proxy", "all_proxy"):
         for spelt in (name, name.upper()):
             if os.environ.get(spelt):
@@ -98,7 +101,7 @@ def proxy_variable(scheme: str) -> str:
 
 
 def host_fault(error: BaseException) -> HostFault | None:
-    """Return the fault of this host that an error shows; None if it shows none."""
+    """Return this host's fault that caused an error; None if the fault is not this host's."""
     if isinstance(error, ImportError):
         return HostFault(f"a package is missing on this host ({why(error)})")
     if isinstance(error, MemoryError):

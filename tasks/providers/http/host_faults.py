@@ -1,4 +1,4 @@
-"""Say why a provider cannot be built on this host, in words that show no key and no password."""
+"""Explain why a provider cannot be built on this host, without a key or a password."""
 
 import os
 import ssl
@@ -10,10 +10,14 @@ _SETTINGS = {"all_proxy", "http_proxy", "https_proxy", "ssl_cert_file", "ssl_cer
 
 def build_fault(error: Exception) -> HostFault:
     """Return why a provider cannot be built on this host."""
-    reason = f": {why(error)}" if isinstance(error, ImportError | OSError) else ""
+    reason = type(error).__name__
+    if isinstance(error, ImportError | OSError):
+        reason += f": {why(error)}"
+    message = f"it cannot be built on this host ({reason})"
     variables = [name for name in os.environ if name.lower() in _SETTINGS and os.environ[name]]
-    hint = f"; set here: {', '.join(sorted(variables))}" if variables else ""
-    return HostFault(f"it cannot be built on this host ({type(error).__name__}{reason}){hint}")
+    if variables:
+        message += f"; set here: {', '.join(sorted(variables))}"
+    return HostFault(message)
 
 
 def why(error: Exception) -> str:

@@ -1,34 +1,31 @@
 """
-A stream of Chat Completions, put together to what a plain call would have answered.
+Merge a stream of Chat Completions into the answer that a plain call would have returned.
 
-What counts as its end: `[DONE]`; or the end of the body, if a finish reason came (some servers send
-no `[DONE]`); or a chunk of counts alone behind a finish reason, the last that OpenAI's reference
-knows. A finish reason by itself ends nothing: gateways send one in every chunk.
+The stream ends with `[DONE]`; or with the body, if a finish reason came (some servers send no
+`[DONE]`); or with a chunk of counts alone after a finish reason, the last chunk in OpenAI's
+reference. A finish reason by itself ends nothing: gateways send one in every chunk.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from breakwater.errors import ProviderError
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.errors.bodies import is_error
-from tasks.providers.streams.relay import StreamObject, StreamRelay
+from tasks.providers.json_values import JsonBody, JsonFields, as_object, as_text
+from tasks.providers.streams.relay import ReadError, StreamObject, StreamRelay
 from tasks.providers.streams.tool_calls import ToolCalls, tool_call_pieces
 
-ReadError = Callable[[Mapping[str, Any]], ProviderError]
-"""Reads a body that is an error."""
-
 _NOT_REASONING = {"role", "content", "tool_calls", "function_call"}
+_THOUGHTS = {"thinking", "reasoning"}
 
 
 class ChatStream:
     """
-    One answer, as its chunks make it.
+    One answer, merged from its chunks.
 
     Args:
-        relay: Takes its pieces.
-        failed: Reads an error among the chunks.
-        is_good: Tells a finish reason that says the answer is whole.
+        relay: Receives the pieces.
+        read_error: Reads an error among the chunks.
+        is_whole: Returns whether a finish reason means that the answer is whole.
     """
 
     def __init__(
@@ -38,28 +35,28 @@ class ChatStream:
         self._read_error = read_error
         self._is_whole = is_whole
         self._calls = ToolCalls(relay.send_tool_call, relay.tool_names)
-        self._envelope: dict[str, Any] = {}
+        self._envelope: JsonBody = {}
         self._text = self._refusal = ""
         self._alternatives = Alternatives()
-        self._choice: dict[str, Any] = {}
+        self._choice: JsonBody = {}
         self._has_choices = False
-        self._last: dict[str, Any] = {}
+        self._last: JsonBody = {}
 
-    def read(self, objects: Iterable[StreamObject]) -> dict[str, Any]:
-        """Read the chunks until the stream ends, and return the answer."""
+    def read(self, objects: Iterable[StreamObject]) -> JsonBody:
+        """Read the chunks until the stream ends; return the answer."""
         for name, chunk in objects:
             if error := error_in(name, chunk):
                 raise self._read_error(error)
             self._take(chunk)
         if not self._has_choices:
-            return self._last  # no answer; an error, perhaps
+            return self._last  # not an answer; perhaps an error
         message = {"content": self._text, "refusal": self._refusal}
         choice = {**self._choice, "message": {**message, "tool_calls": self._calls.close()}}
         return {**self._envelope, "choices": [choice]}
 
-    def _take(self, chunk: Mapping[str, Any]) -> None:
+    def _take(self, chunk: JsonBody) -> None:
         self._has_choices = self._has_choices or bool(chunk.get("choices"))
-        self._last = dict(chunk)
+        self._last = chunk
         for name in ("id", "model"):
             self._envelope.setdefault(name, chunk.get(name))
             self._envelope[name] = self._envelope[name] or chunk.get(name)  # Azure's first is empty
@@ -71,33 +68,36 @@ class ChatStream:
         if usage and not chunk.get("choices") and self._choice:
             self._relay.mark_complete()
 
-    def _add(self, choice: Mapping[str, Any]) -> None:
+    def _add(self, choice: JsonBody) -> None:
         if is_error(error := choice.get("error")):
             raise self._read_error({"error": error})
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict) and delta:
             self._extend(delta)
         elif isinstance(message, dict):  # a whole one, or what is new in it
-            text = text_of(message.get("content"))
-            without_calls = {"tool_calls": None, "function_call": None} if self._calls else {}
-            self._extend({**message, "content": text.removeprefix(self._text), **without_calls})
+            self._extend_with_message(message)
         reason = finish_reason_of(choice)
-        # An early reason may be followed by the true one; that an answer was cut is not taken back.
+        if reason is None:
+            return
+        # The true reason may follow an early one; a cut answer stays cut.
         before = self._choice.get("finish_reason")
-        if reason is not None and (
-            before is None or self._is_whole(before) or not self._is_whole(reason)
-        ):
-            self._choice = {
-                "finish_reason": reason, "native_finish_reason": choice.get("native_finish_reason"),
-            }  # fmt: skip
+        if before is None or self._is_whole(before) or not self._is_whole(reason):
+            native = choice.get("native_finish_reason")
+            self._choice = {"finish_reason": reason, "native_finish_reason": native}
             self._relay.keep_alive()
 
-    def _extend(self, delta: Mapping[str, Any]) -> None:
+    def _extend_with_message(self, message: JsonBody) -> None:
+        text = text_of(message.get("content")).removeprefix(self._text)
+        delta = {**message, "content": text}
+        if self._calls:  # they came in deltas
+            delta |= {"tool_calls": None, "function_call": None}
+        self._extend(delta)
+
+    def _extend(self, delta: JsonBody) -> None:
         text = text_of(delta.get("content"))
         self._text += text
         self._relay.send_text(text)
-        refusal = delta.get("refusal")
-        self._refusal += refusal if isinstance(refusal, str) else ""
+        self._refusal += as_text(delta.get("refusal"))
         for piece in tool_call_pieces(delta):
             self._calls.take(piece)
             self._relay.keep_alive()
@@ -106,8 +106,8 @@ class ChatStream:
             self._relay.keep_alive()
 
 
-def error_in(name: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what is an error in place of an answer or of an event: nested, a text, or flat."""
+def error_in(name: str, body: JsonFields) -> JsonFields | None:
+    """Return the error in place of an answer or of an event: nested, a text, or flat."""
     if is_error(body.get("error")):
         return body
     if name == "error" or body.get("object") == "error" or body.get("type") == "error":
@@ -115,35 +115,38 @@ def error_in(name: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
-def usage_of(chunk: Mapping[str, Any]) -> object:
-    """Return the counts; Groq's are in an object of its own."""
-    groq = chunk.get("x_groq")
-    return chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+def usage_of(chunk: JsonFields) -> object:
+    """Return the counts; Groq sends them inside an object `x_groq`."""
+    return chunk.get("usage") or as_object(chunk.get("x_groq")).get("usage")
 
 
-def finish_reason_of(choice: Mapping[str, Any]) -> object:
+def finish_reason_of(choice: JsonFields) -> object:
     """
-    Return why an answer ended, None while it goes on.
+    Return why an answer ended; None while it goes on.
 
-    Gemini's compatible endpoint has written `finishReason`, Azure's vision models an object.
+    Gemini's compatible endpoint has sent `finishReason`, Azure's vision models an object.
     """
-    reason, details = choice.get("finish_reason"), choice.get("finish_details")
+    reason: object = choice.get("finish_reason")
     if reason is None:
         reason = choice.get("finishReason")
-    if reason is None and isinstance(details, dict):
-        reason = details.get("type")
-    return None if reason in ("", "null") else reason
+    if reason is None:
+        reason = as_object(choice.get("finish_details")).get("type")
+    if reason in ("", "null"):
+        return None
+    return reason
 
 
 def text_of(content: object) -> str:
     """
-    Return the text of a content: a string, or a list of parts, from which thoughts are left out.
+    Return the text of a content, a string or a list of parts, without thoughts.
 
     Raises:
         TypeError: It is neither.
     """
-    if content is None or isinstance(content, str):
-        return content or ""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
     if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list):
@@ -154,6 +157,7 @@ def text_of(content: object) -> str:
 def _text_of_part(part: object) -> str:
     if isinstance(part, str):
         return part
-    text = part.get("text") if isinstance(part, dict) else None
-    is_thought = isinstance(part, dict) and part.get("type") in {"thinking", "reasoning"}
-    return text if isinstance(text, str) and not is_thought else ""
+    fields = as_object(part)
+    if fields.get("type") in _THOUGHTS:
+        return ""
+    return as_text(fields.get("text"))

@@ -1,15 +1,15 @@
 """
 Server-Sent Events from bytes, by the rules of WHATWG HTML 9.2.6.
 
-The SDKs' own readers do not follow the rules to the end: google-genai takes a comment or an event's
-name for broken JSON, openai a comment behind an `id:` for an event. What real servers send beside
-the standard is read, too:
+The SDKs' own readers do not follow all of the rules: google-genai takes a comment or an event's
+name for broken JSON, openai a comment behind an `id:` for an event. Real servers also send shapes
+outside the standard, which are read too:
 
 - The last event counts although no blank line ends it; `data: [DONE]` often has none.
-- A field `error:` with JSON, as older llama.cpp servers write it, is an event with that error.
-- Data behind data that is JSON by itself is the next event: some servers leave out the empty lines.
-- A line that begins with `{` or `[` where an event could begin is no field but JSON: one object per
-  line (NDJSON), or one document to the end, as servers send that ignore `stream: true`.
+- A field `error:` with JSON, which older llama.cpp servers send, is an event with that error.
+- Data behind data that is JSON by itself is the next event: some servers omit the empty lines.
+- A line that begins with `{` or `[` where an event could begin is not a field but JSON: one object
+  per line (NDJSON), or one document to the end, as servers send that ignore `stream: true`.
 """
 
 import json
@@ -23,12 +23,12 @@ class Event(NamedTuple):
     """One event."""
 
     name: str
-    """Of its `event:` field; empty if it has none."""
+    """The value of its `event:` field; empty if it has none."""
     data: str
 
 
 class NotAStreamError(ValueError):
-    """Lines came, and none was a field, a comment or JSON: a page of HTML, say."""
+    """The body has lines, but not a field, a comment or JSON; a page of HTML, for example."""
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[Event]:
@@ -39,7 +39,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
         chunks: The body, cut anywhere.
 
     Raises:
-        NotAStreamError: The body ended, had no event, and had lines that are none of a stream's.
+        NotAStreamError: The body ended without an event, and had lines that no stream has.
     """
     lines = _lines(chunks)
     pending = _Pending()
@@ -48,7 +48,10 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
             yield from pending.pop()
         elif line[:1] in {b"{", b"["} and not pending.data:
             pending.has_events = True
-            yield _event("", [line] if _is_json(line) else [line, *lines])
+            document = [line]
+            if not _is_json(line):
+                document += lines  # all that follows
+            yield _event("", document)
         else:
             yield from pending.add(line)
     yield from pending.pop()
@@ -57,7 +60,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
 
 
 class _Pending:
-    """The event whose fields are coming in."""
+    """The event whose fields are being read."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -65,7 +68,7 @@ class _Pending:
         self.has_events = self.has_other_lines = False
 
     def add(self, line: bytes) -> Iterator[Event]:
-        """Take a field; yield the event before it, if that was whole without an empty line."""
+        """Add a field; yield the event before it, if that is complete without an empty line."""
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -101,26 +104,37 @@ def _is_json(line: bytes) -> bool:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a stream, without the byte order mark before the first."""
+    lines = _split(chunks)
+    for first in lines:
+        yield first.removeprefix(BOM)
+        yield from lines
+
+
+def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Split at LF, CR or CRLF, and at nothing else; U+2028 is part of a line."""
     begun: list[bytes] = []
     follows_cr = False
-    is_first = True
     for chunk in chunks:
-        piece = chunk[1:] if follows_cr and chunk.startswith(b"\n") else chunk
-        follows_cr = follows_cr and not chunk
+        if not chunk:
+            continue
+        piece = chunk
+        if follows_cr:
+            piece = chunk.removeprefix(b"\n")
+            follows_cr = False
         if not piece:
             continue
         follows_cr = piece.endswith(b"\r")
         complete = piece.splitlines()
-        rest = b"" if piece.endswith((b"\r", b"\n")) else complete.pop()
+        rest = b""
+        if not piece.endswith((b"\r", b"\n")):
+            rest = complete.pop()
         for line in complete:
             if begun:
-                line = b"".join([*begun, line])  # noqa: PLW2901 - what came of it before
+                line = b"".join([*begun, line])  # noqa: PLW2901 - with its beginning
                 begun.clear()
-            yield line.removeprefix(BOM) if is_first else line
-            is_first = False
+            yield line
         if rest:
             begun.append(rest)
     if begun:
-        line = b"".join(begun)
-        yield line.removeprefix(BOM) if is_first else line
+        yield b"".join(begun)
