@@ -1,9 +1,9 @@
 """
-What a fleet would ask of its Redis, its workers and its ledger: arithmetic over measured costs.
+Calculate what a fleet needs of its Redis, its workers and its ledger, from measured costs.
 
-`python -m benchmarks.capacity --rate 200 --latency 8` reckons with the costs in `fleet.json`, which
+`python -m benchmarks.capacity --rate 200 --latency 8` uses the costs in `fleet.json`, which
 `python -m benchmarks.fleet --json benchmarks/fleet.json` measures. `--docs` writes the tables of
-docs/scale.md anew, which a test compares.
+docs/scale.md again; a test compares them.
 """
 
 import argparse
@@ -31,22 +31,22 @@ STEPS = {
 }
 OF_BREAKERS = ("admit", "record")
 RENEWAL_INTERVAL_S, SURE_S, PING_EVERY_S, SEEN_S = 2.0, 0.8, 5.0, 5.0
-"""How often leases are renewed, how long a closed breaker is taken for closed, how often those that
-listen for changes are asked whether they do, how long one look does for all scrapes."""
+"""How often leases are renewed, how long a closed breaker is trusted, how often a subscription to
+changes is checked, and how long one snapshot serves all scrapes."""
 SAFE = 0.6
-"""Of a core, so that bursts are not waited for."""
+"""The share of a core to plan with, so that bursts do not have to wait."""
 BASE64 = 4 / 3
-"""Celery's messages carry their body so."""
+"""Celery's messages contain their body in base64."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A fleet that somebody has in mind."""
+    """A fleet to calculate for."""
 
     rate: float = 100.0
     """Completions a second."""
     latency: float = 10.0
-    """Seconds that a provider takes for one."""
+    """Seconds that a provider takes for one completion."""
     concurrency: int = 100
     """Calls in flight in one worker."""
     workers: int = 0
@@ -58,35 +58,35 @@ class Plan:
     keep: float = 24 * 3600.0
     """Seconds that a result is kept."""
     waiting: int = 0
-    """Prompts that wait, at worst."""
+    """The most prompts that wait at once."""
     scrape: float = 15.0
-    """Seconds between two looks of Prometheus at each worker."""
+    """Seconds between two scrapes of each worker."""
 
     @property
     def in_flight(self) -> float:
-        """Calls at once, by Little's law."""
+        """Calls in flight, by Little's law."""
         return self.rate * self.latency
 
     @property
     def fleet(self) -> int:
-        """How many workers there are; four fifths of each are busy if nobody says."""
+        """The number of workers; if the plan has none, four fifths of their slots are busy."""
         return self.workers or max(1, math.ceil(self.in_flight / (0.8 * self.concurrency)))
 
 
 class Costs:
-    """What was measured."""
+    """The measured costs, and sums of them."""
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self.told = told
-        idle, several = told["workers_1"], told["workers_8"]
+    def __init__(self, measured: Mapping[str, Any]) -> None:
+        self.measured = measured
+        idle, several = measured["workers_1"], measured["workers_8"]
         self.idle_us = (several["core"] - idle["core"]) * 1e6 / 7
         self.idle_bytes = (several["bytes_s"] - idle["bytes_s"]) / 7
-        self.look_us = told["look_10000"]["us"] / 10_000
-        self.look_bytes = told["look_10000"]["bytes"] / 10_000
+        self.look_us = measured["look_10000"]["us"] / 10_000
+        self.look_bytes = measured["look_10000"]["bytes"] / 10_000
 
     def us(self, *steps: str) -> float:
-        """Add up what steps cost the server's main thread."""
-        return sum(float(self.told[step]["us"]) for step in steps)
+        """Add up the µs that steps cost the server's main thread."""
+        return sum(float(self.measured[step]["us"]) for step in steps)
 
     @property
     def strict_us(self) -> float:
@@ -95,17 +95,17 @@ class Costs:
 
     @property
     def fast_us(self) -> float:
-        """One completion, the breaker known to be closed."""
+        """One completion whose breaker is known to be closed."""
         return self.strict_us - self.us(*OF_BREAKERS)
 
     @property
     def alive_us(self) -> float:
         """One completion by real workers at the highest rate measured, and by its producer."""
-        fastest = max((self.told[f"alive_{n}"] for n in (1, 3)), key=lambda seen: seen["rate"])
+        fastest = max((self.measured[f"alive_{n}"] for n in (1, 3)), key=lambda seen: seen["rate"])
         return float(fastest["us"]) + self.us("enqueue", "await")
 
     def cores(self, plan: Plan) -> dict[str, float]:
-        """Shares of a core of Redis, by what for."""
+        """Return shares of a core of Redis, by purpose."""
         admits = min(plan.rate, plan.fleet * plan.providers / SURE_S)
         return {
             "completions": plan.rate * self.alive_us / 1e6,
@@ -121,28 +121,28 @@ class Costs:
         }
 
     def memory(self, plan: Plan) -> dict[str, float]:
-        """Bytes in Redis, by what for."""
-        message = self.told["waiting_bytes"] + BASE64 * plan.prompt - (BASE64 - 1) * 1_000
+        """Return bytes in Redis, by purpose."""
+        message = self.measured["waiting_bytes"] + BASE64 * plan.prompt - (BASE64 - 1) * 1_000
         return {
             "waiting": plan.waiting * message,
-            "in hand": plan.in_flight * (message + self.told["in_hand_bytes"]
-                                         - self.told["waiting_bytes"]),
-            "results": plan.rate * plan.keep * (self.told["result_bytes"] + plan.answer),
+            "in hand": plan.in_flight * (message + self.measured["in_hand_bytes"]
+                                         - self.measured["waiting_bytes"]),
+            "results": plan.rate * plan.keep * (self.measured["result_bytes"] + plan.answer),
         }  # fmt: skip
 
 
 def where(costs: Costs) -> str:
-    """Tell where that was."""
-    return f"Measured {costs.told['where']}, on loopback, beside other work."
+    """Return where and when it was measured."""
+    return f"Measured {costs.measured['where']}, on loopback, beside other work."
 
 
 def per_completion(costs: Costs) -> str:
-    """Tell what one completion costs, step by step."""
+    """Return the table of what one completion costs, step by step."""
     lines = ["| step | µs | bytes | |", "|---|--:|--:|---|"]
     for step, what in STEPS.items():
-        cost = costs.told[step]
+        cost = costs.measured[step]
         lines.append(f"| {step} | {cost['us']:.0f} | {cost['bytes']:,.0f} | {what} |")
-    total = sum(costs.told[step]["bytes"] for step in STEPS)
+    total = sum(costs.measured[step]["bytes"] for step in STEPS)
     lines.append(f"| **all** | **{costs.strict_us:.0f}** | **{total:,.0f}** | |")
     lines.append(
         f"| without {' and '.join(OF_BREAKERS)} | {costs.fast_us:.0f} | | a breaker that is closed "
@@ -152,7 +152,7 @@ def per_completion(costs: Costs) -> str:
 
 
 def by_rate(costs: Costs) -> str:
-    """Tell how Redis' load grows with completions."""
+    """Return the table of how Redis' load grows with completions."""
     lines = [
         "| completions a second | in flight | workers | core of Redis | for leases "
         "| results, 24 h | results, 1 h |",
@@ -170,7 +170,7 @@ def by_rate(costs: Costs) -> str:
 
 
 def by_workers(costs: Costs) -> str:
-    """Tell how it grows with workers alone."""
+    """Return the table of how it grows with workers alone."""
     lines = [
         "| workers | idle | breakers read | scrapes, each 15 s | one change received "
         "| connections, idle |",
@@ -180,23 +180,23 @@ def by_workers(costs: Costs) -> str:
         plan = Plan(workers=workers, rate=math.inf, latency=0)
         fleet = {**costs.cores(Plan(workers=workers))}
         asked = costs.cores(plan)["breakers"]
-        heard_ms = workers * costs.told["publish_each_us"] / 1000
+        heard_ms = workers * costs.measured["publish_each_us"] / 1000
         lines.append(
             f"| {workers:,} | {fleet['workers']:.1%} | {asked:.1%} | {fleet['scrapes']:.1%} "
             f"| {heard_ms:,.1f} ms "
-            f"| {workers * costs.told['workers_8']['connections']:,.0f} |"
+            f"| {workers * costs.measured['workers_8']['connections']:,.0f} |"
         )
     calculated = costs.cores(Plan(workers=300))["workers"]
     lines.append(
         f"\nCalculated from eight real workers. 300 simulated ones, which did what a real one's "
         f"threads do, took "
-        f"{costs.told['imitated_300']['core']:.1%} where the calculation says {calculated:.1%}."
+        f"{costs.measured['imitated_300']['core']:.1%} where the calculation says {calculated:.1%}."
     )
     return "\n".join(lines)
 
 
 def limits(costs: Costs) -> str:
-    """Tell where each law reaches what one server or one drainer can do."""
+    """Return the table of what one server and one drainer can do at most."""
     strict_us = costs.alive_us + costs.us(*OF_BREAKERS)
     rows = {
         "completions a second that fill the core of Redis, by the steps above": 1e6 / costs.fast_us,
@@ -204,10 +204,10 @@ def limits(costs: Costs) -> str:
         f"at {SAFE:.0%} of a core": SAFE * 1e6 / costs.alive_us,
         "the same, if each call admits and records by a round trip": SAFE * 1e6 / strict_us,
         f"idle workers at {SAFE:.0%} of a core": SAFE * 1e6 / costs.idle_us,
-        "rows a second into SQLite, one drainer": costs.told["sqlite_rows_s"],
-        "rows a second into PostgreSQL, one drainer": costs.told["postgresql_rows_s"],
+        "rows a second into SQLite, one drainer": costs.measured["sqlite_rows_s"],
+        "rows a second into PostgreSQL, one drainer": costs.measured["postgresql_rows_s"],
         "prompts of 4 kB that wait in 1 GB": 1e9 / costs.memory(Plan(waiting=1))["waiting"],
-        "results of 2 kB in 1 GB": 1e9 / (costs.told["result_bytes"] + Plan().answer),
+        "results of 2 kB in 1 GB": 1e9 / (costs.measured["result_bytes"] + Plan().answer),
     }
     lines = ["| limit | |", "|---|--:|"]
     return "\n".join([*lines, *(f"| {name} | {_rounded(value)} |" for name, value in rows.items())])
@@ -223,7 +223,7 @@ BLOCKS: dict[str, Callable[[Costs], str]] = {
 
 
 def written(page: str, costs: Costs) -> str:
-    """Return the page with its tables made anew."""
+    """Return the page with its tables written again."""
     for name, make in BLOCKS.items():
         table = f"<!-- {name} -->\n{make(costs)}\n<!-- end -->"
         page = re.sub(f"<!-- {name} -->.*?<!-- end -->", table, page, flags=re.DOTALL)
@@ -236,24 +236,25 @@ def _size(number: float) -> str:
 
 
 def _rounded(number: float) -> str:
-    """Show two digits; the others are this machine's."""
+    """Show two digits; further ones depend on the machine."""
     digits = float(f"{number:.2g}")
-    return f"{digits:,.{0 if digits >= 10 or digits == int(digits) else 1}f}"
+    whole = digits >= 10 or digits == int(digits)
+    return f"{digits:,.0f}" if whole else f"{digits:,.1f}"
 
 
 def main(words: list[str]) -> None:
-    """Print what a plan asks for."""
+    """Print what a plan needs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--docs", action="store_true", help="write the tables of docs/scale.md")
     for field in fields(Plan):
         kind = type(field.default)
         parser.add_argument(f"--{field.name}", type=kind, default=field.default)
-    told = vars(parser.parse_args(words))
+    options = vars(parser.parse_args(words))
     costs = Costs(json.loads(INPUTS.read_text()))
-    if told.pop("docs"):
+    if options.pop("docs"):
         PAGE.write_text(written(PAGE.read_text(), costs))
         return
-    plan = Plan(**told)
+    plan = Plan(**options)
     print(f"{plan.in_flight:,.0f} calls in flight, {plan.fleet:,} workers of {plan.concurrency}")
     cores = costs.cores(plan)
     for name, share in {**cores, "all": sum(cores.values())}.items():

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reference.md"
 PAGE = {
     "breakwater": (
-        "Enqueue, wait, stream, cancel: all that a code base needs that asks. "
+        "Enqueue prompts, wait for their answers, stream and cancel them: "
         "`from breakwater import complete`.",
         ("complete", "CompletionOptions", "AsyncResult", "Result", "Prompt", "stream", "Event"),
     ),
@@ -46,6 +46,11 @@ STANDS_FOR = {
 """Objects, and the classes that document them."""
 INTERNAL = {"of", "as_dict", "from_dict"}
 """Methods by which our own modules build, write and read public objects."""
+STARS = {
+    str(griffe.ParameterKind.var_positional): "*",
+    str(griffe.ParameterKind.var_keyword): "**",
+}
+"""What stands before a parameter that takes all the others."""
 HEAD = """# Reference
 
 The public API, with shapes, units and errors. `make reference` writes this page from the
@@ -63,17 +68,21 @@ def page() -> str:
     parts = [HEAD]
     for module, (introduction, names) in PAGE.items():
         package, _, rest = module.partition(".")
-        found = packages[package][rest] if rest else packages[package]
+        source = packages[package]
+        if rest:
+            source = source[rest]
         parts += [f"## {module}", introduction]
-        for name in names or found.exports or ():
-            described = found[STANDS_FOR.get((module, str(name)), str(name))]
+        for name in names or source.exports or ():
+            described = source[STANDS_FOR.get((module, str(name)), str(name))]
             parts += _object(str(name), _target(described))
     parts += _errors(packages["breakwater"]["errors"])
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _target(found: griffe.Object | griffe.Alias) -> griffe.Object:
-    return found.final_target if isinstance(found, griffe.Alias) else found
+def _target(described: griffe.Object | griffe.Alias) -> griffe.Object:
+    if isinstance(described, griffe.Alias):
+        return described.final_target
+    return described
 
 
 def _object(name: str, described: griffe.Object) -> Iterator[str]:
@@ -88,18 +97,15 @@ def _object(name: str, described: griffe.Object) -> Iterator[str]:
 
 def _value(described: griffe.Object) -> Iterator[str]:
     if isinstance(described, griffe.Attribute) and described.annotation:
-        yield f"`{name_and_type(described)}`"
+        yield f"`{described.name}: {described.annotation}`"
     yield from _docstring(described)
 
 
-def name_and_type(attribute: griffe.Attribute) -> str:
-    """Return an attribute as it is annotated."""
-    return f"{attribute.name}: {attribute.annotation}"
-
-
 def _function(function: griffe.Function) -> Iterator[str]:
-    asynchronous = "async " if "async" in function.labels else ""
-    yield f"```text\n{asynchronous}{_signature(function)}\n```"
+    text = _signature(function)
+    if "async" in function.labels:
+        text = f"async {text}"
+    yield f"```text\n{text}\n```"
     yield from _docstring(function)
 
 
@@ -119,7 +125,9 @@ def _signature(function: griffe.Function) -> str:
             griffe.ParameterKind.keyword_only, griffe.ParameterKind.var_positional,
         }  # fmt: skip
         texts.append(_parameter(parameter))
-    result = f" -> {function.returns}" if function.returns else ""
+    result = ""
+    if function.returns:
+        result = f" -> {function.returns}"
     line = f"{function.name}({', '.join(texts)}){result}"
     if len(line) <= 96:
         return line
@@ -127,13 +135,12 @@ def _signature(function: griffe.Function) -> str:
 
 
 def _parameter(parameter: griffe.Parameter) -> str:
-    stars = {
-        griffe.ParameterKind.var_positional: "*",
-        griffe.ParameterKind.var_keyword: "**",
-    }.get(parameter.kind or griffe.ParameterKind.positional_or_keyword, "")
-    annotation = f": {parameter.annotation}" if parameter.annotation else ""
-    default = f" = {parameter.default}" if parameter.default is not None and not stars else ""
-    return f"{stars}{parameter.name}{annotation}{default}"
+    text = STARS.get(str(parameter.kind), "") + parameter.name
+    if parameter.annotation:
+        text += f": {parameter.annotation}"
+    if parameter.default is not None and str(parameter.kind) not in STARS:
+        text += f" = {parameter.default}"
+    return text
 
 
 def _class(name: str, described: griffe.Class) -> Iterator[str]:
@@ -154,10 +161,9 @@ def _class(name: str, described: griffe.Class) -> Iterator[str]:
 
 def _meanings(described: griffe.Class) -> dict[str, str]:
     """Return the meanings that a class's docstring has of its attributes."""
-    sections = described.docstring.parse("google") if described.docstring else []
     return {
         each.name: _line(each.description).replace("|", "\\|")
-        for section in sections
+        for section in _sections(described)
         if isinstance(section, griffe.DocstringSectionAttributes)
         for each in section.value
     }
@@ -187,7 +193,7 @@ def _errors(module: griffe.Object) -> Iterator[str]:
         "[architecture](architecture.md#the-verdicts) says what each means for a chain."
     )
     rows = [
-        _row(f"`{each.name}`", _code(each.bases[0] if each.bases else None), _summary(each))
+        _row(f"`{each.name}`", _code(each.bases[0]), _summary(each))
         for each in module.members.values()
         if isinstance(each, griffe.Class) and each.bases and each.docstring
     ]
@@ -201,7 +207,9 @@ def _row(*cells: str) -> str:
 
 
 def _code(text: object) -> str:
-    return f"`{str(text).replace('|', chr(92) + '|')}`" if text else ""
+    if not text:
+        return ""
+    return f"`{text}`".replace("|", "\\|")
 
 
 def _summary(described: griffe.Object) -> str:
@@ -212,18 +220,20 @@ def _summary(described: griffe.Object) -> str:
     return " ".join(paragraph.split()).replace("|", "\\|")
 
 
-def _docstring(described: griffe.Object) -> Iterator[str]:
+def _sections(described: griffe.Object) -> list[griffe.DocstringSection]:
     if not described.docstring:
-        return
-    for section in described.docstring.parse("google"):
+        return []
+    return described.docstring.parse("google")
+
+
+def _docstring(described: griffe.Object) -> Iterator[str]:
+    for section in _sections(described):
         match section:
             case griffe.DocstringSectionText():
                 yield _text(section.value)
             case griffe.DocstringSectionReturns() | griffe.DocstringSectionYields():
-                label = (
-                    "Yields" if isinstance(section, griffe.DocstringSectionYields) else "Returns"
-                )
-                yield f"{label}: " + " ".join(_line(each.description) for each in section.value)
+                lines = " ".join(_line(each.description) for each in section.value)
+                yield f"{section.kind.value.capitalize()}: {lines}"
             case griffe.DocstringSectionParameters():
                 yield _items(f"`{each.name}`: {_line(each.description)}" for each in section.value)
             case griffe.DocstringSectionRaises():
@@ -252,9 +262,11 @@ def _text(text: str) -> str:
         if indented and not example:
             lines.append("```text")
         if not indented and example and line:
-            lines[-1:] = ["```", ""] if not lines[-1] else [lines[-1], "```"]
+            lines = [*"\n".join(lines).rstrip("\n").splitlines(), "```", ""]
         example = indented or (example and not line)
-        lines.append(line.removeprefix("    ") if example else line)
+        if example:
+            line = line.removeprefix("    ")  # noqa: PLW2901 - the same line, as it is shown
+        lines.append(line)
     if example:
         lines.append("```")
     return "\n".join(lines)
