@@ -1,8 +1,8 @@
 """
 The `breakwater` command.
 
-Exit codes: 0 all is well; 1 a fault of Breakwater or its surroundings; 2 wrong words; 3 the command
-ended, and some rows or checks failed; 130 Ctrl-C.
+Exit codes: 0 all is well; 1 a fault of Breakwater or its surroundings; 2 wrong arguments; 3 the
+command ended, and some rows or checks failed; 130 Ctrl-C.
 """
 
 import logging
@@ -78,8 +78,8 @@ def main() -> None:
         finally:
             flush_streams()
     except RedisError as error:
-        what, step = named(error, [COMMON_QUEUE])
-        err.print(f"Redis: {what}, at {shown()}; {step}", style="red")
+        message, step = named(error, [COMMON_QUEUE])
+        err.print(f"Redis: {message}, at {shown()}; {step}", style="red")
         raise SystemExit(1) from None
     except (BreakwaterError, OperationalError) as error:
         err.print(f"{type(error).__name__}: {error}", style="red")
@@ -142,8 +142,8 @@ def doctor(
 
 
 def _print_finding(finding: Finding) -> None:
-    shown, colour = LEVELS[finding.level]
-    out.print(f"{shown:8}", style=colour, end="")
+    word, colour = LEVELS[finding.level]
+    out.print(f"{word:8}", style=colour, end="")
     out.print(f"{finding.about}: {finding.what}", soft_wrap=True)
     if finding.next_step:
         out.print(f"{'':8}→ {finding.next_step}", soft_wrap=True, style="dim")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from workers import shutdown
 from workers.shutdown import Shutdown
@@ -116,3 +117,16 @@ def test_a_host_without_threads_keeps_no_process(monkeypatch: pytest.MonkeyPatch
     ending.begin(at_once=True)
 
     assert ended.wait(60)
+
+
+def test_a_worker_has_a_grace_period_once_it_is_installed() -> None:
+    """The option belongs to the app that is installed, and nothing else adds it."""
+    app = Celery("another")
+    before = set(app.user_options["worker"])
+
+    shutdown.add_grace_option(app)
+
+    assert before == set()
+    assert [(option.name, option.envvar) for option in app.user_options["worker"]] == [
+        ("grace", "BREAKWATER_GRACE_S")
+    ]

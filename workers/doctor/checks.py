@@ -111,8 +111,10 @@ def _left_out(settings: Settings) -> Iterator[Finding]:
         verb = "are"
         if len(unset) == 1:
             verb = "is"
-        what = f"left out of every chain: it is optional, and {' and '.join(unset)} {verb} not set"
-        yield ok(f"provider {name}", what, step)
+        message = (
+            f"left out of every chain: it is optional, and {' and '.join(unset)} {verb} not set"
+        )
+        yield ok(f"provider {name}", message, step)
 
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
@@ -143,9 +145,9 @@ def _step_for(name: str, error: BreakwaterError) -> str:
 def _models(registry: Registry, name: str) -> Iterator[Finding]:
     """Name each model of a chain that the provider does not list."""
     for model, (roles, hint) in registry.unlisted(name).items():
-        what = f"{name} does not list it; {', '.join(roles)} would call it{hint}"
+        message = f"{name} does not list it; {', '.join(roles)} would call it{hint}"
         step = f"correct it in {registry.settings.source}, unless it is an alias"
-        yield warning(f"model {name}/{model}", what, step)
+        yield warning(f"model {name}/{model}", message, step)
 
 
 def _redis(settings: Settings | None) -> Iterator[Finding]:
@@ -173,8 +175,8 @@ def _redis(settings: Settings | None) -> Iterator[Finding]:
         yield from check_workers(fleet.workers, settings)
         yield from _ledger(server, fleet)
     except NoPermissionError:
-        what = "this user may not read the server's state"
-        yield warning("redis", what, "allow it +info, +time, +scan, +llen")
+        message = "this user may not read the server's state"
+        yield warning("redis", message, "allow it +info, +time, +scan, +llen")
     except RedisError as error:
         yield fault("redis", *named(error))
     finally:
@@ -201,9 +203,9 @@ def _orphaned_queues(server: redis.Redis, settings: Settings | None) -> Iterator
         prompts[name] += server.llen(key)
     for name, number in sorted(prompts.items()):
         if name not in consumed:
-            what = f"{number} prompts wait, but {settings.source} has no such role"
+            message = f"{number} prompts wait, but {settings.source} has no such role"
             step = f"add the role again, or drop them: redis-cli DEL {name}"
-            yield warning(f"queue {name}", what, step)
+            yield warning(f"queue {name}", message, step)
 
 
 def _roles_versions(fleet: FleetSnapshot, settings: Settings | None) -> Iterator[Finding]:
@@ -211,11 +213,11 @@ def _roles_versions(fleet: FleetSnapshot, settings: Settings | None) -> Iterator
     versions = fleet.versions()
     listed = "; ".join(f"{version}: {', '.join(names)}" for version, names in versions.items())
     if len(versions) > 1:
-        what = f"workers route by different roles files: {listed}"
-        yield warning("workers", what, "`breakwater reload` shows which worker refuses, and why")
+        message = f"workers route by different roles files: {listed}"
+        yield warning("workers", message, "`breakwater reload` shows which worker refuses, and why")
     elif settings and versions and settings.version not in versions:
-        what = f"they route by {listed}; {settings.source} here is {settings.version}"
-        yield warning("workers", what, "`breakwater reload`, if it is their file")
+        message = f"they route by {listed}; {settings.source} here is {settings.version}"
+        yield warning("workers", message, "`breakwater reload`, if it is their file")
     elif versions:
         yield ok("workers", f"{len(fleet.workers)} route by one roles file, {listed}")
 
@@ -223,9 +225,9 @@ def _roles_versions(fleet: FleetSnapshot, settings: Settings | None) -> Iterator
 def _paused_queues(fleet: FleetSnapshot) -> Iterator[Finding]:
     for queue in fleet.queues:
         if queue.paused:
-            what = f"paused by {queue.paused.who}, {queue.depth} prompts wait"
+            message = f"paused by {queue.paused.who}, {queue.depth} prompts wait"
             step = f"`breakwater resume {queue.role or '--all'}`, when it is time"
-            yield warning(f"queue {queue.name}", what, step)
+            yield warning(f"queue {queue.name}", message, step)
 
 
 def _ledger(server: redis.Redis, fleet: FleetSnapshot) -> Iterator[Finding]:
@@ -235,19 +237,21 @@ def _ledger(server: redis.Redis, fleet: FleetSnapshot) -> Iterator[Finding]:
     except ConfigError as error:
         yield fault("ledger", str(error), "`breakwater docs ledger` shows the forms")
     except SQLAlchemyError as error:
-        what = f"it cannot be reached: {type(error).__name__}"
-        yield warning("ledger", what, "rows wait in Redis meanwhile; correct LEDGER_URL")
+        message = f"it cannot be reached: {type(error).__name__}"
+        yield warning("ledger", message, "rows wait in Redis meanwhile; correct LEDGER_URL")
     hosts = {worker.name.partition("@")[2] for worker in fleet.workers}
     if engine.is_sqlite() and len(hosts) > 1:
-        what = f"a SQLite file is one host's, and workers run on {len(hosts)}: each drains its own"
-        yield warning("ledger", what, "give all of them one PostgreSQL as LEDGER_URL")
+        message = (
+            f"a SQLite file is one host's, and workers run on {len(hosts)}: each drains its own"
+        )
+        yield warning("ledger", message, "give all of them one PostgreSQL as LEDGER_URL")
     oldest = cast("list[tuple[bytes, object]]", server.xrange(LEDGER, count=1))
     for entry_id, _ in oldest:
         waits_s = fleet.now_ms // 1000 - int(entry_id.split(b"-")[0]) // 1000
         if waits_s > MAX_DRAIN_S:
-            what = f"{server.xlen(LEDGER)} rows wait, the oldest for {waits_s} s"
+            message = f"{server.xlen(LEDGER)} rows wait, the oldest for {waits_s} s"
             step = "a worker that reaches the database drains them; or `breakwater ledger drain`"
-            yield warning("ledger", what, step)
+            yield warning("ledger", message, step)
 
 
 def _encryption() -> Iterator[Finding]:
@@ -262,8 +266,8 @@ def _environment() -> Iterator[Finding]:
     """Name Celery's own variables that are set: Celery prefers them to `REDIS_URL`."""
     for name in CELERY_VARIABLES:
         if os.environ.get(name):
-            what = f"{name} is set, and it takes precedence over REDIS_URL"
-            yield warning("environment", what, f"unset {name}")
+            message = f"{name} is set, and it takes precedence over REDIS_URL"
+            yield warning("environment", message, f"unset {name}")
 
 
 def _packages() -> Iterator[Finding]:

@@ -14,16 +14,16 @@ class Finding:
     next_step: str = ""
 
 
-def ok(about: str, what: str, next_step: str = "") -> Finding:
+def ok(about: str, message: str, next_step: str = "") -> Finding:
     """Report something that works."""
-    return Finding("ok", about, what, next_step)
+    return Finding("ok", about, message, next_step)
 
 
-def warning(about: str, what: str, next_step: str) -> Finding:
+def warning(about: str, message: str, next_step: str) -> Finding:
     """Report something that may do harm."""
-    return Finding("warning", about, what, next_step)
+    return Finding("warning", about, message, next_step)
 
 
-def fault(about: str, what: str, next_step: str) -> Finding:
+def fault(about: str, message: str, next_step: str) -> Finding:
     """Report something that must be corrected."""
-    return Finding("fault", about, what, next_step)
+    return Finding("fault", about, message, next_step)

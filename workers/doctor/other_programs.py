@@ -36,13 +36,15 @@ def other_fleets(server: redis.Redis, settings: Settings | None) -> Iterator[Fin
         served[settings.version] = frozenset(settings.roles)
     for (version, roles), (other, other_roles) in combinations(sorted(served.items()), 2):
         if roles and other_roles and not roles & other_roles:
-            what = (
+            message = (
                 f"roles files {version} ({_some(roles)}) and {other} ({_some(other_roles)}) have "
                 f"no role in common: two fleets on one database and prefix take each other's "
                 f"prompts"
             )
             yield warning(
-                "fleets", what, "give each its own BREAKWATER_PREFIX; see `breakwater docs redis`"
+                "fleets",
+                message,
+                "give each its own BREAKWATER_PREFIX; see `breakwater docs redis`",
             )
 
 
@@ -64,14 +66,14 @@ def other_programs(server: redis.Redis) -> Iterator[Finding]:
     """Name tasks of other programs, their workers and their queues."""
     tasks = cast("dict[bytes, bytes]", server.hgetall(FOREIGN_TASKS))
     for name, queue in sorted((to_text(name), to_text(queue)) for name, queue in tasks.items()):
-        what = f"queue {queue} has messages of it, and no worker of ours has it; they stay there"
-        yield warning(f"task {name}", what, STEP)
+        message = f"queue {queue} has messages of it, and no worker of ours has it; they stay there"
+        yield warning(f"task {name}", message, STEP)
     if server.exists(KOMBU_UNACKED):
-        what = (
+        message = (
             f"workers of another Celery program use this database ({KOMBU_UNACKED}); they drop our "
             f"prompts if they consume queue {COMMON_QUEUE}"
         )
-        yield warning("other workers", what, STEP)
+        yield warning("other workers", message, STEP)
     if exchanges := sorted(_exchanges(server)):
         listed = ", ".join(exchanges[:MAX_EXCHANGES])
         yield warning("other queues", f"another Celery program has queues here: {listed}", STEP)

@@ -86,9 +86,9 @@ def check_rights(server: redis.Redis, db: int) -> Iterator[Finding]:
         commands = [" ".join(each).replace("{db}", str(db)) for each in NEEDED_COMMANDS]
         refused = cast("list[bytes]", server.eval(REFUSED_COMMANDS, 0, *commands))
         if refused:
-            what = f"this user may not {', '.join(each.decode() for each in refused)}"
+            message = f"this user may not {', '.join(each.decode() for each in refused)}"
             yield fault(
-                "acl", what, "give the user the rules that `breakwater docs redis#users` lists"
+                "acl", message, "give the user the rules that `breakwater docs redis#users` lists"
             )
 
 
@@ -107,12 +107,12 @@ def check_server(server: redis.Redis, info: ServerInfo, where: Address) -> Itera
 
 def _role(info: ServerInfo) -> Iterator[Finding]:
     if info.get("role") == "slave":
-        what = "this is a replica: it takes no prompts"
-        yield fault("redis", what, explain(redis.ReadOnlyError())[1])
+        message = "this is a replica: it takes no prompts"
+        yield fault("redis", message, explain(redis.ReadOnlyError())[1])
     if info.get("cluster_enabled"):
-        what = "this is a Redis Cluster: breakers work on it, the queues do not"
+        message = "this is a Redis Cluster: breakers work on it, the queues do not"
         step = "use one server with replicas and Sentinels; see `breakwater docs redis#cluster`"
-        yield fault("cluster", what, step)
+        yield fault("cluster", message, step)
 
 
 def _version(info: ServerInfo) -> Finding:
@@ -129,33 +129,33 @@ def _persistence(server: redis.Redis, info: ServerInfo) -> Finding:
     about, step = "persistence", "redis-cli config set appendonly yes, and in its redis.conf"
     if info.get("aof_enabled"):
         if _setting(server, "appendfsync") == "no":
-            what = "the system decides when the append-only file is written: it may lose 30 s"
-            return warning(about, what, "redis-cli config set appendfsync everysec")
+            message = "the system decides when the append-only file is written: it may lose 30 s"
+            return warning(about, message, "redis-cli config set appendfsync everysec")
         return ok(about, "append-only file")
     try:
         has_snapshots = bool(_read_setting(server, "save"))
     except RedisError:  # managed servers refuse this
         return warning(about, "no append-only file: a crash may lose prompts", step)
     if has_snapshots:
-        what = "snapshots alone: a crash loses the prompts since the last one"
-        return warning(about, what, step)
+        message = "snapshots alone: a crash loses the prompts since the last one"
+        return warning(about, message, step)
     return warning(about, "none: a restart loses every waiting prompt", step)
 
 
 def _eviction(info: ServerInfo) -> Iterator[Finding]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        what = f"maxmemory-policy is {policy}: prompts and breakers may be evicted"
-        yield warning("eviction", what, "redis-cli config set maxmemory-policy noeviction")
+        message = f"maxmemory-policy is {policy}: prompts and breakers may be evicted"
+        yield warning("eviction", message, "redis-cli config set maxmemory-policy noeviction")
 
 
 def _memory(info: ServerInfo) -> Iterator[Finding]:
     used, limit = info.get("used_memory", 0), info.get("maxmemory", 0)
     if limit and used > NEARLY_FULL * limit:
-        what = f"{used / limit:.0%} of maxmemory is used; a full server takes no prompts"
+        message = f"{used / limit:.0%} of maxmemory is used; a full server takes no prompts"
         yield warning(
             "memory",
-            what,
+            message,
             "give it more memory, or start more workers; see `breakwater docs scale`",
         )
 
@@ -164,8 +164,8 @@ def _idle_timeout(server: redis.Redis) -> Iterator[Finding]:
     """Check `timeout`: a connection that Redis closes for being idle is an outage of a second."""
     seconds = _setting(server, "timeout")
     if seconds not in {"", "0"}:
-        what = f"it closes connections after {seconds} idle s; workers take that for an outage"
-        yield warning("connections", what, "redis-cli config set timeout 0")
+        message = f"it closes connections after {seconds} idle s; workers take that for an outage"
+        yield warning("connections", message, "redis-cli config set timeout 0")
 
 
 def _setting(server: redis.Redis, name: str) -> str:
@@ -192,21 +192,21 @@ def check_kernel(root: Path) -> Iterator[Finding]:
     """
     with suppress(OSError):
         if (root / "proc/sys/vm/overcommit_memory").read_text().strip() == "0":
-            what = "vm.overcommit_memory is 0: with half of the memory used, Redis cannot save"
-            yield warning("kernel", what, "sysctl vm.overcommit_memory=1")
+            message = "vm.overcommit_memory is 0: with half of the memory used, Redis cannot save"
+            yield warning("kernel", message, "sysctl vm.overcommit_memory=1")
     with suppress(OSError):
         huge = root / "sys/kernel/mm/transparent_hugepage/enabled"
         if "[always]" in huge.read_text():
-            what = "transparent huge pages: each save makes Redis slow, and larger"
-            yield warning("kernel", what, f"echo madvise > {huge}")
+            message = "transparent huge pages: each save makes Redis slow, and larger"
+            yield warning("kernel", message, f"echo madvise > {huge}")
 
 
 def check_connections(workers: Sequence[Worker], info: ServerInfo) -> Iterator[Finding]:
     """Compare `maxclients` with the connections that these workers may open."""
     limit, needed = info.get("maxclients", 0), max_connections(workers)
     if limit and needed > limit:
-        what = f"maxclients is {limit}, and {len(workers)} workers may open {needed} connections"
-        yield warning("connections", what, f"redis-cli config set maxclients {needed * 2}")
+        message = f"maxclients is {limit}, and {len(workers)} workers may open {needed} connections"
+        yield warning("connections", message, f"redis-cli config set maxclients {needed * 2}")
 
 
 def _clock(server: redis.Redis) -> Finding:
@@ -216,6 +216,8 @@ def _clock(server: redis.Redis) -> Finding:
     server_time = seconds + micros / 1e6
     skew_s = max(before - server_time, server_time - after, 0.0)
     if skew_s > SKEW_S:
-        what = f"this host's and Redis' differ by {skew_s:.1f} s: so do deadlines that are set here"
-        return warning("clock", what, "run NTP on both")
+        message = (
+            f"this host's and Redis' differ by {skew_s:.1f} s: so do deadlines that are set here"
+        )
+        return warning("clock", message, "run NTP on both")
     return ok("clock", "this host's and Redis' agree")

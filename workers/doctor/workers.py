@@ -32,9 +32,9 @@ MAX_NAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and what to do about it."""
+    """A message about what is wrong, and the next step."""
 
-    what: str
+    message: str
     next_step: str
 
 
@@ -43,7 +43,7 @@ class Harm:
     """When the changed value of a Celery setting does harm, and which."""
 
     does_harm: Callable[[object], bool]
-    what: str
+    consequence: str
 
 
 def _any(_: object) -> bool:
@@ -95,7 +95,7 @@ def check_workers(workers: Iterable[Worker], settings: Settings | None) -> Itera
         ):
             names[fault].append(worker.name)
     for fault, affected in names.items():
-        yield warning(_list_workers(affected), fault.what, fault.next_step)
+        yield warning(_list_workers(affected), fault.message, fault.next_step)
 
 
 def _longest_call_s(settings: Settings | None) -> float:
@@ -160,23 +160,23 @@ def _check_settings(worker: Worker) -> Iterator[Fault]:
     for name, value in sorted(worker.changed_settings.items()):
         harm = HARMS.get(name)
         if harm and harm.does_harm(value):
-            yield Fault(f"{name} is {value!r}: {harm.what}", f"leave {name} as it is")
+            yield Fault(f"{name} is {value!r}: {harm.consequence}", f"leave {name} as it is")
 
 
 def check_host(settings: Settings | None) -> Iterator[Finding]:
     """Check this host and its environment, as for a worker that is started here."""
     if find_spec("hiredis") is None:
-        what = "hiredis is missing: Python code parses the replies of Redis"
-        yield warning("packages", what, "pip install hiredis")
+        message = "hiredis is missing: Python code parses the replies of Redis"
+        yield warning("packages", message, "pip install hiredis")
     with suppress(ValueError, KeyError):
         grace_s = float(os.environ[GRACE_VARIABLE])
         for fault in _check_grace(grace_s, _longest_call_s(settings)):
-            yield warning("environment", fault.what, fault.next_step)
+            yield warning("environment", fault.message, fault.next_step)
     folder = spool_file.folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        what = (
+        message = (
             f"{folder} cannot be written: an answer that Redis does not take is lost with its "
             f"worker"
         )
-        yield warning("spool", what, "set SPOOL_DIR to a folder of the worker's own")
+        yield warning("spool", message, "set SPOOL_DIR to a folder of the worker's own")

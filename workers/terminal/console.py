@@ -207,7 +207,7 @@ def fail(message: str) -> NoReturn:
 
 
 def refuse(message: str) -> NoReturn:
-    """Print one line about the wrong word and the right one, and end with exit code 2."""
+    """Print one line about a wrong argument and the right one, and end with exit code 2."""
     err.print(message, style="red")
     raise typer.Exit(2)
 
