@@ -224,14 +224,14 @@ def test_a_custom_tool_of_langchains_is_refused() -> None:
     """OpenAI's custom tools take a text in a grammar, and no other vendor has them."""
     custom = Tool("sql", lambda text: text, "Run SQL", metadata={"type": "custom_tool"})
 
-    with pytest.raises(InvalidOption, match="is no tool"):
+    with pytest.raises(InvalidOption, match="is not a valid tool"):
         tool_of(custom)
 
 
 @pytest.mark.parametrize("thing", [{}, {"toolChoice": {}}, {"description": "SECRET"}, 5, "add"])
 def test_what_is_no_tool_is_refused_and_not_quoted(thing: Any) -> None:
     """LangChain's own error would quote all of it."""
-    with pytest.raises(InvalidOption, match="is no tool") as caught:
+    with pytest.raises(InvalidOption, match="is not a valid tool") as caught:
         tool_of(thing)
 
     assert "SECRET" not in str(caught.value)
@@ -253,7 +253,7 @@ def test_a_tool_choice_has_one_word(said: Any, ours: str | None) -> None:
 
 def test_a_choice_of_no_tool_names_those_there_are() -> None:
     """A typo is told at `bind_tools`, not paid for."""
-    with pytest.raises(InvalidOption, match="'ad' is none of auto, none, required, add"):
+    with pytest.raises(InvalidOption, match="'ad' is not one of auto, none, required, add"):
         choice_of("ad", [{"name": "add"}])
 
 
