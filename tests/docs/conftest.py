@@ -12,20 +12,32 @@ KEYS = dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"), 
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
+def _simulator_process() -> Iterator[Simulator]:
     with Simulator.start() as running:
         yield running
 
 
 @pytest.fixture
-def docs_fleet(redis_url: str, simulator: Simulator) -> Iterator[Fleet]:
-    """One worker that serves every role of roles.yaml."""
-    simulator.reset()
+def simulator(_simulator_process: Simulator) -> Simulator:
+    """A healthy simulator with an empty log."""
+    _simulator_process.reset()
+    return _simulator_process
+
+
+@pytest.fixture(scope="module")
+def _fleet_process(redis_server: str, _simulator_process: Simulator) -> Iterator[Fleet]:
     environ = KEYS | {
-        "ANTHROPIC_BASE_URL": simulator.url("claude"),
-        "OPENAI_BASE_URL": f"{simulator.url('gpt')}/v1",
-        "GOOGLE_GEMINI_BASE_URL": simulator.url("gemini"),
+        "ANTHROPIC_BASE_URL": _simulator_process.url("claude"),
+        "OPENAI_BASE_URL": f"{_simulator_process.url('gpt')}/v1",
+        "GOOGLE_GEMINI_BASE_URL": _simulator_process.url("gemini"),
     }
-    with fleet(redis_url, (ROOT / "roles.yaml").read_text(), environ) as workers:
+    with fleet(redis_server, (ROOT / "roles.yaml").read_text(), environ) as workers:
         workers.start()
         yield workers
+
+
+@pytest.fixture
+def docs_fleet(_fleet_process: Fleet, simulator: Simulator) -> Fleet:
+    """One worker for all tests of a file; it serves every role of roles.yaml."""
+    assert simulator.hits() == []
+    return _fleet_process

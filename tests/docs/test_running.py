@@ -45,7 +45,11 @@ COMMANDS_NOT_RUN = {
     r"pytest": "test_the_tests_of_the_page_pass",
 }
 """Commands that are not run here, and why; test_blocks.py knows that they exist."""
-UNDO = {"breakwater pause": "breakwater resume"}
+UNDO = {
+    "breakwater pause": "breakwater resume",
+    "breakwater breakers force-open": "breakwater breakers auto",
+}
+"""What a command leaves behind, and what takes it back."""
 RUNNER = """
 import json
 namespace = {"__name__": "__main__"}
