@@ -87,5 +87,5 @@ def _level(line: str) -> int:
 
 def anchor_of(line: str) -> str:
     """Return the anchor that GitHub gives a heading."""
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line.lstrip("#").strip())
+    text = re.sub(r"\[([^\[\]]*)\]\([^()]*\)", r"\1", line.lstrip("#").strip())
     return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
