@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
-from benchmarks.rivals.given import MAX_TOKENS, MODELS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, MODELS, Experiment, Target
 from benchmarks.rivals.sdk import asking
 from breakwater.content import Message
 from simulator.client import Simulator
@@ -47,7 +47,7 @@ def _cpu_us(call: Callable[[], object]) -> float:
 
 
 def _sdk(adapter: str, url: str) -> Callable[[], object]:
-    ask = asking(Given("", 1, 60.0, {"role": [Target("it", adapter, url)]}))
+    ask = asking(Experiment("", 1, 60.0, {"role": [Target("it", adapter, url)]}))
     return lambda: ask("role", PROMPT)
 
 

@@ -3,9 +3,9 @@ What Redis has to do for a completion, by purpose, beside bare Celery: commands,
 
 One worker with threads and an instant provider in its process; a producer enqueues one by one, as
 fast as it can (busy) or 20 a second (quiet). Everything is counted, from the first enqueued to a
-second after the last result, so what a worker does every second is in it. MONITOR tells commands
-and what they carry; the bytes on the wire are the server's own count, in runs that nobody monitors.
-What a script calls inside is told apart: it costs no round trip.
+second after the last result, so what a worker does every second is in it. MONITOR shows commands
+and their arguments; the bytes on the wire are the server's own count, in runs without MONITOR.
+Commands inside a script are counted apart: they cost no round trip.
 `python -m benchmarks.commands [--short]`.
 """
 
@@ -28,8 +28,8 @@ WARM = 100
 EVERY_S = {"busy": 0.0, "quiet": 0.05}
 SETTLES_S = 1.5
 """After the last result: what is acknowledged and drained in batches."""
-TOLD = 0.005
-"""Commands a completion of which there are fewer are told together."""
+RARE = 0.005
+"""Commands that are rarer than this for each completion are summed up as others."""
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|@\S+|\d+")
 
 INSIDE = "called inside scripts"
@@ -55,13 +55,13 @@ def main(short: bool = False) -> dict[str, Any]:
 
 
 def _commands(those: Stage, name: str, number: int, every_s: float) -> Counted:
-    """Hear what is sent to the server."""
+    """Count the commands that are sent to the server."""
     names = _scripts()
     commands: Counter[str] = Counter()
     carried: Counter[str] = Counter()
-    with _warm(those, name), _heard(those.client) as heard:
+    with _warm(those, name), _monitored(those.client) as sent:
         _run(those, name, number, every_s)
-    for client_type, command in heard:
+    for client_type, command in sent:
         inside = client_type == "lua"
         purpose = INSIDE if inside else _purpose(command, names)
         commands[purpose] += 1
@@ -95,21 +95,21 @@ def _run(those: Stage, name: str, number: int, every_s: float) -> None:
 
 
 @contextmanager
-def _heard(client: Any) -> Iterator[list[tuple[str, str]]]:
+def _monitored(client: Any) -> Iterator[list[tuple[str, str]]]:
     """Collect the commands of all clients but of this one."""
-    heard: list[tuple[str, str]] = []
+    sent: list[tuple[str, str]] = []
     with client.monitor() as monitor:
 
         def listen() -> None:
-            for told in monitor.listen():
-                if told["command"] == "ECHO over":
+            for entry in monitor.listen():
+                if entry["command"] == "ECHO over":
                     return
-                if not told["command"].startswith("INFO"):
-                    heard.append((told["client_type"], told["command"]))
+                if not entry["command"].startswith("INFO"):
+                    sent.append((entry["client_type"], entry["command"]))
 
         listener = threading.Thread(target=listen)
         listener.start()
-        yield heard
+        yield sent
         client.echo("over")
         listener.join()
 
@@ -140,7 +140,7 @@ def _report(title: str, counted: Counted, wired: tuple[float, float]) -> dict[st
     inside, _ = counted.pop(INSIDE, (0.0, 0.0))
     rare = [0.0, 0.0]
     for purpose, (commands, carried) in sorted(counted.items(), key=lambda each: -each[1][0]):
-        if commands < TOLD:
+        if commands < RARE:
             rare = [rare[0] + commands, rare[1] + carried]
         else:
             print(f"{purpose:44}{commands:9.2f}{carried:8.0f}")
@@ -148,9 +148,9 @@ def _report(title: str, counted: Counted, wired: tuple[float, float]) -> dict[st
     print(f"{'others':44}{rare[0]:9.2f}{rare[1]:8.0f}")
     print(f"{'all':44}{commands:9.2f}{carried:8.0f}   wire: {wired[0]:.0f} in, {wired[1]:.0f} out")
     print(f"{INSIDE:44}{inside:9.2f}")
-    purposes = {each: counts[0] for each, counts in counted.items() if counts[0] >= TOLD}
-    told = {"commands": commands, "in": wired[0], "out": wired[1], "inside": inside}
-    return {**told, "by purpose": purposes}
+    purposes = {each: counts[0] for each, counts in counted.items() if counts[0] >= RARE}
+    totals = {"commands": commands, "in": wired[0], "out": wired[1], "inside": inside}
+    return {**totals, "by purpose": purposes}
 
 
 if __name__ == "__main__":

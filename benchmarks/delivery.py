@@ -125,9 +125,9 @@ def _commands(client: Any, _pid: int) -> float:
     """Return how many commands a task costs; what a script does inside is not one."""
     with client.monitor() as monitor:
         number, sent = 0, 0
-        for told in monitor.listen():
-            sent += bool(told["client_type"] != "lua")
-            number += int(told["command"].startswith("PUBLISH celery-task-meta-"))
+        for entry in monitor.listen():
+            sent += bool(entry["client_type"] != "lua")
+            number += int(entry["command"].startswith("PUBLISH celery-task-meta-"))
             if number == COUNTED:
                 return sent / number
     return 0.0

@@ -29,9 +29,9 @@ for line in sys.stdin:
     number = int(line)
     cpu, wall = time.process_time(), time.perf_counter()
     kept = {work}
-    told = (time.process_time() - cpu, time.perf_counter() - wall)
+    times = (time.process_time() - cpu, time.perf_counter() - wall)
     del kept
-    print(json.dumps([seconds * 1e6 / number for seconds in told]), flush=True)
+    print(json.dumps([seconds * 1e6 / number for seconds in times]), flush=True)
 """
 BARE_IMPORT = f"from bare import bare; prompt = {PROMPT!r}"
 OUR_IMPORT = f"from tasks import complete; prompt = {PROMPT!r}"
@@ -55,10 +55,10 @@ def main(short: bool = False) -> dict[str, Any]:
     with _producers() as (ask, client):
         for turn in range(turns + 1):
             for name in WAYS:
-                told = ask(name, number)
+                times = ask(name, number)
                 client.flushdb()
                 if turn:  # the first connects
-                    seen[name].append(told)
+                    seen[name].append(times)
     return _report(seen, f"{turns} x {number} calls")
 
 
@@ -94,8 +94,8 @@ def _report(seen: dict[str, list[Turn]], runs: str) -> dict[str, Any]:
     head = f"{'enqueueing, us a call':28}{'CPU':>7}{'min-max':>12}{'time':>8}{'min-max':>12}"
     print(f"\n{head}   {runs}")
     figures: dict[str, Any] = {}
-    for name, told in seen.items():
-        cpu, wall = zip(*told, strict=True)
+    for name, times in seen.items():
+        cpu, wall = zip(*times, strict=True)
         figures[name] = {"cpu_us": median(cpu), "wall_us": median(wall)}
         print(
             f"{name:28}{median(cpu):7.0f}{f'{min(cpu):.0f}-{max(cpu):.0f}':>12}"

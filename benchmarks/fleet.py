@@ -149,12 +149,12 @@ class Life:
 
     def wait(self) -> None:
         """Who waits for a result subscribes, looks, and is gone."""
-        self.python(AWAIT, told="\n".join(self.ids))
+        self.python(AWAIT, stdin="\n".join(self.ids))
 
-    def python(self, code: str, *words: str, told: str = "") -> str:
+    def python(self, code: str, *words: str, stdin: str = "") -> str:
         """Run a producer."""
         return subprocess.run(
-            [sys.executable, "-c", code, *words], env=self.environ, input=told,
+            [sys.executable, "-c", code, *words], env=self.environ, input=stdin,
             cwd=self.environ["HOME"], capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
 
@@ -168,22 +168,22 @@ def main(words: list[str] | None = None) -> None:
     """Print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
-    told = parser.parse_args([] if words is None else words)
+    options = parser.parse_args([] if words is None else words)
     seen: dict[str, Any] = {"where": _where()}
     for measure in (_steps, _kept, _keeping, _looks, _heard, _database, crowds, real_ones, alive):
         with a_redis() as (client, environ):
             seen |= measure(client, environ)
     for name, value in seen.items():
         print(f"{name:28}{_shown(value)}")
-    if told.json:
-        told.json.write_text(json.dumps(seen, indent=1, default=asdict) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(seen, indent=1, default=asdict) + "\n")
 
 
 def _where() -> str:
     with a_redis() as (client, _):
-        told: Any = client.info("server")
+        info: Any = client.info("server")
     server = (
-        f"Valkey {told['valkey_version']}" if "valkey_version" in told else told["redis_version"]
+        f"Valkey {info['valkey_version']}" if "valkey_version" in info else info["redis_version"]
     )
     today = datetime.now(UTC).date().isoformat()
     return f"{today}, {os.cpu_count()} cores, {server}, Python {platform.python_version()}"
@@ -218,8 +218,8 @@ def _kept(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:
 
 
 def _used(client: redis.Redis) -> int:
-    told: Any = client.info("memory")
-    return int(told["used_memory"]) - int(told.get("mem_aof_buffer", 0))
+    info: Any = client.info("memory")
+    return int(info["used_memory"]) - int(info.get("mem_aof_buffer", 0))
 
 
 def _keeping(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
@@ -248,15 +248,15 @@ def _looks(client: redis.Redis, environ: dict[str, str]) -> dict[str, Cost]:
         turns = 10_000 // crowd + 3
         return meter.of(turns, lambda: [fleet.snapshot() for _ in range(turns)])
 
-    found = {f"look_{crowd}": look_at(crowd) for crowd in (100, 1_000, 10_000)}
+    figures = {f"look_{crowd}": look_at(crowd) for crowd in (100, 1_000, 10_000)}
     turns = 300
     scraped = Life(client, environ)
-    return found | {"scrape": meter.of(turns, lambda: scraped.python(SCRAPE, str(turns)))}
+    return figures | {"scrape": meter.of(turns, lambda: scraped.python(SCRAPE, str(turns)))}
 
 
 def _database(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:
     """Rows a second that one worker, whose turn it is, brings to each kind of database."""
-    found = {}
+    figures = {}
     with ExitStack() as stack:
         for kind, url in (
             ("sqlite", f"sqlite:///{environ['HOME']}/ledger.db"),
@@ -268,8 +268,8 @@ def _database(client: redis.Redis, environ: dict[str, str]) -> dict[str, float]:
                 send(client, (_row(f"{turn}-{n}") for n in range(ROWS)))
                 began = time.perf_counter()
                 drain.drain()
-                found[f"{kind}_rows_s"] = ROWS / (time.perf_counter() - began)
-    return found
+                figures[f"{kind}_rows_s"] = ROWS / (time.perf_counter() - began)
+    return figures
 
 
 def _row(task_id: str) -> str:

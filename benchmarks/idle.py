@@ -57,11 +57,11 @@ async def _crowd(number: int, client: redis.Redis, url: str) -> dict[str, float]
     await asyncio.sleep(SETTLE_S)
     spent = _spending(client)
     await asyncio.sleep(IDLE_S)
-    found = spent()
+    spending = spent()
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
-    return found
+    return spending
 
 
 async def _work(name: str, store: DeliveryStore, url: str) -> None:
@@ -115,20 +115,20 @@ def _spending(client: redis.Redis) -> Callable[[], dict[str, float]]:
 def real_ones(client: redis.Redis, environ: dict[str, str]) -> dict[str, dict[str, float]]:
     """Run one idle worker, and several, in both ways."""
     Path(environ["HOME"], "chatty.py").write_text(CHATTY)
-    found = {}
+    figures = {}
     for app in ("workers", "chatty"):
         for number in (1, 8):
             with _workers(app, number, client, environ) as pids:
                 spent, used_s, began = _spending(client), sum(map(cpu_s, pids)), time.perf_counter()
                 time.sleep(IDLE_S)
                 took_s = (time.perf_counter() - began) * number
-                told: Any = client.info("clients")
-                found[f"{app}_{number}"] = {
+                info: Any = client.info("clients")
+                figures[f"{app}_{number}"] = {
                     **spent(),
                     "worker_core": (sum(map(cpu_s, pids)) - used_s) / took_s,
-                    "connections": (told["connected_clients"] - 1) / number,
+                    "connections": (info["connected_clients"] - 1) / number,
                 }
-    return found
+    return figures
 
 
 @contextmanager

@@ -31,9 +31,9 @@ client = OpenAI(base_url=os.environ["TIMING_URL"], api_key="none", max_retries=0
 
 @app.task(name="asks")
 def asks(role, prompt):
-    told = client.chat.completions.create(
+    completion = client.chat.completions.create(
         model="bare Celery", messages=[{"role": "user", "content": prompt}])
-    return {**result, "text": told.choices[0].message.content}
+    return {**result, "text": completion.choices[0].message.content}
 """
 PRODUCER = """
 import sys, time

@@ -127,8 +127,8 @@ for row in export(Database({url!r}), AttemptFilter(since_ms={since_ms})):
 print(number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
     begun = time.perf_counter()
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    number, peak_mb = told.stdout.split()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    number, peak_mb = done.stdout.split()
     return int(number), time.perf_counter() - begun, float(peak_mb)
 
 

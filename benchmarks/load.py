@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import processes, results
 from benchmarks.rivals.catalogue import BASE, BY_NAME, RIVALS, Rival
-from benchmarks.rivals.given import MODELS
+from benchmarks.rivals.experiment import MODELS
 from benchmarks.rivals.stage import STARTING_S, Stage
 
 ADAPTERS = tuple(MODELS)
@@ -175,6 +175,13 @@ if __name__ == "__main__":
     words.add_argument("--adapters", nargs="*", default=ADAPTERS, choices=ADAPTERS)
     words.add_argument("--calls", nargs="*", type=int, default=(), help="at once")
     words.add_argument("--rounds", type=int, default=3)
-    told = words.parse_args()
-    chosen = tuple(BY_NAME[name] for name in dict.fromkeys([BASE, *told.rivals]))
-    main(told.short, chosen, tuple(told.adapters), tuple(told.calls), told.rounds, told.beside)
+    options = words.parse_args()
+    chosen = tuple(BY_NAME[name] for name in dict.fromkeys([BASE, *options.rivals]))
+    main(
+        options.short,
+        chosen,
+        tuple(options.adapters),
+        tuple(options.calls),
+        options.rounds,
+        options.beside,
+    )

@@ -48,10 +48,10 @@ class Meter:
 
     def read(self) -> tuple[float, float, float]:
         """Return µs of CPU, bytes and commands since the server's start."""
-        told: Any = self._client.info("everything")
-        cpu = told["used_cpu_user_main_thread"] + told["used_cpu_sys_main_thread"]
-        wire = told["total_net_input_bytes"] + told["total_net_output_bytes"]
-        return cpu * 1e6, float(wire), float(told["total_commands_processed"])
+        info: Any = self._client.info("everything")
+        cpu = info["used_cpu_user_main_thread"] + info["used_cpu_sys_main_thread"]
+        wire = info["total_net_input_bytes"] + info["total_net_output_bytes"]
+        return cpu * 1e6, float(wire), float(info["total_commands_processed"])
 
 
 @contextmanager

@@ -105,20 +105,24 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--in-flight", type=int, help="of the settings")
     parser.add_argument("--keep", type=Path, help="a file to keep each in, and go on from")
     parser.add_argument("--adapter", default="openai-chat")
-    told = parser.parse_args([] if words is None else words)
-    trials = [t for t in (POOLS if told.what == "pools" else SETTINGS) if re.search(told.k, t.name)]
-    if told.in_flight:
-        trials = [replace(trial, in_flight=told.in_flight) for trial in trials]
+    options = parser.parse_args([] if words is None else words)
+    trials = [
+        t for t in (POOLS if options.what == "pools" else SETTINGS) if re.search(options.k, t.name)
+    ]
+    if options.in_flight:
+        trials = [replace(trial, in_flight=options.in_flight) for trial in trials]
     seen: dict[str, list[Seen]] = {trial.name: [] for trial in trials}
-    for line in told.keep.read_text().splitlines() if told.keep and told.keep.exists() else ():
+    for line in (
+        options.keep.read_text().splitlines() if options.keep and options.keep.exists() else ()
+    ):
         name, figures = json.loads(line)
         if name in seen:
             seen[name].append(Seen(**figures))
-    for _ in range(told.rounds):
+    for _ in range(options.rounds):
         for trial in trials:
-            seen[trial.name].append(one := measure(trial, told.adapter))
-            if told.keep:
-                with told.keep.open("a") as file:
+            seen[trial.name].append(one := measure(trial, options.adapter))
+            if options.keep:
+                with options.keep.open("a") as file:
                     file.write(json.dumps([trial.name, asdict(one)]) + "\n")
     _print([trial for trial in trials if seen[trial.name]], seen)
 
@@ -223,8 +227,8 @@ def _wait(client: Any, number: int) -> None:
 
 def _family(pid: int) -> list[int]:
     """Name a process and its children."""
-    told = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [pid, *(int(child) for line in told for child in line.split())]
+    children = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(int(child) for line in children for child in line.split())]
 
 
 def _cpu_s(pid: int) -> float:

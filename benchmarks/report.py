@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import results
 from benchmarks.plot import Bar, Panel, svg
 from benchmarks.rivals.catalogue import BASE, BY_NAME, RIVALS
-from benchmarks.rivals.given import MODELS
+from benchmarks.rivals.experiment import MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE, README = (

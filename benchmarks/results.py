@@ -58,8 +58,8 @@ def _cpu() -> str:
 
 def _commit() -> str:
     command = ["git", "describe", "--always"]
-    told = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or version("breakwater-llm")
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or version("breakwater-llm")
 
 
 def _short(value: Any) -> Any:

@@ -60,10 +60,10 @@ class Stage:
         """Run a worker, ours or the bare one, from the time when it is ready; yield its pid."""
         words = [CELERY, "-A", APP[name], "worker", "--pool", "threads", "--loglevel", "INFO"]
         log = self.folder / f"{APP[name]}.log"
-        with log.open("w") as told:
+        with log.open("w") as output:
             worker = subprocess.Popen(
                 [*words, "--concurrency", str(concurrency)],
-                cwd=self.folder, env=self.environ, stdout=told, stderr=told,
+                cwd=self.folder, env=self.environ, stdout=output, stderr=output,
             )  # fmt: skip
         try:
             wait(lambda: " ready." in log.read_text(), READY_S)

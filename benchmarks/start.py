@@ -96,8 +96,8 @@ def _report(seen: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
     turns = len(next(iter(seen.values())))
     print(f"\n{'starting, ms':28}{'CPU':>7}{'time':>7}{'min-max':>13}   {turns} turns")
     figures = {}
-    for name, told in seen.items():
-        cpu, wall = zip(*told, strict=True)
+    for name, samples in seen.items():
+        cpu, wall = zip(*samples, strict=True)
         figures[name] = {"cpu_ms": median(cpu), "wall_ms": median(wall)}
         spread = f"{min(wall):.0f}-{max(wall):.0f}"
         print(f"{name:28}{median(cpu):7.0f}{median(wall):7.0f}{spread:>13}")

@@ -40,8 +40,8 @@ async def read(turn, at_once):
 
 async def main():
     at_once = asyncio.Semaphore(int(sys.argv[2]))
-    told = await asyncio.gather(*(read(n, at_once) for n in range(int(sys.argv[1]))))
-    first, rest = (sum(times, []) for times in zip(*told))
+    times_ms = await asyncio.gather(*(read(n, at_once) for n in range(int(sys.argv[1]))))
+    first, rest = (sum(times, []) for times in zip(*times_ms))
     print(json.dumps({"first": first, "rest": rest}))
 
 asyncio.run(main())
@@ -95,9 +95,9 @@ def _measure(folder: str, environ: dict[str, str]) -> None:
         _run("readers.py", folder, environ, 20, 10)
         for _ in range(PAIRS):
             before = cpu_s(worker.pid)
-            told = _run("readers.py", folder, environ, TASKS, AT_ONCE)
+            output = _run("readers.py", folder, environ, TASKS, AT_ONCE)
             seen["streamed"].append((cpu_s(worker.pid) - before) * 1000 / TASKS)
-            for name, ms in json.loads(told).items():
+            for name, ms in json.loads(output).items():
                 late[name] += ms
             before = cpu_s(worker.pid)
             _run("plain.py", folder, environ, TASKS)

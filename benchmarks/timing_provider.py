@@ -21,8 +21,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         sent_ns = int(asked["messages"][-1]["content"])
         choice = {"message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        told = answer("chat.completion", {"index": 0, **choice})
-        body = json.dumps({**told, "usage": usage}).encode()
+        payload = answer("chat.completion", {"index": 0, **choice})
+        body = json.dumps({**payload, "usage": usage}).encode()
         writer.write(HEAD % (b"application/json", b"content-length: %d" % len(body)) + body)
         print(asked["model"], (hit_ns - sent_ns) / 1e6, flush=True)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from benchmarks.rivals.given import Given
+from benchmarks.rivals.experiment import Experiment
 
 
-def app_for(given: Given, ask: Callable[[str, str], str]) -> Celery:
+def app_for(experiment: Experiment, ask: Callable[[str, str], str]) -> Celery:
     """
     Return an app whose task `ask` takes a role and a prompt.
 
@@ -15,7 +15,7 @@ def app_for(given: Given, ask: Callable[[str, str], str]) -> Celery:
     acknowledgement and a prefetch multiplier of 1 for long tasks; a thread-safe result backend
     keeps one pool of connections for all threads, where the default makes one for each.
     """
-    app = Celery("rival", broker=given.redis_url, backend=given.redis_url)
+    app = Celery("rival", broker=experiment.redis_url, backend=experiment.redis_url)
     app.conf.update(
         task_acks_late=True, worker_prefetch_multiplier=1, result_backend_thread_safe=True
     )

@@ -9,14 +9,16 @@ all retries, so both are measured.
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, Experiment, Target
 
 
-def asking(given: Given, **retries: int) -> Callable[[str, str], str]:
+def asking(experiment: Experiment, **retries: int) -> Callable[[str, str], str]:
     """Return what asks a role's providers."""
-    models = {name: _model(given, target, retries) for name, target in given.targets.items()}
+    models = {
+        name: _model(experiment, target, retries) for name, target in experiment.targets.items()
+    }
     chains = {}
-    for role, (first, *others) in given.roles.items():
+    for role, (first, *others) in experiment.roles.items():
         fallbacks = [models[target.name] for target in others]
         model = models[first.name]
         chains[role] = model.with_fallbacks(fallbacks) if fallbacks else model
@@ -27,8 +29,8 @@ def asking(given: Given, **retries: int) -> Callable[[str, str], str]:
     return ask
 
 
-def _model(given: Given, target: Target, retries: dict[str, int]) -> Any:
-    common: dict[str, Any] = {"timeout": given.timeout_s, "max_tokens": MAX_TOKENS, **retries}
+def _model(experiment: Experiment, target: Target, retries: dict[str, int]) -> Any:
+    common: dict[str, Any] = {"timeout": experiment.timeout_s, "max_tokens": MAX_TOKENS, **retries}
     common |= {"model": target.model, "api_key": "none"}
     if target.adapter == "anthropic":
         from langchain_anthropic import ChatAnthropic

@@ -1,8 +1,8 @@
 """Celery around LiteLLM's Router, as it comes."""
 
 from benchmarks.rivals.celery_app import app_for
-from benchmarks.rivals.given import Given
+from benchmarks.rivals.experiment import Experiment
 from benchmarks.rivals.litellm_router import asking
 
-given = Given.read()
-app = app_for(given, asking(given))
+experiment = Experiment.read()
+app = app_for(experiment, asking(experiment))

@@ -15,46 +15,46 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 from litellm import Router
 
-from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, Experiment, Target
 
 PROVIDERS = {"anthropic": "anthropic", "openai": "openai", "google": "gemini"}
 PATHS = {"anthropic": "", "openai": "/v1", "google": "/v1beta"}
 """What follows our base URL in LiteLLM's `api_base`."""
 
 
-def router(given: Given, **tuning: Any) -> Router:
+def router(experiment: Experiment, **tuning: Any) -> Router:
     """Return a router over every provider."""
     return Router(
-        model_list=[_deployment(given, target) for target in given.targets.values()],
+        model_list=[_deployment(experiment, target) for target in experiment.targets.values()],
         fallbacks=[
             {chain[0].name: [target.name for target in chain[1:]]}
-            for chain in given.roles.values()
+            for chain in experiment.roles.values()
             if len(chain) > 1
         ],
-        redis_url=given.redis_url,
+        redis_url=experiment.redis_url,
         **tuning,
     )
 
 
-def _deployment(given: Given, target: Target) -> dict[str, Any]:
+def _deployment(experiment: Experiment, target: Target) -> dict[str, Any]:
     return {
         "model_name": target.name,
         "litellm_params": {
             "model": f"{PROVIDERS[target.adapter]}/{target.model}",
             "api_base": target.base_url + PATHS[target.adapter],
             "api_key": "none",
-            "timeout": given.timeout_s,
+            "timeout": experiment.timeout_s,
             "max_tokens": MAX_TOKENS,
         },
     }
 
 
-def asking(given: Given, **tuning: Any) -> Callable[[str, str], str]:
+def asking(experiment: Experiment, **tuning: Any) -> Callable[[str, str], str]:
     """Return what asks a role's providers."""
-    routes = router(given, **tuning)
+    routes = router(experiment, **tuning)
 
     def ask(role: str, prompt: str) -> str:
-        group = given.roles[role][0].name
+        group = experiment.roles[role][0].name
         answer = routes.completion(model=group, messages=[{"role": "user", "content": prompt}])
         return answer.choices[0].message.content or ""
 

@@ -7,8 +7,8 @@ back to who has just failed.
 """
 
 from benchmarks.rivals.celery_app import app_for
-from benchmarks.rivals.given import Given
+from benchmarks.rivals.experiment import Experiment
 from benchmarks.rivals.litellm_router import asking
 
-given = Given.read()
-app = app_for(given, asking(given, allowed_fails=1, cooldown_time=30, num_retries=0))
+experiment = Experiment.read()
+app = app_for(experiment, asking(experiment, allowed_fails=1, cooldown_time=30, num_retries=0))

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.rivals.given import Given
+from benchmarks.rivals.experiment import Experiment
 
 Enqueue = Callable[[str, str], str]
 
@@ -35,7 +35,7 @@ def celery() -> Enqueue:
     """Enqueue for any rival on bare Celery."""
     from celery import Celery
 
-    url = Given.read().redis_url
+    url = Experiment.read().redis_url
     app = Celery("rival", broker=url, backend=url)
     return lambda role, text: str(app.send_task("ask", (role, text)).id)
 

@@ -16,12 +16,12 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings
 
 from benchmarks.rivals.celery_app import app_for
-from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, Experiment, Target
 
-given = Given.read()
+experiment = Experiment.read()
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
-settings = ModelSettings(max_tokens=MAX_TOKENS, timeout=given.timeout_s)
+settings = ModelSettings(max_tokens=MAX_TOKENS, timeout=experiment.timeout_s)
 
 
 def model(target: Target) -> Any:
@@ -59,7 +59,7 @@ def role_model(chain: list[Target]) -> Any:
     return FallbackModel(first, *others) if others else first
 
 
-models = {role: role_model(chain) for role, chain in given.roles.items()}
+models = {role: role_model(chain) for role, chain in experiment.roles.items()}
 
 
 def ask(role: str, prompt: str) -> str:
@@ -68,4 +68,4 @@ def ask(role: str, prompt: str) -> str:
     return asyncio.run_coroutine_threadsafe(request, loop).result().text or ""
 
 
-app = app_for(given, ask)
+app = app_for(experiment, ask)

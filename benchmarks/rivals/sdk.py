@@ -10,20 +10,23 @@ from collections.abc import Callable
 
 import httpx2
 
-from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, Experiment, Target
 
 Ask = Callable[[str], str]
 Asker = tuple[Ask, type[Exception]]
 """What asks one provider, and what it raises when it fails."""
 
 
-def asking(given: Given) -> Callable[[str, str], str]:
+def asking(experiment: Experiment) -> Callable[[str, str], str]:
     """Return what asks a role's providers one after the other."""
     makers = {"anthropic": _anthropic, "openai": _openai, "google": _google}
-    askers = {name: makers[target.adapter](given, target) for name, target in given.targets.items()}
+    askers = {
+        name: makers[target.adapter](experiment, target)
+        for name, target in experiment.targets.items()
+    }
 
     def ask(role: str, prompt: str) -> str:
-        *others, last = (askers[target.name] for target in given.roles[role])
+        *others, last = (askers[target.name] for target in experiment.roles[role])
         for ask_it, failed in others:
             try:
                 return ask_it(prompt)
@@ -34,18 +37,18 @@ def asking(given: Given) -> Callable[[str, str], str]:
     return ask
 
 
-def _limits(given: Given, keep_alive: int) -> httpx2.Limits:
+def _limits(experiment: Experiment, keep_alive: int) -> httpx2.Limits:
     return httpx2.Limits(
-        max_connections=max(1000, given.concurrency), max_keepalive_connections=keep_alive
+        max_connections=max(1000, experiment.concurrency), max_keepalive_connections=keep_alive
     )
 
 
-def _anthropic(given: Given, target: Target) -> Asker:
+def _anthropic(experiment: Experiment, target: Target) -> Asker:
     import anthropic
 
-    http = anthropic.DefaultHttpxClient(limits=_limits(given, 100))
+    http = anthropic.DefaultHttpxClient(limits=_limits(experiment, 100))
     client = anthropic.Anthropic(
-        api_key="none", base_url=target.base_url, timeout=given.timeout_s, http_client=http
+        api_key="none", base_url=target.base_url, timeout=experiment.timeout_s, http_client=http
     )
 
     def ask(prompt: str) -> str:
@@ -59,12 +62,15 @@ def _anthropic(given: Given, target: Target) -> Asker:
     return ask, anthropic.APIError
 
 
-def _openai(given: Given, target: Target) -> Asker:
+def _openai(experiment: Experiment, target: Target) -> Asker:
     import openai
 
-    http = openai.DefaultHttpxClient(limits=_limits(given, 100))
+    http = openai.DefaultHttpxClient(limits=_limits(experiment, 100))
     client = openai.OpenAI(
-        api_key="none", base_url=f"{target.base_url}/v1", timeout=given.timeout_s, http_client=http
+        api_key="none",
+        base_url=f"{target.base_url}/v1",
+        timeout=experiment.timeout_s,
+        http_client=http,
     )
 
     def ask(prompt: str) -> str:
@@ -76,14 +82,14 @@ def _openai(given: Given, target: Target) -> Asker:
     return ask, openai.APIError
 
 
-def _google(given: Given, target: Target) -> Asker:
+def _google(experiment: Experiment, target: Target) -> Asker:
     from google import genai
     from google.genai import errors, types
 
     options = types.HttpOptions(
         base_url=target.base_url,
-        timeout=round(given.timeout_s * 1000),
-        client_args={"limits": _limits(given, 20)},
+        timeout=round(experiment.timeout_s * 1000),
+        client_args={"limits": _limits(experiment, 20)},
     )
     client = genai.Client(api_key="none", http_options=options)
     config = types.GenerateContentConfig(max_output_tokens=MAX_TOKENS)

@@ -1,8 +1,8 @@
 """Bare Celery around the official SDK: `celery -A benchmarks.rivals.sdk_celery worker`."""
 
 from benchmarks.rivals.celery_app import app_for
-from benchmarks.rivals.given import Given
+from benchmarks.rivals.experiment import Experiment
 from benchmarks.rivals.sdk import asking
 
-given = Given.read()
-app = app_for(given, asking(given))
+experiment = Experiment.read()
+app = app_for(experiment, asking(experiment))

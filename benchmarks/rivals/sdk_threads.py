@@ -7,16 +7,16 @@ The official SDK in a ThreadPoolExecutor, without a queue: what is lost with the
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.rivals.given import Given
+from benchmarks.rivals.experiment import Experiment
 from benchmarks.rivals.producer import prompt
 from benchmarks.rivals.sdk import asking
 
 
 def main(role: str, prompts: int) -> None:
     """Ask them all."""
-    given = Given.read()
-    ask = asking(given)
-    with ThreadPoolExecutor(given.concurrency) as pool:
+    experiment = Experiment.read()
+    ask = asking(experiment)
+    with ThreadPoolExecutor(experiment.concurrency) as pool:
         for answer in pool.map(lambda number: ask(role, prompt(number)), range(prompts)):
             assert answer
 

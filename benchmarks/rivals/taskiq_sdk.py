@@ -13,17 +13,21 @@ import httpx2
 from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from benchmarks.rivals.given import MAX_TOKENS, Given, Target
+from benchmarks.rivals.experiment import MAX_TOKENS, Experiment, Target
 
 Ask = Callable[[str], Awaitable[str]]
 Asker = tuple[Ask, type[Exception]]
 """What asks one provider, and what it raises when it fails."""
 
-given = Given.read()
-broker = RedisStreamBroker(given.redis_url, consumer_id="0").with_result_backend(
-    RedisAsyncResultBackend(given.redis_url, result_ex_time=24 * 3600, serializer=JSONSerializer())
+experiment = Experiment.read()
+broker = RedisStreamBroker(experiment.redis_url, consumer_id="0").with_result_backend(
+    RedisAsyncResultBackend(
+        experiment.redis_url, result_ex_time=24 * 3600, serializer=JSONSerializer()
+    )
 )
-limits = httpx2.Limits(max_connections=max(1000, given.concurrency), max_keepalive_connections=100)
+limits = httpx2.Limits(
+    max_connections=max(1000, experiment.concurrency), max_keepalive_connections=100
+)
 
 
 @broker.task
@@ -34,7 +38,7 @@ async def ask(role: str, prompt: str) -> dict[str, str | float]:
 
 async def _text(role: str, prompt: str) -> str:
     """Ask a role's providers one after the other."""
-    *others, last = (askers[target.name] for target in given.roles[role])
+    *others, last = (askers[target.name] for target in experiment.roles[role])
     for ask_it, failed in others:
         try:
             return await ask_it(prompt)
@@ -48,7 +52,7 @@ def _anthropic(target: Target) -> Asker:
 
     http = anthropic.DefaultAsyncHttpxClient(limits=limits)
     client = anthropic.AsyncAnthropic(
-        api_key="none", base_url=target.base_url, timeout=given.timeout_s, http_client=http
+        api_key="none", base_url=target.base_url, timeout=experiment.timeout_s, http_client=http
     )
 
     async def ask_it(prompt: str) -> str:
@@ -67,7 +71,10 @@ def _openai(target: Target) -> Asker:
 
     http = openai.DefaultAsyncHttpxClient(limits=limits)
     client = openai.AsyncOpenAI(
-        api_key="none", base_url=f"{target.base_url}/v1", timeout=given.timeout_s, http_client=http
+        api_key="none",
+        base_url=f"{target.base_url}/v1",
+        timeout=experiment.timeout_s,
+        http_client=http,
     )
 
     async def ask_it(prompt: str) -> str:
@@ -85,7 +92,7 @@ def _google(target: Target) -> Asker:
 
     options = types.HttpOptions(
         base_url=target.base_url,
-        timeout=round(given.timeout_s * 1000),
+        timeout=round(experiment.timeout_s * 1000),
         async_client_args={"limits": limits},
     )
     client = genai.Client(api_key="none", http_options=options)
@@ -101,4 +108,4 @@ def _google(target: Target) -> Asker:
 
 
 _makers = {"anthropic": _anthropic, "openai": _openai, "google": _google}
-askers = {name: _makers[target.adapter](target) for name, target in given.targets.items()}
+askers = {name: _makers[target.adapter](target) for name, target in experiment.targets.items()}

@@ -33,7 +33,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Given:
+class Experiment:
     """The whole of it."""
 
     redis_url: str
@@ -47,9 +47,11 @@ class Given:
     @classmethod
     def read(cls) -> Self:
         """Read what the harness wrote."""
-        told = json.loads(os.environ[VARIABLE])
-        roles = {role: [Target(**each) for each in chain] for role, chain in told["roles"].items()}
-        return cls(**{**told, "roles": roles})
+        values = json.loads(os.environ[VARIABLE])
+        roles = {
+            role: [Target(**each) for each in chain] for role, chain in values["roles"].items()
+        }
+        return cls(**{**values, "roles": roles})
 
     def environment(self) -> dict[str, str]:
         """Write it for a rival's process."""
