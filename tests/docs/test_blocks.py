@@ -1,6 +1,5 @@
 """Every code block of the pages is of a known kind, and can be read as that kind."""
 
-import configparser
 import json
 import tomllib
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from tests.support.pages import ALL, PAGES, Block, blocks_of
 from tests.support.servers import Process
 from tests.support.shell import commands_of, fault_of
 
-KINDS = {"bash", "conf", "dockerfile", "ini", "json", "python", "sql", "text", "toml", "yaml"}
+KINDS = {"bash", "conf", "json", "python", "text", "toml", "yaml"}
 """`text` is what a program prints, and `conf` the configuration of Redis."""
 ROLES_FILE_KEYS = {"providers", "roles", "workflows", "params", "default_provider"}
 BASE = """
@@ -92,30 +91,6 @@ READERS: dict[str, Callable[[str], object]] = {
 def test_json_and_toml_can_be_read(block: Block) -> None:
     """By Python's readers."""
     assert READERS[block.language](block.text)
-
-
-@pytest.mark.parametrize("block", of("ini"))
-def test_a_unit_of_systemd_has_its_sections_and_its_commands(block: Block) -> None:
-    """What it starts exists, with its options."""
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(block.text)
-    started = [
-        value
-        for section in unit.values()
-        for key, value in section.items()
-        if key.startswith("Exec")
-    ]
-
-    assert unit.sections()
-    faults = [fault_of(words) for each in started for words in commands_of(_by_name(each))]
-    assert not [fault for fault in faults if fault]
-
-
-def _by_name(command: str) -> str:
-    """Leave out the folder of a command's program, and systemd's specifiers and marks."""
-    program, _, words = command.lstrip("-+!@:").partition(" ")
-    return f"{Path(program).name} {words}".replace("$MAINPID", "1")
 
 
 @pytest.mark.parametrize("block", of("conf"))
