@@ -1,70 +1,70 @@
--- What every script of the delivery shares; it stands in front of each. All in one database:
+-- The part that all scripts of the delivery share; each begins with it. All keys are in one database:
 --
 -- celery, role.NAME      list    Celery's own queues: pushed on the left, taken from the right; each
 --                                of the priorities 0, 3, 6 and 9 has its own list, marked with "\6\22"
---                                and the number; what has no priority comes after 3 and before 6
+--                                and the number; messages without a priority come after 3 and before 6
 -- bell:QUEUE             list    one entry wakes one idle worker; at most MAX_WAKEUPS are kept
 -- taken                  hash    delivery tag -> the list it came from, "\n", the message
--- taken:until            zset    delivery tag -> ms at which it goes back unless renewed
--- begun                  hash    delivery tag -> task id, of those whose task runs
--- task:ID                hash    what outlives one delivery of an unsettled task:
+-- taken:until            zset    delivery tag -> ms at which the message is requeued unless its lease is renewed
+-- begun                  hash    delivery tag -> task id, of deliveries whose task runs
+-- task:ID                hash    the history of an unsettled task, over its deliveries:
 --     fence              the time (ms) of its newest beginning, or more; only its holder settles
 --     tag                the delivery that runs it, while one does
 --     calling:N          the call of attempt N, while its end is awaited: its row for the ledger, if it
 --                        is lost; older workers write `calling`, for the one call that they make at a time
---     lost_calls         calls whose end nobody knows, a line each: their worker was lost, or stopped
---     failed             attempts of a walk that has not come to its end, a line each (JSON)
+--     lost_calls         calls whose end was never reported, a line each: their worker was lost, or stopped
+--     failed             attempts of a walk that has not ended, a line each (JSON)
 --     numbered           how many attempts have a number
---     unknown            how many of them no other call has followed yet
+--     unknown            how many of `lost_calls` no other call has followed yet
 --     duplicates         how many another call has followed: those may have been paid twice
---     lost               workers lost with it in their hands
---     lost_alone         how many of them had nothing else in hand
---     company            how many tasks the last of them had in hand
---     suspect            1 from the second loss on: until it is settled it runs apart, also after a wait
+--     lost               workers that were lost while they held it
+--     lost_alone         how many of them held nothing else
+--     company            how many tasks the last of them held
+--     suspect            1 from the second loss on: until it is settled it runs alone, also after a wait
 --     accused            1 while the last of them was lost alone, and not the first, with its call out
 --     blamed             1 from then on: a provider is accused once by each task
---     attempts, repeats  what earlier walks of the chain came to (JSON), and faults of ours
+--     attempts, repeats  attempts of earlier walks of the chain (JSON), and how often an error of ours was retried
 --     enqueued_ms        its deadline runs from here: set when it first waits, and when a dead letter is
---                        given a second life
---     told, telling      batches told on its stream; 1 while they are of an answer that is not whole
---     flight             the digest of the call that it makes, or waits for another to make
+--                        retried
+--     told, telling      how many batches its stream has; 1 while the last one is of an unfinished answer
+--     flight             the digest of the call that it makes, or that another task makes for it
 --     aside              where it waits for that: its queue, "\n", the delivery tag
 -- asked:ID               string  of a task whose id its caller has chosen: a digest of what it asks; as long
 --                                as its result, or 30 days
--- stream:ID              stream  what a streamed task says while it runs (`breakwater/asking/events.py`)
+-- stream:ID              stream  the partial answer of a streamed task (`breakwater/asking/events.py`)
 -- cache:DIGEST           string  an answer (`tasks/answering/response_cache.py`), for as long as its role keeps it; empty:
---                                answers to this call are not worth keeping
--- flight:DIGEST          string  the task that makes this call; so it does while a worker has it in hand
+--                                answers to this call are not kept
+-- flight:DIGEST          string  the task that makes this call, as long as a worker holds it
 -- flight:DIGEST:waiting  zset    tasks that wait for its answer -> ms since when
--- flights                zset    delivery tag -> ms, as in `delayed`, of those that wait so
+-- flights                zset    delivery tag -> ms, as in `delayed`, of tasks that wait for such an answer
 -- delayed                zset    delivery tag -> ms at which its message goes to its list again
 -- delayed:messages       hash    as `taken`
 -- delayed:queues         hash    queue -> how many of those are its own
--- apart                  hash    delivery tag -> as `taken`, of tasks that two workers were lost with; a worker
---                                takes them when it has nothing else in hand; also in `delayed:queues`
+-- apart                  hash    delivery tag -> as `taken`, of tasks with which two workers were lost; a worker
+--                                takes them when it holds nothing else; also in `delayed:queues`
 -- apart:order            zset    delivery tag -> ms since when
--- apart:workers          hash    worker -> drains (it takes nothing, to have empty hands for them) or runs
+-- apart:workers          hash    worker -> drains (it finishes what it holds, to run them) or runs
 -- parked                 hash    queue -> JSON: until_ms, for_ms, since_ms, reason, few, passed
 -- parked:events          stream  one entry for each queue parked and opened again
--- paused                 hash    queue -> JSON: who, at_ms, why; an operator's, and nobody else ends it
--- workers                hash    worker -> JSON: what it says of itself (`workers/heartbeat.py`)
--- workers:until          zset    worker -> ms at which it is forgotten unless it says so again
+-- paused                 hash    queue -> JSON: who, at_ms, why; only an operator pauses and resumes
+-- workers                hash    worker -> JSON: its description (`workers/heartbeat.py`)
+-- workers:until          zset    worker -> ms at which it is removed unless its heartbeat renews it
 -- roles                  hash    version of a roles file -> JSON: what its workers serve, for producers
 --     roles              name -> parameters that it refuses, and why
 --     any                true: they serve every role
--- roles:until            zset    version -> ms at which it is forgotten unless a worker says it again
--- draining               hash    worker -> JSON: who, at_ms; it takes nothing more, and ends
+-- roles:until            zset    version -> ms at which it is removed unless a heartbeat renews it
+-- draining               hash    worker -> JSON: who, at_ms; it takes nothing more, finishes and ends
 -- queues                 set     names of the queues that any worker has ever consumed
 -- operations             stream  about MAX_OPERATIONS: what operators did; the fields of each:
 --     at_ms, who, what   such as 1763700000000, ann@host, pause
---     targets, number    what it was done to, by name, a line each; how many (20 are named)
+--     targets, number    the names of what was changed, a line each (at most 20); how many
 --     details            JSON
---     command            its own word of the command that did it
+--     command            a unique id of the command that did it
 -- foreign                hash    name of a task that workers do not have -> the queue it was found in
--- foreign:DIGEST         zset    SHA-1 of its message -> ms until which workers pass it over whose tasks
---                                have this digest
+-- foreign:DIGEST         zset    SHA-1 of its message -> ms until which workers whose tasks have this
+--                                digest pass over it
 -- dead                   stream  dead letters, of the last 30 days; the fields of each:
---     task_id            empty if the message names none that could be used
+--     task_id            empty if the message names no usable one
 --     at_ms, role, queue, error, message (of the error)
 --     attempts, options  JSON; the prompt is in the message alone
 --     numbered           how many attempts had a number
@@ -73,28 +73,29 @@
 -- ledger                 stream  rows of attempts, until a worker has drained them into the database:
 --     row                JSON; ciphertext if there are keys
 -- delivery               hash    counts since ever: recovered, restored, duplicates, superseded, dead
--- delivery:clock         hash    swept_ms (last look for lost messages), calm_ms (none before), data (a
---                                name for the data in this Redis; another name: the old data is lost)
+-- delivery:clock         hash    swept_ms (last search for lost messages), calm_ms (no message is lost
+--                                before), data (a name for the data in this Redis; another name: the old
+--                                data is lost)
 local MAX_WAKEUPS, TASK_TTL_MS, MAX_EVENTS = 8, 30 * 24 * 3600 * 1000, 1000
 local FOREIGN_TTL_MS, MAX_ROTATED = 24 * 3600 * 1000, 200
 local MAX_OPERATIONS, MAX_TARGETS = 10000, 20
 local LETTER_TTL_MS = 30 * 24 * 3600 * 1000
 local RESULT = 'celery-task-meta-'
--- A task that waits for another's answer looks for itself this often; of thousands, 50 a second do.
+-- A task that waits for another's answer checks this often; of thousands, 50 a second do.
 local RECHECK_MS, RECHECK_SPACING_MS, MAX_RECHECK_MS = 15000, 20, 300000
--- A task is given up when so many workers were lost with it, and so many of them had nothing else.
+-- A task is given up after MAX_LOST lost workers, of which MAX_ALONE held nothing else.
 local MAX_LOST, MAX_ALONE = 5, 3
--- A task that was lost with few others runs alone, of a larger company a part of this size together.
+-- A task that was lost with few others runs alone; of a larger group, one part in this many runs together.
 local GROUP_DIVISOR = 16
-local MAX_ISOLATED_SCANNED = 100 -- suspects in one step
+local MAX_ISOLATED_SCANNED = 100 -- isolated messages read in one step
 local WAKE_FOR_CALL, WAKE_FOR_ANSWER = 8, 100 -- tasks woken in one step: to make the call, or to have its answer
 local TAKEN, UNTIL, BEGUN, DELAYED, MESSAGES = 'taken', 'taken:until', 'begun', 'delayed', 'delayed:messages'
 
--- A full server refuses a script whose first write may take memory, and lets one through whose first
--- write frees some (even none): what empties it must run.
+-- A full server refuses a script if its first write may take memory, and permits it if its first write frees
+-- some (even none). Scripts that empty the server must run.
 redis.call('HDEL', BEGUN, '')
 
--- Redis' own clock; no client's decides anything.
+-- The time of Redis' clock; no client's clock decides anything.
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -106,18 +107,18 @@ end
 
 local function wake_workers(queue, times)
   local bell = 'bell:' .. queue
-  -- Another program's key of this name costs a second of waiting, not the step.
+  -- If this key belongs to another program, workers wait a second longer, but the step is done.
   for _ = 1, times do redis.pcall('LPUSH', bell, 1) end
   redis.pcall('LTRIM', bell, 0, MAX_WAKEUPS - 1)
 end
 
--- Read an operator's lever. If its key is another program's, nobody has set it.
+-- Run a command on a key that may belong to another program; return nil then, as if nothing were set.
 local function call_or_nil(...)
-  local found = redis.pcall(...)
-  return not (type(found) == 'table' and found.err) and found or nil
+  local reply = redis.pcall(...)
+  return not (type(reply) == 'table' and reply.err) and reply or nil
 end
 
--- A message's list and body, from its entry in a hash.
+-- Return a message's list and the message, from its entry in a hash.
 local function split_entry(entry)
   local stop = string.find(entry, '\n', 1, true)
   return string.sub(entry, 1, stop - 1), string.sub(entry, stop + 1)
@@ -129,9 +130,9 @@ local function forget(tag)
   redis.call('HDEL', BEGUN, tag)
 end
 
--- Whether nobody has begun this task since the delivery with this fence did, so that what it brings
--- counts; and whether Redis has lost that beginning with its data. Fences grow with time, so a smaller
--- one is an older one, which an older replica had. A task that has a result is nobody's.
+-- Return whether no other delivery has begun this task since the one with this fence, so that this one counts;
+-- and whether Redis has lost that beginning with its data. Fences grow with time, so a smaller one is older, from
+-- an older replica. No delivery owns a task with a result.
 local function owns(task, result, fence)
   local newest, mine = tonumber(redis.call('HGET', task, 'fence') or 0), tonumber(fence)
   if newest >= mine then return newest == mine, false end
@@ -139,15 +140,15 @@ local function owns(task, result, fence)
   return true, true
 end
 
--- The id in a message's headers; nil if it cannot be found. Inside a body each quote is escaped.
+-- Return the id in a message's headers, or nil. Inside a body each quote is escaped.
 local function id_in(entry)
   local headers = string.find(entry, '"headers":', 1, true)
   local id = headers and string.match(entry, '"id":%s*"([^"]+)"', headers)
-  local is_text, found = pcall(cjson.decode, '["' .. (id or '') .. '"]')
-  return is_text and found[1] ~= '' and found[1] or nil
+  local is_text, words = pcall(cjson.decode, '["' .. (id or '') .. '"]')
+  return is_text and words[1] ~= '' and words[1] or nil
 end
 
--- By what the lives are counted that a message costs: its task's id; of one that names none a checksum.
+-- Return the key under which a message's lost workers are counted: its task's id, or a checksum without an id.
 local function loss_key(entry)
   local id, sum = id_in(entry), 0
   if id then return id end
@@ -155,14 +156,14 @@ local function loss_key(entry)
   return string.format('?%.0f.%.0f', #entry, sum)
 end
 
--- Where a worker takes it when it has nothing else in hand.
+-- Put a message aside; a worker takes it when it holds nothing else.
 local function isolate(tag, entry)
   redis.call('HSET', 'apart', tag, entry)
   redis.call('ZADD', 'apart:order', now_ms(), tag)
   redis.call('HINCRBY', 'delayed:queues', queue_of((split_entry(entry))), 1)
 end
 
--- To the head of a list, where it is the next to be taken; a suspect has no neighbours there either.
+-- Put a message at the head of a list, where it is taken next; a suspect is isolated instead.
 local function to_head(task, tag, list, message)
   if redis.call('HEXISTS', task, 'suspect') == 1 then
     isolate(tag, list .. '\n' .. message)
@@ -171,21 +172,21 @@ local function to_head(task, tag, list, message)
   end
 end
 
--- To the list that it came from.
+-- Return a message to the list that it came from.
 local function requeue(tag, entry)
   local list, message = split_entry(entry)
   to_head('task:' .. loss_key(entry), tag, list, message)
   wake_workers(queue_of(list), 1)
 end
 
--- To its role's queue, whichever queue it came from, in the list of its priority.
+-- Return a message to its role's queue, whichever queue it came from, in the list of its priority.
 local function to_queue(queue, task, tag, entry)
   local list, message = split_entry(entry)
   to_head(task, tag, queue .. string.sub(list, #queue_of(list) + 1), message)
 end
 
--- Rows of attempts, on their way to the ledger. Of a delivery whose task another one runs only its
--- calls are taken; what it passed over has numbers that are the other's.
+-- Append rows of attempts for the ledger. A delivery that was superseded adds only the rows of its calls: the
+-- numbers of its other attempts belong to the other delivery.
 local function append_rows(first, owned)
   for i = first, #ARGV do
     if owned or string.sub(ARGV[i], 1, 1) == 'c' then
@@ -194,7 +195,7 @@ local function append_rows(first, owned)
   end
 end
 
--- Out of its list until it is due.
+-- Keep a message out of its list until it is due.
 local function delay_until(tag, entry, due)
   redis.call('HSET', MESSAGES, tag, entry)
   redis.call('ZADD', DELAYED, due, tag)
@@ -226,17 +227,17 @@ local function release(task)
   redis.call('HDEL', task, 'tag')
 end
 
--- The task that makes this call now, in a living worker's hands; nil if none does.
+-- Return the task that makes this call now, in a living worker; nil if none does.
 local function owner_of(digest)
   local id = redis.call('GET', 'flight:' .. digest)
   local task = id and redis.call('HMGET', 'task:' .. id, 'flight', 'tag')
   if task and task[1] == digest and task[2] and redis.call('HEXISTS', TAKEN, task[2]) == 1 then return id end
 end
 
--- Let tasks that wait for this call's answer be taken, so many; of those that are no more, some are
--- forgotten. Each that then has the answer wakes as many again (`share`), so that no step is long.
+-- Requeue a bounded number of tasks that wait for this call's answer, and forget some that no longer exist. Each
+-- task that then has the answer wakes as many again (`share`), so that no step is long.
 local function wake_waiting_tasks(digest, most)
-  local waiting, rings = 'flight:' .. digest .. ':waiting', {}
+  local waiting, wakeups = 'flight:' .. digest .. ':waiting', {}
   for _, id in ipairs(redis.call('ZRANGE', waiting, 0, WAKE_FOR_ANSWER - 1)) do
     if most == 0 then break end
     redis.call('ZREM', waiting, id)
@@ -245,15 +246,15 @@ local function wake_waiting_tasks(digest, most)
     if redis.call('HEXISTS', MESSAGES, tag) == 1 then
       redis.call('ZADD', DELAYED, 0, tag)
       redis.call('ZREM', 'flights', tag)
-      rings[queue] = (rings[queue] or 0) + 1
+      wakeups[queue] = (wakeups[queue] or 0) + 1
       most = most - 1
     end
   end
-  for queue, times in pairs(rings) do wake_workers(queue, math.min(times, MAX_WAKEUPS)) end
+  for queue, times in pairs(wakeups) do wake_workers(queue, math.min(times, MAX_WAKEUPS)) end
 end
 
--- A task has no more to do with this call. Those that wait for it wake: if it left an answer to have
--- that, if it did not and nobody makes the call, to make it.
+-- Detach a task from a call, and wake the tasks that wait: if there is an answer, to read it; if not, and no task
+-- makes the call, to make it.
 local function leave_shared_call(digest, id, answered)
   local flight = 'flight:' .. digest
   if redis.call('GET', flight) == id then redis.call('DEL', flight) end
@@ -269,10 +270,10 @@ local function count(what, by)
   redis.call('HINCRBY', 'delivery', what, by or 1)
 end
 
--- A worker was lost with this delivery in its hands. Whatever else it had may be the cause as well, so
--- after the second time the task runs apart, and only what it costs alone is held against it.
--- company: how many deliveries that worker had. is_child: it was a child of a prefork, which has one.
--- Returns: the id of a task that is given up and never comes to begin; its delivery is taken still.
+-- Handle the loss of a worker that held this delivery. The cause may be another of its tasks. So after the second
+-- loss the task runs alone, and only losses of a task alone count against it.
+-- company: how many deliveries that worker held. is_child: it was a child of a prefork, which holds one.
+-- Returns: the id of a task that is given up before it ever began; its delivery is still taken.
 local function handle_lost_delivery(tag, entry, company, is_child, until_ms)
   local begun = redis.call('HGET', BEGUN, tag)
   local id = begun or loss_key(entry)
@@ -296,7 +297,7 @@ local function handle_lost_delivery(tag, entry, company, is_child, until_ms)
     return id_in(entry) or ''
   end
   forget(tag)
-  if is_given_up then -- what has begun is given up when it begins again, and kills nobody
+  if is_given_up then -- a task that has begun is given up when it begins again, and kills no worker
     redis.call('HDEL', task, 'suspect')
   elseif lost > 1 and not is_child then
     redis.call('HSET', task, 'suspect', 1)
@@ -309,7 +310,7 @@ local function log_parking(queue, to, until_ms, reason, now)
     'until_ms', until_ms, 'reason', reason, 'at_ms', now)
 end
 
--- Keep a message that is past help, and why; only why, if the message is not in hand any more.
+-- Keep a message that cannot succeed, and its error; only the error if the message is no longer taken.
 local function dead_letter(id, entry, fields, now, meta)
   count('dead')
   local letter = redis.call('XADD', 'dead', '*', 'task_id', id, 'at_ms', now,
@@ -318,20 +319,20 @@ local function dead_letter(id, entry, fields, now, meta)
   if entry then redis.call('HSET', 'dead:messages', letter, entry) end
 end
 
--- Write down what an operator does, in one step with it. What one command does to many is one entry
--- that grows, so that a thousand letters retried leave room for what was done before.
+-- Record what an operator does, in the same step. A command with many targets has one entry that grows, so that
+-- a thousand retried letters leave room for earlier entries.
 -- act: JSON: command, who, what, details (JSON).
 local function record(act, target, now)
-  local deed, targets, number = cjson.decode(act), target, 1
+  local change, targets, number = cjson.decode(act), target, 1
   for _, entry in ipairs(redis.call('XREVRANGE', 'operations', '+', '-', 'COUNT', 8)) do
     local fields = {}
     for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-    if fields.command == deed.command then
+    if fields.command == change.command then
       redis.call('XDEL', 'operations', entry[1])
       number = fields.number + 1
       targets = number > MAX_TARGETS and fields.targets or fields.targets .. '\n' .. target
     end
   end
-  redis.call('XADD', 'operations', 'MAXLEN', '~', MAX_OPERATIONS, '*', 'at_ms', now, 'who', deed.who,
-    'what', deed.what, 'targets', targets, 'number', number, 'details', deed.details, 'command', deed.command)
+  redis.call('XADD', 'operations', 'MAXLEN', '~', MAX_OPERATIONS, '*', 'at_ms', now, 'who', change.who,
+    'what', change.what, 'targets', targets, 'number', number, 'details', change.details, 'command', change.command)
 end

@@ -1,22 +1,23 @@
--- Settle a task: its result is written once, by the holder of the newest fence.
--- KEYS: task:ID, the result's key. ARGV: JSON: fence (empty: anybody's, such as a revocation), tag, task_id,
+-- Settle a task: the holder of the newest fence writes its result, once.
+-- KEYS: task:ID, the result's key. ARGV: JSON: fence (empty: any, such as a revocation), tag, task_id,
 -- expires_s (of the result), opens (a queue to open if it is parked), numbered (how many attempts have a
--- number), keep_s (for how long its answer is kept for the same call; 0: it is not), letter (the fields of a dead
--- letter, name and value by turns; empty: it is not one); then the result, the answer, and rows.
--- Returns: 'settled', 'opened' (settled, and the queue was parked), 'already' (there is a result), or 'superseded' (another one has begun).
+-- number), keep_s (how long the answer is kept for equal calls; 0: not at all), letter (the fields of a
+-- dead letter: name, value, name, value, ...; empty: none); then the result, the answer, and rows.
+-- Returns: 'settled', 'opened' (settled, and the queue was parked), 'already' (the task has a result), or
+-- 'superseded' (another delivery has begun).
 local args, meta, answer = cjson.decode(ARGV[1]), ARGV[2], ARGV[3]
 local task, result, id, keep_s = KEYS[1], KEYS[2], args.task_id, args.keep_s
-local there = redis.call('GET', result)
-if there == meta then return 'settled' end -- our answer was lost
-local owned = not there and (args.fence == '' or (owns(task, result, args.fence)))
+local existing = redis.call('GET', result)
+if existing == meta then return 'settled' end -- the reply was lost
+local owned = not existing and (args.fence == '' or (owns(task, result, args.fence)))
 append_rows(4, owned)
-if there then return 'already' end
+if existing then return 'already' end
 if not owned then
   count('superseded')
   return 'superseded'
 end
 local now = now_ms()
-if #ARGV == 3 then release(task) end -- with a row its call has come to an end
+if #ARGV == 3 then release(task) end -- a row means that its call has ended
 redis.call('SET', result, meta, 'EX', args.expires_s)
 redis.call('PUBLISH', result, meta)
 redis.call('EXPIRE', 'asked:' .. id, args.expires_s)

@@ -1,12 +1,12 @@
--- Where a task is that has no result; a bounded number of messages is looked at in one call.
--- KEYS: task:ID, the result's key. ARGV: its id, where to go on (1: at the beginning, with what needs
--- no search), how many messages to look at, lists that may hold it.
--- Returns: {'settled'}, {'running', queue}, {'unknown'}, {'more', where to go on}, or {'waiting', how,
--- queue, ahead, due, hold, parked}: how is 'queue', 'delayed' (until due, ms), 'shared' (for the answer
--- to the same call) or 'taken' (by a worker that has not begun it); ahead counts the messages that are
--- taken before it, of its own priority; hold and parked are the entries of `paused` and `parked`.
+-- Find a task that has no result; one call reads a bounded number of messages.
+-- KEYS: task:ID, the result's key. ARGV: its id, where to continue (1: at the beginning, with what needs no
+-- search), how many messages to read, lists that may hold it.
+-- Returns: {'settled'}, {'running', queue}, {'unknown'}, {'more', where to continue}, or {'waiting', how,
+-- queue, ahead, due, hold, parked}: how is 'queue', 'delayed' (until due, ms), 'shared' (for the answer to
+-- an equal call) or 'taken' (by a worker that has not begun it); ahead counts the messages of its own
+-- priority that are taken before it; hold and parked are the entries of `paused` and `parked`.
 local task, id, first, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local mark = {'"id": "' .. id .. '"', '"id":"' .. id .. '"'} -- in a body its quotes are escaped
+local mark = {'"id": "' .. id .. '"', '"id":"' .. id .. '"'} -- in a body the quotes are escaped
 
 local function is_its_own(message)
   return message and (string.find(message, mark[1], 1, true) or string.find(message, mark[2], 1, true))
@@ -28,7 +28,7 @@ if aside then
   if due then return waiting('shared', string.sub(aside, 1, stop - 1), -1, due) end
 end
 
--- One place after the other: messages in workers' hands, delayed ones, then the lists from their heads.
+-- Search one place after the other: taken messages, delayed ones, then the lists from their heads.
 local at = 0
 local function page(length)
   local from = math.max(first - at, 1)

@@ -1,11 +1,12 @@
 -- Begin a task: one delivery of it runs, and holds the newest fence.
--- KEYS: task:ID, the result's key. ARGV: JSON: tag, task_id, queue (its role's own; empty: not known), call (the
--- row of the call that goes out now, as it stays if its end is never reported; empty: none yet), numbered
--- (how many attempts then have a number).
--- Returns: 'gone' (the message was put back meanwhile), 'settled' (there is a result), 'known' (a call
--- was to go out, but there is something to know of the task first; nothing was done), 'owned'
--- (another delivery of this id runs; this one is dropped), 'paused' (the role is; the message waits at
--- the head of its queue, also if it came by the common one), or 'run', fence, and the task's fields.
+-- KEYS: task:ID, the result's key. ARGV: JSON: tag, task_id, queue (of its role; empty: unknown), call (the
+-- row of the call that goes out now, as it stays if its end is never reported; empty: no call yet),
+-- numbered (how many attempts then have a number).
+-- Returns: 'gone' (the message was requeued meanwhile), 'settled' (the task has a result), 'known' (a call
+-- was to go out, but the task has a history that must be read first; nothing was done), 'owned' (another
+-- delivery of this id runs, and this one is dropped), 'paused' (the role is paused; the message waits at
+-- the head of the role's queue, even if it came from the common one), or 'run', the fence, and the task's
+-- fields.
 local args = cjson.decode(ARGV[1])
 local task, result, tag, id, queue = KEYS[1], KEYS[2], args.tag, args.task_id, args.queue
 if redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
@@ -22,12 +23,12 @@ if call_or_nil('HEXISTS', 'paused', queue) == 1 then
   to_queue(queue, task, tag, entry)
   return {'paused'}
 end
-if held == tag then -- asked again by the same, nobody was lost, and its call has not gone out
+if held == tag then -- the same delivery repeats this step: no worker was lost, and no call went out
   for _, field in ipairs(calls_out(task)) do redis.call('HDEL', task, field) end
 elseif held then
   release(task)
 end
--- Not a plain count: after a loss of Redis' data two deliveries would have the same number.
+-- A plain count would repeat numbers after a loss of Redis' data.
 local fence = math.max(tonumber(redis.call('HGET', task, 'fence') or 0) + 1, now_ms())
 redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
 if args.call ~= '' then redis.call('HSET', task, 'calling:' .. args.numbered, args.call, 'numbered', args.numbered) end

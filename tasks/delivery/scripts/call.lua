@@ -1,10 +1,10 @@
--- A call is about to go out, or has come to an end.
--- KEYS: task:ID, the result's key. ARGV: JSON: fence, number (the attempt's), call (the call's row, as it stays if its end is never
--- reported; empty: it has ended), may_be_paid (it ended without an answer but may have to be paid), numbered
--- (how many attempts have a number), failed (the attempt as JSON, if it has failed and is to be
--- remembered; else empty); then rows.
--- Returns: how many calls of this task were paid for without an answer so far, or -1: another
--- delivery has begun, do not call.
+-- Record that a call goes out, or that it has ended.
+-- KEYS: task:ID, the result's key. ARGV: JSON: fence, number (of the attempt), call (the call's row, as it
+-- stays if its end is never reported; empty: the call has ended), may_be_paid (it ended without an answer,
+-- and may have to be paid), numbered (how many attempts have a number), failed (the attempt as JSON, if it
+-- counts as a failure; else empty); then rows.
+-- Returns: how many calls of this task were repeated although their end is unknown; -1: another delivery
+-- has begun, do not call.
 local task, args = KEYS[1], cjson.decode(ARGV[1])
 local owned, is_lost = owns(task, KEYS[2], args.fence)
 append_rows(2, owned)
@@ -15,7 +15,7 @@ end
 redis.call('HSET', task, 'numbered', args.numbered)
 if args.call == '' then
   local was_out = redis.call('HDEL', task, 'calling:' .. args.number) == 1
-  if was_out and args.failed ~= '' then -- once, also when the reply was lost and this is asked again
+  if was_out and args.failed ~= '' then -- once, even if the reply was lost and this step is repeated
     local failed = redis.call('HGET', task, 'failed')
     redis.call('HSET', task, 'failed', failed and failed .. '\n' .. args.failed or args.failed)
   end

@@ -1,8 +1,8 @@
--- Make a taken message a dead letter: nobody can make a task of it. If it names a task that was
--- never begun, whoever waits for that is told.
--- ARGV: JSON: tag, task_id (empty: it has none of use), expires_s (of the result), fields (of the letter: name and
--- value by turns); then the result (empty: none).
--- Returns: 1 if it was there.
+-- Make a taken message a dead letter, because it cannot become a task. If it names a task that never began,
+-- this settles that task.
+-- ARGV: JSON: tag, task_id (empty: it names no usable one), expires_s (of the result), fields (of the
+-- letter: name, value, name, value, ...); then the result (empty: none).
+-- Returns: 1 if the message was taken.
 local args, meta = cjson.decode(ARGV[1]), ARGV[2]
 local tag, id = args.tag, args.task_id
 local entry = redis.call('HGET', TAKEN, tag)

@@ -1,6 +1,6 @@
--- Give these workers nothing more; each finishes what it runs, and ends.
--- ARGV: act (as of `record`), then worker and name, by turns. Returns: names of those that are there
--- and were not draining before.
+-- Stop these workers from taking messages; each finishes what it runs, and ends.
+-- ARGV: act (of `record`), then worker, name, worker, name, ... Returns: the names of those that exist and
+-- were not draining.
 local act, now, done = ARGV[1], now_ms(), {}
 local state = cjson.encode({who = cjson.decode(act).who, at_ms = now})
 for i = 2, #ARGV, 2 do

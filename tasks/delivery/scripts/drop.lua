@@ -1,5 +1,5 @@
--- Remove dead letters and their messages for good.
--- ARGV: act (as of `record`), letters. Returns: how many were there.
+-- Delete dead letters and their messages for good.
+-- ARGV: act (of `record`), letters. Returns: how many existed.
 local number, now = 0, now_ms()
 for i = 2, #ARGV do
   if redis.call('XDEL', 'dead', ARGV[i]) == 1 then

@@ -1,6 +1,6 @@
--- A worker says that it is there; one that has not for a while is forgotten.
--- ARGV: JSON: worker, description (JSON), lease_ms (for how long it is believed), version (of its roles file),
--- roles (that it serves, JSON; empty: none are published), queues (that it consumes).
+-- Publish that a worker is alive, and remove workers whose lease has expired.
+-- ARGV: JSON: worker, description (JSON), lease_ms (how long the worker counts as alive), version (of its
+-- roles file), roles (that it serves, JSON; empty: publish none), queues (that it consumes).
 -- Returns: who drains it (JSON), or nil.
 local args, now = cjson.decode(ARGV[1]), now_ms()
 local worker, lease_ms = args.worker, args.lease_ms
@@ -10,7 +10,7 @@ for _, queue in ipairs(args.queues) do redis.call('SADD', 'queues', queue) end
 if args.roles ~= '' then
   redis.call('HSET', 'roles', args.version, args.roles)
   redis.call('ZADD', 'roles:until', now + lease_ms, args.version)
-  -- Versions of no living worker go; the last one stays, so that producers know roles meanwhile.
+  -- Remove versions without a living worker; the last one stays, so that producers know its roles.
   for _, range in ipairs({{'-inf', now}, {'(' .. now + lease_ms, '+inf'}}) do
     for _, old in ipairs(redis.call('ZRANGEBYSCORE', 'roles:until', range[1], range[2])) do
       redis.call('HDEL', 'roles', old)
@@ -19,11 +19,11 @@ if args.roles ~= '' then
   end
 end
 
--- The clock was set back: nobody is believed for longer than one who says so now.
+-- The clock was set back: no lease is longer than a new one.
 for _, one in ipairs(redis.call('ZRANGEBYSCORE', 'workers:until', '(' .. now + lease_ms, '+inf')) do
   redis.call('ZADD', 'workers:until', now + lease_ms, one)
 end
--- It was set forward, or nobody looked for a while: those who live come first to say so (`tend`).
+-- It was set forward, or no worker renewed for a while: living workers renew first (`tend`).
 local calm = tonumber(redis.call('HGET', 'delivery:clock', 'calm_ms') or 0)
 local wait = now < calm and calm <= now + lease_ms
 local silent = wait and {} or redis.call('ZRANGEBYSCORE', 'workers:until', '-inf', now)

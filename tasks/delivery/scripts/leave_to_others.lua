@@ -1,9 +1,8 @@
--- Leave a message to others: it names a task that this worker does not have. It goes back to its list
--- as it was, at the end where messages are put in, so that it holds up nobody; workers of the same
--- tasks pass it over for a while.
--- ARGV: tag, digest of the tasks that this worker has, for how long they pass it over (ms), the name of
--- the message's task.
--- Returns: 1 if it was there.
+-- Leave a message to others, because this worker does not have its task. It returns to its list unchanged,
+-- at the tail, so that it blocks no other message; workers with the same tasks pass over it for a while.
+-- ARGV: tag, digest of this worker's tasks, how long they pass over it (ms), the name of the message's
+-- task.
+-- Returns: 1 if the message was taken.
 local tag, digest, ms, name = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local entry = redis.call('HGET', TAKEN, tag)
 if not entry then return 0 end

@@ -1,9 +1,11 @@
--- How the queues and the workers stand, all at one moment; nothing is read but the ends of the lists.
--- ARGV: names of queues that may not have been heard of.
--- Returns: now (ms); for each queue its name, how many wait, when the next was enqueued (ms; empty if
--- its producer did not say); then `delayed:queues`, `paused`, `parked`, `workers`, `draining`.
-local STEPS = {'', '\6\0220', '\6\0223', '\6\0226', '\6\0229'} -- a priority's own list
-local LAST = 8192 -- the headers stand behind the body, within this many bytes of the end
+-- Read the state of all queues and workers at one moment; of each list only its length and its last
+-- message.
+-- ARGV: names of queues that no worker may have consumed yet.
+-- Returns: now (ms); of each queue its name, how many messages wait, when the next one was enqueued (ms;
+-- empty if its producer did not write that); then `delayed:queues`, `paused`, `parked`, `workers`,
+-- `draining`.
+local STEPS = {'', '\6\0220', '\6\0223', '\6\0226', '\6\0229'} -- the suffix of each priority's list
+local LAST = 8192 -- the headers follow the body, within this many bytes of the end
 
 local known, names = {}, {}
 local function know(list)

@@ -1,4 +1,4 @@
--- Let a parked queue be consumed again.
+-- Open a parked queue.
 -- ARGV: queue, reason. Returns: 1 if it was parked.
 if redis.call('HDEL', 'parked', ARGV[1]) == 0 then return 0 end
 log_parking(ARGV[1], 'open', 0, ARGV[2], now_ms())

@@ -1,5 +1,5 @@
--- Take nothing more from these queues, until an operator says otherwise.
--- ARGV: act (as of `record`), why, queues. Returns: those that were not paused before.
+-- Take nothing from these queues until an operator resumes them.
+-- ARGV: act (of `record`), reason, queues. Returns: those that were not paused before.
 local act, why, now, done = ARGV[1], ARGV[2], now_ms(), {}
 local state = cjson.encode({who = cjson.decode(act).who, at_ms = now, why = why})
 for i = 3, #ARGV do

@@ -1,5 +1,5 @@
--- Take from these queues again, and wake the workers that wait for it.
--- ARGV: act (as of `record`), queues. Returns: those that were paused.
+-- Take from these queues again, and wake the workers that wait.
+-- ARGV: act (of `record`), queues. Returns: those that were paused.
 local act, now, done = ARGV[1], now_ms(), {}
 for i = 2, #ARGV do
   if redis.call('HDEL', 'paused', ARGV[i]) == 1 then

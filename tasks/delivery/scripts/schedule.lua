@@ -1,6 +1,6 @@
--- A message that is not due yet waits in Redis, not in a worker's memory.
--- ARGV: tag, due (ms), the message as it is put into its list then (empty: as it is).
--- Returns: 1 if it was there.
+-- Keep a message that is not due yet in Redis, not in a worker's memory.
+-- ARGV: tag, due (ms), the message that goes into its list then (empty: the same).
+-- Returns: 1 if the message was taken.
 local entry = redis.call('HGET', TAKEN, ARGV[1])
 if not entry then return 0 end
 forget(ARGV[1])

@@ -1,10 +1,10 @@
--- A task is about to make a call of which the answer may be there, or on its way to another task.
--- KEYS: task:ID, cache:DIGEST, flight:DIGEST, the result's key. ARGV: JSON: fence, tag, task_id, digest, wait_ms (how
--- long the task has to wait at most), keep_s (how long its role keeps an answer).
--- Returns: 'cached' and the answer; 'own' (this task makes the call, and the same ones wait for it);
--- 'alone' (it makes the call, and nobody waits: its answer will not be kept); 'waits' (its message is
--- put away until the answer is there); 'lost' (Redis has lost the message; restore it, and ask again); or
--- 'gone' (this delivery has the task no more).
+-- Look up the answer to a call before a task makes it; another task may be making an equal call.
+-- KEYS: task:ID, cache:DIGEST, flight:DIGEST, the result's key. ARGV: JSON: fence, tag, task_id, digest,
+-- wait_ms (how long the task may wait), keep_s (how long its role keeps an answer).
+-- Returns: 'cached' and the answer; 'own' (this task makes the call, and equal ones wait for it); 'alone'
+-- (it makes the call, and no task waits: its answer will not be kept); 'waits' (its message is put away
+-- until there is an answer); 'lost' (Redis has lost the message; restore it, then repeat); or 'gone' (this
+-- delivery no longer has the task).
 local args = cjson.decode(ARGV[1])
 local task, flight, tag, id, digest = KEYS[1], KEYS[3], args.tag, args.task_id, args.digest
 local owned, is_lost = owns(task, KEYS[4], args.fence)
@@ -12,12 +12,12 @@ if owned and is_lost then return {'lost'} end
 local mine = redis.call('HMGET', task, 'tag', 'flight')
 if not owned or mine[1] ~= tag or redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 redis.call('HSET', task, 'flight', digest)
--- The roles file has changed since it waited for that, or made it.
+-- The roles file has changed since the task waited for that call, or made it.
 if mine[2] and mine[2] ~= digest then leave_shared_call(mine[2], id) end
 
 local answer = redis.call('GET', KEYS[2])
 if answer then
-  -- The clock was set back: no answer is kept for longer than one that comes now.
+  -- The clock was set back: no answer is kept for longer than a new one.
   if redis.call('TTL', KEYS[2]) > args.keep_s then redis.call('EXPIRE', KEYS[2], args.keep_s) end
   leave_shared_call(digest, id, true)
   return answer == '' and {'alone'} or {'cached', answer}

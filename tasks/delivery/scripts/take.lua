@@ -1,15 +1,15 @@
--- Take messages, so that each is in nobody's list and in `taken` in one step: a worker that dies
--- before the reply reaches it has lost nothing.
--- KEYS: the lists, those of one priority side by side. ARGV: JSON: prefix (of the tags: the worker, a dot, a
--- number), max (messages), lease_ms (how long a take lasts), max_bytes, queues (their number), trial_ms (how
--- long the first tasks of a parked queue have), held (deliveries that the worker has in hand), tasks (digest
--- of the tasks that it has; empty: nothing is passed over).
+-- Take messages: each leaves its list and enters `taken` in one step, so a worker that dies before it reads
+-- the reply loses nothing.
+-- KEYS: the lists, those of one priority side by side. ARGV: JSON: prefix (of the tags: the worker, a dot,
+-- a number), max (messages), lease_ms (how long a take lasts), max_bytes, queues (their number), trial_ms
+-- (how long the first tasks of a parked queue have), held (deliveries that the worker holds), tasks (digest
+-- of the tasks that it has; empty: it passes over no message).
 -- Returns: tag, list, message of each, and at the end, if there are some, now (ms).
 local args = cjson.decode(ARGV[1])
 local prefix, most, lease_ms, max_bytes = args.prefix, args.max, args.lease_ms, args.max_bytes
 local queues, trial_ms = args.queues, args.trial_ms
 local now = now_ms()
--- If these are another program's keys, it fails here: before a message is out of its list.
+-- If these keys belong to another program, the script fails here, before a message leaves its list.
 redis.call('HLEN', TAKEN)
 redis.call('ZCARD', UNTIL)
 
@@ -30,12 +30,12 @@ for i = 1, #flat, 2 do parked[flat[i]] = cjson.decode(flat[i + 1]) end
 local paused = {}
 for _, queue in ipairs(call_or_nil('HKEYS', 'paused') or {}) do paused[queue] = true end
 
--- A paused queue is closed until an operator resumes it. A parked one is closed until its time; then
--- a few may pass, to find out whether it is over.
+-- A paused queue is closed until an operator resumes it. A parked queue is closed until its time; then a few
+-- messages may be taken, to find out whether a target is back.
 local function may_pass(queue)
   if paused[queue] then return false end
   local state = parked[queue]
-  -- Longer than it was planned to be: the clock was set back.
+  -- If it is parked for longer than planned, the clock was set back.
   return not state or now >= state.until_ms or state.until_ms - now > state.for_ms
 end
 
@@ -49,8 +49,8 @@ local function passed(queue)
   redis.call('HSET', 'parked', queue, cjson.encode(state))
 end
 
--- The next message of a list. Those that workers like this one have left to others go to its other end,
--- so many in one step.
+-- Return the next message of a list. Messages that workers with the same tasks have left to others move to
+-- the tail, a bounded number in one step.
 local foreign = args.tasks ~= '' and 'foreign:' .. args.tasks
 local rotates = foreign and redis.call('EXISTS', foreign) == 1 and MAX_ROTATED or 0
 local function next_of(list)
@@ -75,8 +75,8 @@ local function take(tag, list, message)
   taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = tag, list, message
 end
 
--- Messages of these queues that run apart and may run now, the oldest first: tag, entry, company. A queue
--- that is tried out after it was parked is tried with its other messages first, if it has some.
+-- Return the isolated messages of these queues that may run now, the oldest first: tag, entry, group size. A
+-- queue that opens after it was parked is tried with its other messages first, if it has some.
 local function isolated()
   local mine, found = {}, {}
   for _, list in ipairs(KEYS) do
@@ -94,14 +94,14 @@ local function isolated()
       found[#found + 1] = {tag, entry, math.max(1, math.floor(company / GROUP_DIVISOR))}
     end
   end
-  if #found == 0 and #oldest == MAX_ISOLATED_SCANNED then -- those behind are looked at next time
+  if #found == 0 and #oldest == MAX_ISOLATED_SCANNED then -- the next take reads those behind them
     for _, tag in ipairs(oldest) do redis.call('ZADD', 'apart:order', now, tag) end
   end
   return found
 end
 
--- Whether this worker takes nothing else now. Half of the workers, at least one, empty their hands for
--- those that run apart; then one of these has a worker of its own, or few together have.
+-- Return whether this worker takes nothing else now. Half of the workers, at least one, finish what they hold
+-- for the isolated tasks; then each such worker runs one of them alone, or a few together.
 local function stands_apart(worker, held)
   local state = call_or_nil('HGET', 'apart:workers', worker)
   if not state and redis.call('EXISTS', 'apart') == 0 then return false end

@@ -1,14 +1,14 @@
--- Renew what a worker holds, put back what nobody renews, and forget dead letters that are too old;
--- every worker does.
+-- Renew what a worker holds, requeue what no worker renews, and delete dead letters that are too old. Every
+-- worker does.
 -- ARGV: how long a take lasts (ms), a name for the data if it has none, tags.
--- Returns: tags that are this worker's no more; then the queues that are parked; then the data's name;
--- then tag and task id (empty: it has none) of each delivery that is given up, and is to be buried.
-local SLIP_MS = 1000 -- a clock that was set back by less has hardly lengthened anything
+-- Returns: tags that this worker no longer holds; the parked queues; the data's name; then tag and task id
+-- (empty: it has none) of each delivery that is given up, and becomes a dead letter.
+local SLIP_MS = 1000 -- a clock that was set back by less has lengthened nothing much
 local lease_ms = tonumber(ARGV[1])
 local now = now_ms()
 
--- Nobody looked for a while: Redis was away, or slept, or its clock was set. Whoever lives comes
--- first to say so; only then is a silent one dead.
+-- No worker renewed for a while: Redis was unavailable or frozen, or its clock was set. Living workers get
+-- time to renew first; only then does a silent one count as dead.
 local seen = redis.call('HMGET', 'delivery:clock', 'swept_ms', 'calm_ms', 'data')
 local swept, calm = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
 if now < swept or now - swept > lease_ms / 2 or calm > now + lease_ms then calm = now + lease_ms end
@@ -32,12 +32,12 @@ for i = 3, #ARGV do
   end
 end
 
--- The clock was set back: no take lasts longer than one made now.
+-- The clock was set back: no take lasts longer than a new one.
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', UNTIL, '(' .. now + lease_ms, '+inf', 'LIMIT', 0, 1000)) do
   redis.call('ZADD', UNTIL, now + lease_ms, tag)
 end
 
--- Nor does anything wait longer than it was planned to.
+-- And nothing waits for longer than planned.
 if swept - now > SLIP_MS then
   set_back(DELAYED, swept - now)
   set_back('flights', swept - now)
