@@ -79,11 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     server = commands.add_parser("serve", help="serve until stopped (the default)")
     server.add_argument("--host", default="127.0.0.1")
-    server.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one")
-    server.add_argument("--log-size", type=int, default=100_000, help="hits kept")
-    server.add_argument("--with-parent", action="store_true", help="end when stdin or parent does")
+    server.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free port")
+    server.add_argument(
+        "--log-size", type=int, default=100_000, help="the number of hits that are kept"
+    )
+    server.add_argument(
+        "--with-parent",
+        action="store_true",
+        help="end when stdin closes or the parent process ends",
+    )
 
-    fault = _command(commands, "fault", "let calls of a label fail")
+    fault = _command(commands, "fault", "make calls to a label fail")
     fault.add_argument("label")
     fault.add_argument("--kind", help=", ".join(sorted(KINDS)))
     fault.add_argument("--for", dest="for_s", type=float, help="seconds until it ends")
@@ -93,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
             kind = str if "str" in named else int if "int" in named else float
             fault.add_argument(f"--{field.name.replace('_', '-')}", type=kind)
 
-    settings = _command(commands, "set", "say how a healthy label answers")
+    settings = _command(commands, "set", "set how a healthy label answers")
     settings.add_argument("label")
     for field in fields(Settings):
         flag = f"--{field.name.replace('_', '-')}"
@@ -107,9 +113,9 @@ def _parser() -> argparse.ArgumentParser:
             settings.add_argument(flag, type=field.type if field.type in (float, int) else str)
 
     _command(commands, "heal", "end the faults of a label").add_argument("label")
-    _command(commands, "reset", "forget faults, settings and hits")
+    _command(commands, "reset", "remove faults, settings and hits")
     _command(commands, "state", "show settings, faults and counts")
-    log = _command(commands, "log", "print the hits, one JSON object a line")
+    log = _command(commands, "log", "print the hits, one JSON object per line")
     log.add_argument("label", nargs="?")
     log.add_argument("--since", type=int, default=0, help="only hits after this number")
     return parser
@@ -165,7 +171,7 @@ def _json(text: str) -> Any:
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text)
     default = os.environ.get("SIMULATOR_URL", f"http://127.0.0.1:{DEFAULT_PORT}")
-    command.add_argument("--at", default=default, help="where the simulator listens")
+    command.add_argument("--at", default=default, help="the URL of the simulator")
     return command
 
 

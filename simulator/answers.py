@@ -73,7 +73,7 @@ def _wanted(settings: Settings, asked: Asked) -> tuple[tuple[str, Mapping[str, A
 
 
 def _chosen(asked: Asked) -> Tool | None:
-    """Return the tool that the request wants called, by its choice or the user's words."""
+    """Return the tool to call, by the request's tool choice or by the user's text."""
     named = {tool.name: tool for tool in asked.tools}
     if not named:
         return None

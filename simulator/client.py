@@ -1,5 +1,5 @@
 """
-Start and control a simulator from tests, benchmarks and the demo; needs the standard library alone.
+Start and control a simulator from tests, benchmarks and the demo; uses the standard library only.
 
     with Simulator.start() as sim:
         base_url = sim.url("claude")
@@ -24,7 +24,7 @@ class Simulator:
     A running simulator.
 
     Args:
-        base_url: Where it listens, such as `http://127.0.0.1:8900`.
+        base_url: The URL of the simulator, such as `http://127.0.0.1:8900`.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -33,14 +33,14 @@ class Simulator:
 
     @classmethod
     def start(cls, log_size: int = 100_000) -> Self:
-        """Start a simulator in a process of its own that ends with this one, and wait for it."""
+        """Start a simulator in a child process that ends with this one; wait until it listens."""
         command = ["-m", "simulator", "serve", "--port", "0", "--with-parent"]
         process = subprocess.Popen(
             [sys.executable, *command, "--log-size", str(log_size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent.parent,
-            process_group=0,  # Ctrl-C is for the parent, which ends it after its other children
+            process_group=0,  # Ctrl-C reaches the parent only, which ends this child last
         )
         assert process.stdout is not None  # noqa: S101 - tells mypy what PIPE gives
         line = process.stdout.readline()
@@ -58,11 +58,11 @@ class Simulator:
 
     def url(self, label: str, *, own_port: bool = False) -> str:
         """
-        Return the base URL of a label; OpenAI's SDK wants `/v1` after it.
+        Return the base URL of a label; OpenAI's SDK needs `/v1` after it.
 
         Args:
             label: Any name.
-            own_port: Give the label a port of its own, which `refuse` can close.
+            own_port: Open a separate port for the label, which `refuse` can close.
         """
         base = self.base_url
         if own_port:
@@ -70,7 +70,7 @@ class Simulator:
         return f"{base}/{quote(label)}"
 
     def fault(self, label: str, kind: str | None = None, **fields: Any) -> None:
-        """Set the one fault of a label; the fields are those of `simulator.faults.Fault`."""
+        """Set the only fault of a label; the fields are those of `simulator.faults.Fault`."""
         self.script(label, [{"kind": kind, **fields}])
 
     def script(self, label: str, faults: list[dict[str, Any]]) -> None:
@@ -124,15 +124,15 @@ class Simulator:
         return int(self.state().get(label, {}).get("in_flight", 0))
 
     def reset(self) -> None:
-        """Forget faults, settings and hits; ports stay."""
+        """Remove faults, settings and hits; ports stay."""
         self._ask("POST", "reset")
 
     def port(self, label: str) -> int:
-        """Return the label's own port, opened now if it is new or refuses."""
+        """Return the label's own port; open it if it is new or refuses connections."""
         return int(self._ask("POST", f"ports/{quote(label)}"))
 
     def refuse(self, label: str) -> None:
-        """Refuse connections on the label's own port, and reset those it has."""
+        """Refuse connections on the label's own port, and reset the open ones."""
         self._ask("DELETE", f"ports/{quote(label)}")
 
     def stop(self) -> None:

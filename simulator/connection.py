@@ -20,7 +20,7 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(slots=True)
 class Request:
-    """One request; `body` is awaited, so that a fault can strike before it is read."""
+    """One request; `body` is a future, so that a fault can strike before the body is read."""
 
     method: str
     path: str
@@ -76,10 +76,10 @@ class Connection(asyncio.Protocol):
         self.send_head(status, {**headers, "content-length": str(len(body))}, body)
 
     def send_head(self, status: int, headers: Mapping[str, str], first: bytes = b"") -> None:
-        """Send status line and headers, with the body's first bytes in the same packet."""
+        """Send status line and headers, with the first bytes of the body in the same packet."""
         try:
             phrase = HTTPStatus(status).phrase
-        except ValueError:  # 529 and other numbers of the vendors' own
+        except ValueError:  # 529, and other non-standard numbers of the vendors
             phrase = "Overloaded"
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._transport.write(
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         )
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self._transport.write(data)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def reset(self) -> None:
-        """Reset the connection: the client sees RST, not an end of file."""
+        """Reset the connection: the client receives RST, not an end of file."""
         raw = self._transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
@@ -121,14 +121,14 @@ class Connection(asyncio.Protocol):
         try:
             await self._handle(request, self)
         except Exception:
-            self._transport.abort()  # a fault of this program must not look like a hanging vendor
+            self._transport.abort()  # a bug of this program must not look like a hanging vendor
             raise
         await request.body
         self._request = self._task = None
         if request.headers.get("connection", "").lower() == "close":
             self._transport.close()
         elif self._buffer and not self._transport.is_closing():
-            self.data_received(b"")  # the next request came along with the last one
+            self.data_received(b"")  # the next request arrived together with the last one
 
 
 def _parse_head(head: bytes) -> Request:
@@ -171,5 +171,5 @@ def _take_chunks(buffer: bytearray) -> bytes | None:
 
 
 def json_bytes(value: object) -> bytes:
-    """Write a value as compact JSON."""
+    """Return a value as compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()

@@ -1,17 +1,17 @@
 """
 The control API: JSON over HTTP under `/_control/`.
 
-    GET    state                     what is set, in flight and counted, by label
-    PUT    faults/<label>            one fault, or a list of which each call meets the first due
-    DELETE faults/<label>            heal: no faults, and a refusing port listens again
-    PUT    settings/<label>          how the label answers while healthy; the rest stays
-    DELETE settings/<label>          the defaults again
+    GET    state                     settings, faults, calls in flight and counts, by label
+    PUT    faults/<label>            set one fault, or a list; each call meets the first that is due
+    DELETE faults/<label>            heal: remove the faults, and let a refusing port listen again
+    PUT    settings/<label>          set how the label answers while healthy; other settings stay
+    DELETE settings/<label>          restore the defaults
     GET    hits?since=&label=&limit= the log after a sequence number
-    DELETE hits?label=               forget hits, of one label or all
+    DELETE hits?label=               remove the hits of one label, or all
     POST   release/<label>           answer held calls: `{"count": N}`, or all and later ones
-    POST   reset                     forget everything but ports and the hits' numbering
-    POST   ports/<label>             give the label a port of its own, or let it listen again
-    DELETE ports/<label>             refuse connections on it
+    POST   reset                     remove everything except ports and the numbering of hits
+    POST   ports/<label>             open a separate port for the label, or let it listen again
+    DELETE ports/<label>             refuse connections on that port
 """
 
 import inspect
@@ -28,7 +28,7 @@ HITS_LIMIT = 10_000
 
 
 class Control:
-    """Carries out the orders of the control API."""
+    """Runs the commands of the control API."""
 
     def __init__(self, labels: Labels, hits: HitLog, ports: Ports) -> None:
         self._labels = labels
@@ -83,8 +83,8 @@ class Control:
     async def _reset(self) -> None:
         for name in list(self._labels):
             await self._heal(name)
-            # Released last: a call that began before the reset and only now comes to
-            # its latency would be held by a label that nobody can release any more.
+            # Released last: a call that began before the reset and reaches its latency only
+            # now would be held by a label that no command can release any more.
             self._labels.pop(name).release()
         self._hits.forget(None)
 

@@ -1,4 +1,4 @@
-"""How a composed reply reaches the client: whole, paced, or broken on purpose."""
+"""Send a reply to the client: whole, at a pace, or broken on purpose."""
 
 import asyncio
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Reply:
 
     @property
     def half(self) -> "Reply":
-        """The reply up to its middle: half of the events, or half of the body."""
+        """The first half of the reply: half of the events, or half of the body."""
         if len(self.parts) > 1:
             return replace(self, parts=self.parts[: (len(self.parts) - 1) // 2])
         return replace(self, parts=[self.parts[0][: len(self.parts[0]) // 2]])
@@ -50,11 +50,11 @@ class Pace:
     """The pace of a reply."""
 
     byte_interval_s: float
-    """Between the bytes of a trickle."""
+    """The time between the bytes of a trickle."""
     interval_s: float = 0.0
-    """Between the events of a stream."""
+    """The time between the events of a stream."""
     first_token_s: float = 0.0
-    """From its opening to the first event after it."""
+    """The time from the opening of a stream to the first event after it."""
 
 
 async def deliver(reply: Reply, kind: str | None, pace: Pace, to: Connection) -> None:
@@ -90,7 +90,7 @@ async def deliver(reply: Reply, kind: str | None, pace: Pace, to: Connection) ->
 
 
 async def _send(reply: Reply, pace: Pace, to: Connection) -> None:
-    """Send a reply whole, or its events at their pace."""
+    """Send a reply as a whole, or its events at their pace."""
     if not reply.ping or not (pace.interval_s or pace.first_token_s):
         to.send_head(reply.status, reply.headers, b"".join(reply.parts))
         return

@@ -21,18 +21,18 @@ BODIES = {
     "wrong_shape": ("application/json", b'{"ok":true}'),
     "empty": ("application/json", b""),
 }
-"""Sent with status 200 in place of an answer."""
+"""Bodies with status 200 that are sent instead of an answer."""
 DELIVERIES = {
     "hang": "accept the call and never answer",
     "trickle": "send one byte each `interval_s`",
     "reset": "read the call, then reset the connection",
     "reset_early": "reset the connection before the body is read",
     "reset_midway": "reset the connection in the middle of the answer",
-    "truncate": "close in the middle of the answer, against its length",
-    "cut": "end the answer cleanly in its middle: half a JSON text, a stream without its end",
-    "stall": "send half of a stream's events, then nothing more, with the connection open",
-    "stall_pings": "the same, but with what keeps a stream alive every 50 ms",
-    "stream_error": "end a stream with an error event; a plain call gets that error as its answer",
+    "truncate": "close in the middle of the answer, before its content length",
+    "cut": "end the answer cleanly in its middle: half a JSON text, or a stream without its end",
+    "stall": "send half of a stream's events, then nothing, with the connection open",
+    "stall_pings": "the same, with a keep-alive every 50 ms",
+    "stream_error": "end a stream with an error event; a plain call gets the error as its answer",
 }
 ANSWERS = frozenset({"refusal", "content_filter", "length", "no_text"})
 """Whole answers that end in an unwanted way, or have no text."""
@@ -42,8 +42,8 @@ RETRY_FORMS = ("seconds", "fraction", "date", "ms", "retry_info", "none")
 MINUTE_S = 60.0
 
 
-class BadOrder(ValueError):  # noqa: N818 - what the caller ordered is at fault
-    """A fault or setting that does not exist, or has a wrong value."""
+class BadOrder(ValueError):  # noqa: N818 - the command is wrong, not this program
+    """A fault or setting does not exist, or has a wrong value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,28 +55,28 @@ class Fault:
     """
 
     kind: str | None = None
-    """One of `KINDS`; None takes the kind of `status`."""
+    """One of `KINDS`; None: the kind of `status`."""
     status: int | None = None
-    """None takes the vendor's own status of `kind`."""
+    """None: the vendor's status for `kind`."""
     retry_after: float | None = None
     """Seconds, sent in the vendor's form, or in `retry_after_form`."""
     retry_after_form: str | None = None
     latency: float | str | None = None
-    """Before the answer: seconds, `uniform:LOW:HIGH`, `lognormal:MEDIAN:SIGMA`, or `held`."""
+    """The time before the answer: seconds, `uniform:LOW:HIGH`, `lognormal:MEDIAN:SIGMA`, `held`."""
     interval_s: float = 1.0
-    """Between the bytes of a trickle."""
+    """The time between the bytes of a trickle."""
     rate: float = 1.0
-    """The share of calls it strikes, drawn with `seed`."""
+    """The share of calls that the fault strikes, drawn with `seed`."""
     seed: int = 0
     first: int | None = None
     """The number of calls that it strikes before it ends."""
     for_s: float | None = None
-    """Ends that long after it was set."""
+    """The fault ends this long after it was set."""
     down_s: float | None = None
-    """Flapping: strikes this long, then rests for `up_s`, and again."""
+    """Flapping: the fault strikes for this long, pauses for `up_s`, and repeats."""
     up_s: float = 0.0
     per_minute: int | None = None
-    """Strikes the calls above this rate, as `rate_limited` unless `kind` says else."""
+    """The fault strikes the calls above this rate, as `rate_limited` unless `kind` is set."""
 
     @classmethod
     def read(cls, order: Mapping[str, Any]) -> Self:
@@ -84,7 +84,7 @@ class Fault:
         Build a fault from its JSON object.
 
         Raises:
-            BadOrder: Naming the field, the value and what is allowed.
+            BadOrder: Naming the field, the value and the allowed values.
         """
         check_names("fault", order, [field.name for field in fields(cls)])
         fault = cls(**order)
@@ -140,7 +140,7 @@ class Playing:
         self._passed: deque[float] = deque()
 
     def strike(self, now_s: float) -> Fault | None:
-        """Return the fault if this call meets it."""
+        """Return the fault if it strikes this call."""
         fault = self.fault
         age_s = now_s - self._set_at_s
         if fault.for_s is not None and age_s >= fault.for_s:
@@ -161,11 +161,11 @@ class Playing:
         return fault
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fault as ordered, and how many calls it struck."""
+        """Return the fault as it was set, and the number of calls it has struck."""
         return {**asdict(self.fault), "struck": self.struck}
 
     def _over_limit(self, per_minute: int, now_s: float) -> float | None:
-        """Count a call against the last minute; return the wait in seconds if it is too many."""
+        """Count a call of the last minute; return the wait in seconds if there are too many."""
         while self._passed and self._passed[0] <= now_s - MINUTE_S:
             self._passed.popleft()
         if len(self._passed) < per_minute:
@@ -221,7 +221,7 @@ def draw_latency(latency: float | str | None, rng: random.Random) -> float:
 
 def check_names(what: str, order: Mapping[str, Any], known: list[str]) -> None:
     """
-    Refuse fields that do not exist.
+    Reject fields that do not exist.
 
     Raises:
         BadOrder: Naming the nearest field.

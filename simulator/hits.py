@@ -23,24 +23,24 @@ class Hit:
     label: str
     wire: str
     call: str
-    """`generate`, `models`, `caches`, or `unknown` for a path no vendor has."""
+    """`generate`, `models`, `caches`, or `unknown` for a path that no vendor has."""
     key_last4: str
     started_at_ms: float
-    """Epoch, in milliseconds with microseconds as fraction."""
+    """Epoch time in milliseconds, with microseconds as the fraction."""
     in_flight: int
-    """Calls of this label in flight at its arrival, itself included."""
+    """The calls of this label in flight at the arrival, this one included."""
     in_flight_total: int
-    """The same over all labels."""
+    """The same for all labels."""
     ended_at_ms: float | None = None
     model: str = ""
     stream: bool = False
     body_sha256: str = ""
     status: int | None = None
-    """As sent; None if nothing was sent."""
+    """The status that was sent; None if nothing was sent."""
     fault: str | None = None
-    """The fault that struck: its kind, or its status as a word."""
+    """The fault that struck: its kind, or its status as text."""
     client_gone: bool = False
-    """The client left before its answer was sent."""
+    """The client disconnected before its answer was sent."""
     input_tokens: int = 0
     output_tokens: int = 0
     asked: Summary | None = None
@@ -48,11 +48,11 @@ class Hit:
 
     @property
     def request_id(self) -> str:
-        """The id sent to the client."""
+        """The id that is sent to the client."""
         return f"req_{self.seq:012d}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the control API."""
+        """Return the hit as the JSON object of the control API."""
         return {**asdict(self), "request_id": self.request_id}
 
 
@@ -69,7 +69,7 @@ class HitLog:
         self._seq = 0
         self.in_flight: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        """Arrivals of each label since its last reset."""
+        """The number of arrivals of each label since its last reset."""
 
     @contextmanager
     def arrival(self, label: str, wire: str, call: str, key: str) -> Iterator[Hit]:

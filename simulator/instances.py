@@ -1,8 +1,8 @@
 """
-A value that satisfies a JSON Schema (2020-12, the keywords that models are asked with).
+Make a value that satisfies a JSON Schema (2020-12, the keywords that are used with models).
 
-It is always the same for the same schema and text. The text may set it: its first number becomes
-every number, its first quoted words every string, as far as the schema allows.
+The same schema and text always give the same value. The text can set parts of it: as far as the
+schema allows, each number is the first number of the text, and each string its first quoted words.
 """
 
 import json
@@ -75,7 +75,7 @@ class _Maker:
                 return _fitting(self.words, plain)
 
     def resolve(self, schema: object) -> dict[str, Any]:
-        """Return a schema without references and branches: the first branch, all of `allOf`."""
+        """Return the schema with references resolved, the first branch taken, `allOf` merged."""
         plain = dict(schema) if isinstance(schema, Mapping) else {}
         for _ in range(BOTTOM):
             if (ref := plain.pop("$ref", None)) is not None:

@@ -1,4 +1,4 @@
-"""A label is one simulated provider: its settings while healthy, and its faults."""
+"""Labels: each is one simulated provider, with its settings while healthy and its faults."""
 
 import asyncio
 import random
@@ -39,9 +39,9 @@ class Settings:
     """`name` and `arguments` of the tools to call; not used after a tool's result."""
     finish: str = "stop"
     latency: float | str | None = None
-    """Before the answer, in the forms of `Fault.latency`."""
+    """The time before the answer, in the forms of `Fault.latency`."""
     interval_s: float = 0.0
-    """Between the events of a stream."""
+    """The time between the events of a stream."""
     first_token_s: float = 0.0
     """From a stream's head and opening events to the first event with a part of the answer."""
     media: bool = True
@@ -51,18 +51,18 @@ class Settings:
     prompt_cache_min_tokens: int = 0
     """Shorter prefixes are not cached."""
     usage: Mapping[str, int] = field(default_factory=dict)
-    """Counts of `Usage` to report; the others are estimated from lengths."""
+    """The counts of `Usage` to report; the others are estimated from lengths."""
     keys: tuple[str, ...] | None = None
-    """The accepted keys (an empty one among them accepts none at all); None accepts any."""
+    """The accepted keys; an empty one accepts calls without a key. None: any but the empty one."""
     models: tuple[str, ...] | None = None
-    """The known models; None knows any."""
+    """The models that exist; None: all of them."""
 
     def merged(self, order: Mapping[str, Any]) -> Self:
         """
-        Return these settings with those of a JSON object over them; null is a field's default.
+        Return these settings, overridden by those of a JSON object; null restores a default.
 
         Raises:
-            BadOrder: Naming the field, the value and what is allowed.
+            BadOrder: Naming the field, the value and the allowed values.
         """
         check_names("setting", order, [f.name for f in fields(self)])
         defaults = type(self)()
@@ -150,12 +150,12 @@ class Label:
         self.faults = [Playing(fault, now_s) for fault in faults]
 
     def strike(self) -> Fault | None:
-        """Return the fault this call meets."""
+        """Return the fault that strikes this call; None if there is none."""
         now_s = time.monotonic()
         return next((f for playing in self.faults if (f := playing.strike(now_s))), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return settings and faults for the control API; keys by their last four characters."""
+        """Return settings and faults for the control API; of keys only the last four characters."""
         shown = asdict(self.settings)
         if self.settings.keys is not None:
             shown["keys"] = [f"…{key[-4:]}" for key in self.settings.keys]
@@ -163,7 +163,7 @@ class Label:
 
 
 class Labels(dict[str, Label]):
-    """All labels; one exists from its first mention."""
+    """All labels; a label is created when it is first named."""
 
     def __missing__(self, name: str) -> Label:
         """Create the label."""

@@ -38,7 +38,7 @@ class Ports:
         self._ports: dict[str, _Port] = {}
 
     async def open(self, name: str, number: int = 0) -> int:
-        """Listen, on the same port as before if there was one; return its number."""
+        """Listen on a port, the same as before if there was one; return its number."""
         port = self._ports.get(name)
         if port is None:
             if number:
@@ -59,7 +59,7 @@ class Ports:
         Stop listening, and reset the open connections.
 
         Raises:
-            BadOrder: If this label has no port of its own.
+            BadOrder: The label has no port of its own.
         """
         port = self._ports.get(name)
         if port is None:
@@ -71,11 +71,11 @@ class Ports:
             connection.reset()
 
     def numbers(self) -> dict[str, int]:
-        """Return the port of each label that has its own."""
+        """Return the ports of the labels that have their own."""
         return {name: port.number for name, port in self._ports.items() if name}
 
     async def accept(self, name: str) -> None:
-        """Listen again if this label's port refuses."""
+        """Listen again if the label's port refuses connections."""
         if name in self._ports:
             await self.open(name)
 
@@ -93,7 +93,7 @@ class Ports:
         """
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((self._host, number))  # without SO_REUSEPORT, unlike ours
+            probe.bind((self._host, number))  # without SO_REUSEPORT, unlike in `_bind`
 
     def _bind(self, number: int) -> socket.socket:
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

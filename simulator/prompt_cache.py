@@ -20,21 +20,21 @@ HELD = ("systemInstruction", "tools", "toolConfig")
 
 
 class PrefixCache:
-    """The prefixes of prompts that one label has read."""
+    """The prefixes of the prompts that one label has received."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def read(self, blocks: Sequence[tuple[object, bool]], least_tokens: int = 0) -> tuple[int, int]:
         """
-        Read a prompt, and remember where it may be cached.
+        Look up a prompt, and cache its marked prefixes.
 
         Args:
-            blocks: The prompt in order, and whether a cached prefix may end with each block.
+            blocks: The blocks of the prompt, each with whether a cached prefix may end there.
             least_tokens: Shorter prefixes are not cached.
 
         Returns:
-            The tokens read from the cache, and those written to it.
+            The number of tokens read from the cache, and of tokens written to it.
         """
         digests, tokens = _running(blocks)
         marks = [
@@ -69,7 +69,7 @@ class _Content:
 
 
 class CachedContents:
-    """Google's explicit cache: `cachedContents`, by name, each until it expires."""
+    """Google's explicit cache: `cachedContents` by name, until each expires."""
 
     def __init__(self) -> None:
         self._contents: dict[str, _Content] = {}
@@ -133,7 +133,7 @@ class CachedContents:
 
 
 def _running(blocks: Sequence[tuple[object, bool]]) -> tuple[list[str], list[int]]:
-    """Return digest and tokens of the prompt up to each block."""
+    """Return the digest and the number of tokens of the prompt up to each block."""
     read, size = hashlib.sha256(), 0
     digests, tokens = [], []
     for block, _ in blocks:

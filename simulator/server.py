@@ -27,11 +27,11 @@ async def serve(host: str, port: int, log_size: int, *, with_parent: bool) -> No
 
     Args:
         host: The address to listen on.
-        port: 0 takes a free one.
+        port: 0 takes a free port.
         log_size: The number of hits to keep.
         with_parent: Also stop when stdin is closed or the parent process is gone.
     """
-    # One descriptor a connection: the usual soft limit of 1,024 ends just below our promise.
+    # One descriptor per connection: the usual soft limit of 1,024 is just below what we promise.
     hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     labels, hits = Labels(), HitLog(log_size)
@@ -54,7 +54,7 @@ async def serve(host: str, port: int, log_size: int, *, with_parent: bool) -> No
     if with_parent:
         threading.Thread(target=_watch_stdin, args=(loop, stop.set), daemon=True).start()
         parent = loop.create_task(_watch_parent(os.getppid(), stop))
-        stop_with = {parent}  # a task nobody refers to may be collected
+        stop_with = {parent}  # a task without a reference may be garbage collected
     else:
         stop_with = set()
     sys.stdout.write(json.dumps({"host": host, "port": number}) + "\n")
@@ -77,7 +77,7 @@ async def _control(control: Control, path: str, request: Request, connection: Co
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    # Not sys.stdin: a thread that holds its lock delays the interpreter's end by a second.
+    # Not sys.stdin: a thread that holds its lock delays the end of the interpreter by a second.
     while os.read(0, 4096):
         pass
     with contextlib.suppress(RuntimeError):  # the loop has ended already

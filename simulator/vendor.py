@@ -72,7 +72,7 @@ class _Call:
         """Return the fault's reply if the fault replaces the content, else the vendor's."""
         asked, rejected = None, None
         try:
-            # Read even where a fault follows, so that the log tells the model and what was asked.
+            # Parsed even before a fault, so that the log has the model and the summary.
             if self.hit.call == "generate":
                 asked = self._read(request, _json_object(body))
         except Rejected as refusal:
@@ -109,7 +109,7 @@ class _Call:
         if fault.kind in BODIES:
             kind, body = BODIES[fault.kind]
             return Reply.plain(200, {**self._headers(), "content-type": kind}, body)
-        # A vendor without such an error answers, with that finish; a stream begins well.
+        # Without this error the vendor answers, with that finish reason; a stream begins well.
         if fault.error_kind not in self.wire.errors or (streams and fault.kind == "stream_error"):
             return None
         return self._error(fault.error_kind, status=fault.status)
@@ -150,7 +150,7 @@ class _Call:
     ) -> Reply:
         row = self.wire.errors[kind or "server_error"]
         words = (message or row.message).replace("{model}", self.hit.model or "unknown")
-        # OpenAI repeats a wrong key with all but its ends masked: a trap for logs, so kept.
+        # OpenAI repeats a wrong key with all but its ends masked: a trap for logs, kept here.
         words = words.replace("{key}", f"{self.key[:7]}{'*' * 12}{self.key[-4:]}")
         error = replace(row, status=status or row.status, message=words)
         wait_s, told_s = self.fault.retry_after, None

@@ -12,12 +12,12 @@ FINISHES = ("stop", "length", "tool_calls", "refusal", "content_filter")
 THOUGHT = "Weighing what was asked."
 """The reasoning text of a label that counts reasoning tokens."""
 PIECE = 16
-"""Characters of a stream's longest piece."""
+"""The longest piece of a stream, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens; input counts cached and written ones, output counts reasoning."""
+    """Token counts; input includes cached and written tokens, output includes reasoning."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -40,7 +40,7 @@ class Call:
         return json.dumps(self.arguments)
 
     def pieces(self) -> list[str]:
-        """Split that text as a stream would: in three or more, where it has three characters."""
+        """Split that text as a stream would: into at least three pieces if it is long enough."""
         text = self.json
         size = min(PIECE, max(1, len(text) // 3))
         return [text[at : at + size] for at in range(0, len(text), size)]
@@ -64,7 +64,7 @@ class Answer:
         return THOUGHT if self.usage.reasoning_tokens else ""
 
     def pieces(self) -> list[str]:
-        """Split the text as a stream would: word by word, and long words again."""
+        """Split the text as a stream would: into words, and long words into pieces."""
         return pieces(self.text)
 
     def thoughts(self) -> list[str]:

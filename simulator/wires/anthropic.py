@@ -153,7 +153,7 @@ class Anthropic(Wire):
 def _block(
     block: dict[str, Any], answer: Answer, calls: Iterator[Call]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return a block as it begins in a stream, and its deltas."""
+    """Return the start of a block in a stream, and its deltas."""
     if block["type"] == "text":
         said = [{"type": "text_delta", "text": piece} for piece in answer.pieces()]
         return {**block, "text": ""}, said

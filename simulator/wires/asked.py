@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that the request offers; `schema` is that of its arguments."""
+    """A tool that the request offers; `schema` describes its arguments."""
 
     name: str
     schema: Mapping[str, Any]
@@ -16,10 +16,10 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of the conversation, or one item where the vendor has items."""
+    """One message of the conversation, or one item if the vendor has items."""
 
     role: str
-    """`user`, `assistant` or `tool`, whatever the vendor calls them."""
+    """`user`, `assistant` or `tool`, for all vendors."""
     text: str = ""
     images: int = 0
     documents: int = 0
@@ -34,7 +34,7 @@ class Params:
     """The request's parameters, in its own terms; None if a parameter is absent."""
 
     effort: str | int | None = None
-    """A word, or Google's budget in tokens."""
+    """A level, or Google's budget in tokens."""
     stop: Sequence[str] | None = None
     seed: int | None = None
     temperature: float | None = None
@@ -62,7 +62,7 @@ class Summary:
     temperature: float | None
     max_output_tokens: int | None
     prompt_cache: str | bool
-    """Anthropic: whether anything is marked; OpenAI's key, Google's name; False if none."""
+    """Anthropic: whether a block is marked; OpenAI: the key; Google: the name; False if none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Asked:
 
     model: str
     size: int
-    """Characters of all input."""
+    """The number of characters of the whole input."""
     stream: bool
     turns: tuple[Turn, ...]
     tools: tuple[Tool, ...] = ()
@@ -82,11 +82,11 @@ class Asked:
     params: Params = field(default_factory=Params)
     prompt_cache: str | bool = False
     prefix: tuple[tuple[object, bool], ...] = ()
-    """The prompt's blocks in order, and whether a cached prefix may end with each."""
+    """The blocks of the prompt in order, each with whether a cached prefix may end there."""
     held_tokens: int = 0
     """The tokens of the cached content that it names; Google alone has these."""
     usage_event: bool = True
-    """Chat Completions alone sends a stream's usage only if asked to."""
+    """Whether a stream ends with its usage; only Chat Completions makes it optional."""
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ from simulator.connection import Request, json_bytes
 from simulator.wires.answer import Answer
 from simulator.wires.asked import Asked
 
-# What a bare `status` means: the kind whose body is sent with it.
+# The kind of error whose body is sent with a `status` alone.
 STATUS_KINDS = {
     400: "invalid", 401: "unauthenticated", 402: "payment", 403: "permission",
     404: "model_not_found", 408: "timeout", 413: "too_large", 429: "rate_limited",
@@ -34,13 +34,13 @@ class Error:
     type: str
     """Anthropic's and OpenAI's `error.type`, Google's `error.status`."""
     message: str
-    """`{model}` stands for the model asked for."""
+    """`{model}` stands for the requested model."""
     code: str | None = None
     """Anthropic's `details.error_code`, OpenAI's `code`, Google's reason or quota id."""
 
 
-class Rejected(Exception):  # noqa: N818 - an answer to give, not a fault of this program
-    """The vendor would refuse this request: the kind of error, and its words."""
+class Rejected(Exception):  # noqa: N818 - a reply to send, not an error of this program
+    """The vendor would reject this request, with this kind of error and this message."""
 
     def __init__(self, kind: str, message: str | None = None) -> None:
         super().__init__(kind, message)
@@ -55,13 +55,13 @@ class Wire(ABC):
     errors: ClassVar[Mapping[str, Error]]
     """Every one of `ERROR_KINDS`; Google alone has no `content_filtered`."""
     blind: ClassVar[str]
-    """The words of a model that takes no images or documents; `{model}` as in an error."""
+    """The message of a model without images or documents; `{model}` as in an error."""
     opening: ClassVar[int] = 0
     """The number of a stream's events before the first part of the answer."""
     ping: ClassVar[bytes] = b": keep-alive\n\n"
     """The bytes that keep a silent stream alive: a comment, or what the vendor's SDK ignores."""
     marks_cache: ClassVar[bool] = False
-    """A prefix is cached where the request marks it, and writing it is counted."""
+    """Whether the request marks the prefixes to cache, and writing them is counted."""
 
     @abstractmethod
     def read(self, request: Request, body: dict[str, Any]) -> Asked:
@@ -78,7 +78,7 @@ class Wire(ABC):
 
     @abstractmethod
     def events(self, answer: Answer) -> list[bytes]:
-        """Return the answer as server-sent events; the first half never holds the terminal one."""
+        """Return the answer as server-sent events; the last event is never in the first half."""
 
     @abstractmethod
     def error_body(self, error: Error, request_id: str, retry_s: float | None) -> dict[str, Any]:

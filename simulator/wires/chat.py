@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions, which every compatible server speaks too."""
+"""OpenAI's Chat Completions, the format of all compatible servers."""
 
 from typing import Any, ClassVar
 
@@ -80,7 +80,7 @@ class Chat(OpenAI):
         return {**_chat(answer, "chat.completion"), "choices": [choice], "usage": _usage(answer)}
 
     def events(self, answer: Answer) -> list[bytes]:
-        """Return the chunks, the usage if asked for, and [DONE]."""
+        """Return the chunks, the usage if requested, and [DONE]."""
         part = "refusal" if answer.finish == "refusal" else "content"
         deltas: list[dict[str, Any]] = [{"role": "assistant", part: ""}]
         deltas += [{"reasoning_content": piece} for piece in answer.thoughts()]

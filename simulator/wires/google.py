@@ -45,7 +45,7 @@ class Google(Wire):
     """`POST …/models/{model}:generateContent` and `:streamGenerateContent?alt=sse`."""
 
     name = "google"
-    ping = b"\r\n"  # its SDK takes a comment for an answer that is no JSON
+    ping = b"\r\n"  # its SDK would parse a comment as an answer that is not JSON
     blind: ClassVar = "Image input modality is not enabled for models/{model}"
     errors: ClassVar = {
         "invalid": Error(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
@@ -103,7 +103,7 @@ class Google(Wire):
         return self._response(answer, parts, last=True)
 
     def events(self, answer: Answer) -> list[bytes]:
-        """Return one response a part; the last one has the finish reason. A call comes whole."""
+        """Return one response per part; the last has the finish reason. A tool call is one part."""
         parts = [
             *_thoughts(answer.thoughts()), *_texts(answer, answer.pieces()), *_calls(answer)
         ]  # fmt: skip
@@ -143,7 +143,7 @@ class Google(Wire):
         }  # fmt: skip
 
     def headers(self, request_id: str, limit: int, remaining: int) -> dict[str, str]:
-        """Return nothing of note: Google has neither a request id nor limits in its headers."""
+        """Return plain headers: Google sends neither a request id nor limits in them."""
         return {"server-timing": "gfet4t7; dur=1"}
 
     def retry_form(self, seconds: float) -> str:
@@ -151,7 +151,7 @@ class Google(Wire):
         return "retry_info"
 
     def check_key(self, key: str, accepted: Sequence[str] | None) -> None:
-        """Refuse a missing key as an unregistered caller: 403."""
+        """Reject a missing key as an unregistered caller: 403."""
         if not key and "" not in (accepted or ()):
             raise Rejected("permission")
         super().check_key(key, accepted)
@@ -190,7 +190,7 @@ def _texts(answer: Answer, said: list[str]) -> list[dict[str, Any]]:
 
 
 def _calls(answer: Answer) -> list[dict[str, Any]]:
-    """Return the calls; the first of them carries the signature, as Gemini 3 sends it."""
+    """Return the tool calls; the first one has the signature, as Gemini 3 sends it."""
     parts = [{"functionCall": {"name": c.name, "args": c.arguments}} for c in answer.calls]
     signed = base64.b64encode(f"thought of {answer.seq}".encode()).decode()
     return [{**parts[0], "thoughtSignature": signed}, *parts[1:]] if parts else []

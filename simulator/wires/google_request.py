@@ -77,7 +77,7 @@ def read(request: Request, body: dict[str, Any]) -> Asked:
 
 
 def camel(value: Any) -> Any:
-    """Write all names in camel case: Google reads both, and its SDK sends a mixture."""
+    """Return all names in camel case: Google accepts both, and its SDK sends a mixture."""
     if isinstance(value, list):
         return [camel(each) for each in value]
     if not isinstance(value, dict):
@@ -121,7 +121,7 @@ def _check_signature(parts: list[dict[str, Any]], at: int) -> None:
 
 
 def _check_part(part: dict[str, Any], where: str) -> str:
-    """Return what kind of media a part is; empty if none."""
+    """Return the kind of media of a part; empty if it is not media."""
     for name in ("functionCall", "functionResponse", "inlineData", "fileData"):
         if name in part and not isinstance(part[name], dict):
             raise Rejected("invalid", f"Invalid value at '{where}.{name}'")

@@ -161,7 +161,7 @@ def prefix(key: object, tools: object, systems: list[str]) -> tuple[tuple[object
 
 
 def speaks(role: object) -> str:
-    """Return the speaker in common words; `system` and `developer` are `system`."""
+    """Return the speaker in the common terms; `system` and `developer` are `system`."""
     return "system" if role in ("system", "developer") else str(role or "user")
 
 

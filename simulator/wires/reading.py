@@ -38,7 +38,7 @@ def messages(value: object, where: str) -> list[dict[str, Any]]:
 
 
 def inner(value: object) -> dict[str, Any]:
-    """Return an object, or an empty one in place of anything else."""
+    """Return the value if it is an object, else an empty object."""
     return value if isinstance(value, dict) else {}
 
 
