@@ -16,6 +16,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import redis
 
 from simulator.client import Simulator
 from tests.support.spawner import run, spawn
@@ -220,31 +221,47 @@ for schema in ({"$ref": "#/$defs/none"}, {"$schema": "http://x"}, {"enum": ["x" 
     assert printed.count("schema is not a valid JSON Schema: ") == 3
 
 
-def test_extras_of_the_client_bring_the_breaker_and_the_full_check_of_schemas(
+def test_each_extra_of_the_client_brings_what_it_needs(
     tmp_path: Path, wheel: Path, redis_url: str
 ) -> None:
-    """`[breaker]` guards any function; `[schema]` refuses a schema before it is enqueued."""
+    """Without the worker part: the breaker, encryption, LangChain and the full check of schemas."""
     environment = Environment(tmp_path)
-    environment.pip("install", f"{wheel}[breaker,schema]")
+    environment.pip("install", f"{wheel}[breaker,encryption,langchain,schema,simulator]")
     shutil.rmtree(environment.code_base / "breaker")
+    key = environment.run(
+        "from cryptography.fernet import Fernet as f; print(f.generate_key().decode())"
+    )
 
     printed = environment.run(
         """
 import os
 from breaker import Breakers
 from breakwater import complete, errors
+from breakwater.langchain import ChatBreakwater
+from simulator.client import Simulator
 print(Breakers.from_url(os.environ["REDIS_URL"]).get("any").call(lambda: "called"))
+complete.delay("coder", "a secret prompt")
+try:
+    ChatBreakwater(role="coder", timeout=1).invoke("another secret prompt")
+except errors.DeadlineExceeded:
+    print("asked by LangChain")
+with Simulator.start() as simulator:
+    print(simulator.hits())
 try:
     complete.delay("coder", "hi", schema={"type": "strnig"})
 except errors.InvalidOption as fault:
     print(fault)
 """,
         REDIS_URL=redis_url,
+        BREAKWATER_ENCRYPTION_KEYS=key.strip(),
     )
 
-    called, refused = printed.splitlines()
-    assert called == "called"
+    *called, refused = printed.splitlines()
+    assert called == ["called", "asked by LangChain", "[]"]
     assert refused.endswith("at /type: it breaks 'anyOf'")
+    waiting = redis.Redis.from_url(redis_url).lrange("celery", 0, -1)
+    assert waiting
+    assert not [message for message in waiting if b"secret" in message]
 
 
 def test_the_client_enqueues_and_the_worker_part_answers(
