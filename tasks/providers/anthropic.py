@@ -1,7 +1,7 @@
 """Anthropic's Messages API, through `anthropic`."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import anthropic
 import httpx2
@@ -25,6 +25,7 @@ from tasks.providers.adapter import (
 )
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
+from tasks.providers.json_values import JsonBody, JsonFields
 from tasks.providers.schemas import UnsupportedSchema, closed
 from tasks.providers.streams.anthropic_messages import MessageStream, content_blocks
 from tasks.providers.streams.relay import StreamRelay
@@ -32,11 +33,11 @@ from tasks.providers.token_counts import object_at, read_count, read_part, sum_c
 from tasks.providers.usage import Counts, to_usage
 
 MAX_TOKENS = 4096
-"""The API insists on a bound; this is taken where nobody gave `max_output_tokens`."""
+"""The default of `max_output_tokens`, because the API insists on a bound."""
 
 
 _TOOL_CHOICES = {"none": {"type": "none"}, "required": {"type": "any"}}
-_DOCUMENTS = frozenset({"application/pdf"})
+_TYPES = {"image": IMAGES, "document": frozenset({"application/pdf"})}
 
 
 class _Client(anthropic.Anthropic):
@@ -68,7 +69,7 @@ class AnthropicProvider(Adapter):
         "tool_use": "tool_calls",
         "refusal": "refusal",
         # The turn goes on when the answer is sent back: for tools that Anthropic runs, and for
-        # compaction of the conversation. Neither is ever asked for.
+        # compaction of the conversation. Requests use neither.
         "pause_turn": UnfinishedAnswer,
         "compaction": UnfinishedAnswer,
         # Imitators' words: Bedrock's, and those of OpenAI's wire format.
@@ -102,12 +103,12 @@ class AnthropicProvider(Adapter):
             message = stream.read(relay.objects(response.iter_bytes()))
             return RawAnswer(message, response.headers.get("request-id"))
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
+    def _body(self, request: Request) -> JsonBody:
+        body: JsonBody = {"max_tokens": MAX_TOKENS, **self._params(request.params)}
         body["model"] = request.model
         body["messages"] = turns = list(self._turns(request))
         if turns and turns[-1]["role"] == "assistant" and isinstance(turns[-1]["content"], str):
-            # The beginning of the answer; the API refuses white space at its end.
+            # The answer's beginning; the API refuses white space at its end.
             turns[-1]["content"] = turns[-1]["content"].rstrip()
         if system := instructions(request):
             body["system"] = system
@@ -118,7 +119,7 @@ class AnthropicProvider(Adapter):
                     request.tool_choice, {"type": "tool", "name": request.tool_choice}
                 )
         elif called := {call.name for each in request.messages for call in each.tool_calls}:
-            # A conversation with calls must define tools; these are not to be called again.
+            # A conversation with calls must define tools; these must not be called again.
             body["tools"] = [_tool_definition(Tool(name)) for name in sorted(called)]
             body["tool_choice"] = _TOOL_CHOICES["none"]
         if request.schema is not None:
@@ -129,9 +130,9 @@ class AnthropicProvider(Adapter):
             _mark_for_caching(body)
         return body
 
-    def _turns(self, request: Request) -> Iterator[dict[str, Any]]:
-        """Leave out what says nothing: the API refuses empty turns, and texts of white space."""
-        results: list[dict[str, Any]] = []
+    def _turns(self, request: Request) -> Iterator[JsonBody]:
+        """Yield the turns with content: the API refuses empty turns, and texts of white space."""
+        results: list[JsonBody] = []
         has_begun = False
         for message in request.messages:
             if message.role == "tool":
@@ -145,47 +146,54 @@ class AnthropicProvider(Adapter):
                 has_begun = True
                 yield {"role": message.role, "content": content}
 
-    def _tool_result(self, message: Turn) -> dict[str, Any]:
+    def _tool_result(self, message: Turn) -> JsonBody:
         content = self._content(message)
-        result = {"type": "tool_result", "tool_use_id": message.tool_call_id}
-        return {**result, "content": content} if content else result
+        result: JsonBody = {"type": "tool_result", "tool_use_id": message.tool_call_id}
+        if content:
+            result["content"] = content
+        return result
 
-    def _content(self, message: Turn) -> str | list[dict[str, Any]]:
-        """Return what a turn says; empty if it says nothing."""
+    def _content(self, message: Turn) -> str | list[JsonBody]:
+        """Return the content of a turn; empty if it has only white space."""
         if isinstance(message.content, str) and not message.tool_calls:
-            return message.content if message.content.strip() else ""
+            if message.content.isspace():
+                return ""
+            return message.content
         if message.role == "assistant":
             self._only_text(message)
-        blocks = [
-            {"type": "text", "text": part} if isinstance(part, str) else self._media(part)
-            for part in message.parts
-            if not isinstance(part, str) or part.strip()
-        ]
+        blocks: list[JsonBody] = []
+        for part in message.parts:
+            if isinstance(part, Media):
+                blocks.append(self._media(part))
+            elif part.strip():
+                blocks.append({"type": "text", "text": part})
         return blocks + [
             {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)}
             for call in message.tool_calls
         ]
 
-    def _media(self, media: Media) -> dict[str, Any]:
-        source: dict[str, Any]
+    def _media(self, media: Media) -> JsonBody:
+        source: JsonBody
         if media.url is not None:
             source = {"type": "url", "url": media.url}
         elif media.kind == "document" and (media.media_type or "").startswith("text/"):
             text = self._bytes(media).decode(errors="replace")
             source = {"type": "text", "media_type": "text/plain", "data": text}
         else:
-            kinds = IMAGES if media.kind == "image" else _DOCUMENTS
-            self._check_media_type(media, kinds, "PNG, JPEG, WebP, GIF; PDF and text")
+            self._check_media_type(media, _TYPES[media.kind], "PNG, JPEG, WebP, GIF; PDF and text")
             source = {"type": "base64", "media_type": media.media_type, "data": media.data}
-        named = {"title": media.name} if media.kind == "document" and media.name else {}
-        return {"type": media.kind, "source": source, **named}
+        block: JsonBody = {"type": media.kind, "source": source}
+        if media.kind == "document" and media.name:
+            block["title"] = media.name
+        return block
 
-    def _schema(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+    def _schema(self, schema: JsonFields) -> JsonBody:
         try:
             return anthropic.transform_schema(closed(schema))
-        except (UnsupportedSchema, ValueError) as error:
-            why = error if isinstance(error, UnsupportedSchema) else "it allows anything somewhere"
-            self._refuse(f"it does not take the schema: {why}")
+        except UnsupportedSchema as error:
+            self._refuse(f"it does not take the schema: {error}")
+        except ValueError:
+            self._refuse("it does not take the schema: it allows anything somewhere")
 
     def _parse(self, answer: RawAnswer, request: Request) -> Completion:
         body = answer.body
@@ -217,7 +225,7 @@ class AnthropicProvider(Adapter):
 
 
 def _read_usage(used: object) -> Usage:
-    if not isinstance(used, Mapping):
+    if not isinstance(used, dict):
         return UNCOUNTED
     input_tokens, output_tokens = (
         read_count(used, "input_tokens"),
@@ -225,12 +233,10 @@ def _read_usage(used: object) -> Usage:
     )
     if input_tokens is None and output_tokens is None:
         return UNCOUNTED
-    read, written = (
-        read_part(used, "cache_read_input_tokens"),
-        read_part(used, "cache_creation_input_tokens"),
-    )
+    read = read_part(used, "cache_read_input_tokens")
+    written = read_part(used, "cache_creation_input_tokens")
     thought = read_part(object_at(used, "output_tokens_details"), "thinking_tokens")
-    all_input = sum_counts(input_tokens, read, written)  # theirs leaves the other two out
+    all_input = sum_counts(input_tokens, read, written)  # Anthropic's count leaves these out
     return to_usage(
         Counts(
             all_input, output_tokens, read, written, thought, sum_counts(all_input, output_tokens)
@@ -238,24 +244,24 @@ def _read_usage(used: object) -> Usage:
     )
 
 
-def _tool_definition(tool: Tool) -> dict[str, Any]:
+def _tool_definition(tool: Tool) -> JsonBody:
     definition = {"name": tool.name, "input_schema": parameters(tool)}
     if tool.description:
         definition["description"] = tool.description
     return definition
 
 
-def _mark_for_caching(body: dict[str, Any]) -> None:
+def _mark_for_caching(body: JsonBody) -> None:
     """
-    Mark what later calls will begin with.
+    Mark the prefix that later calls will share.
 
-    Tools and system prompt are the same for all tasks of a role, so they end with a mark of their
-    own. The top-level mark goes to the last block, the prompt itself: nobody asks the same again,
-    and writing costs a quarter more than reading plainly. Only a conversation gets it, since its
-    next turn begins with this one.
+    Tools and system prompt are the same for all tasks of a role, so they end with a mark. The
+    top-level mark applies to the last block, the prompt itself. A single prompt is not sent again,
+    and writing it to the cache costs a quarter more than reading it plainly, so only a conversation
+    gets this mark: its next turn begins with this one.
     """
     mark = {"type": "ephemeral"}
-    if "system" in body:  # tools come before it, and are cached along
+    if "system" in body:  # the tools stand before it, and are cached with it
         body["system"] = [{"type": "text", "text": body["system"], "cache_control": mark}]
     elif "tools" in body:
         body["tools"][-1]["cache_control"] = mark

@@ -4,12 +4,12 @@ import json
 import math
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from mimetypes import guess_type
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import httpx2
 from google import genai
@@ -20,7 +20,6 @@ from breakwater.content import Media, Message, Tool, ToolCall
 from breakwater.errors import (
     AuthenticationFailed,
     GarbledAnswer,
-    ProviderError,
     UnfinishedAnswer,
     UnsupportedInput,
 )
@@ -40,8 +39,9 @@ from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.google_caches import Caches, Prefix
 from tasks.providers.http.call_limits import call_limits
+from tasks.providers.json_values import JsonBody, JsonFields, as_list, as_object
 from tasks.providers.round_trip import new_call_id
-from tasks.providers.streams.relay import StreamObject, StreamRelay
+from tasks.providers.streams.relay import ReadError, StreamObject, StreamRelay
 from tasks.providers.token_counts import read_count, read_part, sum_counts
 from tasks.providers.usage import Counts, to_usage
 
@@ -62,16 +62,21 @@ Stands for the signature of a call that Gemini did not make; without one it answ
 Source: ai.google.dev/gemini-api/docs/thought-signatures.
 """
 UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
-"""The enum's zero, which gateways write that do not leave defaults out."""
+"""The enum's zero, which some gateways send in place of no reason."""
 _ANY = types.FunctionCallingConfigMode.ANY
-_IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
-_DOCUMENTS = frozenset({"application/pdf"})
+_TYPES = {
+    "image": frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"}),
+    "document": frozenset({"application/pdf"}),
+}
 _OBJECT = {"type", "properties", "required", "additionalProperties", "title", "description"}
+_CacheableParts: TypeAlias = tuple[str | None, list[Any] | None, types.ToolConfig | None]
+_CACHED: _CacheableParts = (None, None, None)
+"""In place of the cached parts, which a request with a cache must not repeat."""
 _A = TypeVar("_A")
 
 
-class _StreamStarted(Exception):  # noqa: N818 - it is no error
-    """A stream has begun; what the SDK would make of it is not wanted."""
+class _StreamStarted(Exception):  # noqa: N818 - not an error
+    """A stream has begun; the adapter reads it in place of the SDK."""
 
     def __init__(self, response: httpx2.Response) -> None:
         super().__init__()
@@ -80,10 +85,10 @@ class _StreamStarted(Exception):  # noqa: N818 - it is no error
 
 class _StreamInterceptingClient(httpx2.Client):
     """
-    The HTTP client under the SDK, which keeps streams from it.
+    The HTTP client under the SDK; it hands streams to the adapter.
 
-    The SDK takes comments and events' names in a stream for broken JSON, and a chunk that does not
-    fit its models for an error.
+    The SDK treats comments and events' names in a stream as broken JSON, and a chunk that does not
+    fit its models as an error.
     """
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
@@ -91,7 +96,12 @@ class _StreamInterceptingClient(httpx2.Client):
         return super().build_request(method, _parsed(str(url)), **options)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request; a stream that begins well is raised."""
+        """
+        Send a request.
+
+        Raises:
+            _StreamStarted: The answer is a stream that begins well.
+        """
         response = super().send(request, **options)
         if options.get("stream") and response.is_success:
             raise _StreamStarted(response)
@@ -104,10 +114,10 @@ _parsed = lru_cache(maxsize=256)(httpx2.URL)
 
 class _FastContains:
     """
-    A model of the SDK's that answers `name in model` at once, and the same: no.
+    A model of the SDK whose `name in model` is always false, at once.
 
-    The SDK asks so for each field there is, and pydantic walks through all fields each time to find
-    that none is a pair called `name`: a quarter of a call's CPU (`benchmarks.adapters`).
+    So it is without this class, too. But the SDK evaluates it for every field, and pydantic walks
+    over all fields each time: a quarter of a call's CPU (`benchmarks.adapters`).
     """
 
     def __contains__(self, name: object) -> bool:
@@ -115,7 +125,7 @@ class _FastContains:
 
 
 class _Config(_FastContains, types.GenerateContentConfig):
-    """What a call may set."""
+    """The configuration of a call."""
 
 
 class _Part(_FastContains, types.Part):
@@ -135,7 +145,7 @@ class GoogleProvider(Adapter):
         "reasoning_effort": "thinking_config.thinking_level",
     }
     EFFORTS: ClassVar = {"none": "minimal", "max": "xhigh"}
-    # The SDK's `FinishReason`, all of it; `blocked` is ours, for a prompt that has no answer.
+    # All of the SDK's `FinishReason`; `blocked` is ours, for a prompt without an answer.
     FINISH: ClassVar = {
         "stop": "stop",
         "max_tokens": "length",
@@ -176,14 +186,14 @@ class GoogleProvider(Adapter):
         self._caches = Caches(self._client)
 
     def _call(self, request: Request) -> RawAnswer:
-        def ask(body: dict[str, Any]) -> RawAnswer:
+        def ask(body: JsonBody) -> RawAnswer:
             http = self._client.models.generate_content(**body).sdk_http_response
             return RawAnswer(json.loads((http and http.body) or ""))
 
         return self._with_cache(request, ask)
 
     def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
-        def listen(body: dict[str, Any]) -> RawAnswer:
+        def listen(body: JsonBody) -> RawAnswer:
             with self._streamed(body) as response:
                 objects = relay.objects(response.iter_bytes())
                 return RawAnswer(
@@ -193,22 +203,22 @@ class GoogleProvider(Adapter):
         return self._with_cache(request, listen)
 
     @contextmanager
-    def _streamed(self, body: dict[str, Any]) -> Iterator[httpx2.Response]:
-        """Let the SDK send the request, and take the response before it reads it."""
+    def _streamed(self, body: JsonBody) -> Iterator[httpx2.Response]:
+        """Send the request through the SDK; yield the response, which the SDK has not read."""
         try:
             for _ in self._client.models.generate_content_stream(**body):
-                raise AssertionError("the stream is taken before it brings anything")
-        except _StreamStarted as taken:
-            with closing(taken.response):
-                yield taken.response
+                raise AssertionError("the SDK must not read the stream")
+        except _StreamStarted as started:
+            with closing(started.response):
+                yield started.response
 
-    def _with_cache(self, request: Request, ask: Callable[[dict[str, Any]], _A]) -> _A:
-        """Ask with the prefix's cache, if there is one; without it, if Google forgot it."""
+    def _with_cache(self, request: Request, ask: Callable[[JsonBody], _A]) -> _A:
+        """Call with the prefix's cache, if there is one; again without it, if Google forgot it."""
         if not self._prompt_cache:
             return ask(self._body(request))
         began = time.monotonic()
         prefix = Prefix(request.model, *self._cacheable_parts(request))
-        # No pace of the stream's, and little of the call's time.
+        # Without the stream's timeouts, and with a small part of the call's time.
         with call_limits(request.before_sending):
             name = self._caches.name_for(
                 prefix, _http_options(min(CREATE_S, request.timeout_s / 4))
@@ -225,18 +235,18 @@ class GoogleProvider(Adapter):
         self._caches.forget(name)
         return ask(self._body(request))
 
-    def _cacheable_parts(
-        self, request: Request
-    ) -> tuple[str | None, list[Any] | None, types.ToolConfig | None]:
-        """Return what many requests have in common: system prompt, tools, and which to call."""
+    def _cacheable_parts(self, request: Request) -> _CacheableParts:
+        """Return what many requests share: system prompt, tools, and the choice of a tool."""
         if not request.tools:
             return instructions(request), None, None
         tools = [types.Tool(function_declarations=[_declaration(tool) for tool in request.tools])]
         return instructions(request), tools, _tool_config(request.tool_choice)
 
-    def _body(self, request: Request, cache: str | None = None) -> dict[str, Any]:
-        system, tools, tool_config = (None, None, None) if cache else self._cacheable_parts(request)
-        shape: dict[str, Any] = {}
+    def _body(self, request: Request, cache: str | None = None) -> JsonBody:
+        system, tools, tool_config = _CACHED
+        if not cache:
+            system, tools, tool_config = self._cacheable_parts(request)
+        shape: JsonBody = {}
         if request.schema is not None:
             shape["response_mime_type"] = "application/json"
             shape["response_json_schema"] = dict(request.schema)
@@ -250,23 +260,23 @@ class GoogleProvider(Adapter):
                 tools=tools,
                 tool_config=tool_config,
                 cached_content=cache,
-                # Both could make several billed calls of one.
+                # Either could turn one call into several billed ones.
                 automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
                 automatic_continuation=False,
-                # The answer as it came: a model of it is a sixth of the CPU.
+                # The raw answer: to build a model of it takes a sixth of the CPU.
                 should_return_http_response=not request.on_delta,
                 http_options=_http_options(request.timeout_s),
             ),
         }
 
-    def _contents(self, request: Request) -> Iterator[dict[str, Any]]:
-        # Dicts of models: of a model of a turn the SDK makes a dict, and of that a model again.
+    def _contents(self, request: Request) -> Iterator[JsonBody]:
+        # Dicts of models: from a model of a turn the SDK builds a dict, and from that a model.
         results: list[types.Part] = []
         for message in request.messages:
             if message.role == "tool":
                 results.append(self._tool_result(message))
                 continue
-            if results:  # as many in one turn as there were calls in the one before
+            if results:  # one turn holds the results of all calls of the turn before
                 yield {"role": "user", "parts": results}
                 results = []
             if message.role == "system":
@@ -282,25 +292,26 @@ class GoogleProvider(Adapter):
             yield {"role": "user", "parts": results}
 
     def _user_parts(self, message: Message) -> list[types.Part]:
-        return [
-            _Part(text=part) if isinstance(part, str) else self._media(part)
-            for part in message.parts
-            if not isinstance(part, str) or part.strip()
-        ]
+        parts: list[types.Part] = []
+        for part in message.parts:
+            if isinstance(part, Media):
+                parts.append(self._media(part))
+            elif part.strip():
+                parts.append(_Part(text=part))
+        return parts
 
     def _model_parts(self, message: Message) -> list[types.Part]:
         text = self._only_text(message)
-        parts: list[types.Part] = [_Part(text=text)] if text.strip() else []
-        for number, call in enumerate(message.tool_calls):
-            parts.append(
-                _Part(
-                    function_call=types.FunctionCall(
-                        id=call.id, name=call.name, args=dict(call.arguments)
-                    ),
-                    # Gemini signs the first call of a turn, and insists on it there alone.
-                    thought_signature=_signature(call) or (UNSIGNED if number == 0 else None),
-                )
-            )
+        parts: list[types.Part] = []
+        if text.strip():
+            parts.append(_Part(text=text))
+        # Gemini signs the first call of a turn, and insists on a signature there alone.
+        default: bytes | None = UNSIGNED
+        for call in message.tool_calls:
+            function = types.FunctionCall(id=call.id, name=call.name, args=dict(call.arguments))
+            signature = _signature(call) or default
+            parts.append(_Part(function_call=function, thought_signature=signature))
+            default = None
         return parts
 
     def _tool_result(self, message: Message) -> types.Part:
@@ -316,8 +327,7 @@ class GoogleProvider(Adapter):
             kind = media.media_type or guess_type(media.url.partition("?")[0])[0]
             return _Part(file_data=types.FileData(file_uri=media.url, mime_type=kind))
         if media.kind == "image" or not (media.media_type or "").startswith("text/"):
-            kinds = _IMAGES if media.kind == "image" else _DOCUMENTS
-            self._check_media_type(media, kinds, "PNG, JPEG, WebP, HEIC; PDF and text")
+            self._check_media_type(media, _TYPES[media.kind], "PNG, JPEG, WebP, HEIC; PDF and text")
         blob = types.Blob(data=self._bytes(media), mime_type=media.media_type)
         return _Part(inline_data=blob)
 
@@ -326,7 +336,7 @@ class GoogleProvider(Adapter):
         if is_error(body.get("error")):
             raise self._error_in_body(body)
         reason: object = None
-        parts: list[dict[str, Any]] = []
+        parts: list[JsonBody] = []
         if candidates := Alternatives().select(body.get("candidates")):
             parts = _parts(candidates[0].get("content"))
             reason = candidates[0].get("finishReason")
@@ -356,50 +366,55 @@ class GoogleProvider(Adapter):
 def _signature(call: ToolCall) -> bytes | None:
     try:
         return b64decode(call.signature or "", validate=True) or None
-    except ValueError:  # another vendor's, or made up
+    except ValueError:  # made by another vendor, or by a caller
         return None
 
 
 def _declaration(tool: Tool) -> types.FunctionDeclaration:
-    whole = parameters(tool)
-    takes_nothing = whole.keys() <= _OBJECT and not whole["properties"]
+    schema: JsonBody | None = parameters(tool)
+    if schema and schema.keys() <= _OBJECT and not schema["properties"]:
+        schema = None  # Gemini refuses an object without properties
     return types.FunctionDeclaration(
-        name=tool.name,
-        description=tool.description or None,
-        # Gemini refuses an object without properties.
-        parameters_json_schema=None if takes_nothing else whole,
+        name=tool.name, description=tool.description or None, parameters_json_schema=schema
     )
 
 
 def _tool_config(choice: str) -> types.ToolConfig | None:
     if choice == "auto":
         return None
-    mode = types.FunctionCallingConfigMode.NONE if choice == "none" else _ANY
-    named = None if choice in {"none", "required"} else [choice]
-    return types.ToolConfig(
-        function_calling_config=types.FunctionCallingConfig(mode=mode, allowed_function_names=named)
-    )
+    if choice == "none":
+        config = types.FunctionCallingConfig(mode=types.FunctionCallingConfigMode.NONE)
+    elif choice == "required":
+        config = types.FunctionCallingConfig(mode=_ANY)
+    else:
+        config = types.FunctionCallingConfig(mode=_ANY, allowed_function_names=[choice])
+    return types.ToolConfig(function_calling_config=config)
 
 
 def _is_forgotten(error: errors.ClientError) -> bool:
-    """Tell whether a request failed for its cache: unknown, expired, or another account's."""
-    status = getattr(error.response, "status_code", 200)  # 200: in a stream, so after its begin
+    """Return whether a request failed for its cache: unknown, expired, or of another account."""
+    status = getattr(error.response, "status_code", 200)  # without one: inside a stream
     return status in {403, 404} or (status == 400 and "ached content" in str(error.message))
 
 
-def _parts(content: object) -> list[dict[str, Any]]:
-    """Return the parts of a turn; some that imitate the API write a text for a part of text."""
-    parts = content.get("parts") if isinstance(content, dict) else None
-    listed = parts if isinstance(parts, list) else []
-    objects = [{"text": part} if isinstance(part, str) else part for part in listed]
-    return [part for part in objects if isinstance(part, dict)]
+def _parts(content: object) -> list[JsonBody]:
+    """Return the parts of a turn; some imitators of the API send plain text as a part."""
+    parts: list[JsonBody] = []
+    for part in as_list(as_object(content).get("parts")):
+        if isinstance(part, str):
+            parts.append({"text": part})
+        elif isinstance(part, dict):
+            parts.append(part)
+    return parts
 
 
-def _text_of(part: Mapping[str, Any]) -> str:
-    return part.get("text") or "" if not part.get("thought") else ""
+def _text_of(part: JsonFields) -> str:
+    if part.get("thought"):
+        return ""
+    return part.get("text") or ""
 
 
-def _raw_tool_call(part: Mapping[str, Any]) -> RawToolCall:
+def _raw_tool_call(part: JsonFields) -> RawToolCall:
     call = part["functionCall"]
     return RawToolCall(
         non_empty(call.get("id")), non_empty(call.get("name")), call.get("args") or {},
@@ -410,26 +425,28 @@ def _raw_tool_call(part: Mapping[str, Any]) -> RawToolCall:
 def _merge_chunks(
     objects: Iterable[StreamObject],
     relay: StreamRelay,
-    read_error: Callable[[Mapping[str, Any]], ProviderError],
+    read_error: ReadError,
     is_whole: Callable[[object], bool],
-) -> dict[str, Any]:
+) -> JsonBody:
     """
-    Put the chunks together to what a plain call would have answered.
+    Merge the chunks into the answer that a plain call would have returned.
 
-    Its end is the end of the body: Gemini has no event for it, and has sent STOP in every chunk.
+    The stream ends with its body: Gemini has no event for the end, and has sent STOP in each chunk.
     """
-    answer: dict[str, Any] = {}
-    parts: list[dict[str, Any]] = []
+    answer: JsonBody = {}
+    parts: list[JsonBody] = []
     reason: object = None
     alternatives = Alternatives()
     for name, chunk in objects:
         if is_error(chunk.get("error")) or name == "error":
-            raise read_error(chunk if chunk.get("error") else {"error": chunk})
-        # Every chunk counts; the last has it all.
+            if not chunk.get("error"):
+                chunk = {"error": chunk}  # noqa: PLW2901 - in the shape of an error
+            raise read_error(chunk)
+        # Every chunk has counts; those of the last are complete.
         answer |= {key: value for key, value in chunk.items() if value}
-        candidate: Mapping[str, Any] = next(iter(alternatives.select(chunk.get("candidates"))), {})
+        candidate: JsonFields = next(iter(alternatives.select(chunk.get("candidates"))), {})
         ended = candidate.get("finishReason")
-        # That an answer was cut is not taken back by a later STOP.
+        # A later STOP does not make a cut answer whole.
         if is_present(ended) and ended != UNSPECIFIED and (reason is None or not is_whole(ended)):
             reason = ended
             relay.keep_alive()
@@ -442,7 +459,7 @@ def _merge_chunks(
     return answer
 
 
-def _forward_part(part: dict[str, Any], call: int, relay: StreamRelay) -> None:
+def _forward_part(part: JsonBody, call: int, relay: StreamRelay) -> None:
     if (function := part.get("functionCall")) and isinstance(function, dict):
         # The same in the stream and in the result.
         function["id"] = function.get("id") or new_call_id()
@@ -457,14 +474,14 @@ def _forward_part(part: dict[str, Any], call: int, relay: StreamRelay) -> None:
 
 
 def _read_usage(used: object) -> Usage:
-    if not isinstance(used, Mapping) or "promptTokenCount" not in used:
+    if not isinstance(used, dict) or "promptTokenCount" not in used:
         return UNCOUNTED
     thoughts = read_part(used, "thoughtsTokenCount")
     prompt = sum_counts(
         read_count(used, "promptTokenCount"), read_part(used, "toolUsePromptTokenCount")
     )
     answer, total = read_count(used, "candidatesTokenCount"), read_count(used, "totalTokenCount")
-    # Zeros are left out of proto3's JSON; the sum tells a zero from a count that is missing.
+    # proto3's JSON omits zeros; the total shows whether a missing count is a zero.
     if "candidatesTokenCount" not in used and total == sum_counts(prompt, thoughts):
         answer = 0
     cached = read_part(used, "cachedContentTokenCount")

@@ -1,8 +1,8 @@
 """
 Explicit caches at Google: one per stable prefix, kept by name until shortly before it expires.
 
-Short prefixes are left to Gemini's implicit caching, which needs nothing and costs nothing. A cache
-only ever saves money: whatever goes wrong with one, the call goes out without it.
+Short prefixes are left to Gemini's implicit caching, which is free and needs no requests. A cache
+only saves money, so if anything fails with a cache, the call is sent without it.
 """
 
 import json
@@ -19,18 +19,18 @@ from google.genai import types
 from breakwater.errors import Cancelled
 
 MIN_CHARS = 16_384
-"""4,096 tokens, the most that any Gemini asks a cache to have, at four characters each."""
+"""4,096 tokens of four characters: the largest minimum of a cache at any Gemini model."""
 TTL_S = 600
 """How long Google keeps it; storage is billed by the hour."""
 RENEW_BEFORE_S = 30
-"""So long before its end a cache is no longer used, and a new one made."""
+"""How long before its end a cache is replaced by a new one."""
 RETRY_S = 300.0
-"""How long nothing is tried for a prefix that could not be cached."""
+"""How long a prefix that could not be cached is not tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What many requests begin with; a request with a cache must not say it again."""
+    """The shared beginning of many requests; a request with a cache must not repeat it."""
 
     model: str
     system_instruction: str | None
@@ -38,16 +38,18 @@ class Prefix:
     tool_config: types.ToolConfig | None
 
     def text(self) -> str:
-        """Return all of it, the same for the same prefix."""
+        """Return the whole prefix as text; equal for equal prefixes."""
         tools = [tool.model_dump_json(exclude_none=True) for tool in self.tools or ()]
-        config = self.tool_config.model_dump_json(exclude_none=True) if self.tool_config else None
+        config = None
+        if self.tool_config:
+            config = self.tool_config.model_dump_json(exclude_none=True)
         return json.dumps([self.model, self.system_instruction, tools, config])
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     name: str | None
-    """None: it is being made, or could not be."""
+    """None: the cache is being made, or could not be made."""
     until: float
 
 
@@ -56,7 +58,7 @@ class Caches:
     The caches of one process.
 
     Args:
-        client: Whose they are.
+        client: Makes the caches, in its account.
         now: The clock, in seconds.
     """
 
@@ -68,9 +70,9 @@ class Caches:
 
     def name_for(self, prefix: Prefix, options: types.HttpOptions) -> str | None:
         """
-        Return the name of the prefix's cache, made now if there is none; None: go without.
+        Return the name of the prefix's cache, made now if there is none; None: call without one.
 
-        Only one thread makes it; the others do without meanwhile.
+        Only one thread makes it; meanwhile the others call without one.
         """
         text = prefix.text()
         if len(text) < MIN_CHARS:
@@ -89,7 +91,7 @@ class Caches:
         return name
 
     def forget(self, name: str) -> None:
-        """Drop a cache that Google no longer knows; the next call makes a new one."""
+        """Remove a cache that Google no longer has; the next call makes a new one."""
         with self._lock:
             self._entries = {k: entry for k, entry in self._entries.items() if entry.name != name}
 
@@ -105,5 +107,5 @@ class Caches:
             return self._client.caches.create(model=prefix.model, config=config).name
         except (Cancelled, SoftTimeLimitExceeded):
             raise
-        except Exception:  # noqa: BLE001 - see the module: no failure of a cache is a call's
+        except Exception:  # noqa: BLE001 - a cache must not fail a call
             return None

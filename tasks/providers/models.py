@@ -7,10 +7,10 @@ from tasks.config import Settings
 
 def unlisted(settings: Settings, provider: str, listed: Collection[str]) -> dict[str, list[str]]:
     """
-    Find the models that roles ask of a provider and that the provider does not list.
+    Find the models that roles request from a provider and that the provider does not list.
 
     Args:
-        settings: Have the roles and their chains.
+        settings: With the roles and their chains.
         provider: Its name.
         known: The models that it lists; an empty list proves nothing.
 
@@ -31,6 +31,6 @@ def unlisted(settings: Settings, provider: str, listed: Collection[str]) -> dict
 
 
 def is_listed(model: str, listed: Collection[str]) -> bool:
-    """Return whether a list has a model; Ollama adds `:latest`, OpenRouter leaves out `:free`."""
+    """Return whether a list has a model; Ollama adds `:latest`, OpenRouter omits `:free`."""
     names = (model, f"{model}:latest", model.removeprefix("models/"), model.rpartition(":")[0])
     return any(name in listed for name in names)

@@ -1,8 +1,8 @@
 """OpenAI's Responses API, through `openai`."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import httpx2
 import openai
@@ -25,6 +25,7 @@ from tasks.providers.adapter import (
 )
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
+from tasks.providers.json_values import JsonBody, JsonFields, as_object
 from tasks.providers.openai_forms import (
     Client,
     cache_key,
@@ -39,7 +40,7 @@ from tasks.providers.streams.responses import ResponseStream, content_parts
 
 
 class OpenAIProvider(Adapter):
-    """GPT, at OpenAI itself; servers that only imitate it are better served by `openai-chat`."""
+    """GPT at OpenAI itself; `openai-chat` suits servers that imitate its API better."""
 
     BASE_URL = "https://api.openai.com/v1"
     PARAM_PATHS: ClassVar = {
@@ -81,10 +82,10 @@ class OpenAIProvider(Adapter):
             answer = stream.read(relay.objects(response.iter_bytes()))
             return RawAnswer(answer, response.headers.get("x-request-id"))
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request) -> JsonBody:
         body = self._params(request.params)
         body["model"] = request.model
-        body["store"] = False  # else OpenAI keeps the prompt for 30 days or more
+        body["store"] = False  # by default OpenAI keeps the prompt for 30 days or more
         body["input"] = list(self._items(request))
         if system := instructions(request):
             body["instructions"] = system
@@ -104,7 +105,7 @@ class OpenAIProvider(Adapter):
             body["prompt_cache_key"] = key
         return body
 
-    def _items(self, request: Request) -> Iterator[dict[str, Any]]:
+    def _items(self, request: Request) -> Iterator[JsonBody]:
         for message in request.messages:
             if message.role == "tool":
                 yield {
@@ -121,17 +122,19 @@ class OpenAIProvider(Adapter):
                         "arguments": json.dumps(dict(call.arguments)),
                     }  # fmt: skip
 
-    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+    def _content(self, message: Message) -> str | list[JsonBody]:
         if isinstance(message.content, str):
             return message.content
         if message.role == "assistant":
             return self._only_text(message)
-        return [
-            {"type": "input_text", "text": part} if isinstance(part, str) else self._media(part)
-            for part in message.parts
-        ]
+        return [self._part(part) for part in message.parts]
 
-    def _media(self, media: Media) -> dict[str, Any]:
+    def _part(self, part: str | Media) -> JsonBody:
+        if isinstance(part, str):
+            return {"type": "input_text", "text": part}
+        return self._media(part)
+
+    def _media(self, media: Media) -> JsonBody:
         if media.kind == "image":
             self._check_media_type(media, IMAGES, "PNG, JPEG, WebP and GIF")
             return {
@@ -153,10 +156,11 @@ class OpenAIProvider(Adapter):
         messages = [item for item in items if item.get("type", "message") == "message"]
         parts = [part for message in messages for part in content_parts(message.get("content"))]
         text = "".join(part.get("text") or "" for part in parts if part["type"] == "output_text")
+        is_refused = any(part["type"] == "refusal" for part in parts)
         return self._completion(
             text=text,
             model=non_empty(body.get("model")) or request.model,
-            reason=_reason(body, refused=any(part["type"] == "refusal" for part in parts)),
+            reason=_reason(body, is_refused=is_refused),
             usage=read_usage(body.get("usage")),
             request_id=answer.request_id,
             response_id=non_empty(body.get("id")),
@@ -172,13 +176,13 @@ class OpenAIProvider(Adapter):
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
-def _reason(body: Mapping[str, Any], *, refused: bool) -> object:
-    """Return the status, or why it is incomplete; None while it is not over."""
-    status, why = body.get("status"), body.get("incomplete_details")
+def _reason(body: JsonFields, *, is_refused: bool) -> object:
+    """Return the status, or why the answer is incomplete; None while it goes on."""
+    status = body.get("status")
     if status in (None, "queued", "in_progress"):
         return None
-    if refused and status != "failed":
+    if is_refused and status != "failed":
         return "refusal"
     if status == "incomplete":
-        return why.get("reason") if isinstance(why, dict) else None
+        return as_object(body.get("incomplete_details")).get("reason")
     return status

@@ -1,12 +1,12 @@
 """
-OpenAI's Chat Completions API, through `openai`: what every compatible server speaks.
+OpenAI's Chat Completions API, through `openai`; compatible servers have the same API.
 
-vLLM, Ollama, llama.cpp, Azure, OpenRouter and OpenAI itself.
+Among them are vLLM, Ollama, llama.cpp, Azure, OpenRouter and OpenAI itself.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import httpx2
 import openai
@@ -38,6 +38,7 @@ from tasks.providers.adapter import (
 from tasks.providers.alternatives import Alternatives
 from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
+from tasks.providers.json_values import JsonBody, JsonFields
 from tasks.providers.openai_forms import (
     Client,
     cache_key,
@@ -72,7 +73,7 @@ class OpenAIChatProvider(Adapter):
         "seed": "seed",
         "reasoning_effort": "reasoning_effort",
     }
-    # OpenAI's five words, then what others say in their references or send to their clients.
+    # OpenAI's five words, then those of other servers, from their references or as they send them.
     FINISH: ClassVar = {
         **dict.fromkeys(
             (
@@ -134,7 +135,7 @@ class OpenAIChatProvider(Adapter):
 
     def _call_streaming(self, request: Request, relay: StreamRelay) -> RawAnswer:
         body = self._body(request)
-        body["stream_options"] = {"include_usage": True}  # else a stream is not counted
+        body["stream_options"] = {"include_usage": True}  # by default a stream has no counts
         with open_stream(
             self._client, openai.Stream[object], "/chat/completions", body, request.timeout_s
         ) as response:
@@ -143,11 +144,11 @@ class OpenAIChatProvider(Adapter):
             )
             return RawAnswer(answer, response.headers.get("x-request-id"))
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request) -> JsonBody:
         body = self._params(request.params)
         body["model"] = request.model
         if self._official:
-            # The new name, which OpenAI's reasoning models insist on and others do not know.
+            # The new name: OpenAI's reasoning models insist on it, other servers do not have it.
             if "max_tokens" in body:
                 body["max_completion_tokens"] = body.pop("max_tokens")
             body["store"] = False
@@ -166,14 +167,14 @@ class OpenAIChatProvider(Adapter):
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
 
-    def _tool(self, tool: Tool) -> dict[str, Any]:
+    def _tool(self, tool: Tool) -> JsonBody:
         definition = tool_definition(tool)
-        if not self._official:  # others may not know the word, and take it for false
+        if not self._official:  # others may not have `strict`, and default to false
             definition = {**definition, "parameters": parameters(tool)}
             del definition["strict"]
         return {"type": "function", "function": definition}
 
-    def _messages(self, request: Request) -> Iterator[dict[str, Any]]:
+    def _messages(self, request: Request) -> Iterator[JsonBody]:
         if system := instructions(request):
             yield {"role": "system", "content": system}
         for message in request.messages:
@@ -181,22 +182,24 @@ class OpenAIChatProvider(Adapter):
                 id_ = message.tool_call_id
                 yield {"role": "tool", "tool_call_id": id_, "content": self._only_text(message)}
             elif message.role == "assistant":
-                turn: dict[str, Any] = {"role": "assistant", "content": self._only_text(message)}
+                turn: JsonBody = {"role": "assistant", "content": self._only_text(message)}
                 if message.tool_calls:
                     turn["tool_calls"] = [_tool_call_entry(call) for call in message.tool_calls]
                 yield turn
             elif message.role == "user":
                 yield {"role": "user", "content": self._content(message)}
 
-    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+    def _content(self, message: Message) -> str | list[JsonBody]:
         if isinstance(message.content, str):
             return message.content
-        return [
-            {"type": "text", "text": part} if isinstance(part, str) else self._media(part)
-            for part in message.parts
-        ]
+        return [self._part(part) for part in message.parts]
 
-    def _media(self, media: Media) -> dict[str, Any]:
+    def _part(self, part: str | Media) -> JsonBody:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return self._media(part)
+
+    def _media(self, media: Media) -> JsonBody:
         if media.kind == "image":
             self._check_media_type(media, IMAGES, "PNG, JPEG, WebP and GIF")
             return {"type": "image_url", "image_url": {"url": media.url or data_url(media)}}
@@ -234,7 +237,7 @@ class OpenAIChatProvider(Adapter):
         return (model.id for model in self._client.models.list(timeout=CHECK_S))
 
 
-def _raw_tool_call(piece: Mapping[str, Any]) -> RawToolCall:
+def _raw_tool_call(piece: JsonFields) -> RawToolCall:
     function = piece.get("function")
     if not isinstance(function, dict):
         function = piece  # the legacy form
@@ -243,6 +246,6 @@ def _raw_tool_call(piece: Mapping[str, Any]) -> RawToolCall:
     )  # fmt: skip
 
 
-def _tool_call_entry(call: ToolCall) -> dict[str, Any]:
+def _tool_call_entry(call: ToolCall) -> JsonBody:
     called = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
     return {"type": "function", "id": call.id, "function": called}

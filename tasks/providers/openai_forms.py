@@ -1,9 +1,8 @@
-"""What OpenAI's two APIs have alike: tools, schemas, counts, a cached prompt's key."""
+"""The parts that OpenAI's two APIs share: client, tools, schemas, counts, a cached prompt's key."""
 
 import json
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
 
 import httpx2
 import openai
@@ -12,8 +11,12 @@ from breakwater.attempt import UNCOUNTED, Usage
 from breakwater.content import Tool
 from tasks.providers.adapter import instructions, parameters
 from tasks.providers.base import Request
+from tasks.providers.json_values import JsonBody
 from tasks.providers.schemas import rooted, strict
 from tasks.providers.usage import openai_usage
+
+SCHEMA_NAME = "answer"
+"""The name of a response's schema; the API insists on one."""
 
 
 class Client(openai.OpenAI):
@@ -26,44 +29,51 @@ class Client(openai.OpenAI):
         return urls[url]
 
 
-SCHEMA_NAME = "answer"
-"""Of a response's schema; the API insists on one."""
-
-
 def read_usage(used: object) -> Usage:
-    """Read the `usage` of an answer of either API; whatever else it is, nothing is known."""
-    if not isinstance(used, Mapping):
+    """Read the `usage` of an answer of either API; the counts of anything else are unknown."""
+    if not isinstance(used, dict):
         return UNCOUNTED
     usage = openai_usage(used)
-    return UNCOUNTED if usage.input_tokens is usage.output_tokens is None else usage
+    if usage.input_tokens is usage.output_tokens is None:
+        return UNCOUNTED
+    return usage
 
 
-def tool_definition(tool: Tool) -> dict[str, Any]:
+def tool_definition(tool: Tool) -> JsonBody:
     """
-    Describe a tool.
+    Return a tool as a request describes it.
 
-    `strict` is always said: Responses takes it for true, and refuses what does not fit.
+    `strict` is always set: Responses defaults to true, and refuses a schema that does not fit.
     """
     whole = parameters(tool)
     strict_form = strict(whole)
-    definition = {
-        "name": tool.name,
-        "parameters": strict_form or whole,
-        "strict": strict_form is not None,
-    }
-    return {**definition, "description": tool.description} if tool.description else definition
+    definition: JsonBody = {"name": tool.name, "parameters": strict_form or whole}
+    definition["strict"] = strict_form is not None
+    if tool.description:
+        definition["description"] = tool.description
+    return definition
 
 
-def tool_choice(choice_name: str, named: dict[str, Any]) -> str | dict[str, Any]:
-    """Say which tool to call; `named` is the form for one of them."""
-    return choice_name if choice_name in {"none", "required"} else named
+def tool_choice(ours: str, named: JsonBody) -> str | JsonBody:
+    """
+    Return which tool the model must call, as a request states it.
+
+    Args:
+        ours: `none`, `required`, or the name of a tool.
+        named: The request's form for the name of a tool.
+    """
+    if ours in {"none", "required"}:
+        return ours
+    return named
 
 
-def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the shape of the answer, strictly where strict mode can say it."""
+def json_schema(schema: Mapping[str, object]) -> JsonBody:
+    """Return the shape of the answer, strict where strict mode can express it."""
     whole = rooted(schema)
     strict_form = strict(whole)
-    return {"name": SCHEMA_NAME, "schema": strict_form or whole, "strict": strict_form is not None}
+    return {
+        "name": SCHEMA_NAME, "schema": strict_form or whole, "strict": strict_form is not None
+    }  # fmt: skip
 
 
 def cache_key(request: Request) -> str | None:
@@ -71,7 +81,7 @@ def cache_key(request: Request) -> str | None:
     Return the same key for the same stable prefix, so that its calls meet one cache.
 
     Returns:
-        A digest; None where nothing is stable: one key for all would crowd a single machine.
+        A digest; None without a stable prefix: one key for all would crowd a single machine.
     """
     tools = [(tool.name, tool.description, dict(tool.parameters)) for tool in request.tools]
     system = instructions(request)

@@ -42,7 +42,7 @@ class Client:
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.settings = settings
-        # By process, so that a child neither uses its parent's nor waits for a lock it held.
+        # By process: a child must neither use its parent's client nor wait for a lock it held.
         self._built: dict[int, Provider] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._fault: tuple[float, HostFault] | None = None
@@ -99,9 +99,9 @@ class Registry:
     The providers of one roles file.
 
     Args:
-        settings: Have the entries of the providers.
-        providers: By name, used instead of built ones: fakes, or clients that the caller has. The
-            caller closes them.
+        settings: With the entries of the providers.
+        providers: By name, used in place of built ones: fakes, or clients of the caller, which the
+            caller closes.
         before: The registry that this one replaces; clients with the same settings are kept.
     """
 
