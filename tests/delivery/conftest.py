@@ -47,12 +47,12 @@ class Bench:
 
     def pass_tended(self, ms: int, *tags: str) -> Tended:
         """Let time pass in which some worker looks, and renews these."""
-        told = self.store.tend(tags)
+        reply = self.store.tend(tags)
         while ms > 0:
             self.tick(min(ms, 2000))
             ms -= 2000
-            told = self.store.tend(tags)
-        return told
+            reply = self.store.tend(tags)
+        return reply
 
     def push(self, *messages: str, queue: str = QUEUE) -> None:
         for message in messages:
@@ -63,8 +63,8 @@ class Bench:
     ) -> list[tuple[str, str]]:
         """Take; the tags and the messages."""
         self._takes += 1
-        told = self.store.take(queues, most, f"w{self._takes}")
-        return [(tag, message.decode()) for tag, _, message in told]
+        reply = self.store.take(queues, most, f"w{self._takes}")
+        return [(tag, message.decode()) for tag, _, message in reply]
 
     def take_one(self) -> str:
         ((tag, _),) = self.take()

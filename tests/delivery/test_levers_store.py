@@ -45,7 +45,7 @@ class Desk:
         fleet._store = self.bench.store  # whose clock the tests move
         return fleet.snapshot()
 
-    def told(self) -> list[tuple[str, str, list[str], int]]:
+    def entries(self) -> list[tuple[str, str, list[str], int]]:
         found = Operations(self.bench.redis).find()
         return [(each.who, each.what, each.targets, each.number) for each in found]
 
@@ -158,7 +158,7 @@ def test_a_second_pause_changes_nothing(bench: Any, desk: Desk) -> None:
 
     (queue,) = [each for each in desk.look().queues if each.name == QUEUE]
     assert queue.paused == OperatorHold("ann", bench.ms - 1_000, "the bill")
-    assert desk.told() == [("ann", "pause", [QUEUE], 1)]
+    assert desk.entries() == [("ann", "pause", [QUEUE], 1)]
 
 
 def test_a_draining_worker_takes_nothing_and_others_do(bench: Any, desk: Desk) -> None:
@@ -171,7 +171,7 @@ def test_a_draining_worker_takes_nothing_and_others_do(bench: Any, desk: Desk) -
     assert bench.store.take([QUEUE], 1, "w1.7") == []
     assert json.loads(bench.store.heartbeat("w1", json.dumps(ABOUT), [QUEUE]))["who"] == "ann"
     assert len(bench.store.take([QUEUE], 1, "w2.1")) == 1
-    assert desk.told() == [("ann", "drain", ["w0@host"], 1)]
+    assert desk.entries() == [("ann", "drain", ["w0@host"], 1)]
 
 
 def test_a_worker_that_is_not_there_is_not_drained(bench: Any, desk: Desk) -> None:
@@ -289,9 +289,9 @@ def test_what_a_command_does_to_many_is_one_entry(bench: Any, desk: Desk) -> Non
     desk.resume("role.first")
     desk.pause(*(f"role.{number}" for number in range(25)))
 
-    told = desk.told()
-    assert [what for _, what, _, _ in told] == ["pause", "resume", "pause"]
-    assert told[0][2:] == ([f"role.{number}" for number in range(20)], 25)
+    reply = desk.entries()
+    assert [what for _, what, _, _ in reply] == ["pause", "resume", "pause"]
+    assert reply[0][2:] == ([f"role.{number}" for number in range(20)], 25)
 
 
 def test_operations_are_found_by_age(bench: Any) -> None:

@@ -47,9 +47,9 @@ def woken(bench: Bench, most: int = 1000) -> list[str]:
 
 def test_one_task_makes_the_call_and_the_others_wait_in_redis(bench: Bench) -> None:
     """Nothing of them is in a worker's hands, or in a queue."""
-    told = [ask(bench, task_id)[0] for task_id in "abc"]
+    reply = [ask(bench, task_id)[0] for task_id in "abc"]
 
-    assert told == ["own", "waits", "waits"]
+    assert reply == ["own", "waits", "waits"]
     assert bench.redis.hlen("taken") == 1
     assert bench.redis.hlen("begun") == 1
     assert bench.waiting() == []
@@ -125,10 +125,10 @@ def test_when_the_owner_fails_one_of_them_makes_the_call(bench: Bench) -> None:
 
     bench.settle(owner, tag, "a", dead={"error": "InvalidRequest", "attempts": "[]"})
 
-    told = [
+    reply = [
         share(bench, bench.begin(tag, task_id), tag, task_id)[0] for tag, task_id in bench.take(100)
     ]
-    assert told == ["own", *["waits"] * 7]
+    assert reply == ["own", *["waits"] * 7]
     assert not bench.redis.exists(f"cache:{CALL}")
 
 
@@ -179,13 +179,13 @@ def test_when_the_owner_is_killed_its_call_is_made_by_whoever_comes_first(bench:
     bench.pass_tended(ASIDE_MS + 2000)
 
     ((first, one), (second, other)) = bench.take(2)
-    told = [
+    reply = [
         share(bench, bench.begin(tag, task_id), tag, task_id)[0]
         for tag, task_id in ((first, one), (second, other))
     ]
 
     assert {one, other} == {"a", "b"}
-    assert told == ["own", "waits"]
+    assert reply == ["own", "waits"]
 
 
 def test_an_owner_that_lives_is_waited_for_any_time(bench: Bench) -> None:
@@ -222,11 +222,11 @@ def test_a_late_answer_of_a_former_owner_serves_all(bench: Bench) -> None:
     bench.redis.hdel("taken", tag)  # as if it had slept through its lease
     bench.pass_tended(ASIDE_MS)
     both = bench.take(2)
-    told = [share(bench, bench.begin(one, each), one, each)[0] for one, each in both]
+    reply = [share(bench, bench.begin(one, each), one, each)[0] for one, each in both]
 
     assert bench.settle(owner, tag, "a", keep_s=60, answer="sealed") == "settled"
 
-    assert told == ["own", "waits"]
+    assert reply == ["own", "waits"]
     assert again(bench, both[1][1]) == ("cached", "sealed")
 
 
@@ -355,9 +355,9 @@ def test_an_answer_whose_settlement_was_repeated_is_kept_once(bench: Bench) -> N
     """Our answer was lost: the second time changes nothing."""
     _, owner, tag = ask(bench, "a")
 
-    told = [bench.settle(owner, tag, "a", keep_s=1, answer="sealed") for _ in range(2)]
+    reply = [bench.settle(owner, tag, "a", keep_s=1, answer="sealed") for _ in range(2)]
 
-    assert told == ["settled", "settled"]
+    assert reply == ["settled", "settled"]
     assert bench.redis.get(f"cache:{CALL}") == b"sealed"
 
 
@@ -378,7 +378,7 @@ def test_an_answer_is_kept_no_longer_though_the_servers_clock_stepped_back(bench
     bench.settle(owner, tag, "a", keep_s=60, answer="sealed")
     bench.redis.expire(f"cache:{CALL}", 3660)
 
-    told = ask(bench, "b", keep_s=60)[0]
+    reply = ask(bench, "b", keep_s=60)[0]
 
-    assert told == "cached"
+    assert reply == "cached"
     assert 0 < bench.redis.ttl(f"cache:{CALL}") <= 60

@@ -167,9 +167,9 @@ def test_a_late_answer_counts_while_nobody_else_has_begun(bench: Bench) -> None:
     begun = bench.begin(slept)
     bench.pass_tended(LEASE_MS + 2000)
 
-    told = bench.settle(begun)
+    reply = bench.settle(begun)
 
-    assert told == "settled"
+    assert reply == "settled"
     assert bench.begin(bench.take_one()).verdict == "settled"
 
 
@@ -337,11 +337,11 @@ def test_a_parked_queue_is_left_alone_and_others_are_not(bench: Bench) -> None:
     bench.push("a", "b")
     bench.push("x", queue=OTHER)
     tag = bench.take_one()
-    told = bench.wait(bench.begin(tag), tag, wait=Park(10_000, "x is open", 2))
+    reply = bench.wait(bench.begin(tag), tag, wait=Park(10_000, "x is open", 2))
 
     taken = bench.take(5)
 
-    assert told == 2
+    assert reply == 2
     assert [message for _, message in taken] == ["x"]
     assert bench.waiting() == ["a", "b"]
     assert bench.parked()["reason"] == "x is open"
@@ -381,9 +381,9 @@ def test_an_answer_opens_a_parked_queue(bench: Bench) -> None:
     bench.tick(10_000)
     tag = bench.take_one()
 
-    told = bench.settle(bench.begin(tag), tag, opens=QUEUE)
+    reply = bench.settle(bench.begin(tag), tag, opens=QUEUE)
 
-    assert told == "opened"
+    assert reply == "opened"
     assert len(bench.take(5)) == 3
     events = [event[b"to"] for _, event in bench.redis.xrange("parked:events")]
     assert events == [b"parked", b"open"]
@@ -456,9 +456,9 @@ def test_a_cancelled_task_is_its_workers_no_more(bench: Bench) -> None:
     tag = bench.take_one()
     begun = bench.begin(tag)
 
-    told = bench.store.settle(Settlement("t", '"revoked"', expires_s=60))
+    reply = bench.store.settle(Settlement("t", '"revoked"', expires_s=60))
 
-    assert told == "settled"
+    assert reply == "settled"
     assert bench.store.tend([tag])[0] == [tag]
     assert bench.settle(begun) == "already"
     assert bench.store.call("t", begun.fence, call='{"provider": "x"}', number=1, numbered=1) == -1
@@ -528,9 +528,9 @@ def test_a_message_without_a_priority_stands_in_the_middle(bench: Bench) -> None
     for priority in (9, 6, 3, 0):
         bench.push(str(priority), queue=list_of(QUEUE, priority))
 
-    told = [message for _, message in bench.take(8)]
+    reply = [message for _, message in bench.take(8)]
 
-    assert told == ["0", "3", "none, old", "none, new", "6", "9"]
+    assert reply == ["0", "3", "none, old", "none, new", "6", "9"]
 
 
 @pytest.mark.parametrize(
