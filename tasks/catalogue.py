@@ -1,5 +1,5 @@
 """
-The catalogue of adapters: one row holds everything that the rest of the code knows of an adapter.
+The catalogue of adapters: one row holds all that the rest of the code uses of an adapter.
 
 The rows of this package are in `ADAPTERS`. An installed package adds a row by an entry point of
 the group `breakwater.adapters`, under the adapter's name; its value is an `AdapterSpec`. Nothing
@@ -35,10 +35,10 @@ class AdapterSpecError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """The environment variables that configure a provider where there is no roles file."""
+    """The environment variables that configure a provider without a roles file."""
 
     key_variables: tuple[str, ...]
-    """The first of these that is set is the key; without one the provider is left out."""
+    """The first of these that is set holds the key; if none is set, there is no such provider."""
     base_url_variable: str
     model_variable: str
     default_model: str
@@ -51,38 +51,38 @@ class AdapterSpec:
     """One adapter; a row of the catalogue."""
 
     name: str
-    """What `adapter:` in a roles file says; also the name of the entry point."""
+    """The value of `adapter:` in a roles file; also the name of the entry point."""
     path: str
     """`package.module:Class`; the class is called with `ProviderSettings`."""
     media: Collection[str] = frozenset()
-    """What a prompt may hold beside text: `image`, `document`."""
+    """The media that a prompt may contain: `image`, `document`."""
     params_not_taken: Mapping[str, str] = field(default_factory=dict)
     """
-    By parameter of ours, why the vendor does not take it.
+    By parameter of ours that the vendor does not take, the reason.
 
-    Such a parameter is a fault if a roles file sets it for this provider alone. If it is inherited
-    from a role or from all, the adapter must drop it.
+    Such a parameter is a fault if a roles file sets it for this provider alone. If the provider
+    inherits it, from a role or from all, the adapter must drop it.
     """
     key_needed: KeyRule = "never"
-    """When a roles file must give an `api_key`."""
+    """When an entry in a roles file must have an `api_key`."""
     detection: Detection | None = None
-    """None: the adapter is used by a roles file alone."""
+    """None: only a roles file can use the adapter."""
     otel_provider: str = ""
     """`gen_ai.provider.name` of OpenTelemetry; empty: the provider's name in the roles file."""
     otel_provider_by_host: Mapping[str, str] = field(default_factory=dict)
     """
-    For an adapter that many vendors understand: the same, by the end of the base URL's host.
+    For an API that many vendors have: `gen_ai.provider.name` by the end of the base URL's host.
 
-    A host that is not here is called by the provider's name in the roles file.
+    For a host that is not here, it is the provider's name in the roles file.
     """
     host: str = ""
-    """The vendor's own host, which is asked if there is no `base_url`; empty: unknown."""
+    """The vendor's own host, the default without a `base_url`; empty: unknown."""
     price_vendor: str = ""
     """The vendor's id in `genai-prices`, used if the base URL names no vendor; empty: none."""
     loggers: Collection[str] = ()
     """Loggers that write prompts or a line per request; they are held at WARNING."""
     requirement: str = ""
-    """What `pip install` needs if a module of the adapter is missing."""
+    """The argument of `pip install` if a module of the adapter is missing."""
 
 
 _OPENAI_COMPATIBLE = {
@@ -91,7 +91,7 @@ _OPENAI_COMPATIBLE = {
     "api.x.ai": "x_ai", ".openai.azure.com": "azure.ai.openai",
 }  # fmt: skip
 
-# In the order of the chain that is detected. Each default model is its vendor's good and cheap one
+# In the order of the detected chain. Each default model is its vendor's good and cheap one
 # as genai-prices 0.2.3 lists them (US dollars per million tokens in/out): claude-haiku-5-5
 # 0.50/2.50, gpt-6-luna 0.20/0.75, gemini-3.8-flash 0.75/3.75; read 2026-11-20.
 # Parameters: the signatures of `messages.create` in anthropic 2.11 and `responses.create` in
@@ -131,7 +131,7 @@ _ROWS = (
             base_url_variable="OPENAI_BASE_URL",
             model_variable="OPENAI_MODEL",
             default_model="gpt-6-luna",
-            # Other servers speak Chat Completions; only OpenAI is sure to speak Responses.
+            # Other servers have Chat Completions; only OpenAI is sure to have Responses.
             elsewhere="openai-chat",
         ),
         otel_provider="openai",
@@ -171,7 +171,7 @@ _ROWS = (
 )
 
 ADAPTERS: Mapping[str, AdapterSpec] = {spec.name: spec for spec in _ROWS}
-"""The adapters of this package. A package cannot replace one: its row of that name is not used."""
+"""The adapters of this package. Another package's row of such a name is not used."""
 
 _specs: dict[str, AdapterSpec] = dict(ADAPTERS)
 
@@ -181,7 +181,7 @@ def spec_of(adapter: str) -> AdapterSpec:
     Return the row of an adapter that a roles file names.
 
     Returns:
-        For a `package.module:Class`, of which nothing else is known, a row of defaults.
+        A row of defaults for a `package.module:Class`, which has no row.
 
     Raises:
         AdapterSpecError: As `find` does.
@@ -197,7 +197,7 @@ def find(adapter: str) -> AdapterSpec | None:
     Return the row that this package or an installed one has under this name; None without one.
 
     Raises:
-        AdapterSpecError: Two packages register the name, or the one that does cannot be used.
+        AdapterSpecError: Two packages register the name, or the row cannot be used.
     """
     if adapter in ADAPTERS:
         return ADAPTERS[adapter]
@@ -222,7 +222,7 @@ def load_class(adapter: str) -> Any:
     Import an adapter's class, after its SDK's loggers are held back.
 
     Raises:
-        ImportError: A module of it is missing; the message says what to install, if that is known.
+        ImportError: A module is missing; the message has the row's `requirement`, if there is one.
     """
     spec = spec_of(adapter)
     hold_loggers((*HTTP_LOGGERS, *spec.loggers))
@@ -237,12 +237,12 @@ def load_class(adapter: str) -> Any:
 
 
 def loggers() -> frozenset[str]:
-    """Return the loggers to hold back, of every row that this process has read so far."""
+    """Return the loggers to hold back: those of every row that this process has read so far."""
     return frozenset(HTTP_LOGGERS).union(*(spec.loggers for spec in _specs.values()))
 
 
 def hold_loggers(names: Iterable[str]) -> None:
-    """Let loggers write warnings at the most: at DEBUG the SDKs log whole requests."""
+    """Raise loggers to WARNING at least: at DEBUG the SDKs log whole requests."""
     for name in names:
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
@@ -326,11 +326,11 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "loggers": (_are_strings, "a tuple of names"),
     "requirement": (_is_string, "a string"),
 }
-"""By field of a row, the check of its value and what is allowed; another package has no mypy."""
+"""By field of a row, the check of its value, and what is allowed; mypy does not check packages."""
 
 
 def _faults(spec: AdapterSpec, name: str) -> list[str]:
-    """Return what is wrong with another package's row."""
+    """Return the faults of another package's row."""
     faults = [
         f"{key}: {getattr(spec, key)!r} is not {allowed}"
         for key, (is_valid, allowed) in _CHECKS.items()

@@ -1,8 +1,8 @@
 """
-The seam between routing and a vendor: one request in, one completion out, or a typed error.
+The interface of a provider: one request in, one completion out, or a typed error.
 
-An adapter (one a file beside this one) implements `Provider` through the vendor's official SDK
-and translates both ways; nothing above this file knows a vendor's words.
+Each adapter, in a file beside this one, implements `Provider` through its vendor's official SDK and
+translates both ways. Code outside this folder uses no vendor's words.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,12 +41,12 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    What to ask, in our words; each adapter maps them to its vendor's.
+    One call of a model, in our words; each adapter maps them to its vendor's.
 
-    `params` are the merged parameters of the target (see `tasks.config.PARAMS` for the names),
-    `timeout_s` bounds the whole call and is never longer than the task's remaining deadline.
-    With `on_delta` the answer is streamed: each piece is handed over as it comes, and the whole is
-    returned at the end all the same.
+    `params` are the merged parameters of the target; `breakwater.calls.params.PARAMS` has their
+    names. `timeout_s` bounds the whole call, and never exceeds the task's remaining deadline. With
+    `on_delta` the answer is streamed: the listener receives each piece as it comes, and the whole
+    answer is returned at the end all the same.
     """
 
     messages: Sequence[Message] = field(repr=False)
@@ -55,18 +55,18 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 120.0
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
-    """The JSON Schema that the answer's text has to satisfy as JSON; who asks validates it."""
+    """The JSON Schema for the answer's text, as JSON; the caller validates the answer."""
     tools: Sequence[Tool] = ()
     tool_choice: str = "auto"
-    """`auto`, `none`, `required` (any of them), or the name of one."""
+    """`auto`, `none`, `required` (any tool), or the name of a tool."""
     on_delta: Callable[[Delta], None] | None = field(default=None, repr=False, compare=False)
-    """Takes a piece of the answer and returns at once; None: nobody reads along."""
+    """Receives a piece of the answer, and returns at once; None: the answer is not streamed."""
     first_token_s: float | None = None
-    """How long a stream may take to its first delta; None: as long as the whole call."""
+    """The timeout of a stream's first delta; None: that of the whole call."""
     between_tokens_s: float | None = None
-    """How long a stream may be silent between two deltas; None: as long as the whole call."""
+    """The timeout between two deltas of a stream; None: that of the whole call."""
     before_sending: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
-    """Called right before the request's first byte goes out; if it raises, none does."""
+    """Called right before the first byte is sent; if it raises, the request is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +75,28 @@ class Completion:
 
     text: str = field(repr=False)
     model: str
-    """The model that answered, in the vendor's words; may be dated."""
+    """The model that answered, by the vendor's name; the name may have a date."""
     finish_reason: FinishReason
     usage: Usage
     request_id: str | None = None
-    """The vendor's id of the request, None where it gave none."""
+    """The vendor's id of the request; None if it sent none."""
     response_id: str | None = None
-    """The vendor's id of the answer, None where it gave none."""
+    """The vendor's id of the answer; None if it sent none."""
     tool_calls: tuple[ToolCall, ...] = ()
     data: Any = field(default=None, repr=False)
-    """What the text says as JSON, where a schema was asked for and is satisfied."""
+    """The text as parsed JSON, if it satisfies the requested schema."""
 
 
 class Provider(Protocol):
     """
-    One vendor, account and default model, ready to be asked by any number of threads.
+    One vendor, account and default model; any number of threads may call it.
 
-    Built once per process, after the fork.
+    It is built once per process, after the fork.
     """
 
     def complete(self, request: Request) -> Completion:
         """
-        Ask the provider and wait for the whole answer.
+        Call the provider and wait for the whole answer.
 
         Raises:
             ProviderError: With the class whose verdict fits; never a vendor's own error.
@@ -111,7 +111,7 @@ class Provider(Protocol):
         """
 
     def close(self) -> None:
-        """Close the connections; a call still running, and any later one, fails with Cancelled."""
+        """Close the connections; running calls, and any later ones, fail with Cancelled."""
 
 
 class HookCallingProvider(Provider, Protocol):

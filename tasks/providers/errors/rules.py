@@ -1,10 +1,10 @@
 """
-What a vendor's error means: one table, read from the top, for every server.
+The meanings of the vendors' errors: one table for every server, read from the top.
 
-A rule holds if the status fits, and if one of its codes or one of its phrases is there. Phrases are
-plain substrings, so that matching is linear whatever the text; `…` stands for anything between.
-An HTTP status alone says little: 400, 403, 404 and 429 each have many meanings, so codes and words
-come first, and the status decides only what they leave open.
+A rule matches if the status fits, and if the error has one of its codes or one of its phrases.
+Phrases are plain substrings, so that matching is linear for any text; `…` stands for any text
+between. An HTTP status alone is ambiguous: 400, 403, 404 and 429 each have many meanings. So codes
+and words come first, and the status decides only what they leave open.
 
 Sources: the error pages of the vendors and public reports, one by one in
 `tests/providers/data/error_bodies.jsonl`, which also tests this table.
@@ -50,33 +50,33 @@ STATUSES = {
     "throttlingexception": 429, "modeltimeoutexception": 408, "internalserverexception": 500,
     "serviceunavailableexception": 503, "modelstreamerrorexception": 500,
 }  # fmt: skip
-"""The status that a code stands for, where an error comes without one: in a stream, in a 200."""
+"""By code, the status of an error that has none, because it is in a stream or in a 200."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: an error that fits is one of ours."""
+    """One row: errors that match it become this error of ours."""
 
     error: type[ProviderError]
     meaning: str
     statuses: frozenset[int | None] = frozenset()
-    """Empty: any; None among them: an error that brings no status."""
+    """Empty: any. None among them stands for an error without a status."""
     codes: tuple[str, ...] = ()
-    """Each compared with every code of the error, as a part of it and in lower case."""
+    """Lower-case parts of codes; one of them in any code of the error is enough."""
     words: tuple[str, ...] = ()
-    """Phrases; `…` between two parts stands for anything."""
+    """Phrases; `…` between two parts stands for any text."""
     not_statuses: frozenset[int | None] = frozenset()
     unless: tuple[str, ...] = ()
-    """Phrases beside which the words, though not the codes, prove nothing."""
+    """Phrases that make the words, but not the codes, inconclusive."""
 
     def matches(self, status: int | None, codes: tuple[str, ...], body: ErrorBody) -> bool:
         """
-        Tell whether this row describes an error.
+        Return whether this row describes an error.
 
         Args:
-            status: The HTTP status, or the one that its codes stand for.
-            codes: Its codes in lower case.
-            body: All that it says.
+            status: The HTTP status, or the one that the codes stand for.
+            codes: The error's codes, in lower case.
+            body: The error.
         """
         if (self.statuses and status not in self.statuses) or status in self.not_statuses:
             return False
@@ -88,7 +88,7 @@ class Rule:
             sentence = _URL.sub("", body.words)
             if any(_contains(phrase, sentence) for phrase in self.unless):
                 return False
-        # One is proof: no phrase counts that stands in what a server quotes of the request.
+        # One such error opens a breaker, so phrases in a quotation of the request do not count.
         words = body.words
         if self.error.verdict.trips_at_once:
             words = body.lead
@@ -109,7 +109,7 @@ def _contains(phrase: str, words: str) -> bool:
 
 
 def _is_a_name(code: str) -> bool:
-    """Tell a code that no sentence has by chance; gateways quote it in a message."""
+    """Return whether a code cannot be in a sentence by chance; gateways quote codes in messages."""
     return "_" in code.strip("_") and len(code) > 8
 
 
@@ -117,9 +117,9 @@ _4XX: frozenset[int | None] = frozenset(range(400, 500))
 _PROMPT_STATUSES: frozenset[int | None] = frozenset(
     {400, 403, 404, 406, 412, 413, 415, 422, 500, 501}
 )
-"""Where servers put what they have against one prompt; 500 at llama.cpp, Ollama, SGLang."""
+"""Statuses of problems with the prompt; llama.cpp, Ollama and SGLang answer 500."""
 _ACCOUNT_STATUSES: frozenset[int | None] = frozenset({400, 401, 402, 403, 404, 405, 412, 422, 429})
-"""Where vendors put what they have against one account."""
+"""Statuses of problems with the account."""
 _NOT_A_WINDOW: frozenset[int | None] = frozenset({401, 402, 429, 503, 529})
 
 _URL = re.compile(r"\b[a-z]{1,10}://\S*")
@@ -131,7 +131,7 @@ _OF_THE_REQUEST = (
     "validation error", "keyword", "prompt", "detected", "contains cred", "validation failed",
     "stop sequence", "malformed", "input is not", "tokeniz", "unprocessable", "bad value",
 )  # fmt: skip
-"""The request is at fault, whatever its own names and texts, which a server repeats, also say."""
+"""The request is at fault, whatever else its own texts contain, which a server repeats."""
 _OF_A_FIREWALL = ("firewall", "waf:", "administrat", "request was blocked", "pattern")
 
 TOO_LARGE = Rule(
@@ -143,7 +143,7 @@ TOO_LARGE = Rule(
         "extra usage is required for long context", "input or output tokens must be reduced",
     ),
 )  # fmt: skip
-"""More tokens in one prompt than the limit of a whole minute: waiting never heals it."""
+"""More tokens in one prompt than the limit of a whole minute: waiting does not help."""
 
 # fmt: off
 RULES = (
@@ -161,7 +161,7 @@ RULES = (
         ),
     ),
     TOO_LARGE,
-    # What one account or one region may not.
+    # Models that one account or one region may not use.
     Rule(
         ModelNotFound,
         "this account may not use the model",
@@ -183,7 +183,7 @@ RULES = (
         ),
         unless=_OF_THE_REQUEST,
     ),
-    # The account's money: it comes as 400, 402, 403 and 429.
+    # The account's money, which is reported as 400, 402, 403 and 429.
     Rule(QuotaExhausted, "the account has no credit left", frozenset({402})),
     Rule(
         QuotaExhausted,
@@ -216,7 +216,7 @@ RULES = (
         ),
         unless=_OF_THE_REQUEST,
     ),
-    # An account that was closed for breaking a policy: not this prompt's fault.
+    # An account that was closed for breaking a policy; this prompt is not at fault.
     Rule(
         AuthenticationFailed,
         "it has closed the account",
@@ -243,7 +243,7 @@ RULES = (
             "image…could not be retrieved",
         ),
     ),
-    # What the model failed at.
+    # Failures of the model.
     Rule(
         UnsupportedInput,
         "the model failed to write the tool call or the JSON",
@@ -253,7 +253,7 @@ RULES = (
             "error parsing tool call",
         ),
     ),
-    # Content, before parameters: OpenAI gives images their own code of it.
+    # Content, before parameters: OpenAI has a code of its own for images.
     Rule(
         ContentFiltered,
         "it refuses this prompt",
@@ -278,7 +278,7 @@ RULES = (
             "violat…guidelines", "violates…terms", "敏感内容", "new_sensitive", "sensitive words",
         ),
     ),
-    # A bound on the answer that is too high for the model is the parameter's fault.
+    # If the bound on the answer is too high for the model, the parameter is at fault.
     Rule(
         ContextWindowExceeded,
         "the prompt leaves no room for an answer",
@@ -341,7 +341,7 @@ RULES = (
             "контекста",
         ),
     ),
-    # What one model or one server cannot do; the next target may.
+    # Features that one model or one server lacks; the next target may have them.
     Rule(
         UnsupportedInput,
         "it does not take what the prompt asks for",
@@ -371,7 +371,7 @@ RULES = (
             "assistant prefill",
         ),
     ),
-    # The model, before 401 and 403: one misspelt role must not look like a bad key.
+    # The model, before 401 and 403: a misspelt model must not look like a bad key.
     Rule(
         ModelNotFound,
         "it does not know the model",
@@ -400,7 +400,7 @@ RULES = (
         unless=_OF_THE_REQUEST,
     ),
     Rule(ModelNotFound, "it does not know the model, or the path", frozenset({404, 410})),
-    # The key. 401 says so by itself; 403 is said by firewalls, too.
+    # The key. 401 is proof by itself; firewalls answer 403, too.
     Rule(AuthenticationFailed, "it does not accept the key", frozenset({401})),
     Rule(
         AuthenticationFailed,
@@ -442,7 +442,7 @@ RULES = (
         "without the vendor's own words: a firewall or a gateway may say so",
         frozenset({403}),
     ),
-    # How busy it is.
+    # Load.
     Rule(RateLimited, "it asks to slow down", frozenset({429, 498})),
     Rule(
         RateLimited,
@@ -496,11 +496,11 @@ UNKNOWN = Rule(UnknownError, "an error that names nothing known")
 
 def rule_for(status: int | None, body: ErrorBody) -> Rule:
     """
-    Find what an error means.
+    Return the first rule that matches an error.
 
     Args:
         status: The HTTP status; None for an error inside an answer or a stream.
-        body: What the error says.
+        body: The error.
     """
     codes = tuple(code.lower() for code in body.codes)
     if status is None or status < 300:
@@ -512,7 +512,7 @@ def rule_for(status: int | None, body: ErrorBody) -> Rule:
 
 
 def _implied(codes: tuple[str, ...]) -> int | None:
-    """Return the status that codes stand for; the first that says one."""
+    """Return the status that the first of the codes stands for that has one."""
     for code in codes:
         if len(code) == 3 and code.isdigit() and 400 <= int(code) <= 599:
             return int(code)
@@ -525,9 +525,9 @@ _REQUESTED = re.compile(r"requested:? (\d[\d,]{0,14})")
 
 def asks_more_than_the_limit(words: str) -> bool:
     """
-    Tell whether one request asks for more tokens than its limit allows in a whole minute.
+    Return whether one request needs more tokens than its limit allows in a whole minute.
 
-    Groq and OpenAI write `Limit 6000, Used 0, Requested 7500`.
+    Groq and OpenAI send `Limit 6000, Used 0, Requested 7500`.
     """
     limit, requested = _LIMIT.search(words), _REQUESTED.search(words)
     if not limit or not requested or "token" not in words:

@@ -1,9 +1,10 @@
 """
-A socket of a call that mostly waits: no buffer is held meanwhile, and few steps are taken.
+A socket for calls that mostly wait: no buffer while it waits, and few system calls.
 
-A socket with a time limit, as httpcore2 uses it, allocates what it reads into and then waits, and
-each read and each write is two or three system calls. Each of those gives up the interpreter's
-lock, which is what a call costs where hundreds of threads want it. Here a write is one, a read two.
+A socket with a timeout, as httpcore2 uses it, allocates a buffer and then waits, and each read and
+each write takes two or three system calls. Each of them releases the interpreter's lock, which is
+the main cost of a call where hundreds of threads want the lock. Here a write takes one system call,
+a read two.
 """
 
 import functools
@@ -21,10 +22,10 @@ T = TypeVar("T")
 
 class NonBlockingSocket:
     """
-    Reads and writes of one socket, which becomes one that does not block.
+    Reads and writes of one socket, which is made non-blocking.
 
     Args:
-        sock: Connected; of TLS, with its handshake done.
+        sock: Connected; with TLS, after its handshake.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -33,15 +34,15 @@ class NonBlockingSocket:
 
     def read(self, most: int, within_s: float) -> bytes:
         """
-        Wait for bytes, and return them; none at the end.
+        Wait for bytes, and return them; b"" at the end.
 
         Raises:
-            httpcore2.ReadTimeout: None came in time.
+            httpcore2.ReadTimeout: No byte came in time.
             httpcore2.ReadError: The connection broke.
         """
         ends_at = time.monotonic() + within_s
         try:
-            # What is deciphered already, no wait on the socket would tell of.
+            # Bytes that are decrypted already do not make the socket readable.
             if not (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
                 self._wait(select.POLLIN, ends_at)
             return self._do(lambda: self._sock.recv(most), select.POLLIN, ends_at)
@@ -52,10 +53,10 @@ class NonBlockingSocket:
 
     def write(self, data: bytes, within_s: float) -> None:
         """
-        Send all of it.
+        Send all of the data.
 
         Raises:
-            httpcore2.WriteTimeout: It was not taken in time.
+            httpcore2.WriteTimeout: The peer did not accept it in time.
             httpcore2.WriteError: The connection broke.
         """
         ends_at = time.monotonic() + within_s

@@ -111,7 +111,7 @@ class Transport(httpx2.HTTPTransport):
     """
 
     def __init__(self, base_url: str, connect_s: float) -> None:
-        # Not the parent's, which would build a pool and an SSL context only to drop them.
+        # Not super().__init__(), which would build a pool and an SSL context in vain.
         self._pool = _Pool(connect_s, proxy_for(base_url))  # type: ignore[assignment]
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -150,7 +150,7 @@ class _Pool:
         _in_flight.add(call)
         release = functools.partial(self._release, call, idle)
         try:
-            # After the call was added: close() or abort_attempt() either sees it or was before it.
+            # After the call was added: close() or abort_attempt() either finds it or came before.
             self._raise_if_not_wanted(call)
             response = pooled.connection.handle_request(request)
         except BaseException:
@@ -323,7 +323,7 @@ class _PooledConnection(httpcore2.NetworkBackend, httpcore2.NetworkStream):
             self._flush()
         read = functools.partial((self._socket or self._stream).read, min(max_bytes, READ_BYTES))
         data = self._in_time(read, httpcore2.ReadTimeout)
-        self.call.raise_if_aborted()  # a socket that was shut down reads as if at its end
+        self.call.raise_if_aborted()  # a socket that was shut down returns b"", as at its end
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -367,7 +367,7 @@ class _PooledConnection(httpcore2.NetworkBackend, httpcore2.NetworkStream):
     def discard(self) -> None:
         """Close the HTTP connection and its socket."""
         self.connection.close()
-        self.close()  # a connection whose set-up failed does not
+        self.close()  # if its set-up failed, the HTTP connection does not close the socket
 
 
 class _ResponseBody:
