@@ -62,8 +62,8 @@ class Begun:
 
     Attributes:
         verdict: run; or settled (the task has a result), owned (another delivery runs it), gone
-            (the message was requeued meanwhile), paused (the message is requeued now) or known (the
-            call must not go out before the task's history is read).
+            (the message was requeued meanwhile), paused (the message is requeued now) or
+            has_history (the call must not go out before the task's history is read).
         fence: The fencing number of this delivery; of `run` alone.
         task: The fields of `task:ID`; of `run` alone.
     """

@@ -232,7 +232,7 @@ def test_a_call_does_not_go_out_before_what_there_is_to_know_is_read(
         tag = bench.take_one()
     task = bench.redis.hgetall("task:t")
 
-    assert bench.store.begin("t", tag, call="{}", numbered=1).verdict == "known"
+    assert bench.store.begin("t", tag, call="{}", numbered=1).verdict == "has_history"
     assert bench.redis.hgetall("task:t") == task
 
 

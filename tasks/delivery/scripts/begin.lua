@@ -2,7 +2,7 @@
 -- KEYS: task:ID, the result's key. ARGV: JSON: tag, task_id, queue (of its role; empty: unknown), call (the
 -- row of the call that goes out now, as it stays if its end is never reported; empty: no call yet),
 -- numbered (how many attempts then have a number).
--- Returns: 'gone' (the message was requeued meanwhile), 'settled' (the task has a result), 'known' (a call
+-- Returns: 'gone' (the message was requeued meanwhile), 'settled' (the task has a result), 'has_history' (a call
 -- was to go out, but the task has a history that must be read first; nothing was done), 'owned' (another
 -- delivery of this id runs, and this one is dropped), 'paused' (the role is paused; the message waits at
 -- the head of the role's queue, even if it came from the common one), or 'run', the fence, and the task's
@@ -11,7 +11,7 @@ local args = cjson.decode(ARGV[1])
 local task, result, tag, id, queue = KEYS[1], KEYS[2], args.tag, args.task_id, args.queue
 if redis.call('HEXISTS', TAKEN, tag) == 0 then return {'gone'} end
 if redis.call('EXISTS', result) == 1 then return {'settled'} end
-if args.call ~= '' and redis.call('EXISTS', task) == 1 then return {'known'} end
+if args.call ~= '' and redis.call('EXISTS', task) == 1 then return {'has_history'} end
 local held = redis.call('HGET', task, 'tag')
 if held and held ~= tag and redis.call('HEXISTS', TAKEN, held) == 1 then
   forget(tag)
