@@ -1,8 +1,8 @@
 """
-What happened to a task, one attempt at a time.
+The attempts of a task.
 
-An attempt is one target of the chain, tried or passed over. Attempts travel in the result, in the
-errors at `.get()`, to the log, one line each, and to the ledger, one row each.
+An attempt is one target of the chain that was called or passed over. Results and errors contain a
+task's attempts. The log has one line per attempt, and the ledger one row.
 """
 
 import json
@@ -15,18 +15,18 @@ from typing import Any, Literal, TypedDict, cast
 from breakwater.content import read_fields
 
 RETRIED = "Retried"
-"""The error of the attempt behind which the next life of a dead letter's task begins."""
+"""The error of the attempt that marks an operator's retry of a dead letter."""
 ABANDONED = frozenset(
     {"Cancelled", "DeadlineExceeded", "DeliverySuperseded", "Superseded", "WorkerLost"}
 )
 """
-Errors of calls that were given up before they ended; they may have been paid.
+Errors of calls that were abandoned before they ended; they may have been paid for.
 
 Older rows name a DeliverySuperseded call "Superseded".
 """
 
 NOT_CALLED = frozenset({"rejected", "cached"})
-"""Outcomes for which nothing went out to a provider: no time of its, no success, no failure."""
+"""Outcomes without a call to a provider; they count neither as success nor as failure."""
 
 Outcome = Literal["succeeded", "failed", "rejected", "cached"]
 
@@ -57,10 +57,10 @@ class AttemptJson(TypedDict):
 @dataclass(frozen=True, slots=True)
 class Usage:
     """
-    Tokens as the provider counted them; None where it did not count, or sent no whole number.
+    Tokens as the provider counted them; None if it did not count, or sent no whole number.
 
-    `input_tokens` counts all input, cached and cache-written included; `output_tokens` all that
-    is billed as output, reasoning included.
+    `input_tokens` counts all input, cached and cache-written included; `output_tokens` counts
+    everything that is billed as output, reasoning included.
     """
 
     input_tokens: int | None = 0
@@ -91,40 +91,42 @@ _COUNTS: Mapping[str, tuple[type, ...]] = dict.fromkeys(asdict(UNCOUNTED), (int,
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one call cost; nothing is known of one that brought no usage."""
+    """The cost of one call; unknown if the call returned no usage."""
 
     usd: Decimal | None = None
-    """US dollars, not rounded; None when no price is known."""
+    """US dollars, not rounded; None if no price is known."""
     source: str | None = None
-    """`roles.yaml`, `genai-prices`, or `unpriced`; None for a call that brought no usage."""
+    """`roles.yaml`, `genai-prices`, or `unpriced`; None for a call without usage."""
     version: str | None = None
 
     @property
     def text(self) -> str | None:
         """Return the dollars as a decimal string."""
-        return None if self.usd is None else f"{self.usd.normalize():f}"
+        if self.usd is None:
+            return None
+        return f"{self.usd.normalize():f}"
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One target tried, passed over because its breaker refused, or not needed."""
+    """One target that was called, passed over, or not needed because of a cached answer."""
 
     provider: str
     model: str
     outcome: Outcome
     error: str | None = None
-    """The class of the error, as in `breakwater.errors`; None when there is an answer."""
+    """The class of the error, as in `breakwater.errors`; None if there is an answer."""
     status: int | None = None
-    """The HTTP status of the error, None where there was none."""
+    """The HTTP status of the error; None if there was none."""
     latency_ms: int = 0
     first_token_ms: int | None = None
-    """To the first delta; None for a call that was not streamed, or said nothing."""
+    """The time to the first delta; None for a call without a stream, or without any delta."""
     why: str = ""
-    """Why this target was chosen or passed over, in words."""
+    """Why this target was chosen or passed over, as text."""
     number: int = 0
     """Counts a task's attempts from 1; 0 for those of other workers."""
     place: int = 0
-    """Of the target in the chain; the first is 0."""
+    """The target's position in the chain, from 0."""
     started_ms: int = 0
     """By this host's clock."""
     usage: Usage = field(default_factory=Usage)
@@ -134,7 +136,7 @@ class Attempt:
 
     @property
     def is_abandoned(self) -> bool:
-        """Tell a call whose end nobody waited for."""
+        """Whether the call was abandoned before it ended."""
         return self.error in ABANDONED
 
     @property

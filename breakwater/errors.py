@@ -1,49 +1,48 @@
 """
-Every error a caller or a worker can meet, and what each means for the chain.
+All errors of callers and workers, and what each means for the chain.
 
     BreakwaterError
-    ├── ConfigError              roles.yaml or the environment is at fault; lists every fault
-    ├── BadTask                  refused before any provider is asked
+    ├── ConfigError              the roles file or the environment is at fault; lists every fault
+    ├── BadTask                  refused before any provider is called
     │   ├── UnknownRole
     │   ├── InvalidPrompt
     │   ├── InvalidOption
-    │   ├── InvalidMessage       not one that Celery's producers write
+    │   ├── InvalidMessage       not in the format of Celery's producers
     │   ├── UnknownTask
-    │   ├── BadCalls             some of many that were to be queued in one go; lists every one
+    │   ├── BadCalls             some calls of `delay_many`; lists each of them
     │   ├── UnknownWorkflow
     │   └── InvalidWorkflow      lists every fault
-    ├── ProviderError            one call to one target failed; the verdict says what follows
+    ├── ProviderError            one call to one target failed; the verdict decides what follows
     │   ├── Overloaded           503, 529
     │   ├── ServerError          any other 5xx
     │   ├── ProviderTimeout      connecting, or the whole call, took too long; 408, 504
     │   ├── ConnectionFailed     refused, reset, no such host, TLS
     │   ├── GarbledAnswer        not JSON, the wrong shape, or empty
-    │   ├── TruncatedAnswer      the answer ended before its end
-    │   ├── UnfinishedAnswer     it ended with a word that does not mean a whole answer
+    │   ├── TruncatedAnswer      the connection ended before the answer was complete
+    │   ├── UnfinishedAnswer     its finish reason does not mean a complete answer
     │   ├── RateLimited          429
     │   ├── QuotaExhausted       402, or a 429 that names a spent quota
     │   ├── AuthenticationFailed 401; a 403 or 400 that names the key or the account
-    │   ├── ModelNotFound        404, or a 4xx that names the model: the pair is held
+    │   ├── ModelNotFound        404, or a 4xx that names the model: provider and model are held
     │   ├── ContextWindowExceeded
     │   ├── ContentFiltered
-    │   ├── SchemaViolated       the answer is not what the schema asks for, also when asked again
-    │   ├── UnsupportedInput     this target cannot do what was asked: media, tools, parameters
-    │   ├── InvalidRequest       a 4xx that names nothing better
-    │   ├── UnknownError         an error that names nothing known, or a firewall's 403
-    │   ├── HostFault            a proxy, a certificate, a missing package of this host
-    │   └── Cancelled            time limit, revoke, shutdown: nobody's fault
-    ├── WorkerLost               it cost several workers their lives; it is not given to another
-    ├── QueueUnavailable         Redis did not take a task; it says why, and where
-    ├── UnknownRun               of a workflow
-    ├── LoopExhausted            a workflow's loop was used up, and was to fail then
-    ├── ResultTooLarge           the answer is larger than Redis should keep
-    ├── ChainExhausted           every target was tried, and none of their errors can heal
-    └── DeadlineExceeded         the task's deadline passed before any target answered
+    │   ├── SchemaViolated       the answer does not satisfy the schema, even after a correction
+    │   ├── UnsupportedInput     the target does not support media, tools or parameters of the call
+    │   ├── InvalidRequest       a 4xx without a better class
+    │   ├── UnknownError         an unknown error, or a firewall's 403
+    │   ├── HostFault            a proxy, a certificate or a missing package of this host
+    │   └── Cancelled            time limit, revocation or shutdown; not the provider's fault
+    ├── WorkerLost               several workers died while they ran the task
+    ├── QueueUnavailable         Redis did not accept a task; the message says why
+    ├── UnknownRun               no workflow run of this id
+    ├── LoopExhausted            a workflow's loop reached its limit, and `or_fail` is set
+    ├── ResultTooLarge           the result is larger than Redis should store
+    ├── ChainExhausted           every target failed, and none may succeed later
+    └── DeadlineExceeded         no target answered before the task's deadline
 
-The verdict (DESIGN: "Errors and their verdicts") is data on the class, so that routing reads
-it and nobody else decides. `args` is always `(message, details)` with `details` a JSON object:
-Celery's JSON result backend rebuilds an exception from its class and `args`, so a typed error
-with its attempts arrives at `.get()`.
+The verdict is data on the class, so that breakers and the chain follow the same rule. `args` is
+always `(message, details)`, and `details` is a JSON object. Celery's JSON result backend rebuilds
+an exception from its class and `args`, so `.get()` raises the typed error with its attempts.
 """
 
 from collections.abc import Iterable
@@ -59,22 +58,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a provider's error means for its breaker and for the chain."""
+    """The effect of a provider's error on its breaker and on the chain."""
 
     trips: bool
-    """The provider's fault: a failure to its breaker."""
+    """Its breaker counts a failure."""
     trips_at_once: bool
-    """One is proof: the breaker opens without waiting for a run of them."""
+    """One such error opens the breaker."""
     next_target: bool
-    """The next target of the chain may do better."""
+    """The next target of the chain may succeed."""
     retryable_later: bool
-    """Asking the same target again later may do better."""
+    """The same target may succeed later."""
     holds_model: bool = False
-    """The pair of provider and model is held, by a breaker of its own; the provider is not."""
+    """A separate breaker holds this pair of provider and model, but not the whole provider."""
 
     @property
     def heals(self) -> bool:
-        """`retryable_later`, by its name of version 0.1."""
+        """The name of `retryable_later` in version 0.1."""
         return self.retryable_later
 
 
@@ -91,24 +90,27 @@ _NOBODY = Verdict(trips=False, trips_at_once=False, next_target=False, retryable
 
 class BreakwaterError(Exception):
     """
-    The root of the tree.
+    The base class of all errors.
 
     Args:
-        message: What happened, the value, what was allowed, the next step; never a key or a prompt.
-        details: A JSON object for programs; survives the way through the result backend.
+        message: What happened, the value, what is allowed, the next step; never a key or a prompt.
+        details: A JSON object for programs; the result backend preserves it.
     """
 
     def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
         super().__init__(message, details or {})
 
     def __str__(self) -> str:
-        """Show the message alone."""
+        """Return only the message."""
         return str(self.args[0])
 
     @property
     def details(self) -> dict[str, Any]:
         """The JSON object for programs."""
-        return self.args[1] if len(self.args) > 1 else {}
+        if len(self.args) < 2:
+            return {}
+        details: dict[str, Any] = self.args[1]
+        return details
 
     @property
     def attempts(self) -> list["AttemptJson"]:
@@ -121,15 +123,15 @@ class ConfigError(BreakwaterError):
     """The roles file or the environment cannot be used; the message lists every fault."""
 
 
-_MAX_TOLD = 10  # calls at fault that a message tells of; the rest are counted, the details have all
+_MAX_NAMED = 10  # calls that a message lists; it counts the rest, and the details have all
 
 
 class BadTask(BreakwaterError):
-    """The task is refused before any provider is asked."""
+    """The task is refused before any provider is called."""
 
 
 class UnknownRole(BadTask):
-    """No such role in the roles file."""
+    """The role does not exist in the roles file."""
 
     @classmethod
     def named(cls, role: str, known: Iterable[str], source: str) -> "UnknownRole":
@@ -150,28 +152,28 @@ class InvalidOption(BadTask):
 
 
 class BadCalls(BadTask):
-    """Some of many calls are at fault, and none was queued; `details["faults"]` tells of each."""
+    """Some of many calls are at fault, and none was queued; `details["faults"]` lists each."""
 
     @classmethod
     def of(cls, faults: list[dict[str, Any]], number: int) -> "BadCalls":
         """
-        Build it.
+        Build the error.
 
         Args:
-            faults: Each with the `index` of its call, the name of the `error`, and its `message`.
-            number: Of all calls.
+            faults: Each has the `index` of its call, the name of the `error`, and its `message`.
+            number: The number of all calls.
         """
-        told = [f"call {each['index']}: {each['message']}" for each in faults[:_MAX_TOLD]]
-        more = [f"and {len(faults) - _MAX_TOLD} more"] if len(faults) > _MAX_TOLD else []
+        lines = [f"call {each['index']}: {each['message']}" for each in faults[:_MAX_NAMED]]
+        if len(faults) > _MAX_NAMED:
+            lines.append(f"and {len(faults) - _MAX_NAMED} more")
         return cls(
-            f"{len(faults)} of {number} calls cannot be queued, so none was: "
-            f"{'; '.join([*told, *more])}",
+            f"{len(faults)} of {number} calls cannot be queued, so none was: {'; '.join(lines)}",
             {"faults": faults},
         )
 
 
 class InvalidMessage(BadTask):
-    """A message in a queue is not what Celery's producers write; it says what does not fit."""
+    """A queued message is not in the format of Celery's producers; the text says what differs."""
 
 
 class UnknownTask(BadTask):
@@ -183,28 +185,28 @@ class InvalidWorkflow(BadTask):
 
 
 class UnknownWorkflow(BadTask):
-    """No such workflow in the roles file."""
+    """The workflow does not exist in the roles file."""
 
 
 class QueueUnavailable(BreakwaterError, OperationalError):
     """
-    Redis did not take a task; `details` has the `task_id` it would have had.
+    Redis did not accept a task; `details` has its `task_id`.
 
-    It may be enqueued again under the same `task_id`, which is never paid for twice, should the
-    first have arrived and only its acknowledgement been lost.
+    Enqueue the task again under the same `task_id`. If the first message arrived and only its
+    acknowledgement was lost, the task is still paid for once.
     """
 
 
 class UnknownRun(BreakwaterError):
-    """No such run of a workflow, or it was too long ago."""
+    """The workflow run does not exist; runs are deleted after 60 days."""
 
 
 class LoopExhausted(BreakwaterError):
-    """A workflow's loop was used up, what it waited for was never so, and it was to fail then."""
+    """A loop reached `at_most` without its `until` holding, and `or_fail` is set."""
 
 
 FINISH_REASON = "finish_reason"
-"""Key in the details of an error: the word with which the provider ended an answer of no use."""
+"""Key in the details of an error: the provider's finish reason of an unusable answer."""
 
 
 class ProviderError(BreakwaterError):
@@ -212,11 +214,11 @@ class ProviderError(BreakwaterError):
     One call to one target failed.
 
     Args:
-        message: Vendor's words only where they cannot repeat the prompt or the key.
-        status: The HTTP status, None where there was none.
-        request_id: The vendor's id of the request, None where it gave none.
-        retry_after_s: How long the vendor asks to be left alone, in seconds; None if it did not.
-        usage: Tokens of an answer that is of no use but has to be paid; None if none is known.
+        message: Quotes the vendor only if the text cannot contain the prompt or the key.
+        status: The HTTP status; None if there was none.
+        request_id: The vendor's id of the request; None if it sent none.
+        retry_after_s: The pause in seconds that the vendor asks for; None if it did not.
+        usage: Tokens of an unusable answer that must be paid for; None if unknown.
     """
 
     verdict: ClassVar[Verdict] = _UNHEALTHY
@@ -231,37 +233,37 @@ class ProviderError(BreakwaterError):
         retry_after_s: float | None = None,
         usage: "UsageJson | None" = None,
     ) -> None:
-        given = {
+        fields = {
             "status": status, "request_id": request_id,
             "retry_after_s": retry_after_s, "usage": usage,
         }  # fmt: skip
         super().__init__(
-            message, {**(details or {}), **{k: v for k, v in given.items() if v is not None}}
+            message, {**(details or {}), **{k: v for k, v in fields.items() if v is not None}}
         )
 
     @property
     def status(self) -> int | None:
-        """The HTTP status, None where there was none."""
+        """The HTTP status; None if there was none."""
         return self.details.get("status")
 
     @property
     def request_id(self) -> str | None:
-        """The vendor's id of the request, None where it gave none."""
+        """The vendor's id of the request; None if it sent none."""
         return self.details.get("request_id")
 
     @property
     def retry_after_s(self) -> float | None:
-        """How long the vendor asks to be left alone, in seconds; None if it did not ask."""
+        """The pause in seconds that the vendor asks for; None if it did not."""
         return self.details.get("retry_after_s")
 
     @property
     def usage(self) -> "UsageJson | None":
-        """Tokens of an answer that is of no use, by kind; None if unknown, all or one kind."""
+        """Tokens of an unusable answer, by kind; None if unknown, for all kinds or for one."""
         return self.details.get("usage")
 
 
 class Overloaded(ProviderError):
-    """The provider says it is overloaded (503, 529)."""
+    """The provider is overloaded (503, 529)."""
 
 
 class ServerError(ProviderError):
@@ -273,7 +275,7 @@ class ProviderTimeout(ProviderError):
 
 
 class ConnectionFailed(ProviderError):
-    """The connection could not be made, or broke."""
+    """The connection could not be opened, or it broke."""
 
 
 class GarbledAnswer(ProviderError):
@@ -281,34 +283,34 @@ class GarbledAnswer(ProviderError):
 
 
 class TruncatedAnswer(ProviderError):
-    """The answer ended before its end."""
+    """The connection ended before the answer was complete."""
 
 
 class UnfinishedAnswer(ProviderError):
     """
-    The provider ended the answer with a word that is not known, or that says it goes on.
+    The answer's finish reason is unknown, or it means that the answer continues.
 
-    Nobody can tell whether the text is whole, so it is no answer. It is not a failure of the
-    provider's health either, and asking the same target again would be paid again.
+    It is unclear whether the text is complete, so it does not count as an answer. The provider is
+    healthy all the same, and a second call to the same target would be paid for again.
     """
 
     verdict = _PROMPT_HERE
 
 
 class RateLimited(ProviderError):
-    """The provider asks us to slow down (429); it is held back, its breaker does not trip."""
+    """The provider asks for fewer calls (429); calls to it pause, and its breaker does not trip."""
 
     verdict = _HELD_BACK
 
 
 class QuotaExhausted(ProviderError):
-    """The account has no money or no quota left."""
+    """The account has no credit or no quota left."""
 
     verdict = _PROOF
 
 
 class AuthenticationFailed(ProviderError):
-    """The key is wrong, expired, or may not do this."""
+    """The key is wrong, expired, or lacks a permission."""
 
     verdict = _PROOF
 
@@ -317,41 +319,45 @@ class ModelNotFound(ProviderError):
     """
     The provider does not know the model, or this account may not use it.
 
-    It says nothing against the provider's other models, so only this one is held.
+    Other models of the provider may work, so only this one is held.
     """
 
     verdict = _MODEL
 
 
 class ContextWindowExceeded(ProviderError):
-    """The prompt is longer than this model's window; a larger one may take it."""
+    """
+    The prompt is longer than this model's context window; another model may have a larger one.
+    """
 
     verdict = _PROMPT_HERE
 
 
 class ContentFiltered(ProviderError):
-    """The provider refuses the prompt or the answer; another may not."""
+    """The provider refuses the prompt or the answer; another provider may accept it."""
 
     verdict = _PROMPT_HERE
 
 
 class SchemaViolated(ProviderError):
-    """The answer does not satisfy the task's schema; another target's may."""
+    """The answer does not satisfy the task's schema; the answer of another target may."""
 
     verdict = _PROMPT_HERE
 
 
 class UnsupportedInput(ProviderError):
-    """The target cannot do what was asked: an image, tools, a schema, a parameter, the size."""
+    """
+    The target does not support a part of the call: media, tools, schema, a parameter, the size.
+    """
 
     verdict = _PROMPT_HERE
 
 
 class InvalidRequest(ProviderError):
     """
-    The provider refuses the request with a 4xx that names nothing better.
+    The provider refuses the request with a 4xx for which there is no better class.
 
-    Another target may take it. When every target has refused the prompt, the task fails.
+    Another target may accept it. When every target has refused the prompt, the task fails.
     """
 
     verdict = _PROMPT_HERE
@@ -359,9 +365,9 @@ class InvalidRequest(ProviderError):
 
 class UnknownError(ProviderError):
     """
-    The provider reports an error that names nothing known.
+    The provider reports an unknown error.
 
-    Nobody can tell whose fault it is: no breaker counts it, and the prompt may be sent again.
+    Its cause is unclear, so no breaker counts it, and the prompt may be sent again.
     """
 
     verdict = _UNKNOWN
@@ -371,38 +377,40 @@ class HostFault(ProviderError):
     """
     This host cannot call the provider: a proxy, a certificate, a missing package.
 
-    The next target is asked, and no breaker of the fleet counts it. The message names the setting.
+    The task goes to the next target, and no breaker counts it. The message names the setting.
     """
 
     verdict = _UNKNOWN
 
 
 class Cancelled(ProviderError):
-    """The call was ended from our side: time limit, revoke, shutdown."""
+    """Breakwater ended the call: time limit, revocation or shutdown."""
 
     verdict = _NOBODY
 
 
 class WorkerLost(BreakwaterError):
-    """Worker after worker was lost while it ran this task; another would be, too."""
+    """Several workers died while they ran this task; the task is not given to another one."""
 
 
 class ResultTooLarge(BreakwaterError):
-    """The answer, which was paid for, is larger than what Redis is given to keep."""
+    """The result, which is paid for, is larger than Redis should store."""
 
 
 class ChainExhausted(BreakwaterError):
-    """Every target was tried, and no error among theirs can heal by waiting."""
+    """Every target failed, and none of their errors is transient."""
 
 
 class DeadlineExceeded(BreakwaterError):
-    """The task's deadline passed before any target answered."""
+    """No target answered before the task's deadline."""
 
 
-_LONGEST = 80  # characters of a word that are compared; a whole prompt would take seconds
+_MAX_COMPARED = 80  # characters of a word; comparing a whole prompt would take seconds
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say `" (did you mean 'x'?)"` if a known word is near, else nothing."""
-    close = get_close_matches(word[:_LONGEST], list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """Return `" (did you mean 'x'?)"` if a known word is similar, else an empty string."""
+    close = get_close_matches(word[:_MAX_COMPARED], list(known), n=1)
+    if not close:
+        return ""
+    return f" (did you mean {close[0]!r}?)"

@@ -1,5 +1,5 @@
 """
-Where Redis is, in every form that REDIS_URL may have.
+Parse the address of Redis, in every form that REDIS_URL may have.
 
     redis://[USER[:PASSWORD]@]HOST[:PORT][/DB][?OPTION=VALUE&…]
     rediss://…                                          the same through TLS
@@ -7,9 +7,10 @@ Where Redis is, in every form that REDIS_URL may have.
     sentinel://[USER[:PASSWORD]@]HOST[:PORT];HOST…[/DB]?master=NAME
     sentinels://…                                       the same through TLS
 
-redis-py, kombu and Celery read a URL each in a way of its own: without options kombu checks no
-certificate, Celery refuses, redis-py checks; with several Sentinels kombu changes to its own
-transport after a lost connection. So it is read here alone, and all of them are given a pool.
+redis-py, kombu and Celery each read a URL differently. Without options, kombu checks no
+certificate, Celery refuses, and redis-py checks it. With several Sentinels, kombu changes to its
+own transport after a lost connection. So only this module reads the URL, and all three receive a
+pool.
 """
 
 import os
@@ -40,7 +41,7 @@ from breakwater.redis.prefix import prefix, prefixed
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 SENTINEL_S = 0.5
-"""How long one Sentinel is waited for, at most; each is asked before Redis is."""
+"""The time limit for one Sentinel; Sentinels are asked before Redis."""
 PORT, SENTINEL_PORT = 6379, 26379
 CONNECTIONS: Mapping[str, type] = {
     "redis": Connection,
@@ -71,20 +72,23 @@ def _database(text: str) -> int:
 
 DRIVER = DriverInfo()
 """
-What connections say of themselves. Without it redis-py reads its version from a file for each one,
-and a host that can open no more files fails with an OSError instead of a ConnectionError.
+The client information that connections send. Without it, redis-py reads its version from a file for
+each connection, and a host that cannot open more files gets an OSError instead of a
+ConnectionError.
 """
+Options = dict[str, Any]
+"""Keyword arguments of redis-py's connections."""
 READ_BYTES = 8 * 1024
-"""What is read at once, and kept by every connection; redis-py's own are 32 kB."""
-OPTIONS: Mapping[str, Callable[[str], Any]] = {
+"""The read buffer of each connection; redis-py's own has 32 kB."""
+OPTIONS: Mapping[str, Callable[[str], str | int | float | bool]] = {
     "db": _database, "client_name": str, "socket_timeout": float, "socket_connect_timeout": float,
     "health_check_interval": int, "max_connections": int,
 }  # fmt: skip
-TLS_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+TLS_OPTIONS: Mapping[str, Callable[[str], str | int | float | bool]] = {
     "ssl_cert_reqs": _certificate, "ssl_ca_certs": str, "ssl_ca_path": str, "ssl_certfile": str,
     "ssl_keyfile": str, "ssl_password": str, "ssl_check_hostname": _flag,
 }  # fmt: skip
-SENTINEL_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+SENTINEL_OPTIONS: Mapping[str, Callable[[str], str | int | float | bool]] = {
     "master": str, "sentinel_username": str, "sentinel_password": str,
 }  # fmt: skip
 OF_SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
@@ -93,36 +97,37 @@ OF_SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    One REDIS_URL, understood.
+    A parsed REDIS_URL.
 
     Attributes:
         shown: The URL without user, password and options.
-        options: As redis-py's connections take them.
-        sentinels: Host and port of each; empty where Redis is asked directly.
-        master: What the Sentinels call it.
-        sentinel_options: As `options`, for the Sentinels themselves.
+        options: Keyword arguments of redis-py's connections.
+        sentinels: Host and port of each Sentinel; empty if there is none.
+        master: The name of the master at the Sentinels.
+        sentinel_options: Like `options`, for connections to the Sentinels.
     """
 
     shown: str
     connection_class: type
-    options: Mapping[str, Any] = field(repr=False)
+    options: Options = field(repr=False)
     sentinels: tuple[tuple[str, int], ...] = ()
     master: str = ""
-    sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    sentinel_options: Options = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, url: str) -> "Address":
         """
-        Read a URL.
+        Parse a URL.
 
         Raises:
-            ValueError: What is wrong with it, and what may be; never what is in it, since a
-                password that is not percent-encoded can end up in every part.
+            ValueError: The URL is not valid. The message says what is wrong and what is allowed; it
+                never quotes the URL, because every part may contain a password that is not
+                percent-encoded.
         """
         try:
             parts = urlsplit(url)
         except ValueError:
-            raise ValueError(f"it is no URL; {_ENCODE}") from None
+            raise ValueError(f"it is not a valid URL; {_ENCODE}") from None
         if parts.fragment:
             raise ValueError(f"there is a # in it; {_ENCODE}")
         scheme = parts.scheme.lower()
@@ -131,8 +136,10 @@ class Address:
         user, _, hosts = parts.netloc.rpartition("@")
         options, kind = _options(parts.query, scheme), CONNECTIONS[scheme]
         name, _, password = user.partition(":")
-        options |= {"username": unquote(name)} if name else {}
-        options |= {"password": unquote(password)} if password else {}
+        if name:
+            options["username"] = unquote(name)
+        if password:
+            options["password"] = unquote(password)
         if kind is UnixDomainSocketConnection:
             if hosts or len(parts.path) < 2:
                 raise ValueError(f"{scheme}:// needs the path of a socket, as in {scheme}:///PATH")
@@ -143,14 +150,20 @@ class Address:
             host, port = _host(hosts, PORT)
             shown = f"{scheme}://{hosts or host}/{options['db']}"
             return cls(shown, kind, {**options, "host": host, "port": port})
+        return cls._of_sentinels(scheme, hosts, options)
+
+    @classmethod
+    def _of_sentinels(cls, scheme: str, hosts: str, options: Options) -> "Address":
         if not (master := options.pop("master", "")):
             raise ValueError(f"{scheme}:// needs ?master=NAME, as the Sentinels call it")
         hosts = hosts.replace(";", ",")
-        asked = tuple(_host(each, SENTINEL_PORT) for each in hosts.split(","))
+        sentinels = tuple(_host(each, SENTINEL_PORT) for each in hosts.split(","))
         own = {key: options.pop(name) for name, key in OF_SENTINEL.items() if name in options}
         own |= {key: value for key, value in options.items() if key.startswith("ssl_")}
-        own |= {"ssl": True} if scheme == "sentinels" else {}
-        return cls(f"{scheme}://{hosts}/{options['db']}", kind, options, asked, master, own)
+        if scheme == "sentinels":
+            own["ssl"] = True
+        shown = f"{scheme}://{hosts}/{options['db']}"
+        return cls(shown, CONNECTIONS[scheme], options, sentinels, master, own)
 
     @property
     def db(self) -> int:
@@ -160,19 +173,19 @@ class Address:
 
     def pool(self, *, shared: bool = False, **defaults: Any) -> ConnectionPool:
         """
-        Build a pool; the URL's own options win over these. Nothing is retried, unless told so.
+        Build a pool without retries; options of the URL override `defaults`.
 
         Keys and channels get the prefix of BREAKWATER_PREFIX.
 
         Args:
-            shared: A thread that finds all `max_connections` in use waits for one, as long as for
-                an answer (`socket_timeout`); else that is a ConnectionError at once.
-            defaults: As redis-py's connections take them, and `connection_class`.
+            shared: If all `max_connections` are in use, a thread waits for one, up to
+                `socket_timeout`; otherwise it gets a ConnectionError immediately.
+            defaults: Keyword arguments of redis-py's connections, and `connection_class`.
 
         Raises:
-            ValueError: BREAKWATER_PREFIX cannot be used.
+            ValueError: BREAKWATER_PREFIX is not valid.
         """
-        options: dict[str, Any] = {
+        options: Options = {
             "connection_class": self.connection_class,
             "retry": Retry(NoBackoff(), 0),
             "socket_read_size": READ_BYTES,
@@ -181,20 +194,22 @@ class Address:
             **self.options,
         }
         options["connection_class"] = prefixed(options["connection_class"], prefix())
-        options |= {"timeout": options.get("socket_timeout")} if shared else {}
+        if shared:
+            options["timeout"] = options.get("socket_timeout")
         if not self.sentinels:
-            return (BlockingConnectionPool if shared else ConnectionPool)(**options)
-        # A Sentinel in trouble must not cost more than its share of what Redis itself may.
+            direct = BlockingConnectionPool if shared else ConnectionPool
+            return direct(**options)
+        # A slow Sentinel must not use up the time limit of Redis itself.
         wait_s = min(options.get("socket_timeout") or SENTINEL_S, SENTINEL_S)
-        manager = Sentinel(self.sentinels, sentinel_kwargs=self._asking(wait_s))  # type: ignore[no-untyped-call]
+        manager = Sentinel(self.sentinels, sentinel_kwargs=self._sentinel_kwargs(wait_s))  # type: ignore[no-untyped-call]
         kind = _BlockingSentinelPool if shared else SentinelConnectionPool
         return kind(self.master, manager, **options)  # type: ignore[no-untyped-call]
 
     def sentinel(self, host: str, port: int, timeout_s: float = SENTINEL_S) -> Redis:
-        """Build a client of one Sentinel."""
-        return Redis(host, port, **self._asking(timeout_s))
+        """Build a client for one Sentinel."""
+        return Redis(host, port, **self._sentinel_kwargs(timeout_s))
 
-    def _asking(self, timeout_s: float) -> dict[str, Any]:
+    def _sentinel_kwargs(self, timeout_s: float) -> Options:
         return {
             "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0), **self.sentinel_options,
@@ -202,35 +217,37 @@ class Address:
 
 
 class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """A Sentinel names the server; threads wait for a connection."""
+    """A pool whose server a Sentinel names, and whose threads wait for a connection."""
 
 
 _ENCODE = "a password with any of : / ? # @ % in it must be percent-encoded"
 
 
 def redis_url() -> str:
-    """Return the address of Redis: broker, results and breakers."""
+    """Return the URL of Redis, for broker, results and breakers."""
     return os.environ.get("REDIS_URL") or DEFAULT_URL
 
 
-def _options(query: str, scheme: str) -> dict[str, Any]:
+def _options(query: str, scheme: str) -> Options:
     known = {**OPTIONS}
     if scheme in {"rediss", "sentinels"}:
         known |= TLS_OPTIONS
     if scheme.startswith("sentinel"):
         known |= SENTINEL_OPTIONS
-    found: dict[str, Any] = {}
+    options: Options = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
-        if name == "virtual_host":  # Celery's word for it
+        if name == "virtual_host":  # Celery's name of it
             name = "db"  # noqa: PLW2901 - the same option
         if name not in known:
-            what = f"{name} is for rediss://" if name in TLS_OPTIONS else "unknown option"
-            raise ValueError(f"{what}; {scheme}:// has {', '.join(known)}")
+            reason = "unknown option"
+            if name in TLS_OPTIONS:
+                reason = f"{name} is for rediss://"
+            raise ValueError(f"{reason}; {scheme}:// has {', '.join(known)}")
         try:
-            found[name] = known[name](text)
+            options[name] = known[name](text)
         except (KeyError, ValueError):
             raise ValueError(f"the value of its option {name} cannot be used") from None
-    return found
+    return options
 
 
 def _db_in(path: str) -> int:

@@ -1,13 +1,13 @@
 """
-How everybody here reaches Redis: the delivery, the results, the commands, the breakers.
+Connect to Redis: for delivery, results, commands and breakers.
 
-`breakwater.redis.address` reads the forms of REDIS_URL; this module has what all connections share,
-and explains Redis' refusals with what to do next. docs/redis.md has the server's side.
+`breakwater.redis.address` reads the forms of REDIS_URL. This module has the settings that all
+connections share, and explains Redis' errors with the next step. docs/redis.md covers the server.
 """
 
 import os
 import re
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -33,27 +33,30 @@ from breakwater.redis.prefix import prefix, prefixed
 
 __all__ = ["address", "client", "explain", "is_transient", "redis_url", "shown"]
 
+Options = dict[str, Any]
+"""Keyword arguments of redis-py's connections."""
 MAX_CONNECTIONS = 10_000
-"""redis-py's own limit of 100 is an error at the 101st thread, not a queue."""
+"""With redis-py's own limit of 100, the 101st thread gets an error; it does not wait."""
 SHARED_CONNECTIONS = 64
 """
-What all threads of a worker share to Redis. A thousand that turn there at once opened hundreds, of
-20 to 30 kB each, for one moment; a thousand with calls of 5 s ask 600 times a second, for which
-these do up to a round trip of 0.1 s.
+The connections that all threads of a worker share. Without this limit, a thousand threads that
+needed Redis at the same moment opened hundreds of connections of 20 to 30 kB each. A thousand
+threads with calls of 5 s send 600 commands a second; 64 connections suffice for round trips of up
+to 0.1 s.
 """
 QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 CONNECT_S, ANSWER_S = 2.0, 5.0
-"""How long Redis is waited for before it is taken for away."""
+"""The time limits after which Redis counts as unavailable."""
 TRANSIENT_REPLIES = ("MISCONF", "NOREPLICAS", "BUSY ")
-"""How such refusals begin that redis-py has no class for."""
+"""The beginnings of transient errors for which redis-py has no class."""
 
 
 def address(url: str | None = None) -> Address:
     """
-    Understand a URL; REDIS_URL if none is given.
+    Parse a URL; REDIS_URL by default.
 
     Raises:
-        ConfigError: What is wrong with it, never what is in it; or with BREAKWATER_PREFIX.
+        ConfigError: The URL or BREAKWATER_PREFIX is at fault; the message never quotes the URL.
     """
     try:
         prefix()
@@ -69,7 +72,7 @@ def address(url: str | None = None) -> Address:
 
 
 def _check_queue(name: str) -> None:
-    """Check what the common queue is to be called (`breakwater.celery_app.COMMON_QUEUE`)."""
+    """Check the name of the common queue (`breakwater.celery_app.COMMON_QUEUE`)."""
     if name and (not QUEUE_NAME.fullmatch(name) or name.startswith("role.")):
         raise ValueError(
             "BREAKWATER_QUEUE must be 1 to 64 letters, digits, '_', '.' and '-'; it begins with a "
@@ -81,9 +84,10 @@ def client(
     url: str | None = None, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S
 ) -> redis.Redis:
     """
-    Build a client that waits so long, and retries nothing: for how long is ours to say.
+    Build a client with these time limits and without retries; callers decide how long to retry.
 
-    Its threads share a few connections; who finds none free waits for one as long as for an answer.
+    Its threads share a few connections. A thread that finds none free waits for one, up to
+    `answer_s`.
 
     Raises:
         ConfigError: The URL cannot be used.
@@ -100,13 +104,13 @@ def client(
 
 def async_client() -> redis.asyncio.Redis:
     """
-    Build a client for one event loop, that waits as `client` does; close it with `async with`.
+    Build a client for one event loop, with the limits of `client`; close it with `async with`.
 
     Raises:
         ConfigError: REDIS_URL cannot be used.
     """
     where = address()
-    options: dict[str, Any] = {
+    options: Options = {
         "socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S,
         "retry": AsyncRetry(NoBackoff(), 0), **where.options,
     }  # fmt: skip
@@ -118,14 +122,17 @@ def async_client() -> redis.asyncio.Redis:
         options["ssl"] = True
     kind = getattr(redis.asyncio.sentinel, where.connection_class.__name__)
     options["connection_class"] = prefixed(kind, prefix())
-    asking = {"socket_timeout": CONNECT_S, **where.sentinel_options}
-    asked: Any = redis.asyncio.Sentinel(where.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
-    found: redis.asyncio.Redis = asked.master_for(where.master, **options)
-    return found
+    sentinel_kwargs = {"socket_timeout": CONNECT_S, **where.sentinel_options}
+    sentinel = redis.asyncio.Sentinel(  # type: ignore[no-untyped-call]
+        where.sentinels, sentinel_kwargs=sentinel_kwargs
+    )
+    return cast("redis.asyncio.Redis", sentinel.master_for(where.master, **options))
 
 
 def shown() -> str:
-    """Return REDIS_URL without user, password and options, for logs; its scheme if it is bad."""
+    """
+    Return REDIS_URL without user, password and options, for logs; `redis://` if it is invalid.
+    """
     try:
         return Address.of(redis_url()).shown
     except ValueError:
@@ -133,71 +140,80 @@ def shown() -> str:
 
 
 def is_transient(error: RedisError) -> bool:
-    """Tell a Redis that is away, or refuses until somebody sees to it, from one that says no."""
-    passing = (
+    """
+    Return whether Redis may accept the same command later: it is unavailable, full or read-only.
+    """
+    transient = (
         NotConnected, NoAnswer, OutOfMemoryError, ReadOnlyError, MasterDownError, NoPermissionError,
     )  # fmt: skip
-    return isinstance(error, passing) or str(error).startswith(TRANSIENT_REPLIES)
+    return isinstance(error, transient) or str(error).startswith(TRANSIENT_REPLIES)
 
 
 def unavailable(
     what: str,
     error: BaseException,
     again: str,
-    details: dict[str, Any],
+    details: dict[str, object],
     explained: tuple[str, str] | None = None,
 ) -> QueueUnavailable:
     """
-    Build the error of a step that Redis did not take.
+    Build the error of a step that Redis did not execute.
 
     Args:
-        what: What did not happen, as a sentence begins.
-        error: Redis', or Celery's around it.
-        again: What to do once the cause is mended, as a sentence ends.
-        explained: What the error means, and what to do, where more is known than `explain` says.
+        what: The failed step, as the beginning of the message.
+        error: The error of Redis, or Celery's error that wraps it.
+        again: What to do after the cause is fixed, as the end of the message.
+        explained: The meaning of the error and the next step, if `explain` knows less.
     """
     cause = cause_of(error)
     meaning, step = explained or explain(cause)
     words = own_words(cause)
-    says = "" if words in meaning else f" ({words})"
-    return QueueUnavailable(f"{what}: {meaning}{says}, at {shown()}; {step}; {again}", details)
+    if words not in meaning:
+        meaning = f"{meaning} ({words})"
+    return QueueUnavailable(f"{what}: {meaning}, at {shown()}; {step}; {again}", details)
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return the error of Redis that another one was raised from; itself, if there is none."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, RedisError):
-        found = found.__cause__
-    return found or error
+    """Return the error of Redis that caused an error; the error itself if there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, RedisError):
+        cause = cause.__cause__
+    return cause or error
 
 
 def own_words(error: BaseException) -> str:
     """
-    Return what Redis said, without what it repeats of a command: that may hold a prompt.
+    Return the text of a Redis error without the arguments of a command, which may hold a prompt.
 
-    Of a command in a pipeline redis-py names all words; kept are the command and its key.
+    For a command in a pipeline, redis-py quotes all arguments; this keeps the command and its key.
     """
     text = str(error)
-    pipelined, is_pipelined, said = text.rpartition(") of pipeline caused error: ")
-    if is_pipelined and pipelined.startswith("Command # "):
-        command = " ".join(pipelined.partition("(")[2].split(" ", 2)[:2])
-        text = said if "EVAL" in command else f"{command}: {said}"
+    quoted, is_pipelined, reply = text.rpartition(") of pipeline caused error: ")
+    if is_pipelined and quoted.startswith("Command # "):
+        text = reply
+        command = " ".join(quoted.partition("(")[2].split(" ", 2)[:2])
+        if "EVAL" not in command:
+            text = f"{command}: {reply}"
     text = text.partition(", with args")[0].partition("\n")[0]
     text = text.rstrip(".")
-    return text if len(text) <= WORDS else text[:WORDS] + "…"
+    if len(text) > MAX_CHARS:
+        return text[:MAX_CHARS] + "…"
+    return text
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """Say what an error of Redis means, and what to do."""
+    """Return the meaning of a Redis error, and the next step."""
     words = own_words(error)
-    for kind, word, what, step in MEANINGS:
+    for kind, word, meaning, step in MEANINGS:
         if isinstance(error, kind) and word in words:
-            return what.format(error=words), step
-    what = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return what, "`breakwater doctor` looks at all of it"
+            return meaning.format(error=words), step
+    meaning = type(error).__name__
+    if words:
+        meaning = f"{meaning}: {words}"
+    return meaning, "`breakwater doctor` checks all of it"
 
 
-WORDS = 200
+MAX_CHARS = 200
 MEANINGS = (
     (OutOfMemoryError, "", "it is full (OOM)", "give it memory, or let the workers drain it"),
     (

@@ -1,8 +1,8 @@
 """
-Encryption at rest: what a prompt, a result or an error says is in Redis only as ciphertext.
+Encryption at rest: Redis holds the content of prompts, results and errors only as ciphertext.
 
-On when BREAKWATER_ENCRYPTION_KEYS has Fernet keys, separated by commas: the first encrypts, all
-decrypt, and so keys can be changed one after the other. Needs the extra `encryption`.
+It is on if BREAKWATER_ENCRYPTION_KEYS has Fernet keys, separated by commas. The first key encrypts,
+and all of them decrypt, so keys can be rotated. It needs the extra `encryption`.
 
 Source: the Fernet specification, github.com/fernet/spec (AES-128-CBC, HMAC-SHA256).
 """
@@ -21,21 +21,25 @@ if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
 KEYS = "BREAKWATER_ENCRYPTION_KEYS"
+Message = Mapping[str, Any]
+"""A message of kombu, which has no types."""
 ENCODING = "fernet"
-"""The `body_encoding` of an encrypted message, beside Celery's base64."""
+"""The `body_encoding` of an encrypted message, in place of Celery's base64."""
 PREFIX = "gAAAA"
-"""How every token begins until the year 2106; no JSON does."""
+"""The beginning of every token until the year 2106; no JSON text begins like this."""
 
 
 def keys() -> int:
     """
-    Return how many keys there are.
+    Return the number of keys.
 
     Raises:
-        ConfigError: One of them is none, or the library is not installed.
+        ConfigError: A key is not valid, or the library is not installed.
     """
-    given = os.environ.get(KEYS, "")
-    return len(_fernet(given)._fernets) if given else 0
+    value = os.environ.get(KEYS, "")
+    if not value:
+        return 0
+    return len(_fernet(value)._fernets)
 
 
 def seal(text: str) -> str:
@@ -45,79 +49,83 @@ def seal(text: str) -> str:
     Raises:
         ConfigError: As `keys`.
     """
-    given = os.environ.get(KEYS, "")
-    return _fernet(given).encrypt(text.encode()).decode() if given else text
+    value = os.environ.get(KEYS, "")
+    if not value:
+        return text
+    return _fernet(value).encrypt(text.encode()).decode()
 
 
 def opened(text: str) -> str:
     """
-    Undo `seal`; a text in the clear stays as it is.
+    Undo `seal`; plain text is returned unchanged.
 
     Raises:
-        ConfigError: It is encrypted, and no key here fits.
+        ConfigError: The text is encrypted, and this process has no key for it.
     """
-    return decrypt(text).decode() if text.startswith(PREFIX) else text
+    if not text.startswith(PREFIX):
+        return text
+    return decrypt(text).decode()
 
 
 def fingerprint(text: str) -> str:
     """
-    Return 64 hex digits that stand for a text.
+    Return a digest of a text, 64 hex digits.
 
-    With keys it is an HMAC under the first: who has no key cannot even try what the text may be.
+    With keys, it is an HMAC under the first one: without that key, nobody can test guesses.
     """
-    if given := os.environ.get(KEYS, ""):
-        first = given.partition(",")[0].strip()
+    if value := os.environ.get(KEYS, ""):
+        first = value.partition(",")[0].strip()
         return hmac.new(first.encode(), text.encode(), hashlib.sha256).hexdigest()
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fingerprints(text: str) -> list[str]:
-    """Return the fingerprint of a text under each key, 32 hex digits each; the first is written."""
-    given = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
-    if not given:
+    """Return digests of a text under each key, 32 hex digits each; only the first one is stored."""
+    keys_ = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    if not keys_:
         return [hashlib.sha256(text.encode()).hexdigest()[:32]]
-    return [hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:32] for key in given]
+    return [hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:32] for key in keys_]
 
 
 def decrypt(token: str) -> bytes:
     """
-    Decrypt what was encrypted here or elsewhere.
+    Decrypt a token that any process of this fleet encrypted.
 
     Raises:
-        ConfigError: No key here fits.
+        ConfigError: This process has no key for it.
     """
-    if not (given := os.environ.get(KEYS, "")):
+    if not (value := os.environ.get(KEYS, "")):
         raise ConfigError(f"it is encrypted, and {KEYS} is not set here; set it as at the workers")
-    fernet = _fernet(given)
+    fernet = _fernet(value)
     from cryptography.fernet import InvalidToken  # noqa: PLC0415 - an extra
 
     try:
         return fernet.decrypt(token)
     except InvalidToken:
         raise ConfigError(
-            f"it is encrypted with none of the keys in {KEYS} here; add the one it was written with"
+            f"none of the keys in {KEYS} here decrypts it; add the key that encrypted it"
         ) from None
 
 
-def seal_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Encrypt the body of a message as kombu publishes it, if there are keys, and show no more."""
-    if not (given := os.environ.get(KEYS, "")):
+def seal_message(message: Message) -> Message:
+    """Encrypt the body of a message of kombu and hide its arguments, if there are keys."""
+    if not (value := os.environ.get(KEYS, "")):
         return message
     properties, body = message["properties"], message["body"].encode()
     if properties.get("body_encoding") == "base64":
-        body = b64decode(body)  # so that it grows by a third once, not twice
-    sealed = _fernet(given).encrypt(body).decode()
+        body = b64decode(body)  # so that it grows by a third only once
+    sealed = _fernet(value).encrypt(body).decode()
     return {
         **message,
         "body": sealed,
         "properties": {**properties, "body_encoding": ENCODING},
-        # `send_task` puts a repr of the arguments here.
+        # `send_task` writes a repr of the arguments here.
         "headers": {**message["headers"], "argsrepr": "(…)", "kwargsrepr": "{…}"},
     }
 
 
 @lru_cache(maxsize=4)
-def _fernet(given: str) -> "MultiFernet":
+def _fernet(value: str) -> "MultiFernet":
     try:
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - an extra
     except ImportError:
@@ -125,12 +133,12 @@ def _fernet(given: str) -> "MultiFernet":
             f"{KEYS} is set, but cryptography is missing: pip install 'breakwater-llm[encryption]'"
         ) from None
     fernets = []
-    for number, key in enumerate(given.split(","), 1):
+    for number, key in enumerate(value.split(","), 1):
         try:
             fernets.append(Fernet(key.strip()))
         except ValueError:
             raise ConfigError(
-                f"key {number} of {KEYS} is no Fernet key (32 bytes, urlsafe base64); "
+                f"key {number} of {KEYS} is not a valid Fernet key (32 bytes, urlsafe base64); "
                 f"`breakwater docs redis#encryption` shows how to make one"
             ) from None
     return MultiFernet(fernets)

@@ -1,8 +1,8 @@
 """
-Keys of ours that belong to another program: Redis says WRONGTYPE, and not of which key.
+Find keys with our names that another program uses: Redis reports WRONGTYPE, but not for which key.
 
-The types are those at the heads of the Lua files, where each key is explained. `redis-cli TYPE KEY`
-shows the same.
+The heads of the Lua files explain each key and its type. `redis-cli TYPE KEY` shows the actual
+type.
 """
 
 import re
@@ -22,13 +22,13 @@ from breakwater.redis.text import to_text
 
 HEADS = (("breakwater.messaging", "delivery.lua"), ("breakwater.workflows", "workflow.lua"))
 ROW = re.compile(r"^-- ([a-z]+(?::[a-z]+)*) +(hash|list|set|stream|string|zset) ", re.MULTILINE)
-"""A row of such a head: a key without an id in it, and its type."""
+"""A row of such a head: a key without an id in its name, and its type."""
 MORE = {"breakers": "set", "ledger:drainer": "string", "workers:seen": "string"}
-LEVERS = frozenset({
+OPERATOR_KEYS = frozenset({
     "paused", "draining", "workers", "workers:until", "roles", "roles:until", "queues",
     "operations", "workflows", "breakers", "ledger:drainer", "workers:seen",
 })  # fmt: skip
-"""Keys without which prompts are served all the same."""
+"""Workers serve prompts even if these keys cannot be used."""
 PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 STEP = (
     "another program uses this database: set BREAKWATER_PREFIX, or another database in REDIS_URL, "
@@ -39,30 +39,32 @@ ANSWER_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A key of ours that has another type."""
+    """A key with one of our names, but of another type."""
 
     key: str
     type: str
     ours: str
 
     def __str__(self) -> str:
-        """Say what it is."""
+        """Return a sentence that names the key and both types."""
         return f"key {self.key!r} is a {self.type}, and ours is a {self.ours}"
 
     @property
     def stops(self) -> bool:
-        """Whether no prompt can be served because of it."""
-        return self.key not in LEVERS and not self.key.startswith(("bell:", "role.", "_kombu"))
+        """Whether this key stops workers from serving prompts."""
+        return self.key not in OPERATOR_KEYS and not self.key.startswith(
+            ("bell:", "role.", "_kombu")
+        )
 
 
 @cache
 def types() -> Mapping[str, str]:
-    """Return the types of the keys that have no id in them."""
-    found = dict(MORE)
+    """Return the types of the keys without an id in their names."""
+    known = dict(MORE)
     for package, name in HEADS:
         source = (files(package) / "scripts" / name).read_text()
-        found |= dict(ROW.findall(source))
-    return found
+        known |= dict(ROW.findall(source))
+    return known
 
 
 def of_queue(queue: str) -> dict[str, str]:
@@ -73,7 +75,7 @@ def of_queue(queue: str) -> dict[str, str]:
 
 def foreign(client: redis.Redis, queues: Iterable[str] = ()) -> list[Foreign]:
     """
-    Look for keys of another program among ours, in one round trip.
+    Find keys of another program with our names, in one round trip.
 
     Raises:
         RedisError: Redis does not answer.
@@ -84,25 +86,25 @@ def foreign(client: redis.Redis, queues: Iterable[str] = ()) -> list[Foreign]:
     pipe = client.pipeline(transaction=False)
     for key in expected:
         pipe.type(key)
-    found = [to_text(each) for each in cast("list[bytes]", pipe.execute())]
+    actual = [to_text(each) for each in cast("list[bytes]", pipe.execute())]
     return [
         Foreign(key, type_, ours)
-        for (key, ours), type_ in zip(expected.items(), found, strict=True)
+        for (key, ours), type_ in zip(expected.items(), actual, strict=True)
         if type_ not in {"none", ours}
     ]
 
 
 def named(error: BaseException, queues: Iterable[str] = ()) -> tuple[str, str]:
     """
-    Say what an error of Redis means, and what to do, as `explain`; of a wrong type, of which key.
+    Return the meaning of a Redis error and the next step; for a wrong type, also name the key.
 
     Args:
-        queues: Whose keys may be the ones, beside those without an id.
+        queues: Queues whose keys may be at fault, besides the keys without an id.
     """
-    what, step = explain(error)
+    meaning, step = explain(error)
     if "WRONGTYPE" not in str(error):
-        return what, step
+        return meaning, step
     with suppress(RedisError, OSError), connect(answer_s=ANSWER_S) as client:
-        if found := foreign(client, queues):
-            return f"WRONGTYPE: {'; '.join(map(str, found))}", STEP
-    return what, step
+        if keys := foreign(client, queues):
+            return f"WRONGTYPE: {'; '.join(map(str, keys))}", STEP
+    return meaning, step

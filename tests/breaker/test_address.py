@@ -34,7 +34,7 @@ FAULTS = {
     "redis://hunter:2x#@h": "there is a # in it; a password with any of",
     "redis://:123#hunter2@h": "there is a # in it",
     "redis://:hunter2?x@h": "unknown option",
-    "redis://[::1": "it is no URL",
+    "redis://[::1": "it is not a valid URL",
     "redis://h/first": "its database must be a number",
     "redis://h?hunter2=1": "unknown option; redis:// has db, client_name",
     "redis://h?ssl_cert_reqs=none": "ssl_cert_reqs is for rediss://",
