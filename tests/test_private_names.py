@@ -60,6 +60,13 @@ class Reliance:
 
 RELIED_ON = (
     Reliance(
+        "anthropic:Anthropic",
+        "the URL of a path is built once, not in each call",
+        {
+            "_prepare_url": "(self, url: 'str') -> 'URL'",
+        },
+    ),
+    Reliance(
         "billiard.pool:Pool",
         "a worker that stops ends the children that still run",
         {
@@ -157,6 +164,13 @@ RELIED_ON = (
         },
     ),
     Reliance(
+        "httpx2:HTTPTransport",
+        "the transport sends through a pool of its own",
+        {
+            "_pool": "",
+        },
+    ),
+    Reliance(
         "kombu.messaging:Producer",
         "a message is encoded as kombu would, without its round trips",
         {
@@ -226,6 +240,13 @@ RELIED_ON = (
             "_identifying_params": "",
             "_llm_type": "",
             "_stream": CHAT.format("CallbackManagerForLLMRun", "Iterator[ChatGenerationChunk]"),
+        },
+    ),
+    Reliance(
+        "openai:OpenAI",
+        "the URL of a path is built once, not in each call",
+        {
+            "_prepare_url": "(self, url: 'str') -> 'URL'",
         },
     ),
     Reliance(
@@ -344,7 +365,16 @@ def _is_foreign(base: type) -> bool:
 def _source(base: type) -> str:
     try:
         return inspect.getsource(base)
-    except (OSError, TypeError):  # Celery builds some classes at run time
+    except (OSError, TypeError):  # httpx2 names another module, Celery builds classes at run time
+        return "".join(_source_of_method(each) for each in vars(base).values())
+
+
+def _source_of_method(method: object) -> str:
+    if not inspect.isfunction(method):
+        return ""
+    try:
+        return inspect.getsource(method)
+    except (OSError, TypeError):
         return ""
 
 
