@@ -126,8 +126,8 @@ def doctor(
     Check the whole set-up, and print what to do next.
 
     The roles file, each key at its provider, Redis, the clocks, queues without a
-    role, harmful settings, and packages that hide ours. Exit code 3 if there is a
-    fault.
+    role, harmful settings, and packages that hide Breakwater's. Exit code 3 if there
+    is a fault.
     """
     from workers.doctor.checks import examine  # noqa: PLC0415 - imports the vendors' SDKs
 

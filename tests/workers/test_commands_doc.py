@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from workers.cli import cli
 
@@ -68,3 +69,21 @@ def test_every_help_fits_a_screen(words: str) -> None:
     lines = done.output.rstrip().splitlines()
     assert len(lines) <= 24, done.output
     assert max(map(len, lines)) <= 80
+
+
+def test_every_command_is_described_in_one_line_of_its_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No line of `--help` is empty or cut at 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    listings = [
+        CliRunner().invoke(cli, [*words.split()[1:], "--help"]).stdout
+        for words in ("breakwater", "breakwater ledger", "breakwater workflow", *GROUPS)
+    ]
+
+    for listing in listings:
+        rows = listing.partition("Commands:\n")[2].splitlines()
+        assert rows
+        assert [row for row in rows if not re.match(r"  [a-z-]+ +\S.*[^.]\.$", row)] == []
+        assert listing.splitlines()[2].startswith("  "), "the group itself is described"

@@ -88,14 +88,22 @@ def events(
 @cli.command("open", hidden=True)
 @cli.command()
 def force_open(name: Name) -> None:
-    """Keep a breaker open: nothing is sent to the provider until `auto`."""
+    """
+    Keep a breaker open, so that nothing is sent.
+
+    Until `auto`; workers obey with their next call.
+    """
     _force(name, "open")
 
 
 @cli.command("close", hidden=True)
 @cli.command()
 def force_closed(name: Name) -> None:
-    """Keep a breaker closed: calls are sent whatever their outcome, until `auto`."""
+    """
+    Keep a breaker closed, whatever its calls return.
+
+    Until `auto`; workers obey with their next call.
+    """
     _force(name, "closed")
 
 

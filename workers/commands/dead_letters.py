@@ -139,9 +139,10 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """
-    Queue letters again, each with a new deadline: by id, by filter, or all.
+    Queue letters again: by id, by filter, or all.
 
-    With a filter or --all it shows the letters, and asks first; each may be paid again.
+    Each gets a new deadline, and may be paid again. With a filter or --all it shows the
+    letters, and asks first.
     """
     wanted = _wanted(names, role, error, older_than, newer_than, all_)
     letters, operator, command = _letters(), _operator(), Command()
@@ -171,7 +172,11 @@ def drop(
     all_: All = False,
     yes: Yes = False,
 ) -> None:
-    """Delete letters and their prompts for good: by id, by filter, or all."""
+    """
+    Delete letters and prompts: by id, by filter, or all.
+
+    They are deleted for good; it shows them, and asks first.
+    """
     letters, wanted = _letters(), _wanted(names, role, error, older_than, newer_than, all_)
     _ask_first("drop", [*_choose(letters, wanted)], yes)
     out.print(f"dropped {_operator().drop(_choose(letters, wanted))}")

@@ -39,7 +39,7 @@ def docs(
         ),
     ] = None,
 ) -> None:
-    """Print a page of the documentation of this version, such as `docs redis`."""
+    """Print a page of this version's documentation, such as redis."""
     existing = pages()
     if page is None:
         table = Table("page", "title", whole=("page",))

@@ -42,9 +42,10 @@ def import_(
     ] = None,
 ) -> None:
     """
-    Add attempts that were kept on disk to the database, each once.
+    Add attempts from files to the database, each once.
 
-    Files of SPOOL_DIR are deleted afterwards; files named here are not.
+    Workers keep attempts on disk if Redis does not take them. Files of SPOOL_DIR are
+    deleted afterwards; files named here are not.
     """
     number = 0
     with Database() as database:
@@ -62,7 +63,11 @@ def prune(
         float, typer.Option("--older-than", parser=seconds, metavar="AGE", help="Such as 90d.")
     ],
 ) -> None:
-    """Delete whole days (UTC) that are older, both attempts and sums, for good."""
+    """
+    Delete whole days (UTC) that are older, for good.
+
+    Both their attempts and their sums.
+    """
     before_ms = round((time.time() - older_than) * 1000)
     with Database(create=False) as database:
         pruned = database.prune(before_ms)

@@ -78,7 +78,7 @@ def summary(  # noqa: PLR0913, PLR0917 - a command's options
     as_json: AsJson = False,
 ) -> None:
     """
-    Show how many calls were made, how they ended, how long they took and what they cost.
+    Show calls, their outcomes, latencies and costs.
 
     Percentiles are of answers, in ms, accurate to 1 %. Times are UTC.
     """
@@ -111,7 +111,7 @@ def export_(
         ExportFormat, typer.Option("--format", help="How to print them.")
     ] = ExportFormat.csv,
 ) -> None:
-    """Print attempts, oldest first: as CSV, or as JSON with one object per line."""
+    """Print attempts, oldest first, as CSV or lines of JSON."""
     where = _where(provider, model, role, outcome, since, until, metadata)
     with Database(create=False) as database:
         rows = export(database, where)

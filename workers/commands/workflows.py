@@ -54,7 +54,7 @@ Count = Annotated[int, typer.Option(min=1, help="How many at most.")]
 
 @cli.callback()
 def group_(context: typer.Context, count: Count = 20, as_json: AsJson = False) -> None:
-    """Show the runs of workflows, newest first, or start or control one."""
+    """Show the runs of workflows, or start or control one."""
     if not context.invoked_subcommand:
         workflows(count, as_json)
 
@@ -107,7 +107,7 @@ def run(
 
 @cli.command()
 def show(id_: Id, watched: Watched = False, as_json: AsJson = False) -> None:
-    """Show a run: each stage, who served it, how long it took and what it cost."""
+    """Show a run: each stage, its provider, time and cost."""
     _check_redis()
     chosen = workflow.run(id_)
     if watched and as_json:
@@ -122,7 +122,11 @@ def show(id_: Id, watched: Watched = False, as_json: AsJson = False) -> None:
 
 @cli.command()
 def cancel(id_: Id) -> None:
-    """Cancel the stage that runs, and start no further one; `resume` continues the run."""
+    """
+    Cancel the stage that runs, and start no further one.
+
+    `resume` continues the run.
+    """
     _check_redis()
     if not workflow.run(id_).cancel():
         fail(f"{id_} has ended already: {workflow.run(id_).state()['state']}")

@@ -66,7 +66,9 @@ def other_programs(server: redis.Redis) -> Iterator[Finding]:
     """Name tasks of other programs, their workers and their queues."""
     tasks = cast("dict[bytes, bytes]", server.hgetall(FOREIGN_TASKS))
     for name, queue in sorted((to_text(name), to_text(queue)) for name, queue in tasks.items()):
-        message = f"queue {queue} has messages of it, and no worker of ours has it; they stay there"
+        message = (
+            f"queue {queue} has messages of it, and no worker of this fleet runs it; they stay"
+        )
         yield warning(f"task {name}", message, STEP)
     if server.exists(KOMBU_UNACKED):
         message = (

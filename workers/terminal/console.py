@@ -30,6 +30,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from typer.core import TyperGroup, TyperOption
+from typer.models import Default
 
 from breakwater.errors import ConfigError
 from breakwater.redis.connection import address, redis_url
@@ -132,15 +133,20 @@ class CompactHelp(TyperGroup):
 def group(
     *,
     cls: type[TyperGroup] = TyperGroup,
-    help_text: str | None = None,
+    help_text: str = "",
     add_completion: bool = False,
     no_args_is_help: bool = False,
     invoke_without_command: bool = False,
 ) -> typer.Typer:
-    """Make a group of commands whose help has no frames, so that it fits 80 columns, 24 lines."""
+    """
+    Make a group of commands whose help has no frames, so that it fits 80 columns, 24 lines.
+
+    Args:
+        help_text: By default the docstring of the group's callback.
+    """
     return typer.Typer(
         cls=cls,
-        help=help_text,
+        help=help_text or Default(None),
         add_completion=add_completion,
         no_args_is_help=no_args_is_help,
         invoke_without_command=invoke_without_command,
