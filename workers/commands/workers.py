@@ -25,6 +25,8 @@ from workers.terminal.figures import age
 from workers.terminal.table import Table
 
 POLL_INTERVAL_S = 0.5
+JSON_KEYS = {"max_open_files": "files", "is_unpatched": "unpatched", "changed_settings": "altered"}
+"""The keys of `--json`, which scripts read, for the fields of a worker that have another name."""
 
 
 def workers(as_json: AsJson = False) -> None:
@@ -36,7 +38,7 @@ def workers(as_json: AsJson = False) -> None:
     """
     snapshot = Fleet(client(usable_redis_url())).snapshot()
     if as_json:
-        print_json([asdict(worker) for worker in snapshot.workers])
+        print_json([_as_json(worker) for worker in snapshot.workers])
         return
     if not snapshot.workers:
         out.print("no worker")
@@ -55,6 +57,10 @@ def workers(as_json: AsJson = False) -> None:
             _state(worker, snapshot.now_ms),
         )
     out.print(table)
+
+
+def _as_json(worker: Worker) -> dict[str, object]:
+    return {JSON_KEYS.get(name, name): value for name, value in asdict(worker).items()}
 
 
 def _state(worker: Worker, now_ms: int) -> str:
