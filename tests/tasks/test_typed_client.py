@@ -1,5 +1,6 @@
-"""The client's types, as `mypy --strict` sees them in a caller's file."""
+"""The client's types, as `mypy --strict` sees them in a user's file."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = """
-from breakwater import AsyncResult, Event, app, complete, errors, stream, workflow
+from breakwater import AsyncResult, Event, Result, app, complete, errors, stream, workflow
+from breakwater.workflows import Loop, Run, Stage, Until, WorkflowResult
 
 
 def ask(prompt: str) -> str:
@@ -18,13 +20,27 @@ def ask(prompt: str) -> str:
         answer = result.get(timeout=60)
     except errors.BadTask as fault:
         return str(fault.details)
+    except errors.RateLimited as limited:
+        reveal_type(limited.retry_after_s)
+        raise
+    except errors.BreakwaterError as error:
+        reveal_type(error.attempts)
+        return error.attempts[-1]["why"]
     reveal_type(result.ready())
-    return str(answer["text"])
+    reveal_type(answer)
+    reveal_type(answer["usage"]["input_tokens"])
+    reveal_type(answer["attempts"][0]["outcome"])
+    reveal_type(answer["tool_calls"][0]["arguments"])
+    reveal_type(answer["cost_usd"])
+    return answer["text"]
 
 
 def many(prompts: list[str]) -> list[str]:
-    results = complete.delay_many([("coder", prompt) for prompt in prompts], priority=3)
-    return [result.id for result in results]
+    results = complete.delay_many(
+        [("coder", prompt, {"deadline_s": 60}) for prompt in prompts], priority=3, queue="mine"
+    )
+    reveal_type(results)
+    return [result.get(timeout=60)["text"] for result in results]
 
 
 def read(task_id: str) -> list[str]:
@@ -32,7 +48,14 @@ def read(task_id: str) -> list[str]:
     for event in stream(task_id, timeout=5):
         reveal_type(event)
         texts.append(event.text)
+        if event.result is not None:
+            reveal_type(event.result)
+            texts.append(event.result["finish_reason"])
     return texts
+
+
+def keep(result: Result) -> dict[str, object]:
+    return {**result, "again": result["task_id"]}
 
 
 async def read_async(result: AsyncResult[object]) -> list[Event]:
@@ -45,8 +68,18 @@ def cancel(prompt: str) -> None:
     app.control.revoke(result.id)
 
 
-def run() -> str:
-    return workflow("feature").delay("Add a login page").id
+def run() -> WorkflowResult:
+    run: Run = workflow("feature").delay("Add a login page", run_id="mine")
+    reveal_type(run.state()["stages"][0]["cost_usd"])
+    reveal_type(run.state()["error"])
+    reveal_type(run.get(timeout=60)["text"])
+    return workflow.run(run.id).get()
+
+
+def own(prompt: str) -> str:
+    review = Stage("review", "coder", "Review {input}", schema={"type": "object"})
+    loop = Loop([review], Until("review", equals={"ok": True}), at_most=3)
+    return workflow([loop], name="mine").delay(prompt).id
 """
 BAD = """
 from breakwater import complete
@@ -55,6 +88,10 @@ complete.delay("coder")
 complete.delay("coder", "hi", temprature=0)
 complete.delay("coder", 3)
 complete.delay("coder", "hi").get(timeout=60).upper()
+complete.apply_async(("coder", "hi"), priorty=3)
+complete.apply_async(("coder", "hi"), countdown="soon")
+complete.delay_many([("coder", "hi")], task_id="mine")
+complete.delay("coder", "hi").get()["txt"]
 """
 
 
@@ -79,24 +116,46 @@ def _mypy(folder: Path, text: str, cache: Path) -> str:
     return done.stdout
 
 
+def short(revealed: str) -> str:
+    """Return a type without its modules and the fields of TypedDicts."""
+    while revealed != (shorter := re.sub(r"TypedDict\(([\w.]+), \{[^{}]*\}\)", r"\1", revealed)):
+        revealed = shorter
+    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", revealed)
+
+
 @pytest.mark.slow
 def test_a_callers_file_is_fully_typed(tmp_path: Path, cache: Path) -> None:
     """Results, events and errors have types, though Celery has none."""
     report = _mypy(tmp_path, GOOD, cache)
 
     errors = [
-        line for line in report.splitlines() if line.startswith("users.py") and "error" in line
+        line for line in report.splitlines() if line.startswith("users.py") and ": error:" in line
     ]
     assert not errors
-    assert "breakwater.enqueueing.interface.AsyncResult[" in report
-    assert 'Revealed type is "bool"' in report
-    assert 'Revealed type is "breakwater.asking.events.Event"' in report
+    revealed = re.findall(r'Revealed type is "(.*)"', report)
+    assert [short(each) for each in revealed] == [
+        "AsyncResult[Result]",
+        "float | None",
+        "list[AttemptJson]",
+        "bool",
+        "Result",
+        "int | None",
+        "Literal['succeeded'] | Literal['failed'] | Literal['rejected'] | Literal['cached']",
+        "dict[str, Any]",
+        "str | None",
+        "list[AsyncResult[Result]]",
+        "Event",
+        "Result",
+        "str | None",
+        "ErrorInfo | None",
+        "str",
+    ]
 
 
 @pytest.mark.slow
 def test_a_callers_mistakes_are_found(tmp_path: Path, cache: Path) -> None:
-    """A missing prompt, a misspelt option, a wrong type and a wrong use of the result."""
+    """A missing prompt, misspelt options, wrong types and wrong uses of the result."""
     report = _mypy(tmp_path, BAD, cache)
 
-    for line in (4, 5, 6, 7):
+    for line in range(4, 12):
         assert f"users.py:{line}: error" in report, report
