@@ -45,6 +45,25 @@ print("".join(event.text for event in stream("first", timeout=60)))
 for task_id in sys.argv[1:]:
     print(app.AsyncResult(task_id).get(timeout=60)["text"])
 """
+EXTRAS = """
+import os
+from breaker import Breakers
+from breakwater import complete, errors
+from breakwater.langchain import ChatBreakwater
+from simulator.client import Simulator
+print(Breakers.from_url(os.environ["REDIS_URL"]).get("any").call(lambda: "called"))
+complete.delay("coder", "a secret prompt")
+try:
+    ChatBreakwater(role="coder", timeout=1).invoke("another secret prompt")
+except errors.DeadlineExceeded:
+    print("asked by LangChain")
+with Simulator.start() as simulator:
+    print(simulator.hits())
+try:
+    complete.delay("coder", "hi", schema={"type": "strnig"})
+except errors.InvalidOption as fault:
+    print(fault)
+"""
 
 
 class Environment:
@@ -233,25 +252,7 @@ def test_each_extra_of_the_client_brings_what_it_needs(
     )
 
     printed = environment.run(
-        """
-import os
-from breaker import Breakers
-from breakwater import complete, errors
-from breakwater.langchain import ChatBreakwater
-from simulator.client import Simulator
-print(Breakers.from_url(os.environ["REDIS_URL"]).get("any").call(lambda: "called"))
-complete.delay("coder", "a secret prompt")
-try:
-    ChatBreakwater(role="coder", timeout=1).invoke("another secret prompt")
-except errors.DeadlineExceeded:
-    print("asked by LangChain")
-with Simulator.start() as simulator:
-    print(simulator.hits())
-try:
-    complete.delay("coder", "hi", schema={"type": "strnig"})
-except errors.InvalidOption as fault:
-    print(fault)
-""",
+        EXTRAS,
         REDIS_URL=redis_url,
         BREAKWATER_ENCRYPTION_KEYS=key.strip(),
     )
