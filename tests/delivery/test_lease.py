@@ -38,7 +38,7 @@ def test_a_new_task_is_begun_without_a_word(bench: Bench) -> None:
     held.calling(CALL, 1)
 
     assert held.fence == fence
-    assert bench.redis.hget("task:t", "calling:1") == CALL.encode()
+    assert bench.redis.hget("task:t", "calling") == CALL.encode()
 
 
 def test_a_task_that_is_not_new_is_started_over(bench: Bench) -> None:
@@ -62,7 +62,7 @@ def test_no_call_goes_out_before_its_task_is_known(bench: Bench) -> None:
         held.calling(CALL, 1)
 
     assert not held.has_begun
-    assert not bench.redis.hexists("task:t", "calling:1")
+    assert not bench.redis.hexists("task:t", "calling")
 
 
 def test_what_is_not_ours_is_told_when_it_is_to_be_known(bench: Bench) -> None:

@@ -589,3 +589,26 @@ def test_a_call_that_an_older_worker_had_out_is_lost_with_it(bench: Bench) -> No
 
     assert again.task["lost_calls"] == call
     assert not bench.redis.hexists("task:t", "calling")
+
+
+def test_a_call_is_where_an_older_worker_looks_for_it(bench: Bench) -> None:
+    """It takes over the task of a worker that is lost, and counts the call in `calling` alone."""
+    bench.push("a")
+    begun = bench.store.begin("t", bench.take_one(), call="one", numbered=1)
+
+    def out() -> dict[str, str]:
+        fields = bench.redis.hgetall("task:t")
+        return {key.decode(): value.decode() for key, value in fields.items() if b"calling" in key}
+
+    assert out() == {"calling": "one"}
+    for _ in range(2):  # the second time because the reply was lost
+        bench.store.call("t", begun.fence, number=2, call="two", numbered=2)
+        assert out() == {"calling": "one", "calling:2": "two"}
+    for _ in range(2):
+        bench.store.call("t", begun.fence, number=1, numbered=2)
+        assert out() == {"calling:2": "two"}
+    bench.store.call("t", begun.fence, number=3, call="three", numbered=3)
+    assert out() == {"calling": "three", "calling:2": "two"}
+    bench.store.call("t", begun.fence, number=2, numbered=3)
+    bench.store.call("t", begun.fence, number=3, numbered=3)
+    assert out() == {}

@@ -10,8 +10,10 @@
 -- task:ID                hash    the history of an unsettled task, over its deliveries:
 --     fence              the time (ms) of its newest beginning, or more; only its holder settles
 --     tag                the delivery that runs it, while one does
---     calling:N          the call of attempt N, while its end is awaited: its row for the ledger, if it
---                        is lost; older workers write `calling`, for the one call that they make at a time
+--     calling            the call whose end is awaited: its row for the ledger, if it is lost. Workers of version
+--                        0.1 look here alone, so the first call that is out is always here
+--     attempt_out        the attempt that `calling` belongs to
+--     calling:N          a further call that is out at the same time: that of attempt N
 --     lost_calls         calls whose end was never reported, a line each: their worker was lost, or stopped
 --     failed             attempts of a walk that has not ended, a line each (JSON)
 --     numbered           how many attempts have a number
@@ -214,6 +216,29 @@ local function calls_out(task)
   return fields
 end
 
+-- The field of an attempt's call, if it is out.
+local function field_of_call(task, number)
+  if redis.call('HGET', task, 'attempt_out') == tostring(number) then return 'calling' end
+  return 'calling:' .. number
+end
+
+-- A call goes out; a repeated step changes nothing.
+local function call_begins(task, number, row)
+  local field = field_of_call(task, number)
+  if field == 'calling' or redis.call('HEXISTS', task, 'calling') == 0 then
+    redis.call('HSET', task, 'calling', row, 'attempt_out', number)
+  else
+    redis.call('HSET', task, field, row)
+  end
+end
+
+-- A call has ended. Returns whether it was out: false if this step is repeated.
+local function call_ends(task, number)
+  local field = field_of_call(task, number)
+  if field == 'calling' then redis.call('HDEL', task, 'attempt_out') end
+  return redis.call('HDEL', task, field) == 1
+end
+
 -- A delivery ends without an answer. If calls were out, it is unknown whether they have to be paid.
 local function release(task)
   for _, field in ipairs(calls_out(task)) do
@@ -224,7 +249,7 @@ local function release(task)
     redis.call('HINCRBY', task, 'unknown', 1)
     redis.call('HDEL', task, field)
   end
-  redis.call('HDEL', task, 'tag')
+  redis.call('HDEL', task, 'tag', 'attempt_out')
 end
 
 -- Return the task that makes this call now, in a living worker; nil if none does.

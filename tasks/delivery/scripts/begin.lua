@@ -25,13 +25,16 @@ if call_or_nil('HEXISTS', 'paused', queue) == 1 then
 end
 if held == tag then -- the same delivery repeats this step: no worker was lost, and no call went out
   for _, field in ipairs(calls_out(task)) do redis.call('HDEL', task, field) end
+  redis.call('HDEL', task, 'attempt_out')
 elseif held then
   release(task)
 end
 -- A plain count would repeat numbers after a loss of Redis' data.
 local fence = math.max(tonumber(redis.call('HGET', task, 'fence') or 0) + 1, now_ms())
 redis.call('HSET', task, 'fence', string.format('%.0f', fence), 'tag', tag)
-if args.call ~= '' then redis.call('HSET', task, 'calling:' .. args.numbered, args.call, 'numbered', args.numbered) end
+if args.call ~= '' then
+  redis.call('HSET', task, 'calling', args.call, 'attempt_out', args.numbered, 'numbered', args.numbered)
+end
 redis.call('PEXPIRE', task, TASK_TTL_MS)
 redis.call('HSET', BEGUN, tag, id)
 local fields = redis.call('HGETALL', task)

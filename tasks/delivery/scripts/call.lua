@@ -14,7 +14,7 @@ if not owned then
 end
 redis.call('HSET', task, 'numbered', args.numbered)
 if args.call == '' then
-  local was_out = redis.call('HDEL', task, 'calling:' .. args.number) == 1
+  local was_out = call_ends(task, args.number)
   if was_out and args.failed ~= '' then -- once, even if the reply was lost and this step is repeated
     local failed = redis.call('HGET', task, 'failed')
     redis.call('HSET', task, 'failed', failed and failed .. '\n' .. args.failed or args.failed)
@@ -27,7 +27,7 @@ else
     redis.call('HINCRBY', task, 'duplicates', unknown)
     count('duplicates', unknown)
   end
-  redis.call('HSET', task, 'calling:' .. args.number, args.call)
+  call_begins(task, args.number, args.call)
 end
 if is_lost then redis.call('PEXPIRE', task, TASK_TTL_MS) end
 return tonumber(redis.call('HGET', task, 'duplicates') or 0)
