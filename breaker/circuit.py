@@ -171,7 +171,7 @@ class SharedCircuitBreaker(pybreaker.CircuitBreaker):
         self._lock = threading.RLock()
         self._name = name
         self._names = {name}
-        self._excluded_exceptions: list[Neutral] = list(exclude)  # type: ignore[assignment] # an unbound type variable there
+        self._excluded_exceptions: list[Neutral] = list(exclude)  # type: ignore[assignment] # pybreaker's type variable is unbound
         self._listeners: list[pybreaker.CircuitBreakerListener] = list(listeners)  # type: ignore[assignment] # as above
         self._throw_new_error_on_trip = throw_new_error_on_trip
         self._storage = storage

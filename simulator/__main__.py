@@ -80,14 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     server = commands.add_parser("serve", help="serve until stopped (the default)")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free port")
-    server.add_argument(
-        "--log-size", type=int, default=100_000, help="the number of hits that are kept"
-    )
-    server.add_argument(
-        "--with-parent",
-        action="store_true",
-        help="end when stdin closes or the parent process ends",
-    )
+    server.add_argument("--log-size", type=int, default=100_000, help="number of hits to keep")
+    server.add_argument("--with-parent", action="store_true", help="end with stdin or the parent")
 
     fault = _command(commands, "fault", "make calls to a label fail")
     fault.add_argument("label")
