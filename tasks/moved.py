@@ -2,7 +2,8 @@
 Old import paths: modules that moved out of `tasks`, importable by their names of version 0.1.
 
 An old name gives the very module that it moved to, so that classes stay the same, and a
-DeprecationWarning that says the new name. Version 0.3 removes this file.
+DeprecationWarning that says the new name. The module then has the old names of its classes and
+functions, too. Version 0.3 removes this file.
 """
 
 import sys
@@ -14,7 +15,9 @@ from types import ModuleType
 
 MOVED: Mapping[str, str] = {
     "tasks.call": "breakwater.calls.call",
+    "tasks.completion": "breakwater.completion",
     "tasks.connection": "breakwater.redis.connection",
+    "tasks.deadletters": "tasks.operations.dead_letters",
     "tasks.encryption": "breakwater.redis.encryption",
     "tasks.langchain": "breakwater.langchain",
     "tasks.langchain.answers": "breakwater.langchain.answers",
@@ -24,6 +27,7 @@ MOVED: Mapping[str, str] = {
     "tasks.ledger.attempt": "breakwater.attempt",
     "tasks.messages": "breakwater.calls.messages",
     "tasks.options": "breakwater.calls.options",
+    "tasks.providers.transport": "tasks.providers.http.transport",
     "tasks.queue": "breakwater.celery_app",
     "tasks.schema": "breakwater.calls.schema",
     "tasks.streaming.events": "breakwater.asking.events",
@@ -33,12 +37,43 @@ MOVED: Mapping[str, str] = {
 }
 """The new name of each module by its old one."""
 
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "tasks.call": {
+        "Call": "breakwater.calls.call:CompletionCall",
+        "bind": "breakwater.calls.call:bind_arguments",
+    },
+    "tasks.connection": {"heals": "breakwater.redis.connection:is_transient"},
+    "tasks.deadletters": {"Wanted": "tasks.operations.dead_letters:LetterFilter"},
+    "tasks.messages": {
+        "as_json": "breakwater.calls.messages:prompt_as_json",
+        "messages_of": "breakwater.calls.messages:parse_prompt",
+    },
+    "tasks.options": {"as_they_travel": "breakwater.calls.options:to_wire"},
+    "tasks.queue": {
+        "QUEUE": "breakwater.messaging.names:QUEUE",
+        "STEP": "breakwater.messaging.names:WORKFLOW_TASK",
+        "queue_of": "breakwater.messaging.names:queue_of",
+        "role_in": "breakwater.messaging.names:role_in",
+        "shadow_name": "breakwater.messaging.names:shadow_name",
+    },
+    "tasks.schema": {
+        "Reading": "breakwater.calls.schema:ParsedAnswer",
+        "Shape": "breakwater.calls.schema:CompiledSchema",
+        "fault_of": "breakwater.calls.schema:schema_fault",
+        "schema_of": "breakwater.calls.schema:pydantic_schema",
+        "shape_of": "breakwater.calls.schema:compile_schema",
+    },
+    "tasks.streaming.events": {"key_of": "breakwater.asking.events:stream_key"},
+}
+"""The new place of each renamed class and function, by the old name of its module."""
+
 
 class _Alias:
     """Load an old name as the module of the new name."""
 
-    def __init__(self, new: str) -> None:
-        self._module = import_module(new)
+    def __init__(self, old: str) -> None:
+        self._module = import_module(MOVED[old])
+        self._renamed = RENAMED.get(old, {})
         self._spec = self._module.__spec__
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -46,6 +81,9 @@ class _Alias:
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec  # the import system has put the old name's there
+        for name, place in self._renamed.items():
+            owner, _, new_name = place.partition(":")
+            setattr(module, name, getattr(import_module(owner), new_name))
 
 
 class MovedFinder:
@@ -59,7 +97,7 @@ class MovedFinder:
         if name not in MOVED:
             return None
         warnings.warn(f"{name} is now {MOVED[name]}", DeprecationWarning, stacklevel=2)
-        return ModuleSpec(name, _Alias(MOVED[name]))  # type: ignore[arg-type] # typeshed wants a class of importlib's
+        return ModuleSpec(name, _Alias(name))  # type: ignore[arg-type] # typeshed wants a class of importlib's
 
 
 def install() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from breakwater.errors import ContentFiltered, Overloaded
-from tasks.moved import MOVED
+from tasks.moved import MOVED, RENAMED
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -22,6 +22,20 @@ def test_an_old_name_is_the_very_same_module(old: str) -> None:
 
     assert new.__spec__ is spec
     assert new.__name__ == MOVED[old]
+
+
+@pytest.mark.parametrize(
+    ("old", "name"), [(old, name) for old, names in RENAMED.items() for name in names]
+)
+def test_a_renamed_object_has_its_old_name_in_its_old_module(old: str, name: str) -> None:
+    """`from tasks.queue import queue_of` gives the very function of today."""
+    sys.modules.pop(old, None)
+    owner, _, new_name = RENAMED[old][name].partition(":")
+
+    with pytest.warns(DeprecationWarning, match=f"{old} is now"):
+        module = import_module(old)
+
+    assert getattr(module, name) is getattr(import_module(owner), new_name)
 
 
 def test_a_user_of_an_old_name_needs_no_new_one() -> None:
