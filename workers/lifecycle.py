@@ -29,7 +29,6 @@ from tasks.answering.settings_loader import load_settings
 from tasks.config import Settings
 from tasks.delivery.worker_transport import use_keeper
 from tasks.ledger.drain import Drainer
-from tasks.operations.operator import ReloadReply
 from tasks.providers.registry import preload
 from workers import shutdown
 from workers.log import set_up_logging
@@ -41,6 +40,7 @@ from workers.terminal.plain import plain_lines
 
 if TYPE_CHECKING:
     from tasks.ledger.database import Database
+    from tasks.operations.operator import ReloadReply
 
 EX_USAGE, EX_CONFIG = 64, 78
 """Exit codes of sysexits.h."""
@@ -131,7 +131,7 @@ class Lifecycle:
             self._otel.stop()
         runtime.close()
 
-    def _reload(self, _state: ControlState) -> ReloadReply:
+    def _reload(self, _state: ControlState) -> "ReloadReply":
         """Read the roles file now; a bad one is refused."""
         if self._reloader is None:
             return {"error": "not ready yet"}

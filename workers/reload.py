@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from celery.worker.consumer import Consumer
@@ -26,8 +27,10 @@ from tasks.answering import runtime
 from tasks.answering.settings_loader import check_roles_file
 from tasks.config import Settings
 from tasks.config.shared_page import version_of
-from tasks.operations.operator import ReloadReply
 from tasks.providers.registry import preload
+
+if TYPE_CHECKING:
+    from tasks.operations.operator import ReloadReply
 
 CHECK_INTERVAL_S = 2.0
 NO_FILE = "environment"
@@ -61,7 +64,7 @@ class Reloader:
         if runtime.runtime().settings.version != NO_FILE:
             threading.Thread(target=self._run, name="reloader", daemon=True).start()
 
-    def reload(self) -> ReloadReply:
+    def reload(self) -> "ReloadReply":
         """
         Read the file now.
 

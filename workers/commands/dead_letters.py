@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from breakwater.attempt import attempts_as_json
+from breakwater.attempt import Attempt, attempts_as_json
 from breakwater.messaging.journal import Command
 from breakwater.redis.connection import client
 from tasks.operations.dead_letters import DeadLetter, DeadLetters, LetterFilter
@@ -107,14 +107,18 @@ def show(
     if as_json:
         print_json(fields)
         return
-    del fields["attempts"]
+    _print_letter(fields, letter.attempts)
+
+
+def _print_letter(fields: dict[str, object], attempts: list[Attempt]) -> None:
     for key, value in fields.items():
-        out.print(f"{key + ':':10}{plain(value)}", soft_wrap=True)
-    if not letter.attempts:
+        if key != "attempts":
+            out.print(f"{key + ':':10}{plain(value)}", soft_wrap=True)
+    if not attempts:
         out.print("no attempt was made")
         return
     table = Table("provider", "model", "outcome", "error", "status", "ms", "why", right=("ms",))
-    for attempt in letter.attempts:
+    for attempt in attempts:
         table.add(
             attempt.provider,
             attempt.model,
