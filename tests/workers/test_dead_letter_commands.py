@@ -163,7 +163,7 @@ except ResultTooLarge as error:
     print(error)
 """)
 
-    assert re.match(r"the result has \d+ bytes as JSON; at most 8388608 are kept", printed)
+    assert re.match(r"the result has \d+ bytes as JSON, and the limit is 8388608", printed)
     letter = json.loads(workers.command("breakwater", "dead", "show", "large", "--json").stdout)
     assert letter["error"] == "ResultTooLarge"
     assert [a["outcome"] for a in letter["attempts"]] == ["succeeded"]
