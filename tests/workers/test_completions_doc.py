@@ -8,6 +8,7 @@ import pytest
 
 from breakwater import errors
 from breakwater.calls.options import OPTIONS
+from breakwater.result import Result
 from simulator.client import Simulator
 from tests.support.fleet import Fleet
 
@@ -57,7 +58,7 @@ def test_every_option_is_told() -> None:
 
 
 def test_every_key_of_a_result_is_told(workers: Fleet) -> None:
-    """But for those that say who asked, and when."""
+    """The type, the page and a real result have the same keys."""
     workers.start()
 
     result = json.loads(
@@ -68,7 +69,8 @@ def test_every_key_of_a_result_is_told(workers: Fleet) -> None:
     )
 
     told = set(re.findall(r"`(\w+)`", " ".join(rows("## Results"))))
-    assert told == result.keys() - {"task_id", "role", "queued_ms"}
+    assert told == Result.__annotations__.keys()
+    assert told - {"duplicates"} == result.keys()
 
 
 def test_every_error_on_the_page_exists() -> None:
