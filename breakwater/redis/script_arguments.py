@@ -1,9 +1,10 @@
 """
 Named arguments of Lua scripts: one JSON object, which the script decodes with cjson.
 
-The decoding and the longer command cost 0.2 to 0.7 µs of Redis' CPU a script, against positions in
-ARGV (measured with nine arguments; name and value by turns costs 1.5 µs). Large texts, such as a
-result, and lists of rows follow the object as plain words: they need no escaping then.
+Names cost about 4 µs of Redis' CPU a task, in its take, begin and settle: 1.6 % of the 242 µs of a
+whole task (measured in turns with positions in ARGV). Names and values by turns, read into a table,
+cost twice as much as the JSON object. Large texts, such as a result or a ledger row, and lists of
+rows follow the object as plain words, so that Redis need not decode them.
 """
 
 import json

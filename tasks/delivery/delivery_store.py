@@ -236,8 +236,8 @@ class DeliveryStore(TaskStore):
             numbered: How many attempts have a number then.
         """
         keys = [task_key(task_id), result_key(task_id)]
-        arguments = named(tag=tag, task_id=task_id, queue=queue, call=call, numbered=numbered)
-        verdict, *more = self._run("begin", keys, arguments)
+        arguments = named(tag=tag, task_id=task_id, queue=queue, numbered=numbered)
+        verdict, *more = self._run("begin", keys, arguments, call)
         if not more:
             return Begun(to_text(verdict))
         fence, words = more
@@ -271,12 +271,9 @@ class DeliveryStore(TaskStore):
             How many calls of this task were repeated although their end is unknown; -1 if another
             delivery has begun: then the call must not go out.
         """
-        arguments = named(
-            fence=fence, number=number, call=call, may_be_paid=may_be_paid, numbered=numbered,
-            failed=failed,
-        )  # fmt: skip
+        arguments = named(fence=fence, number=number, may_be_paid=may_be_paid, numbered=numbered)
         keys = [task_key(task_id), result_key(task_id)]
-        return int(self._run("call", keys, arguments, *rows))
+        return int(self._run("call", keys, arguments, call, failed, *rows))
 
     def share(
         self, task_id: str, digest: str, *, fence: str, tag: str, wait_ms: int, keep_s: int
