@@ -59,8 +59,8 @@ ABILITIES = (
         "only a prefork has children to recycle",
     ),
 )  # fmt: skip
-KNOWN = frozenset({"prefork", "gevent", "threads", "solo"})
-CAN_RESIZE = frozenset({"prefork", "gevent"})
+CELERY_POOLS = frozenset({"prefork", "gevent", "threads", "solo"})
+RESIZABLE_POOLS = frozenset({"prefork", "gevent"})
 
 
 def pool_name(options: Mapping[str, object]) -> str:
@@ -76,7 +76,7 @@ def pool_faults(options: Mapping[str, object]) -> list[str]:
         options: The options of `celery worker`, by their Python names.
     """
     pool = pool_name(options)
-    if pool not in KNOWN:  # another package's pool has its own options
+    if pool not in CELERY_POOLS:  # another package's pool has its own options
         return []
     faults = [
         f"{_flag(option)}: --pool {pool} cannot do that "
@@ -168,7 +168,7 @@ def autoscale(
     """Change the bounds between which the pool grows and shrinks."""
     scaler = state.consumer.controller.autoscaler
     pool = name_of_pool(state.consumer.pool)
-    if not scaler and pool in KNOWN - CAN_RESIZE:
+    if not scaler and pool in CELERY_POOLS - RESIZABLE_POOLS:
         return refused(f"--pool {pool} has a fixed size; start the worker with another one")
     if not scaler:
         return refused("this worker was not started with --autoscale")
@@ -190,7 +190,7 @@ def _resize_fault(state: ControlState, n: object) -> str:
         return (
             "the worker scales itself (--autoscale); use the command autoscale to change its bounds"
         )
-    if pool in KNOWN - CAN_RESIZE:
+    if pool in CELERY_POOLS - RESIZABLE_POOLS:
         return f"--pool {pool} has a fixed size; start the worker with another --concurrency"
     if not _is_count(n):
         return f"{n!r} is not a whole number from 1 to {MAX_POOL_SIZE}"

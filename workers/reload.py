@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tasks.operations.operator import ReloadReply
 
 CHECK_INTERVAL_S = 2.0
-NO_FILE = "environment"
+NO_FILE_VERSION = "environment"
 """The version of settings that come from the environment's keys, without a roles file."""
 
 _log = structlog.get_logger("breakwater")
@@ -61,7 +61,7 @@ class Reloader:
 
     def start(self) -> None:
         """Start to check the file, if there is one."""
-        if runtime.runtime().settings.version != NO_FILE:
+        if runtime.runtime().settings.version != NO_FILE_VERSION:
             threading.Thread(target=self._run, name="reloader", daemon=True).start()
 
     def reload(self) -> "ReloadReply":
@@ -74,7 +74,7 @@ class Reloader:
         faults: list[str] = []
         with self._lock:
             before = runtime.runtime().settings.version
-            if before != NO_FILE:
+            if before != NO_FILE_VERSION:
                 try:
                     self._apply(read_bytes(self._path))
                 except ConfigError as error:

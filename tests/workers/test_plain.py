@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workers.terminal.plain import ERRORS, plain, plain_json, plain_lines
+from workers.terminal.plain import ENCODING_ERRORS, plain, plain_json, plain_lines
 
 UNSAFE = {
     "cursor": ("\x1b[2J", r"\x1b[2J"),
@@ -63,4 +63,4 @@ def test_lines_stay_where_there_may_be_several() -> None:
 
 def test_an_encoding_that_lacks_characters_gets_them_escaped() -> None:
     """Our own signs are written by others, all else as Python writes it."""
-    assert "→ 日 naïve".encode("ascii", ERRORS) == rb"-> \u65e5 na\xefve"
+    assert "→ 日 naïve".encode("ascii", ENCODING_ERRORS) == rb"-> \u65e5 na\xefve"

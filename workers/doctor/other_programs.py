@@ -15,7 +15,7 @@ from breakwater.roles import ROLES
 from tasks.config import Settings
 from workers.doctor.finding import Finding, warning
 
-STEP = (
+NEXT_STEP = (
     "give this fleet its own BREAKWATER_PREFIX, BREAKWATER_QUEUE or database; "
     "see `breakwater docs configuration#which-redis`"
 )
@@ -69,16 +69,18 @@ def other_programs(server: redis.Redis) -> Iterator[Finding]:
         message = (
             f"queue {queue} has messages of it, and no worker of this fleet runs it; they stay"
         )
-        yield warning(f"task {name}", message, STEP)
+        yield warning(f"task {name}", message, NEXT_STEP)
     if server.exists(KOMBU_UNACKED):
         message = (
             f"workers of another Celery program use this database ({KOMBU_UNACKED}); they drop our "
             f"prompts if they consume queue {COMMON_QUEUE}"
         )
-        yield warning("other workers", message, STEP)
+        yield warning("other workers", message, NEXT_STEP)
     if exchanges := sorted(_exchanges(server)):
         listed = ", ".join(exchanges[:MAX_EXCHANGES])
-        yield warning("other queues", f"another Celery program has queues here: {listed}", STEP)
+        yield warning(
+            "other queues", f"another Celery program has queues here: {listed}", NEXT_STEP
+        )
 
 
 def _exchanges(server: redis.Redis) -> Iterator[str]:

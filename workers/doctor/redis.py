@@ -17,7 +17,7 @@ from workers.doctor.finding import Finding, fault, ok, warning
 from workers.doctor.workers import max_connections
 
 REDIS_TIMEOUT_S = 5.0
-SKEW_S = 1.0
+MAX_SKEW_S = 1.0
 """Producers set deadlines by their clock, and workers keep them by theirs."""
 OLDEST_REDIS = (6, 2)
 NEARLY_FULL = 0.8
@@ -215,7 +215,7 @@ def _clock(server: redis.Redis) -> Finding:
     after = time.time()
     server_time = seconds + micros / 1e6
     skew_s = max(before - server_time, server_time - after, 0.0)
-    if skew_s > SKEW_S:
+    if skew_s > MAX_SKEW_S:
         message = (
             f"this host's and Redis' differ by {skew_s:.1f} s: so do deadlines that are set here"
         )

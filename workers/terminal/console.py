@@ -35,7 +35,7 @@ from typer.models import Default
 from breakwater.errors import ConfigError
 from breakwater.redis.connection import address, redis_url
 from breakwater.redis.foreign_keys import named
-from workers.terminal.plain import ERRORS, plain_json, plain_lines
+from workers.terminal.plain import ENCODING_ERRORS, plain_json, plain_lines
 
 PIPE_COLUMNS = 65_536
 """A line in a pipe is for grep, and is never broken."""
@@ -159,7 +159,7 @@ def prepare_streams() -> None:
     """Let standard output and error take every character, whatever their encoding."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # the stream is closed, or another program's object
-            stream.reconfigure(errors=ERRORS)  # type: ignore[union-attr]
+            stream.reconfigure(errors=ENCODING_ERRORS)  # type: ignore[union-attr]
 
 
 def reader_is_gone() -> NoReturn:

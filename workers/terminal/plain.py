@@ -60,5 +60,5 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error("breakwater", _replace)
-ERRORS = "breakwater"
+ENCODING_ERRORS = "breakwater"
 """The error handler of a stream whose encoding may lack characters."""
