@@ -1,4 +1,4 @@
-"""A task that is told of by hand, on a real server, and readers of it."""
+"""A task that the test streams step by step, on a real server, and its readers."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ QUEUE = "role.coder"
 ANSWER = {"provider": "p", "model": "m", "finish_reason": "stop", "tool_calls": []}
 
 
-class Told:
+class StreamedTask:
     """One task, and the delivery that runs it."""
 
     def __init__(self, url: str, through: str = "") -> None:
@@ -34,7 +34,7 @@ class Told:
         self.takes = 0
 
     def begin(self) -> Writer:
-        """Deliver the task, and begin to tell of it."""
+        """Deliver the task, and open its stream."""
         self.takes += 1
         self.redis.lpush(QUEUE, json.dumps({"n": self.takes}))
         ((self.tag, _, _),) = self.store.take([QUEUE], 1, f"w{self.takes}")
@@ -48,12 +48,12 @@ class Told:
         self.redis.delete("taken", "taken:until")
 
     def settle(self, text: str = "", **result: Any) -> None:
-        """Settle it with a text, or with another result."""
+        """Settle the task with a text, or with another result."""
         result = {**ANSWER, "task_id": self.task_id, "text": text, **result}
         self._settle(result, states.SUCCESS)
 
     def fail(self, error: BreakwaterError) -> None:
-        """Settle it with an error."""
+        """Settle the task with an error."""
         self._settle(error, states.FAILURE)
 
     def _settle(self, result: Any, state: str) -> None:
@@ -77,9 +77,9 @@ class Told:
 
 
 @pytest.fixture
-def told(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+def streamed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamedTask]:
     """A task that no worker runs but the test."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     app.backend.__dict__.pop("client", None)
-    yield Told(redis_url)
+    yield StreamedTask(redis_url)
     app.backend.__dict__.pop("client", None)

@@ -15,7 +15,7 @@ from breakwater.content import TextDelta, ToolCallDelta
 from breakwater.errors import TruncatedAnswer
 from tasks import stream
 from tasks.streaming.writer import Writer
-from tests.streaming.conftest import Told
+from tests.streaming.conftest import StreamedTask
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import wait_for
 
@@ -32,15 +32,19 @@ def kinds(events: Iterable[Event]) -> list[str]:
     return [event.type for event in events]
 
 
-def test_a_reader_sees_what_is_told_in_order_and_the_result_at_the_end(told: Told) -> None:
-    """Text and the pieces of tool calls, then the whole."""
-    writer = told.begin()
+def test_a_reader_gets_all_events_in_order_and_the_result_at_the_end(
+    streamed: StreamedTask,
+) -> None:
+    """Text and the pieces of tool calls, then the whole result."""
+    writer = streamed.begin()
     writer.delta(TextDelta("Let me "))
     writer.delta(TextDelta("look."))
     writer.delta(ToolCallDelta(0, "c1", "look", '{"at'))
     writer.delta(ToolCallDelta(0, None, None, '": 1}'))
     writer.finish()
-    told.settle("Let me look.", tool_calls=[{"id": "c1", "name": "look", "arguments": {"at": 1}}])
+    streamed.settle(
+        "Let me look.", tool_calls=[{"id": "c1", "name": "look", "arguments": {"at": 1}}]
+    )
 
     events = list(stream("t"))
 
@@ -50,42 +54,44 @@ def test_a_reader_sees_what_is_told_in_order_and_the_result_at_the_end(told: Tol
     assert "".join(call.arguments for call in calls) == '{"at": 1}'
     assert events[-1].result is not None
     assert events[-1].result["text"] == "Let me look."
-    assert told.entries()[-1] == ("end", None)  # for readers that know nothing of results
+    assert streamed.entries()[-1] == ("end", None)  # for readers that know nothing of results
 
 
-def test_a_host_without_threads_tells_later(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The call goes on; the piece that finds a thread brings those before it along."""
-    writer = told.begin()
+def test_a_host_without_threads_sends_later(
+    streamed: StreamedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call goes on; the first delta that gets a thread sends those before it too."""
+    writer = streamed.begin()
     with monkeypatch.context() as full:
         full.setattr(threads, "start", lambda *_: None)
         writer.delta(TextDelta("Let me "))
     writer.delta(TextDelta("look."))
     writer.finish()
-    told.settle("Let me look.")
+    streamed.settle("Let me look.")
 
     assert text_of(stream("t")) == "Let me look."
 
 
-def test_a_reader_waits_for_what_is_not_told_yet(told: Told) -> None:
-    """It is there before the task has begun, and hears each delta."""
+def test_a_reader_waits_for_events_that_are_not_sent_yet(streamed: StreamedTask) -> None:
+    """It starts before the task does, and gets each delta."""
     heard: list[Event] = []
     reader = threading.Thread(target=lambda: heard.extend(stream("t", timeout=180)))
     reader.start()
-    writer = told.begin()
+    writer = streamed.begin()
     writer.delta(TextDelta("a"))
     wait_for(lambda: text_of(heard) == "a")
     writer.delta(TextDelta("b"))
     writer.finish()
-    told.settle("ab")
+    streamed.settle("ab")
     reader.join(180)
 
     assert text_of(heard) == "ab"
     assert kinds(heard) == ["text", "text", "end"]
 
 
-def test_asyncio_reads_the_same(told: Told) -> None:
-    """Many readers in one loop, none of them a thread."""
-    writer = told.begin()
+def test_asyncio_reads_the_same(streamed: StreamedTask) -> None:
+    """Many readers share one loop, and none needs a thread."""
+    writer = streamed.begin()
     writer.delta(TextDelta("hello"))
 
     async def read() -> list[Event]:
@@ -95,7 +101,7 @@ def test_asyncio_reads_the_same(told: Told) -> None:
         readers = [asyncio.create_task(read()) for _ in range(20)]
         await asyncio.sleep(0.05)
         await asyncio.to_thread(writer.finish)
-        await asyncio.to_thread(told.settle, "hello")
+        await asyncio.to_thread(streamed.settle, "hello")
         return await asyncio.gather(*readers)
 
     before = threading.active_count()
@@ -105,16 +111,16 @@ def test_asyncio_reads_the_same(told: Told) -> None:
     assert threading.active_count() <= before + 1  # the executor's, of this test
 
 
-def test_a_reader_goes_on_where_it_stopped(told: Told) -> None:
-    """With the id of the last event it has; what came before is not told again."""
-    writer = told.begin()
+def test_a_reader_continues_where_it_stopped(streamed: StreamedTask) -> None:
+    """After the id of its last event; earlier events are not sent again."""
+    writer = streamed.begin()
     writer.delta(TextDelta("one "))
     writer.finish()
     first = next(iter(stream("t")))
-    again = Writer(told.sender, "t", told.fence, int(told.redis.hget("task:t", "told")))
+    again = Writer(streamed.sender, "t", streamed.fence, int(streamed.redis.hget("task:t", "told")))
     again.delta(TextDelta("two"))
     again.finish()
-    told.settle("one two")
+    streamed.settle("one two")
 
     rest = list(stream("t", after=first.id))
 
@@ -122,15 +128,15 @@ def test_a_reader_goes_on_where_it_stopped(told: Told) -> None:
     assert kinds(rest) == ["text", "end"]
 
 
-def test_what_broke_off_is_void_and_is_said_to_be(told: Told) -> None:
-    """And is not kept: a late reader sees the answer that stands."""
-    writer = told.begin()
+def test_an_answer_that_broke_off_is_retracted(streamed: StreamedTask) -> None:
+    """Its deltas are deleted: a late reader gets the valid answer only."""
+    writer = streamed.begin()
     writer.delta(TextDelta("half an ans"))
-    wait_for(told.entries)
+    wait_for(streamed.entries)
     writer.restart("claude", "TruncatedAnswer")
     writer.delta(TextDelta("whole"))
     writer.finish()
-    told.settle("whole")
+    streamed.settle("whole")
 
     events = list(stream("t"))
 
@@ -139,72 +145,74 @@ def test_what_broke_off_is_void_and_is_said_to_be(told: Told) -> None:
     assert text_of(events) == "whole"
 
 
-def test_deltas_that_come_together_are_one_entry(told: Told) -> None:
+def test_deltas_of_one_batch_are_one_entry(streamed: StreamedTask) -> None:
     """A thousand pieces of text are not a thousand entries, nor a thousand round trips."""
-    writer = told.begin()
+    writer = streamed.begin()
     for _ in range(1000):
         writer.delta(TextDelta("x"))
     writer.finish()
 
-    assert "".join(data["text"] for _, data in told.entries()) == "x" * 1000
-    assert len(told.entries()) < 50
+    assert "".join(data["text"] for _, data in streamed.entries()) == "x" * 1000
+    assert len(streamed.entries()) < 50
 
 
-def test_an_older_delivery_is_not_heard(told: Told) -> None:
-    """A worker that slept through its lease says nothing into the other's answer."""
-    slept = told.begin()
+def test_batches_of_an_older_delivery_are_rejected(streamed: StreamedTask) -> None:
+    """A worker that slept through its lease adds nothing to the other's answer."""
+    slept = streamed.begin()
     slept.delta(TextDelta("old"))
     slept.finish()
-    older = told.fence
-    told.lose()
-    writer = told.begin()
-    assert told.task["telling"] == "1"
+    older = streamed.fence
+    streamed.lose()
+    writer = streamed.begin()
+    assert streamed.task["telling"] == "1"
     writer.restart("", "WorkerLost")
     writer.delta(TextDelta("new"))
     writer.finish()
 
-    woken = Writer(told.sender, "t", older, 100)
+    woken = Writer(streamed.sender, "t", older, 100)
     woken.delta(TextDelta("older"))
     woken.finish()
 
-    assert [kind for kind, _ in told.entries()] == ["restart", "text"]
-    told.settle("new")
+    assert [kind for kind, _ in streamed.entries()] == ["restart", "text"]
+    streamed.settle("new")
     assert text_of(stream("t")) == "new"
 
 
-def test_a_batch_whose_reply_was_lost_is_told_once(told: Told, redis_url: str) -> None:
-    """Redis took it and the answer was lost: it is sent again, and not taken again."""
-    writer = told.begin()
+def test_a_batch_whose_reply_was_lost_is_stored_once(
+    streamed: StreamedTask, redis_url: str
+) -> None:
+    """Redis stored it and the reply was lost: it is sent again, and not stored again."""
+    writer = streamed.begin()
     writer.delta(TextDelta("once"))
     writer.finish()
-    number = int(told.redis.hget("task:t", "told"))
-    script = told.store.script("stream")
+    number = int(streamed.redis.hget("task:t", "told"))
+    script = streamed.store.script("stream")
     keys = ["task:t", stream_key("t"), "celery-task-meta-t"]
-    again = [told.fence, number, 1000, "text", '{"text":"once"}']
+    again = [streamed.fence, number, 1000, "text", '{"text":"once"}']
 
     assert script(keys=keys, args=again) == 1
 
-    assert told.entries() == [("text", {"text": "once"})]
+    assert streamed.entries() == [("text", {"text": "once"})]
 
 
-def test_what_redis_did_not_take_is_told_when_it_is_back(redis_url: str) -> None:
-    """Deltas gather while it is away; none is lost, none comes twice."""
+def test_deltas_of_an_outage_are_sent_when_redis_is_back(redis_url: str) -> None:
+    """They are buffered while Redis is away; none is lost, none is sent twice."""
     with FaultProxy(urlsplit(redis_url).port or 0) as proxy:
-        told = Told(redis_url, through=proxy.url)
-        writer = told.begin()
+        streamed = StreamedTask(redis_url, through=proxy.url)
+        writer = streamed.begin()
         writer.delta(TextDelta("a"))
-        wait_for(told.entries)
+        wait_for(streamed.entries)
         proxy.refuse()
         for _ in range(10):
             writer.delta(TextDelta("b"))
         proxy.heal()
-        wait_for(lambda: "".join(d["text"] for _, d in told.entries()) == "a" + "b" * 10)
+        wait_for(lambda: "".join(d["text"] for _, d in streamed.entries()) == "a" + "b" * 10)
 
 
-def test_what_was_never_told_is_said_with_the_result(told: Told) -> None:
-    """A task that was not streamed, or answered from a cache, says all of it at once."""
-    told.begin()
-    told.settle("all", tool_calls=[{"id": "c", "name": "f", "arguments": {}}])
+def test_text_that_was_never_streamed_comes_with_the_result(streamed: StreamedTask) -> None:
+    """A task that was not streamed, or was answered from a cache, sends it as one event."""
+    streamed.begin()
+    streamed.settle("all", tool_calls=[{"id": "c", "name": "f", "arguments": {}}])
 
     events = list(stream("t"))
 
@@ -212,12 +220,12 @@ def test_what_was_never_told_is_said_with_the_result(told: Told) -> None:
     assert text_of(events) == "all"
 
 
-def test_a_stream_that_lost_its_end_is_made_whole(told: Told) -> None:
-    """The text that stands at the end is always that of the result."""
-    writer = told.begin()
+def test_a_stream_that_lost_its_end_is_completed_from_the_result(streamed: StreamedTask) -> None:
+    """The text at the end always equals that of the result."""
+    writer = streamed.begin()
     writer.delta(TextDelta("so f"))
     writer.finish()
-    told.settle("so far so good")
+    streamed.settle("so far so good")
 
     events = list(stream("t"))
 
@@ -225,69 +233,69 @@ def test_a_stream_that_lost_its_end_is_made_whole(told: Told) -> None:
     assert kinds(events) == ["text", "restart", "text", "end"]
 
 
-def test_a_task_that_fails_raises_its_error_behind_what_was_told(told: Told) -> None:
-    """As `.get()` does; never an end that looks like success."""
-    writer = told.begin()
+def test_a_task_that_fails_raises_its_error_after_the_events(streamed: StreamedTask) -> None:
+    """As `.get()` does; the end never looks like success."""
+    writer = streamed.begin()
     writer.delta(TextDelta("half"))
     writer.finish()
-    told.fail(TruncatedAnswer("claude: the answer is cut off"))
+    streamed.fail(TruncatedAnswer("claude: the answer is cut off"))
     heard: list[Event] = []
 
     with pytest.raises(TruncatedAnswer, match="cut off"):
         heard.extend(stream("t"))
 
 
-def test_a_reader_gives_up_in_time(told: Told) -> None:
-    """The task goes on without it."""
-    told.begin()
+def test_a_reader_gives_up_in_time(streamed: StreamedTask) -> None:
+    """The task goes on without the reader."""
+    streamed.begin()
 
     with pytest.raises(WaitedTooLong):
         list(stream("t", timeout=0.05))
 
-    assert not told.is_settled()
+    assert not streamed.is_settled()
 
 
-def test_a_stream_expires(told: Told) -> None:
-    """An hour after its last word nothing of it is left."""
-    writer = told.begin()
+def test_a_stream_expires(streamed: StreamedTask) -> None:
+    """An hour after its last event nothing of it is left."""
+    writer = streamed.begin()
     writer.delta(TextDelta("x"))
     writer.finish()
-    told.settle("x")
+    streamed.settle("x")
 
-    assert 0 < told.redis.pttl(stream_key("t")) <= 3_600_000
+    assert 0 < streamed.redis.pttl(stream_key("t")) <= 3_600_000
 
 
 def test_nothing_in_a_stream_can_be_read_without_the_key(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    streamed: StreamedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encrypted at rest, like prompts and results; and still read by who has the key."""
     from cryptography.fernet import Fernet
 
     monkeypatch.setenv("BREAKWATER_ENCRYPTION_KEYS", Fernet.generate_key().decode())
-    writer = told.begin()
+    writer = streamed.begin()
     writer.delta(TextDelta("CANARY"))
     writer.finish()
-    told.settle("CANARY")
+    streamed.settle("CANARY")
 
     assert text_of(stream("t")) == "CANARY"
-    assert b"CANARY" not in repr(told.redis.xrange(stream_key("t"))).encode()
+    assert b"CANARY" not in repr(streamed.redis.xrange(stream_key("t"))).encode()
 
 
-def test_an_answer_that_is_too_large_is_not_told_to_its_end(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+def test_an_answer_that_is_too_large_is_not_sent_to_its_end(
+    streamed: StreamedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that never stops fills neither the worker nor Redis."""
     monkeypatch.setattr("tasks.streaming.writer.MAX_BYTES", 1000)
-    writer = told.begin()
+    writer = streamed.begin()
     for _ in range(100):
         writer.delta(TextDelta("x" * 100))
     writer.finish()
 
-    assert sum(len(data["text"]) for _, data in told.entries()) <= 1100
+    assert sum(len(data["text"]) for _, data in streamed.entries()) <= 1100
 
 
 async def test_a_reader_that_is_cancelled_ends_although_redis_py_forgets(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    streamed: StreamedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `asyncio.wait_for` does before Python 3.12 when the reply comes in the same moment."""
     waits = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What a prefork's parent has accepted, its children find."""
+"""The children of a prefork read the roles file that their parent has published."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tasks.config.shared_page import VERSION_LENGTH, SharedPage, version_of
 
 
 def fork(look: Callable[[], bool]) -> int:
-    """Look in a child; return its pid."""
+    """Run `look` in a child; return the pid."""
     pid = os.fork()
     if pid == 0:
         held = False
@@ -26,13 +26,13 @@ def held_in(pid: int) -> bool:
 
 
 def in_child(look: Callable[[], bool]) -> bool:
-    """Tell whether it holds in a forked child."""
+    """Return whether `look` holds in a forked child."""
     return held_in(fork(look))
 
 
 @pytest.mark.parametrize("content", [b"roles: {}", b"x" * MAX_BYTES], ids=["small", "largest"])
-def test_a_child_finds_what_was_laid_down(content: bytes) -> None:
-    """Once: with that version it has nothing to change."""
+def test_a_child_reads_the_published_content_once(content: bytes) -> None:
+    """A child that uses this version already gets None."""
     page = SharedPage()
     page.publish(b"earlier, and longer than what comes after it")
 
@@ -42,39 +42,39 @@ def test_a_child_finds_what_was_laid_down(content: bytes) -> None:
     assert in_child(lambda: page.newer(version_of(content)) is None)
 
 
-def test_it_reaches_a_child_that_was_there_before() -> None:
+def test_a_child_that_was_forked_before_reads_it_too() -> None:
     """The page is shared, not copied."""
     page = SharedPage()
-    told, tell = os.pipe()
+    reader, writer = os.pipe()
 
     def look() -> bool:
-        os.read(told, 1)
+        os.read(reader, 1)
         return page.newer("0" * VERSION_LENGTH) == b"new"
 
     child = fork(look)
     page.publish(b"new")
-    os.write(tell, b"!")
+    os.write(writer, b"!")
 
     assert held_in(child)
 
 
-def test_the_parent_hands_nothing_to_itself() -> None:
-    """It changes by its own hand, and must not be changed back before it has."""
+def test_the_parent_never_reads_its_own_page() -> None:
+    """The parent changes its settings itself; its page must not change them back."""
     page = SharedPage()
     page.publish(b"new")
 
     assert page.newer("0" * VERSION_LENGTH) is None
 
 
-def test_nothing_is_found_before_the_first_change() -> None:
-    """Children begin with what they were forked with."""
+def test_the_page_is_empty_before_the_first_change() -> None:
+    """Children start with the settings of the fork."""
     page = SharedPage()
 
     assert in_child(lambda: page.newer("0" * VERSION_LENGTH) is None)
 
 
-def test_a_page_in_the_middle_of_a_change_is_left_alone() -> None:
-    """What does not match its version is looked at again with the next task."""
+def test_a_child_ignores_a_page_in_the_middle_of_a_change() -> None:
+    """Content that does not match its version is read again before the next task."""
     page = SharedPage()
     page.publish(b"roles: {a: 1}")
 
