@@ -128,6 +128,8 @@ class Adapter(ABC):
     EFFORTS: ClassVar[Mapping[str, str]] = {}
     """By `reasoning_effort`, the vendor's nearest word, where it is another."""
     HTTP: ClassVar[type[httpx2.Client]] = httpx2.Client
+    SDK_HEADERS: ClassVar[tuple[str, ...]] = ("accept", "user-agent")
+    """Default headers of HTTP that the SDK replaces in each call, which costs 5 us for each."""
     FINISH: ClassVar[Mapping[str, FinishReason | type[ProviderError]]]
     """
     What the vendor's finish reasons mean, in lower case; each with its source.
@@ -151,8 +153,7 @@ class Adapter(ABC):
             headers={"accept-encoding": ENCODINGS},
             event_hooks={"response": [self._check_readable]},
         )
-        # The SDKs set both. To replace a default costs 5 us per call.
-        for name in ("accept", "user-agent"):
+        for name in self.SDK_HEADERS:
             del http.headers[name]
         # Given an empty key, an SDK looks for one in the environment.
         key = "none"

@@ -40,8 +40,12 @@ _TOOL_CHOICES = {"none": {"type": "none"}, "required": {"type": "any"}}
 _TYPES = {"image": IMAGES, "document": frozenset({"application/pdf"})}
 
 
-class _Client(anthropic.Anthropic):
-    """The SDK's client; it builds the URL of each path once, which else costs a call 80 us."""
+class Anthropic(anthropic.Anthropic):
+    """
+    The SDK's client; it builds the URL of each path once, which else costs a call 80 us.
+
+    The SDK sends the class's name as the user agent.
+    """
 
     def _prepare_url(self, url: str) -> httpx2.URL:
         urls: dict[str, httpx2.URL] = self.__dict__.setdefault("_urls", {})
@@ -85,7 +89,7 @@ class AnthropicProvider(Adapter):
 
     def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
-        self._client = _Client(
+        self._client = Anthropic(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s, open_telemetry=False,
         )  # fmt: skip

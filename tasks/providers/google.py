@@ -64,6 +64,7 @@ Source: ai.google.dev/gemini-api/docs/thought-signatures.
 UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
 """The enum's zero, which some gateways send in place of no reason."""
 _ANY = types.FunctionCallingConfigMode.ANY
+_NO_AUTOMATIC_CALLS = types.AutomaticFunctionCallingConfig(disable=True)
 _TYPES = {
     "image": frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"}),
     "document": frozenset({"application/pdf"}),
@@ -171,6 +172,7 @@ class GoogleProvider(Adapter):
     }  # fmt: skip
 
     HTTP: ClassVar = _StreamInterceptingClient
+    SDK_HEADERS = ("user-agent",)
 
     def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
@@ -261,7 +263,7 @@ class GoogleProvider(Adapter):
                 tool_config=tool_config,
                 cached_content=cache,
                 # Either could turn one call into several billed ones.
-                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+                automatic_function_calling=_NO_AUTOMATIC_CALLS,
                 automatic_continuation=False,
                 # The raw answer: to build a model of it takes a sixth of the CPU.
                 should_return_http_response=not request.on_delta,

@@ -27,7 +27,7 @@ from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.json_values import JsonBody, JsonFields, as_object
 from tasks.providers.openai_forms import (
-    Client,
+    OpenAI,
     cache_key,
     json_schema,
     read_usage,
@@ -64,7 +64,7 @@ class OpenAIProvider(Adapter):
 
     def _build_client(self, settings: ProviderSettings, key: str, http: httpx2.Client) -> None:
         self._prompt_cache = settings.prompt_cache
-        self._client = Client(
+        self._client = OpenAI(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip

@@ -40,7 +40,7 @@ from tasks.providers.base import Completion, Request
 from tasks.providers.errors.bodies import is_error
 from tasks.providers.json_values import JsonBody, JsonFields
 from tasks.providers.openai_forms import (
-    Client,
+    OpenAI,
     cache_key,
     json_schema,
     read_usage,
@@ -124,7 +124,7 @@ class OpenAIChatProvider(Adapter):
         host = httpx2.URL(self.base_url).host
         self._official = host.endswith((".openai.com", ".azure.com"))
         self._prompt_cache = settings.prompt_cache
-        self._client = Client(
+        self._client = OpenAI(
             api_key=key, base_url=self.base_url, max_retries=0, http_client=http,
             timeout=settings.timeout.total_s,
         )  # fmt: skip

@@ -19,8 +19,12 @@ SCHEMA_NAME = "answer"
 """The name of a response's schema; the API insists on one."""
 
 
-class Client(openai.OpenAI):
-    """The SDK's client; it builds the URL of each path once, which else costs a call 80 us."""
+class OpenAI(openai.OpenAI):
+    """
+    The SDK's client; it builds the URL of each path once, which else costs a call 80 us.
+
+    The SDK sends the class's name as the user agent.
+    """
 
     def _prepare_url(self, url: str) -> httpx2.URL:
         urls: dict[str, httpx2.URL] = self.__dict__.setdefault("_urls", {})

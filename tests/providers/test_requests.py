@@ -1,8 +1,11 @@
 """What goes out: each vendor's request, from ours."""
 
 import re
+from importlib import metadata
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from google.genai import types
 from structlog.testing import capture_logs
@@ -14,7 +17,7 @@ from tasks.providers.adapter import Adapter
 from tasks.providers.base import Request
 from tests.providers.conftest import Build
 from tests.support.loopback import Loopback
-from tests.support.vendors import KEY, answer_of
+from tests.support.vendors import KEY, answer_of, request
 
 ALL = {
     "max_output_tokens": 50, "temperature": 0.5, "top_p": 0.9,
@@ -283,3 +286,43 @@ def test_a_keyless_provider_never_borrows_a_key_from_the_environment(
 def test_googles_models_never_hold_a_name(model: Any) -> None:
     """What the adapter's own answer at once is what the SDK's would find out."""
     assert not [name for name in type(model).model_fields if name in model]
+
+
+AGENTS = {
+    "anthropic": f"Anthropic/Python {metadata.version('anthropic')}",
+    "openai": f"OpenAI/Python {metadata.version('openai')}",
+    "openai-chat": f"OpenAI/Python {metadata.version('openai')}",
+    "google": f"google-genai-sdk/{metadata.version('google-genai')}",
+}
+
+
+def test_the_sdk_names_itself_to_its_vendor(adapter: str, server: Loopback, build: Build) -> None:
+    """Also where a client of ours stands between the SDK and the adapter."""
+    server.answer(answer_of(adapter))
+
+    build(adapter, server.url).complete(request())
+
+    headers = server.asked[0]["headers"]
+    assert headers["user-agent"].startswith(AGENTS[adapter])
+    assert headers["accept"] in {"application/json", "*/*"}
+    assert headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("sdk", [anthropic.Anthropic, openai.OpenAI])
+def test_the_address_of_a_path_is_built_once(
+    sdk: type, server: Loopback, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To build it costs a call 80 us."""
+    adapter = sdk.__name__.lower()
+    prepare, paths = sdk._prepare_url, []  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        sdk, "_prepare_url", lambda self, url: (paths.append(url), prepare(self, url))[1]
+    )
+    server.answer(answer_of(adapter))
+    provider = build(adapter, server.url)
+
+    for _ in range(2):
+        provider.complete(request())
+
+    assert len(paths) == 1
+    assert server.asked[0]["path"] == server.asked[1]["path"]
