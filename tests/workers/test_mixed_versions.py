@@ -374,6 +374,33 @@ def test_a_worker_of_the_old_code_obeys_the_commands_of_today(mixed: Fleet, old:
 
 
 @pytest.mark.slow
+def test_a_worker_of_today_obeys_the_commands_of_the_old_code(mixed: Fleet, old: Fleet) -> None:
+    """An operator's machine may be upgraded last."""
+    mixed.start()
+    mixed.run(
+        "from breakwater import complete\n"
+        "complete.delay('coder', 'hi').get(timeout=60)\n"
+        "complete.apply_async(('refused', 'hi'), task_id='refused').get(timeout=60, propagate=False)"
+    )
+
+    shown = {
+        words: old.command("breakwater", words, "--json")
+        for words in ("workers", "queues", "breakers", "dead", "operations")
+    }
+    changed = {
+        words: old.command("breakwater", *words.split())
+        for words in ("pause coder", "resume coder", "reload", "drain --all --wait")
+    }
+
+    failed = {words: done.stderr for words, done in {**shown, **changed}.items() if done.returncode}
+    assert failed == {}
+    (worker,) = json.loads(shown["workers"].stdout)
+    (letter,) = json.loads(shown["dead"].stdout)
+    assert (worker["name"], letter["error"]) == ("w0@test", "InvalidRequest")
+    assert mixed.workers[0].wait(60) == 0
+
+
+@pytest.mark.slow
 def test_a_worker_of_today_serves_a_producer_of_the_old_code(mixed: Fleet, old: Fleet) -> None:
     """And the old client reads it, errors by their class with the attempts among the details."""
     mixed.start()
