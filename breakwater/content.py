@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Any, Literal, NotRequired, TypedDict
 
 JsonObject = dict[str, Any]
-"""A JSON object; whoever reads a value checks its type."""
+"""A JSON object; the reader of a value checks its type."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
 
@@ -137,7 +137,7 @@ Delta = TextDelta | ToolCallDelta
 
 
 def read_fields(
-    what: str,
+    noun: str,
     value: object,
     types: Mapping[str, tuple[type, ...]],
     required: Set[str] = frozenset(),
@@ -146,7 +146,7 @@ def read_fields(
     Read the known fields of a JSON object; ignore all others.
 
     Args:
-        what: The noun for messages, such as `an attempt`.
+        noun: The noun for messages, such as `an attempt`.
         types: The types that each known field may have.
         required: The fields that must exist.
 
@@ -155,15 +155,15 @@ def read_fields(
             its field may not have. The message names field and type, never the value.
     """
     if not isinstance(value, Mapping):
-        raise ValueError(f"{what} must be a JSON object, not a value of type {_type(value)}")
+        raise ValueError(f"{noun} must be a JSON object, not a value of type {_type(value)}")
     if missing := sorted(required - value.keys()):
-        raise ValueError(f"{what} has no {', '.join(missing)}")
+        raise ValueError(f"{noun} has no {', '.join(missing)}")
     fields = {name: value[name] for name in types if name in value}
     for name, each in fields.items():
         # True and False are of type int in Python, and no number in JSON.
         if isinstance(each, bool) or not isinstance(each, types[name]):
             allowed = " or ".join(kind.__name__ for kind in types[name])
-            raise ValueError(f"{what}: {name} must be of type {allowed}, not {_type(each)}")
+            raise ValueError(f"{noun}: {name} must be of type {allowed}, not {_type(each)}")
     return fields
 
 

@@ -70,7 +70,7 @@ _MARKS = frozenset({"task_id", "role", "text", "attempts"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a provider answered, and which task called it."""
+    """The answer of a provider, with the id of the task that called it."""
 
     task_id: str
     provider: str

@@ -49,23 +49,25 @@ def check_options(options: Mapping[str, object]) -> CheckedOptions:
     faults = [_unknown(name) for name in unknown[:MAX_NAMED]]
     if len(unknown) > MAX_NAMED:
         faults.append(f"and {len(unknown) - MAX_NAMED} more unknown options")
-    given = {name: value for name, value in options.items() if value is not None}
-    checked: JsonObject = {name: given[name] for name in ("system", "deadline_s") & given.keys()}
-    faults += _check_system(given.get("system"))
-    faults += _check_deadline(given.get("deadline_s"))
+    chosen = {name: value for name, value in options.items() if value is not None}
+    checked: JsonObject = {name: chosen[name] for name in ("system", "deadline_s") & chosen.keys()}
+    faults += _check_system(chosen.get("system"))
+    faults += _check_deadline(chosen.get("deadline_s"))
     for name in ("params", "metadata", "schema"):
-        if name in given:
-            checked[name] = _json_object(name, given[name], faults)
+        if name in chosen:
+            checked[name] = _json_object(name, chosen[name], faults)
     faults += check_params(checked.get("params", {}))
     if "schema" in checked and (fault := schema_fault(checked["schema"])):
         faults.append(f"schema is not a valid JSON Schema: {fault}")
-    if "tools" in given:
-        checked["tools"] = parse_tools(given["tools"], faults)
-    if "tool_choice" in given:
-        checked["tool_choice"] = parse_tool_choice(given["tool_choice"], given.get("tools"), faults)
-    if "stream" in given:
-        checked["stream"] = given["stream"]
-        faults += _check_stream(given["stream"])
+    if "tools" in chosen:
+        checked["tools"] = parse_tools(chosen["tools"], faults)
+    if "tool_choice" in chosen:
+        checked["tool_choice"] = parse_tool_choice(
+            chosen["tool_choice"], chosen.get("tools"), faults
+        )
+    if "stream" in chosen:
+        checked["stream"] = chosen["stream"]
+        faults += _check_stream(chosen["stream"])
     if faults:
         raise InvalidOption("; ".join(faults), {"faults": faults})
     return cast("CheckedOptions", checked)

@@ -21,19 +21,19 @@ MAX_NAMED = 10
 _KEYS = {"name", "description", "parameters"}
 
 
-def parse_tools(given: object, faults: list[str]) -> tuple[Tool, ...]:
+def parse_tools(value: object, faults: list[str]) -> tuple[Tool, ...]:
     """Check the option `tools`; append each fault to `faults`."""
-    if given is None:
+    if value is None:
         return ()
-    if not isinstance(given, (list, tuple)):
-        faults.append(f"tools is a {type(given).__name__}; it must be a list of tools")
+    if not isinstance(value, (list, tuple)):
+        faults.append(f"tools is a {type(value).__name__}; it must be a list of tools")
         return ()
-    if len(given) > MAX_TOOLS:
-        faults.append(f"tools has {len(given)} tools; at most {MAX_TOOLS} are allowed")
+    if len(value) > MAX_TOOLS:
+        faults.append(f"tools has {len(value)} tools; at most {MAX_TOOLS} are allowed")
         return ()
     tools: dict[str, Tool] = {}
     size = 0
-    for at, item in enumerate(given):
+    for at, item in enumerate(value):
         try:
             tool = _tool(item)
             size += len(json.dumps(tool.parameters))
@@ -51,14 +51,14 @@ def parse_tools(given: object, faults: list[str]) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def parse_tool_choice(given: object, tools: object, faults: list[str]) -> str:
+def parse_tool_choice(value: object, tools: object, faults: list[str]) -> str:
     """
     Check the option `tool_choice`.
 
     Args:
         tools: The option `tools` as the caller passed it: a faulty tool still has a name.
     """
-    if given is None:
+    if value is None:
         return "auto"
     listed = tools if isinstance(tools, (list, tuple)) else ()
     names = [each["name"] for each in listed if isinstance(each, Mapping) and "name" in each]
@@ -66,15 +66,15 @@ def parse_tool_choice(given: object, tools: object, faults: list[str]) -> str:
     known = [*CHOICES, *names]
     if not tools:
         faults.append("tool_choice needs tools; leave it out, or give tools")
-    if not isinstance(given, str):
+    if not isinstance(value, str):
         if tools:
-            kind = type(given).__name__
+            kind = type(value).__name__
             faults.append(f"tool_choice is a {kind}; it must be one of {', '.join(known)}")
         return "auto"
-    if tools and given not in known:
-        hint = f"{', '.join(known)}{nearest(given, known)}"
-        faults.append(f"tool_choice is {given[:64]!r}; it must be one of {hint}")
-    return given
+    if tools and value not in known:
+        hint = f"{', '.join(known)}{nearest(value, known)}"
+        faults.append(f"tool_choice is {value[:64]!r}; it must be one of {hint}")
+    return value
 
 
 def _tool(item: object) -> Tool:
@@ -104,13 +104,13 @@ def _tool(item: object) -> Tool:
     return Tool(name, description, _parameters(item.get("parameters")))
 
 
-def _parameters(given: object) -> JsonObject:
-    if given is None:
+def _parameters(value: object) -> JsonObject:
+    if value is None:
         return {}
-    if isinstance(given, type):
+    if isinstance(value, type):
         raise ValueError("its parameters are a class; give its JSON Schema (model_json_schema())")
     try:
-        schema = as_json_object(given)
+        schema = as_json_object(value)
     except ValueError as error:
         raise ValueError(f"its parameters: it {error}") from None
     if schema and schema.get("type") != "object":

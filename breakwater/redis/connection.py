@@ -150,7 +150,7 @@ def is_transient(error: RedisError) -> bool:
 
 
 def unavailable(
-    what: str,
+    failure: str,
     error: BaseException,
     again: str,
     details: dict[str, object],
@@ -160,7 +160,7 @@ def unavailable(
     Build the error of a step that Redis did not execute.
 
     Args:
-        what: The failed step, as the beginning of the message.
+        failure: The failed step, as the beginning of the message.
         error: The error of Redis, or Celery's error that wraps it.
         again: What to do after the cause is fixed, as the end of the message.
         explained: The meaning of the error and the next step, if `explain` knows less.
@@ -170,7 +170,7 @@ def unavailable(
     words = own_words(cause)
     if words not in meaning:
         meaning = f"{meaning} ({words})"
-    return QueueUnavailable(f"{what}: {meaning}, at {shown()}; {step}; {again}", details)
+    return QueueUnavailable(f"{failure}: {meaning}, at {shown()}; {step}; {again}", details)
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -227,7 +227,7 @@ MEANINGS = (
     (AuthenticationError, "", "it refuses the user or the password", "correct REDIS_URL"),
     (
         RedisError, "DB index", "it has no database of this number",
-        "name one that there is, such as /0, in REDIS_URL, or raise `databases` in redis.conf",
+        "name an existing one, such as /0, in REDIS_URL, or raise `databases` in redis.conf",
     ),
     (
         RedisError, "max number of clients", "it takes no more connections",

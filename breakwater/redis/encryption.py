@@ -71,7 +71,7 @@ def fingerprint(text: str) -> str:
     """
     Return a digest of a text, 64 hex digits.
 
-    With keys, it is an HMAC under the first one: without that key, nobody can test guesses.
+    With keys, it is an HMAC under the first one: without that key, a guess cannot be tested.
     """
     if value := os.environ.get(KEYS, ""):
         first = value.partition(",")[0].strip()

@@ -57,7 +57,7 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The place that a run has reached; `state` is none if the stage run was never prepared."""
+    """The place that a run has reached; `state` is `none` if the stage run was never prepared."""
 
     stage: Stage
     stage_run: StageRun

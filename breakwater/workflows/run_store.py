@@ -39,14 +39,14 @@ Reply = Any
 class Transition:
     """A requested transition of the run, or of the stage run of this key."""
 
-    what: str
+    key: str
     from_: str
     to: str
     facts: StageFacts = field(default_factory=StageFacts)
 
     def as_dict(self) -> dict[str, object]:
         """Return the transition in the format of the script."""
-        return {"what": self.what, "from": self.from_, "to": self.to, "facts": dict(self.facts)}
+        return {"what": self.key, "from": self.from_, "to": self.to, "facts": dict(self.facts)}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class RunStore:
         self,
         run: str,
         definition: Definition,
-        given: str,
+        run_input: str,
         stage_runs: Iterable[tuple[Stage, StageRun]],
         who: str,
     ) -> bool:
@@ -144,7 +144,7 @@ class RunStore:
             args=[
                 named(id=run, name=definition.name, who=who, turns=prepared),
                 seal(json.dumps(definition.as_dict())),
-                seal(given),
+                seal(run_input),
             ],
         )
         return bool(is_new)

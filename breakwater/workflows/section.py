@@ -20,9 +20,9 @@ SECTION = "workflows"
 class _SectionFaults(Faults):
     """The faults of this section; it ignores others, such as unset variables of providers."""
 
-    def add(self, line: int, where: str, what: str) -> None:
+    def add(self, line: int, where: str, message: str) -> None:
         if where == SECTION or where.startswith(f"{SECTION}."):
-            super().add(line, where, what)
+            super().add(line, where, message)
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Mapping[str, Definition]:
