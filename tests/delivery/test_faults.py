@@ -1,4 +1,4 @@
-"""A worker that cannot run a message gives it back; only a message that is odd itself is buried."""
+"""A worker requeues a message that it cannot run; only an invalid one becomes a dead letter."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -33,7 +33,7 @@ OTHER_FAULTS = [
 
 
 def test_each_rest_is_longer_until_there_was_none_for_a_while() -> None:
-    """At most half a minute; messages that fail during a rest begin none."""
+    """At most half a minute; a fault during a pause starts no other pause."""
     now = [100.0]
     rest = Rest(lambda: now[0])
     lengths = []
@@ -52,7 +52,7 @@ def test_each_rest_is_longer_until_there_was_none_for_a_while() -> None:
 
 
 def test_a_message_is_odd_only_if_others_pass_meanwhile() -> None:
-    """What fails for all is not counted against one; and what is remembered has a bound."""
+    """A fault of all messages does not count against one; the number of counters is bounded."""
     odd = FailedMessages()
     alone = [odd.failed("a") for _ in range(9)]
     beside = []
@@ -69,7 +69,7 @@ def test_a_message_is_odd_only_if_others_pass_meanwhile() -> None:
 
 
 class Worker:
-    """Our consumer over a store, with a handler of the test's in Celery's place."""
+    """Our consumer over a store; the test's handler replaces Celery's."""
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bench = bench
@@ -97,7 +97,7 @@ class Worker:
         self.buried.append(message.headers["id"])
 
     def take(self) -> None:
-        """Take all that waits, and give back what is refused."""
+        """Take all waiting messages, and requeue those that are refused."""
         with self.keeper.receiving():
             for tag, task_id in self.bench.take(8):
                 self.keeper.hold(tag, QUEUE)
@@ -114,13 +114,13 @@ class Worker:
         self.keeper._flush()
 
     def rested(self) -> None:
-        """Let the rest be over."""
+        """End the pause."""
         self.keeper.rest = Rest()
 
 
 @pytest.fixture
 def worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    """One that holds nothing yet."""
+    """A worker that holds nothing yet."""
     return Worker(bench, monkeypatch)
 
 
@@ -128,7 +128,7 @@ def worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Worker:
 def test_a_fault_gives_back_the_message_and_those_behind_it(
     worker: Worker, fault: Exception
 ) -> None:
-    """In their order, and however often it happens."""
+    """They keep their order, however often this happens."""
     worker.bench.push(*"abcd")
     worker.faults = dict.fromkeys("bcd", fault)
     for _ in range(2 * MAX_FAULTS):
@@ -155,7 +155,7 @@ def test_nothing_is_tried_during_a_rest(worker: Worker) -> None:
 
 
 def test_one_message_that_fails_holds_up_nobody_and_is_buried_at_last(worker: Worker) -> None:
-    """Whatever is wrong with it; those behind it pass."""
+    """Whatever its fault is; the messages behind it run."""
     worker.bench.push("odd")
     worker.faults = {"odd": TypeError()}
     for number in range(2 * MAX_FAULTS):
@@ -170,7 +170,7 @@ def test_one_message_that_fails_holds_up_nobody_and_is_buried_at_last(worker: Wo
 
 @pytest.mark.parametrize("fault", [Away("reset"), ConnectionResetError(), WorkerShutdown(0)])
 def test_a_lost_connection_and_a_stop_are_celerys(worker: Worker, fault: BaseException) -> None:
-    """It connects anew, or ends; the channel gives back what has not begun."""
+    """Celery reconnects, or ends; the channel requeues what has not begun."""
     worker.bench.push("a")
     worker.faults = {"a": fault}
 

@@ -1,4 +1,4 @@
-"""A task is taken for new until somebody has to know it."""
+"""A lease assumes that its task is new, until a step needs the history."""
 
 import json
 
@@ -16,19 +16,19 @@ ATTEMPT = Attempt("x", "m", "failed")
 
 
 def lease(bench: Bench) -> Lease:
-    """Take the next message's task, id t."""
+    """Take the next message, of the task with id t."""
     return Lease(bench.store, "t", bench.take_one(), QUEUE, keep_rows=list)
 
 
 def put_back(bench: Bench) -> None:
-    """Leave a task that has an attempt behind it."""
+    """Requeue a task that has one attempt."""
     bench.push("a")
     tag = bench.take_one()
     bench.wait(bench.begin(tag), tag, attempts=json.dumps([ATTEMPT.as_dict()]))
 
 
-def test_a_new_task_is_begun_without_a_word(bench: Bench) -> None:
-    """By whoever has to know it, once, or by its call."""
+def test_a_new_task_begins_once(bench: Bench) -> None:
+    """By the first step that needs it, or by its call."""
     bench.push("a")
     held = lease(bench)
 
@@ -42,7 +42,7 @@ def test_a_new_task_is_begun_without_a_word(bench: Bench) -> None:
 
 
 def test_a_task_that_is_not_new_is_started_over(bench: Bench) -> None:
-    """Told once; then its earlier attempts are there."""
+    """HasHistory is raised once; then the lease has the earlier attempts."""
     put_back(bench)
     held = lease(bench)
 
@@ -53,8 +53,8 @@ def test_a_task_that_is_not_new_is_started_over(bench: Bench) -> None:
     assert held.attempts == [ATTEMPT]
 
 
-def test_no_call_goes_out_before_its_task_is_known(bench: Bench) -> None:
-    """Nothing was noted; who begins it then learns what there is."""
+def test_no_call_goes_out_before_the_history_is_read(bench: Bench) -> None:
+    """Nothing was recorded; the next begin loads the history."""
     put_back(bench)
     held = lease(bench)
 
@@ -65,7 +65,7 @@ def test_no_call_goes_out_before_its_task_is_known(bench: Bench) -> None:
     assert not bench.redis.hexists("task:t", "calling")
 
 
-def test_what_is_not_ours_is_told_when_it_is_to_be_known(bench: Bench) -> None:
+def test_a_task_of_another_delivery_is_not_begun(bench: Bench) -> None:
     """It has a result, or another delivery runs it."""
     bench.push("a", "a", "a")
     first = bench.begin(bench.take_one())
@@ -80,7 +80,7 @@ def test_what_is_not_ours_is_told_when_it_is_to_be_known(bench: Bench) -> None:
 def test_rows_that_redis_does_not_take_are_handed_to_the_sink(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their attempts are over, and the lease is the last that has them."""
+    """Their attempts are over, and only the lease has them."""
     bench.push("a")
     kept: list[str] = []
     held = Lease(bench.store, "t", bench.take_one(), QUEUE, keep_rows=kept.extend)

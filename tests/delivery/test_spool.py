@@ -1,4 +1,4 @@
-"""Paid answers that Redis did not take: settled before anything is taken, whoever left them."""
+"""Paid answers that Redis did not take are settled before any worker of the host takes a message."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_what_is_in_the_spool_is_settled_before_anything_is_taken(
 def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis is away when it starts; then the keeper's thread settles it."""
+    """Redis is unavailable at its start; later the keeper's thread settles the answer."""
     result_spool.keep(settlement())
     settle, calls = bench.store.settle, []
 
@@ -88,7 +88,7 @@ def test_a_worker_takes_nothing_until_redis_has_what_is_in_the_spool(
 
 @pytest.mark.parametrize("times", [1, 2, 8])
 def test_workers_that_start_at_once_share_the_spool(bench: Bench, folder: Path, times: int) -> None:
-    """Each answer is settled once, and none of them stumbles over the others."""
+    """Each answer is settled once, and no worker fails because of another."""
     for number in range(50):
         result_spool.keep(settlement(task_id=f"t{number}"))
     numbers: list[int] = []
@@ -124,7 +124,7 @@ BAD = {
 def test_a_file_that_cannot_be_read_holds_up_none_behind_it(
     bench: Bench, folder: Path, name: str, suffix: str
 ) -> None:
-    """It is put aside under another name; one that may be being written is left alone."""
+    """It is renamed; a file that may still be written is left alone."""
     (folder / f"0{suffix}").write_bytes(BAD[name])
     fresh = folder / "1.part"
     fresh.write_bytes(b'{"task')
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_holds_up_none_behind_it(
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 def test_what_is_no_file_of_ours_is_not_read(bench: Bench, folder: Path, kind: str) -> None:
-    """A pipe would be waited for, and a link's file be somebody else's."""
+    """A worker would wait for a pipe's writer, and a link may point to another user's file."""
     elsewhere = folder.parent / f"elsewhere-{folder.name}"
     elsewhere.write_text(json.dumps(asdict(settlement(task_id="x"))))
     path = folder / "0.json"
@@ -159,7 +159,7 @@ def test_what_is_no_file_of_ours_is_not_read(bench: Bench, folder: Path, kind: s
 
 
 def test_a_whole_answer_whose_file_had_no_name_yet_counts(bench: Bench, folder: Path) -> None:
-    """Its worker was killed between the two."""
+    """Its worker was killed before the rename."""
     (folder / "9-9.part").write_text(json.dumps(asdict(settlement(task_id="t"))))
 
     started(bench)
@@ -169,7 +169,7 @@ def test_a_whole_answer_whose_file_had_no_name_yet_counts(bench: Bench, folder: 
 
 
 def test_a_settlement_that_redis_refuses_for_good_is_put_aside(folder: Path) -> None:
-    """It would be refused for ever, and no worker of this host would take anything."""
+    """Redis would refuse it for ever, and no worker of this host would take anything."""
     result_spool.keep(settlement())
 
     def refuse(_: Any) -> None:
@@ -183,7 +183,7 @@ def test_a_settlement_that_redis_refuses_for_good_is_put_aside(folder: Path) -> 
 def test_a_disk_that_takes_nothing_costs_no_answer_while_its_worker_lives(
     bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The answer stays in memory, nothing half written stays on the disk, and the log says so."""
+    """The answer stays in memory, no partial file stays on disk, and the log reports it."""
 
     def refuse(_: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -211,7 +211,7 @@ def test_a_disk_that_takes_nothing_costs_no_answer_while_its_worker_lives(
 def test_an_answer_is_written_down_first_where_redis_is_known_to_be_away(
     bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker may be ended while it waits for Redis to answer."""
+    """The worker may end while it waits for Redis."""
     bench.push("a")
     keeper = DeliveryKeeper(bench.store)
     lease = Lease(bench.store, "t", bench.take_one(), QUEUE, keeper, keep_rows=list)

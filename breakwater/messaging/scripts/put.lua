@@ -13,8 +13,8 @@
 local ASKED_TTL_MS, DIGEST = 30 * 24 * 3600 * 1000, 32
 local max_wakeups, at = tonumber(ARGV[1]), 3 + ARGV[2]
 for i = 3, at - 1, 2 do
-  local known = redis.call('GET', 'asked:' .. ARGV[i])
-  if known and not string.find(ARGV[i + 1], known, 1, true) then return ARGV[i] end
+  local digest = redis.call('GET', 'asked:' .. ARGV[i])
+  if digest and not string.find(ARGV[i + 1], digest, 1, true) then return ARGV[i] end
 end
 for i = 3, at - 1, 2 do
   redis.call('SET', 'asked:' .. ARGV[i], string.sub(ARGV[i + 1], 1, DIGEST), 'PX', ASKED_TTL_MS)
