@@ -97,6 +97,9 @@ def test_a_callers_programs_pass_mypy_strict(tmp_path: Path) -> None:
     for page in ("README.md", "docs/client.md", "docs/streaming.md"):
         programs.append(tmp_path / f"{Path(page).stem.lower()}.py")
         programs[-1].write_text("\n".join(block.text for block in python_of(page)))
+    (fastapi,) = [each.text for each in ALL if each.text.startswith("# main.py")]
+    programs.append(tmp_path / "main.py")
+    programs[-1].write_text(fastapi)
     (tmp_path / "breakwater").symlink_to(ROOT / "breakwater")
     (tmp_path / "mypy.ini").write_text(
         "[mypy]\nstrict = true\n[mypy-breakwater.*]\nignore_errors = true\n"
