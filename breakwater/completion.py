@@ -21,7 +21,7 @@ from breakwater.enqueueing.prepared import (
     message_headers,
     queue_selector,
 )
-from breakwater.errors import BreakwaterError, UnknownTask
+from breakwater.errors import BreakwaterError, QueueUnavailable, UnknownTask
 from breakwater.executors import executor_of
 from breakwater.messaging.names import shadow_name
 from breakwater.messaging.tracing import publishing
@@ -77,13 +77,7 @@ class Complete(Task):  # type: ignore[misc]
                     )
                 )
         except (OperationalError, RedisError) as error:
-            raise unavailable(
-                "Redis did not take the task",
-                error,
-                f"then enqueue it again, best under the same task_id {task_id!r}",
-                {"task_id": task_id},
-                named(cause_of(error), [call.queue]),
-            ) from error
+            raise _not_queued(error, call.queue, task_id) from error
 
     def delay_many(
         self,
@@ -148,6 +142,16 @@ class Complete(Task):  # type: ignore[misc]
     def chunks(self, it: Iterable[object], n: int) -> NoReturn:
         """Raise UnknownTask: the calls of a chunk would get their results only at its end."""
         raise UnknownTask("complete has no chunks; use complete.starmap([(role, prompt), …])")
+
+
+def _not_queued(error: Exception, queue: str, task_id: str) -> QueueUnavailable:
+    return unavailable(
+        "Redis did not take the task",
+        error,
+        f"then enqueue it again, best under the same task_id {task_id!r}",
+        {"task_id": task_id},
+        named(cause_of(error), [queue]),
+    )
 
 
 @app.task(bind=True, base=Complete, name="complete", typing=False)

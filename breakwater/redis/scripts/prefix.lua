@@ -1,5 +1,5 @@
--- Stands before every Lua script that is loaded while BREAKWATER_PREFIX is set, see `prefix.py`.
--- Inside the script KEYS have no prefix; `redis.call` adds it to the keys and channels it is given.
+-- Precedes every Lua script that is loaded while BREAKWATER_PREFIX is set; see `prefix.py`.
+-- Inside the script KEYS have no prefix; `redis.call` adds it to the keys and channels in its arguments.
 local redis, KEYS = (function(own, declared)
   local prefix = PREFIX
   local every = {del = true, exists = true, mget = true, unlink = true}

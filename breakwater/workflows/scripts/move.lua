@@ -1,8 +1,8 @@
--- Move a run, turns of it, or both: all of it, or nothing.
+-- Make transitions of a run, of its stage runs ("turns"), or of both: all of them, or none.
 -- ARGV: who, moves (JSON: what (run, or KEY), from, to, facts), then for the answers: field, value, …
--- Returns: empty, or why it is refused.
--- A turn is prepared or begun in a run that runs then, and comes to its end in one that ran before;
--- no run comes to its end while a turn runs.
+-- Returns: empty, or the reason of the refusal.
+-- A turn is prepared or begun only if the run is running after the transitions; it ends only if the run
+-- was running before them. No run ends while one of its turns runs.
 local who, moves, now = ARGV[1], cjson.decode(ARGV[2]), now_ms()
 local before = redis.call('HGET', RUN, 'state') or 'none'
 local state, turns, steps = before, {}, {}
@@ -34,7 +34,7 @@ end
 if out > 0 and OVER[state] then return 'a turn runs' end
 for _, move in ipairs(steps) do
   local turn = turns[move.what]
-  tell(move.what, move.from, move.to, who, now)
+  append_event(move.what, move.from, move.to, who, now)
   if turn and move.to == 'running' then
     turn.number, turn.began_ms, turn.who = redis.call('HINCRBY', RUN, 'turns', 1), now, who
   elseif turn and move.to ~= 'pending' then
@@ -53,5 +53,5 @@ end
 redis.call('HSET', RUN, 'out', out)
 for key, turn in pairs(turns) do redis.call('HSET', RUN, 'turn:' .. key, cjson.encode(turn)) end
 if #ARGV > 2 then redis.call('HSET', ANSWERS, unpack(ARGV, 3)) end
-live()
+extend_life()
 return ''
