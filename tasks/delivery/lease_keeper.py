@@ -109,6 +109,7 @@ class DeliveryKeeper:
         self._room = threading.Event()
         self._about: About = lambda: ({}, (), "")
         self._drain: Callable[[str], object] = lambda _: None
+        self._thread: threading.Thread | None = None
         self.closing = self.stopped = self._away = self._has_news = False
         self.is_ready = False
         self.drained_by = ""
@@ -127,7 +128,8 @@ class DeliveryKeeper:
         """
         self._about, self._drain = about, drain
         self._replay()
-        threading.Thread(target=self._run, name="keeper", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread.start()
 
     @property
     def count(self) -> int:
@@ -425,6 +427,8 @@ class DeliveryKeeper:
             self._away = False
             return result
         except RedisError as error:
+            if self.stopped and threading.current_thread() is self._thread:
+                return None  # this process has closed the connection under the keeper's command
             if not is_transient(error):
                 self.foreign_keys.refused(error)
             elif not self._away:
