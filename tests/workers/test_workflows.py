@@ -256,17 +256,17 @@ def dying(*args, **kwargs):
     calls.append(1)
     if when == "before" and len(calls) == int(number):
         os.kill(os.getpid(), signal.SIGKILL)
-    told = real(*args, **kwargs)
+    answer = real(*args, **kwargs)
     if when == "after" and len(calls) == int(number):
         os.kill(os.getpid(), signal.SIGKILL)
-    return told
+    return answer
 setattr(RunStore, name, dying)
 """
 POINTS = (
-    "look 1 before",  # it has the message
+    "snapshot 1 before",  # it has the message
     "move 1 after",  # the first stage is begun, and not in its queue
-    "sent 1 before",  # it is in its queue
-    "sent 1 after",
+    "mark_sent 1 before",  # it is in its queue
+    "mark_sent 1 after",
     "move 2 before",  # the answer is in hand, and not in the run
     "move 2 after",  # it is
     "move 3 after",  # the second stage is begun
