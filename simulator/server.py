@@ -51,17 +51,15 @@ async def serve(host: str, port: int, log_size: int, *, with_parent: bool) -> No
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    parent_watch = None  # a task without a reference may be garbage collected
     if with_parent:
         threading.Thread(target=_watch_stdin, args=(loop, stop.set), daemon=True).start()
-        parent = loop.create_task(_watch_parent(os.getppid(), stop))
-        stop_with = {parent}  # a task without a reference may be garbage collected
-    else:
-        stop_with = set()
+        parent_watch = loop.create_task(_watch_parent(os.getppid(), stop))
     sys.stdout.write(json.dumps({"host": host, "port": number}) + "\n")
     sys.stdout.flush()
     await stop.wait()
-    for task in stop_with:
-        task.cancel()
+    if parent_watch:
+        parent_watch.cancel()
     ports.close()
 
 

@@ -329,15 +329,9 @@ class DeliveryStore(TaskStore):
             1; 2 if this parked the queue; 0 if another delivery has begun; -1 if Redis has lost the
             message and nothing was done: restore it, then repeat this step.
         """
-        delay, park = Delay(), Park(0)
-        if isinstance(wait, Park):
-            park = wait
-        else:
-            delay = wait
         arguments = named(
             fence=fence, tag=tag, attempts=attempts, repeats=repeats, queue=queue,
-            delay_ms=delay.ms, park_ms=park.ms, reason=park.reason, trial_count=park.trial_count,
-            numbered=numbered, enqueued_ms=enqueued_ms,
+            numbered=numbered, enqueued_ms=enqueued_ms, **_wait_arguments(wait),
         )  # fmt: skip
         keys = [task_key(task_id), result_key(task_id)]
         return int(self._run("requeue", keys, arguments, *rows))
@@ -421,3 +415,13 @@ class DeliveryStore(TaskStore):
         pipe.hdel(redis_keys.ISOLATED_WORKERS, worker)
         pipe.zrem(redis_keys.WORKERS_UNTIL, worker)
         pipe.execute()
+
+
+def _wait_arguments(wait: Delay | Park) -> dict[str, int | str]:
+    """Return the arguments of `requeue.lua` that say how a task waits."""
+    if isinstance(wait, Park):
+        return {
+            "delay_ms": 0, "park_ms": wait.ms,
+            "reason": wait.reason, "trial_count": wait.trial_count,
+        }  # fmt: skip
+    return {"delay_ms": wait.ms, "park_ms": 0, "reason": "", "trial_count": 1}

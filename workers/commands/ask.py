@@ -79,8 +79,7 @@ def ask(
         _fail(task.id, error, as_json)
     if not streamed:
         _print_result(result, as_json)
-    if not as_json:
-        _print_route(task.id, result["attempts"])
+    _print_route(task.id, result["attempts"], as_json=as_json)
 
 
 def _check_redis() -> None:
@@ -182,7 +181,7 @@ def _fail(task_id: str, error: BreakwaterError, as_json: bool) -> NoReturn:
     name = type(error).__name__
     if as_json:
         print_json({"error": name, "message": str(error), **error.details})
-    _print_route(task_id, error.attempts)
+    _print_route(task_id, error.attempts, as_json=False)
     if isinstance(error, UnknownRole):
         refuse(f"{name}: {error}")
     fail(f"{name}: {error}")
@@ -209,7 +208,9 @@ def _print_event(event: Event, as_json: bool) -> None:
         print_answer(event.text, end="")
 
 
-def _print_route(task_id: str, attempts: list[AttemptJson]) -> None:
+def _print_route(task_id: str, attempts: list[AttemptJson], *, as_json: bool) -> None:
+    if as_json:  # the result has the attempts
+        return
     err.print(f"task {task_id}", style="dim")
     for attempt in attempts:
         ended = attempt["error"] or f"{attempt['latency_ms']} ms"
